@@ -1,0 +1,1 @@
+"""How a face is seen: camera, light, rasteriser, renderer, occluders."""

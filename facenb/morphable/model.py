@@ -1,0 +1,257 @@
+"""A face as a vector: the linear 3D morphable model (Blanz and Vetter 1999), with optional joints (FLAME 2017)."""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+
+import torch
+from jaxtyping import Float, Int
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from facenb.errors import ModelFileError
+
+FORMAT = "facenb-morphable-1"
+
+
+def axis_angle_to_matrix(axis_angle: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3 3"]:
+    """Rotation matrix of an axis-angle vector in radians (Rodrigues' formula), smooth through zero."""
+    x, y, z = axis_angle.unbind(-1)
+    zero = torch.zeros_like(x)
+    cross = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], -1).unflatten(-1, (3, 3))
+    return torch.linalg.matrix_exp(cross)
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """Points on a mesh's surface, each a weighted mean of three vertices (barycentric; a vertex has weights 1, 0, 0)."""
+
+    vertices: Int[Tensor, "points 3"]
+    weights: Float[Tensor, "points 3"]
+
+    @classmethod
+    def at(cls, vertices) -> "Embedding":
+        """The embedding whose points are the given vertex indices."""
+        index = torch.as_tensor(vertices, dtype=torch.int64)
+        weights = torch.zeros(len(index), 3)
+        weights[:, 0] = 1.0
+        return cls(index[:, None].expand(-1, 3).contiguous(), weights)
+
+    def of(self, vertices: Float[Tensor, "*batch vertices 3"]) -> Float[Tensor, "*batch points 3"]:
+        """The points' positions on a mesh (or on a basis, whose rows are meshes of offsets)."""
+        return (vertices[..., self.vertices, :] * self.weights.to(vertices.dtype)[..., None]).sum(-2)
+
+    def __len__(self) -> int:
+        return len(self.vertices)
+
+    def to(self, device) -> "Embedding":
+        return Embedding(self.vertices.to(device), self.weights.to(device))
+
+
+@dataclass(frozen=True)
+class Joints:
+    """A skeleton that bends the mesh by linear blend skinning, as in FLAME (global, neck, jaw, left and right eye)."""
+
+    names: tuple[str, ...]
+    parents: tuple[int, ...]  # -1 for the root; a parent comes before its children
+    regressor: Float[Tensor, "joints vertices"]  # joint positions from the unposed vertices
+    weights: Float[Tensor, "vertices joints"]
+    correctives: Float[Tensor, "features vertices 3"] | None = (
+        None  # mm per unit of (R - I), 9 features a non-root joint
+    )
+
+    def skin(
+        self, vertices: Float[Tensor, "batch vertices 3"], pose: Float[Tensor, "batch joints 3"]
+    ) -> Float[Tensor, "batch vertices 3"]:
+        """Bend unposed vertices by one axis-angle rotation a joint (Li et al. 2017, Eq. 1-2)."""
+        rotations = axis_angle_to_matrix(pose)  # (B, J, 3, 3)
+        positions = self.regressor @ vertices  # (B, J, 3)
+        if self.correctives is not None:
+            feature = (rotations[:, 1:] - torch.eye(3).to(rotations)).flatten(1)  # (B, 9 (J - 1))
+            vertices = vertices + torch.tensordot(feature, self.correctives, 1)
+        world_rotation, world_position = [rotations[:, 0]], [positions[:, 0]]
+        for joint, parent in list(enumerate(self.parents))[1:]:
+            offset = (positions[:, joint] - positions[:, parent])[..., None]
+            world_position.append(world_position[parent] + (world_rotation[parent] @ offset)[..., 0])
+            world_rotation.append(world_rotation[parent] @ rotations[:, joint])
+        turn = torch.stack(world_rotation, 1)  # (B, J, 3, 3)
+        shift = torch.stack(world_position, 1) - (turn @ positions[..., None])[..., 0]  # (B, J, 3)
+        vertex_turn = torch.einsum("vj,bjkl->bvkl", self.weights, turn)
+        return (vertex_turn @ vertices[..., None])[..., 0] + torch.einsum("vj,bjk->bvk", self.weights, shift)
+
+    def to(self, device) -> "Joints":
+        correctives = None if self.correctives is None else self.correctives.to(device)
+        return replace(
+            self, regressor=self.regressor.to(device), weights=self.weights.to(device), correctives=correctives
+        )
+
+
+@dataclass(frozen=True)
+class MorphableModel:
+    """Mean face plus linear bases: `s = mean + identity_basis a + expression_basis e` (Liu et al. 2018, Eq. 6).
+
+    Everything is in millimetres on the project's axes. A basis row is the offset of one standard deviation, so
+    coefficients of people are about N(0, 1).
+    """
+
+    name: str
+    mean: Float[Tensor, "vertices 3"]
+    triangles: Int[Tensor, "triangles 3"]  # counter-clockwise seen from outside
+    identity_basis: Float[Tensor, "identity vertices 3"]
+    expression_basis: Float[Tensor, "expression vertices 3"]
+    landmarks: Embedding  # the 68 points of Multi-PIE / iBUG, in their order
+    expression_names: tuple[str, ...] = ()
+    albedo_mean: Float[Tensor, "vertices 3"] | None = None  # RGB in [0, 1]
+    albedo_basis: Float[Tensor, "albedo vertices 3"] | None = None
+    uv: Float[Tensor, "texels 2"] | None = None  # in [0, 1], origin bottom left as in OBJ
+    uv_triangles: Int[Tensor, "triangles 3"] | None = None  # into uv; None: uv is one a vertex
+    regions: Mapping[str, Int[Tensor, "..."]] = field(default_factory=dict)  # vertex indices by name
+    joints: Joints | None = None
+    # For each of the 17 jaw-line landmarks the vertices it may slide along when the head turns, ordered along the curve.
+    contour: Int[Tensor, "17 candidates"] | None = None
+    source: str = ""  # where it came from and its licence, for records and captions
+
+    @property
+    def device(self) -> torch.device:
+        return self.mean.device
+
+    def shape(
+        self,
+        identity: Float[Tensor, "batch identity"] | None = None,
+        expression: Float[Tensor, "batch expression"] | None = None,
+        pose: Float[Tensor, "batch joints 3"] | None = None,
+    ) -> Float[Tensor, "batch vertices 3"]:
+        """Vertices in mm for whitened coefficients; fewer coefficients than the basis has use its first components.
+
+        Raises ValueError if there are more coefficients than components, or a pose for a model without joints.
+        """
+        offset = self.mean.new_zeros(1, self.mean.numel())
+        for what, coefficients, basis in (
+            ("identity", identity, self.identity_basis),
+            ("expression", expression, self.expression_basis),
+        ):
+            if coefficients is None:
+                continue
+            count = coefficients.shape[1]
+            if count > len(basis):
+                raise ValueError(f"{self.name} has {len(basis)} {what} components, but {count} coefficients were given")
+            offset = offset + coefficients @ basis[:count].flatten(1)
+        vertices = self.mean + offset.unflatten(-1, (-1, 3))
+        if pose is None:
+            return vertices
+        if self.joints is None:
+            raise ValueError(f"{self.name} has no joints, so it takes no pose; turn the head with the camera instead")
+        batch = max(len(vertices), len(pose))
+        return self.joints.skin(vertices.expand(batch, -1, -1), pose.expand(batch, -1, -1))
+
+    def albedo(self, coefficients: Float[Tensor, "batch albedo"] | None = None) -> Float[Tensor, "batch vertices 3"]:
+        """Vertex colours (RGB, not clipped) for whitened albedo coefficients. ValueError if the model has no albedo."""
+        if self.albedo_mean is None:
+            raise ValueError(f"{self.name} has no albedo; colour its vertices from a photograph or give a plain colour")
+        if coefficients is None:
+            return self.albedo_mean[None]
+        offset = coefficients @ self.albedo_basis[: coefficients.shape[1]].flatten(1)
+        return self.albedo_mean + offset.unflatten(-1, (-1, 3))
+
+    def project(
+        self, vertices: Float[Tensor, "batch vertices 3"], prior: float = 0.0, neutral: bool = False
+    ) -> tuple[Float[Tensor, "batch identity"], Float[Tensor, "batch expression"]]:
+        """Coefficients of the nearest shape in the model's span (least squares over all vertices, in mm).
+
+        `prior` adds `prior * |c|^2` (mm^2, summed over vertices); `neutral` leaves the expression at zero. The vertices
+        must be aligned with the model already.
+        """
+        count = len(self.identity_basis)
+        basis = self.identity_basis if neutral else torch.cat([self.identity_basis, self.expression_basis])
+        design = basis.flatten(1).double()  # (C, 3V)
+        normal = design @ design.T + prior * torch.eye(len(design)).to(design)
+        right = design @ (vertices.double() - self.mean.double()).flatten(1).T  # (C, B)
+        solution = torch.linalg.lstsq(normal, right).solution.T.to(self.mean.dtype)
+        if neutral:
+            return solution, solution.new_zeros(len(solution), len(self.expression_basis))
+        return solution[:, :count], solution[:, count:]
+
+    def sample(
+        self, count: int, generator: torch.Generator | None = None, expression: bool = True
+    ) -> tuple[Float[Tensor, "batch identity"], Float[Tensor, "batch expression"]]:
+        """Draw coefficients of `count` random faces from N(0, 1); `expression=False` leaves the faces neutral."""
+        identity = torch.randn(count, len(self.identity_basis), generator=generator).to(self.mean)
+        expressions = torch.zeros(count, len(self.expression_basis)).to(self.mean)
+        if expression:
+            expressions = torch.randn(count, len(self.expression_basis), generator=generator).to(self.mean)
+        return identity, expressions
+
+    def explained_variance(self) -> Float[Tensor, "identity"]:
+        """Share of the identity variance that the first 1, 2, ... components explain (the components orthogonal)."""
+        variance = self.identity_basis.double().flatten(1).square().sum(1)
+        return (variance.cumsum(0) / variance.sum()).to(self.mean.dtype)
+
+    def truncate(self, identity: int | None = None, expression: int | None = None) -> "MorphableModel":
+        """The same model with its first `identity` and `expression` components only."""
+        names = self.expression_names[:expression] if self.expression_names else ()
+        return replace(
+            self,
+            identity_basis=self.identity_basis[:identity],
+            expression_basis=self.expression_basis[:expression],
+            expression_names=names,
+        )
+
+    def to(self, device) -> "MorphableModel":
+        """The same model on another device."""
+        moved = {}
+        for spec in fields(self):
+            value = getattr(self, spec.name)
+            if isinstance(value, Mapping):
+                moved[spec.name] = {name: index.to(device) for name, index in value.items()}
+            elif isinstance(value, (Tensor, Embedding, Joints)):
+                moved[spec.name] = value.to(device)
+        return replace(self, **moved)
+
+    def save(self, path: str | Path) -> Path:
+        """Write the model as one safetensors file (beside, then renamed: never half-written)."""
+        path = Path(path)
+        tensors = {s.name: getattr(self, s.name) for s in fields(self) if isinstance(getattr(self, s.name), Tensor)}
+        tensors |= {"landmarks.vertices": self.landmarks.vertices, "landmarks.weights": self.landmarks.weights}
+        tensors |= {f"regions.{name}": index for name, index in self.regions.items()}
+        meta = {"name": self.name, "source": self.source, "expression_names": self.expression_names}
+        if self.joints is not None:
+            meta["joints"] = {"names": self.joints.names, "parents": self.joints.parents}
+            for part in ("regressor", "weights", "correctives"):
+                if getattr(self.joints, part) is not None:
+                    tensors[f"joints.{part}"] = getattr(self.joints, part)
+        partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        contiguous = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
+        save_file(contiguous, partial, {"format": FORMAT, "facenb": json.dumps(meta)})
+        os.replace(partial, path)
+        return path
+
+    @classmethod
+    def load(cls, path: str | Path) -> "MorphableModel":
+        """Read a model written by `save`. Raises ModelFileError for a missing, damaged or foreign file."""
+        path = Path(path)
+        if not path.is_file():
+            raise ModelFileError(f"there is no model file {path}; write one with MorphableModel.save")
+        try:
+            with safe_open(path, "pt") as file:
+                header = file.metadata() or {}
+                tensors = {name: file.get_tensor(name) for name in file.keys()}
+        except (SafetensorError, OSError) as error:
+            raise ModelFileError(f"{path} is no readable safetensors file ({error}); make it again") from error
+        if header.get("format") != FORMAT:
+            raise ModelFileError(
+                f"{path} is a safetensors file, but not a morphable model written by facenb ({FORMAT})"
+            )
+        meta = json.loads(header["facenb"])
+        landmarks = Embedding(tensors.pop("landmarks.vertices"), tensors.pop("landmarks.weights"))
+        regions = {name[8:]: tensors.pop(name) for name in list(tensors) if name.startswith("regions.")}
+        parts = {name[7:]: tensors.pop(name) for name in list(tensors) if name.startswith("joints.")}
+        joints = None
+        if "joints" in meta:
+            joints = Joints(tuple(meta["joints"]["names"]), tuple(meta["joints"]["parents"]), **parts)
+        names = tuple(meta["expression_names"])
+        return cls(meta["name"], landmarks=landmarks, regions=regions, joints=joints, expression_names=names,
+                   source=meta["source"], **tensors)  # fmt: skip

@@ -1,0 +1,24 @@
+"""Shared fixtures; shapes and types in the library's signatures are checked while the tests run."""
+
+import os
+from pathlib import Path
+
+import pytest
+from jaxtyping import install_import_hook
+
+install_import_hook("facenb", "beartype.beartype")
+
+
+def mirror_folder() -> Path | None:
+    """FACENB_MIRROR, or the folder `shared/mirror` beside the checkout."""
+    folder = Path(os.environ.get("FACENB_MIRROR") or Path(__file__).resolve().parents[2] / "shared" / "mirror")
+    return folder if folder.is_dir() else None
+
+
+@pytest.fixture(scope="session")
+def mirror() -> Path:
+    """The folder of real data and released networks; the test is skipped, by name, where there is none."""
+    folder = mirror_folder()
+    if folder is None:
+        pytest.skip("needs the mirror folder of real data: set FACENB_MIRROR")
+    return folder
