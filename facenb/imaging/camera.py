@@ -45,7 +45,7 @@ class WeakPerspective:
     """Scaled orthographic projection, `u = f P R x + t` (Liu et al. 2018, Eq. 7, the shift in pixels)."""
 
     rotation: Float[Tensor, "batch 3 3"]
-    scale: Float[Tensor, "batch"]  # pixels per mm
+    scale: Float[Tensor, " batch"]  # pixels per mm
     translation: Float[Tensor, "batch 2"]  # pixel position (u, v) of the model's origin
     is_perspective = False
 
@@ -66,7 +66,7 @@ class Perspective:
 
     rotation: Float[Tensor, "batch 3 3"]
     position: Float[Tensor, "batch 3"]  # of the model's origin on the camera's axes, mm; its z is minus the distance
-    focal: Float[Tensor, "batch"]  # pixels
+    focal: Float[Tensor, " batch"]  # pixels
     principal: Float[Tensor, "batch 2"]  # pixel position (u, v) of the optical axis
     is_perspective = True
 

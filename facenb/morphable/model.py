@@ -27,7 +27,7 @@ def axis_angle_to_matrix(axis_angle: Float[Tensor, "*batch 3"]) -> Float[Tensor,
 
 @dataclass(frozen=True)
 class Embedding:
-    """Points on a mesh's surface, each a weighted mean of three vertices (barycentric; a vertex has weights 1, 0, 0)."""
+    """Points on a mesh's surface, each a weighted mean of three vertices (a vertex: 1, 0, 0)."""
 
     vertices: Int[Tensor, "points 3"]
     weights: Float[Tensor, "points 3"]
@@ -59,9 +59,7 @@ class Joints:
     parents: tuple[int, ...]  # -1 for the root; a parent comes before its children
     regressor: Float[Tensor, "joints vertices"]  # joint positions from the unposed vertices
     weights: Float[Tensor, "vertices joints"]
-    correctives: Float[Tensor, "features vertices 3"] | None = (
-        None  # mm per unit of (R - I), 9 features a non-root joint
-    )
+    correctives: Float[Tensor, "features vertices 3"] | None = None  # mm per unit of (R - I), 9 a non-root joint
 
     def skin(
         self, vertices: Float[Tensor, "batch vertices 3"], pose: Float[Tensor, "batch joints 3"]
@@ -110,7 +108,7 @@ class MorphableModel:
     uv_triangles: Int[Tensor, "triangles 3"] | None = None  # into uv; None: uv is one a vertex
     regions: Mapping[str, Int[Tensor, "..."]] = field(default_factory=dict)  # vertex indices by name
     joints: Joints | None = None
-    # For each of the 17 jaw-line landmarks the vertices it may slide along when the head turns, ordered along the curve.
+    # For each of the 17 jaw-line landmarks the vertices it may slide along when the head turns, in order.
     contour: Int[Tensor, "17 candidates"] | None = None
     source: str = ""  # where it came from and its licence, for records and captions
 
@@ -184,7 +182,7 @@ class MorphableModel:
             expressions = torch.randn(count, len(self.expression_basis), generator=generator).to(self.mean)
         return identity, expressions
 
-    def explained_variance(self) -> Float[Tensor, "identity"]:
+    def explained_variance(self) -> Float[Tensor, " identity"]:
         """Share of the identity variance that the first 1, 2, ... components explain (the components orthogonal)."""
         variance = self.identity_basis.double().flatten(1).square().sum(1)
         return (variance.cumsum(0) / variance.sum()).to(self.mean.dtype)
@@ -242,9 +240,7 @@ class MorphableModel:
         except (SafetensorError, OSError) as error:
             raise ModelFileError(f"{path} is no readable safetensors file ({error}); make it again") from error
         if header.get("format") != FORMAT:
-            raise ModelFileError(
-                f"{path} is a safetensors file, but not a morphable model written by facenb ({FORMAT})"
-            )
+            raise ModelFileError(f"{path} is a safetensors file, but no morphable model of facenb ({FORMAT})")
         meta = json.loads(header["facenb"])
         landmarks = Embedding(tensors.pop("landmarks.vertices"), tensors.pop("landmarks.weights"))
         regions = {name[8:]: tensors.pop(name) for name in list(tensors) if name.startswith("regions.")}
