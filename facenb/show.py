@@ -1,0 +1,237 @@
+"""Everything a person looks at: rendered faces, figures, and live 3D views that leave a picture behind.
+
+A live view (k3d) needs a running kernel. So every view also carries a picture made by our own renderer; with
+FACENB_HEADLESS set (batch runs, stored notebooks) the picture stands alone.
+"""
+
+import io
+import os
+from collections.abc import Callable, Mapping, Sequence
+
+import ipywidgets
+import k3d
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from facenb.imaging.camera import WeakPerspective, euler_to_matrix
+from facenb.imaging.lighting import ambient, directional
+from facenb.imaging.render import render
+
+# One colour for one thing, in every figure (Okabe and Ito's palette, told apart by colour-blind readers too).
+COLOURS = {
+    "truth": "#222222",
+    "fit": "#0072B2",
+    "mean face": "#8C8C8C",
+    "best possible": "#009E73",
+    "within": "#0072B2",
+    "between": "#D55E00",
+    "second": "#CC79A7",
+    "landmark": "#E69F00",
+}
+CLAY = (0.78, 0.73, 0.69)
+STYLE = {
+    "figure.facecolor": "white",
+    "font.size": 10,
+    "axes.titlesize": 11,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#E6E6E6",
+    "axes.axisbelow": True,
+    "legend.frameon": False,
+}
+
+
+def figure(rows: int = 1, columns: int = 1, width: float = 8.0, height: float = 3.4, **more) -> tuple[Figure, ...]:
+    """Figure and axes (as `plt.subplots`) in the course's style; `height` is of one row, in inches."""
+    with plt.rc_context(STYLE):
+        return plt.subplots(rows, columns, figsize=(width, height * rows), layout="constrained", **more)
+
+
+def headless() -> bool:
+    """Whether nobody is there to turn a view: stored and batch runs set FACENB_HEADLESS."""
+    return os.environ.get("FACENB_HEADLESS", "") not in ("", "0")
+
+
+def studio_light() -> Tensor:
+    """A key light from the upper left, a fill from the right and an ambient part, (1, 9, 3) spherical harmonics."""
+    key, fill = torch.tensor([-0.45, 0.5, 0.75]), torch.tensor([0.8, 0.1, 0.4])
+    return ambient(0.38) + directional(key, 0.62) + directional(fill, 0.16)
+
+
+def _three(array, what: str) -> Tensor:
+    values = torch.as_tensor(array, dtype=torch.float32).detach().cpu()
+    if values.ndim == 3 and len(values) == 1:
+        values = values[0]
+    if values.ndim != 2 or values.shape[1] != 3:
+        raise ValueError(f"{what} must be (n, 3) or (1, n, 3), got {tuple(values.shape)}")
+    return values
+
+
+def snapshot(
+    vertices, triangles, colours=None, yaw: float = 0.0, pitch: float = 0.0, roll: float = 0.0, size: int = 220,
+    light: Tensor | None = None, centre=None, extent: float | None = None,
+) -> np.ndarray:  # fmt: skip
+    """A rendered picture (size, size, 3) of one mesh in [0, 1]; angles in degrees, clay where no colours are given.
+
+    `centre` (3,) mm and `extent` mm (what fills the picture) keep several pictures to one frame.
+    """
+    vertices = _three(vertices, "vertices")
+    low, high = vertices.amin(0), vertices.amax(0)
+    centre = (low + high) / 2 if centre is None else torch.as_tensor(centre, dtype=torch.float32)
+    extent = float((high - low)[:2].max()) * 1.08 if extent is None else extent
+    albedo = torch.tensor(CLAY).expand_as(vertices) if colours is None else _three(colours, "colours")
+    fine = 2 * size  # twice as fine, then averaged: smooth outlines
+    angles = torch.tensor([[yaw, pitch, roll]]).deg2rad()
+    camera = WeakPerspective(euler_to_matrix(angles), torch.tensor([fine / extent]), torch.full((1, 2), fine / 2))
+    picture = render(
+        (vertices - centre)[None], torch.as_tensor(triangles).cpu().long(), albedo[None], camera, (fine, fine),
+        light=studio_light() if light is None else light, background=torch.ones(3),
+    ).image[0]  # fmt: skip
+    return picture.unflatten(0, (size, 2)).unflatten(2, (size, 2)).mean((1, 3)).clamp(0, 1).numpy()
+
+
+def sheet(
+    pictures: Sequence, titles: Sequence[str] = (), columns: int | None = None, width: float = 8.0, rows: Sequence = ()
+) -> Figure:
+    """A grid of pictures (H, W, 3), each with its title; `rows` names the rows."""
+    columns = columns or min(len(pictures), 8)
+    count = -(-len(pictures) // columns)
+    ratio = np.shape(pictures[0])[0] / np.shape(pictures[0])[1]
+    title_height = 0.22 if len(titles) else 0.0
+    fig, axes = plt.subplots(
+        count, columns, figsize=(width, count * (width / columns * ratio + title_height)), layout="constrained",
+        squeeze=False,
+    )  # fmt: skip
+    fig.get_layout_engine().set(w_pad=0.01, h_pad=0.01, wspace=0.01, hspace=0.01)
+    for place, axis in enumerate(axes.flat):
+        axis.set(xticks=[], yticks=[])
+        axis.spines[:].set_visible(False)
+        if place < len(pictures):
+            axis.imshow(np.clip(np.asarray(pictures[place]), 0, 1), interpolation="antialiased")
+        if place < len(titles):
+            axis.set_title(titles[place], fontsize=9)
+        if place % columns == 0 and place // columns < len(rows):
+            axis.set_ylabel(rows[place // columns], fontsize=9)
+    return fig
+
+
+def colour_by(values, low: float, high: float, colour_map: str = "viridis") -> Tensor:
+    """Vertex colours (V, 3) for one number a vertex, for error maps; draw the scale with `colour_scale`."""
+    share = (np.asarray(values, dtype=float) - low) / (high - low)
+    return torch.as_tensor(plt.get_cmap(colour_map)(np.clip(share, 0, 1))[:, :3], dtype=torch.float32)
+
+
+def colour_scale(fig: Figure, low: float, high: float, label: str, colour_map: str = "viridis") -> Figure:
+    """Add the colour bar that belongs to `colour_by` to a figure."""
+    mappable = plt.cm.ScalarMappable(plt.Normalize(low, high), colour_map)
+    fig.colorbar(mappable, ax=fig.axes, label=label, shrink=0.8, aspect=30, pad=0.02)
+    return fig
+
+
+def draw_landmarks(axis, landmarks, visible=None, colour: str = COLOURS["landmark"], size: float = 9.0, label=None):
+    """Landmarks (n, 2) in pixels on a picture's axis; hidden ones are rings. imshow's pixel centres are at 0, ours
+    at +0.5, so the points are moved by half a pixel."""
+    points = np.asarray(landmarks, dtype=float)[:, :2] - 0.5
+    seen = np.ones(len(points), bool) if visible is None else np.asarray(visible, bool)
+    axis.scatter(*points[seen].T, s=size, color=colour, linewidths=0, label=label)
+    axis.scatter(*points[~seen].T, s=size, facecolors="none", edgecolors=colour, linewidths=0.8)
+    axis.set(xticks=[], yticks=[])
+
+
+def _packed(colours: Tensor) -> np.ndarray:
+    """RGB in [0, 1] as k3d's 0xRRGGBB."""
+    bytes_ = (colours.clamp(0, 1) * 255).round().to(torch.int64)
+    return ((bytes_[:, 0] << 16) + (bytes_[:, 1] << 8) + bytes_[:, 2]).numpy().astype(np.uint32)
+
+
+def _plot(vertices: Tensor, triangles, colours: Tensor | None) -> tuple[k3d.plot.Plot, k3d.objects.Mesh]:
+    plot = k3d.plot(height=440, grid_visible=False, camera_auto_fit=False, menu_visibility=False, camera_up_axis="y")
+    look = {"color": 0xC7BAB0} if colours is None else {"colors": _packed(colours)}
+    faces = np.asarray(triangles, dtype=np.uint32)
+    mesh = k3d.mesh(vertices.numpy().astype(np.float32), faces, flat_shading=False, side="double", **look)
+    plot += mesh
+    low, high = vertices.amin(0), vertices.amax(0)
+    middle = ((low + high) / 2).tolist()
+    distance = 1.25 * float((high - low).max())
+    plot.camera = [middle[0], middle[1], middle[2] + distance, *middle, 0, 1, 0]
+    return plot, mesh
+
+
+class View:
+    """A widget to turn and move, and a picture for readers without a kernel; one cell's value."""
+
+    def __init__(self, name: str, widget: ipywidgets.DOMWidget, picture: bytes):
+        self.name, self.widget, self.picture = name, widget, picture
+
+    def __repr__(self) -> str:
+        return f"3D view: {self.name}"
+
+    def _repr_mimebundle_(self, **_) -> dict:
+        bundle = {"text/plain": repr(self), "image/png": self.picture}
+        if not headless():
+            live = self.widget._repr_mimebundle_()
+            live = live[0] if isinstance(live, tuple) else live
+            bundle |= {key: value for key, value in (live or {}).items() if "widget" in key}
+        return bundle
+
+
+def _png(fig: Figure) -> bytes:
+    buffer = io.BytesIO()
+    fig.savefig(buffer, format="png", dpi=110, bbox_inches="tight", facecolor="white")
+    plt.close(fig)
+    return buffer.getvalue()
+
+
+def view(name: str, vertices, triangles, colours=None, yaws: Sequence[float] = (-60, -25, 0, 25, 60)) -> View:
+    """A mesh to turn in 3D; behind it the same mesh rendered at several yaws (degrees)."""
+    vertices = _three(vertices, "vertices")
+    colours = None if colours is None else _three(colours, "colours")
+    pictures = [snapshot(vertices, triangles, colours, yaw=yaw) for yaw in yaws]
+    titles = [f"yaw {yaw:+.0f}°" for yaw in yaws]
+    return View(name, _plot(vertices, triangles, colours)[0], _png(sheet(pictures, titles)))
+
+
+def explore(
+    name: str, update: Callable[..., tuple], triangles, sliders: Mapping[str, tuple[float, float]],
+    frames: Sequence[Mapping[str, float]] = (), columns: int | None = None, yaw: float = 20.0,
+) -> View:  # fmt: skip
+    """Sliders that move a face: `update(**values)` gives (vertices, colours or None) for a value per slider.
+
+    `sliders` maps a name to (lowest, highest), all start at zero (or the nearest end). The picture behind shows each of
+    `frames` (values of some sliders, the others at their start), or each slider at its two ends, from `yaw` degrees.
+    """
+    start = {key: float(np.clip(0.0, *ends)) for key, ends in sliders.items()}
+    frames = frames or [{key: end} for key, ends in sliders.items() for end in ends if end != start[key]]
+    low, high = _three(update(**start)[0], "vertices").aminmax(dim=0)
+    frame = {"centre": (low + high) / 2, "extent": float((high - low)[:2].max()) * 1.12}
+    pictures, titles = [], []
+    for values in frames:
+        vertices, colours = update(**(start | dict(values)))
+        pictures.append(snapshot(vertices, triangles, colours, yaw=yaw, **frame))
+        titles.append(", ".join(f"{key} {value:+.3g}" for key, value in values.items()))
+    vertices, colours = update(**start)
+    plot, mesh = _plot(_three(vertices, "vertices"), triangles, None if colours is None else _three(colours, "colours"))
+    handles = {
+        key: ipywidgets.FloatSlider(
+            start[key], min=ends[0], max=ends[1], step=(ends[1] - ends[0]) / 100, description=key,
+            style={"description_width": "initial"},
+        )
+        for key, ends in sliders.items()
+    }  # fmt: skip
+
+    def moved(_change) -> None:
+        vertices, colours = update(**{key: handle.value for key, handle in handles.items()})
+        with plot.hold_sync(), mesh.hold_sync():
+            mesh.vertices = _three(vertices, "vertices").numpy()
+            if colours is not None:
+                mesh.colors = _packed(_three(colours, "colours"))
+
+    for handle in handles.values():
+        handle.observe(moved, "value")
+    controls = ipywidgets.VBox(list(handles.values()), layout={"width": "340px"})
+    box = ipywidgets.HBox([controls, ipywidgets.Box([plot], layout={"flex": "1 1 auto"})])
+    return View(name, box, _png(sheet(pictures, titles, columns)))
