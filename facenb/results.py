@@ -12,10 +12,11 @@ import sys
 import time
 import uuid
 import warnings
+from collections.abc import Sequence
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, SupportsFloat
 
 import numpy as np
 import pandas as pd
@@ -143,8 +144,8 @@ class Run:
             raise RunError(f"{self.notebook} does not serve data={self.data!r}: {why}. Use one of: {', '.join(data)}")
 
     def record(
-        self, metric: str, value: float, unit: str, *, experiment: str, method: str, data: str, protocol: str = "",
-        n: int | None = None, interval: tuple[float, float] | None = None, **more: Any,
+        self, metric: str, value: SupportsFloat, unit: str, *, experiment: str, method: str, data: str,
+        protocol: str = "", n: int | None = None, interval: Sequence | None = None, **more: Any,
     ) -> float:  # fmt: skip
         """Append one measured number with all that tells how it came about, and return it.
 

@@ -1,0 +1,128 @@
+"""Runs and records: what was asked for is checked, every number is a whole line, a broken line is named."""
+
+import multiprocessing
+import os
+
+import matplotlib.pyplot as plt
+import pytest
+import torch
+
+from facenb.errors import RunError
+from facenb.results import Run, commit, default_folder, read_records
+
+
+@pytest.fixture(autouse=True)
+def _no_environment(monkeypatch):
+    monkeypatch.delenv("FACENB_PROFILE", raising=False)
+    monkeypatch.delenv("FACENB_RUNS", raising=False)
+
+
+def record(run: Run, value: float) -> None:
+    run.record("nme", value, "%", experiment="fit", method="mean face", data="SynthFace", n=3, interval=(1, 2))
+
+
+def test_a_record_comes_back_with_what_tells_how_it_came_about(tmp_path):
+    run = Run("03_fitting_one_image", "smoke", seed=7, folder=str(tmp_path))
+    record(run, torch.tensor(1.5))
+    row = read_records(tmp_path).iloc[0]
+    assert row.value == 1.5 and row.unit == "%" and row.n == 3 and list(row.interval) == [1.0, 2.0]
+    assert row.seed == 7 and row.profile == "smoke" and row.notebook == "03_fitting_one_image"
+    assert row.versions["torch"] == torch.__version__ and row.device and row.commit == commit()
+
+
+def test_only_the_latest_run_of_each_notebook_is_read(tmp_path):
+    for value in (1.0, 2.0):
+        run = Run("03", folder=str(tmp_path))
+        run.id = f"2026010{value:.0f}T000000-x"
+        run.records = run.path(f"records/03.{run.id}.jsonl")
+        record(run, value)
+    record(Run("04", folder=str(tmp_path)), 5.0)
+    assert sorted(read_records(tmp_path).value) == [2.0, 5.0]
+    assert len(read_records(tmp_path, latest=False)) == 3
+
+
+def test_a_broken_line_is_named_and_left_out(tmp_path):
+    run = Run("03", folder=str(tmp_path))
+    record(run, 1.0)
+    with run.records.open("a") as file:
+        file.write('{"metric": "nme", "val')
+    with pytest.warns(UserWarning, match=f"{run.records.name}, line 2"):
+        assert len(read_records(tmp_path)) == 1
+
+
+def test_a_value_that_is_no_number_is_recorded_as_missing(tmp_path):
+    run = Run("03", folder=str(tmp_path))
+    record(run, float("nan"))
+    assert read_records(tmp_path).value.isna().all()
+
+
+def _append(path: str) -> None:
+    run = Run("03", folder=path)
+    run.records = run.path("records/03.same.jsonl")
+    for value in range(50):
+        record(run, value)
+
+
+def test_two_processes_writing_one_file_leave_whole_lines(tmp_path):
+    context = multiprocessing.get_context("fork")
+    workers = [context.Process(target=_append, args=(str(tmp_path),)) for _ in range(2)]
+    [worker.start() for worker in workers]
+    [worker.join() for worker in workers]
+    assert sorted(read_records(tmp_path, latest=False).value) == sorted(2 * list(range(50)))
+
+
+@pytest.mark.parametrize(
+    ("asked", "says"),
+    [
+        ({"profile": "fast"}, "profile is 'fast'; choose one of smoke, quick, full"),
+        ({"data": "photo"}, "data is 'photo'; choose one of synthetic, photos, paper"),
+        ({"device": "tpu"}, "device is 'tpu'"),
+        ({"seed": -1}, "seed is -1"),
+        ({"seed": 1.5}, "seed is 1.5"),
+    ],
+)
+def test_a_value_out_of_range_is_named_with_the_choices(tmp_path, asked, says):
+    with pytest.raises(RunError, match=says):
+        Run("03", folder=str(tmp_path), **asked)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+def test_a_gpu_asked_for_where_there_is_none(tmp_path):
+    with pytest.raises(RunError, match="sees no GPU"):
+        Run("03", device="cuda", folder=str(tmp_path))
+
+
+def test_a_run_folder_that_is_a_file(tmp_path):
+    (tmp_path / "runs").write_text("")
+    with pytest.raises(RunError, match="cannot write to run folder"):
+        Run("03", folder=str(tmp_path / "runs"))
+
+
+def test_a_full_disk_is_said(tmp_path):
+    if not os.path.exists("/dev/full"):
+        pytest.skip("this system has no /dev/full")
+    run = Run("03", folder=str(tmp_path))
+    run.records.symlink_to("/dev/full")
+    with pytest.raises(RunError, match="cannot write the record .* free space"):
+        record(run, 1.0)
+
+
+def test_the_environment_stands_in_for_parameters(tmp_path, monkeypatch):
+    monkeypatch.setenv("FACENB_PROFILE", "smoke")
+    monkeypatch.setenv("FACENB_RUNS", str(tmp_path))
+    run = Run("03", "quick")
+    assert run.profile == "smoke" and run.folder == tmp_path / "smoke-synthetic" == default_folder("smoke", "synthetic")
+    assert run.choose(smoke=1, quick=2, full=3) == 1
+
+
+def test_a_notebook_says_which_data_it_serves(tmp_path):
+    run = Run("03", data="paper", folder=str(tmp_path))
+    with pytest.raises(RunError, match="03 does not serve data='paper': no reader. Use one of: synthetic, photos"):
+        run.serves("synthetic", "photos", why="no reader")
+
+
+def test_a_figure_is_saved_and_shown(tmp_path):
+    run = Run("03", folder=str(tmp_path))
+    picture = run.figure(plt.figure(), "error")
+    assert repr(picture) == "figure: error" and picture._repr_png_()[:4] == b"\x89PNG"
+    assert [p.name for p in (tmp_path / "figures").iterdir()] == ["error.png"] and not plt.get_fignums()
