@@ -1,0 +1,148 @@
+"""pyproject.toml, environment.yml and constraints.txt tell of the same set, and it is the set the code uses."""
+
+import ast
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+ROOT = Path(__file__).resolve().parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+# Modules whose name is not the name of the package that holds them.
+PACKAGE_OF = {"PIL": "pillow", "yaml": "pyyaml", "sklearn": "scikit-learn", "igl": "libigl", "ipykernel": "jupyterlab"}
+# Always there, because something in the list cannot do without them: named so that nobody adds a second list.
+COMES_WITH = {
+    "IPython": "ipywidgets",
+    "cv2": "mediapipe",
+    "ipykernel": "jupyterlab",
+    "jupyter_client": "papermill",
+    "nbclient": "papermill",
+    "nbconvert": "jupyterlab",
+    "nbformat": "papermill",
+    "packaging": "matplotlib",
+    "requests": "pooch",
+    "traitlets": "ipywidgets",
+    "yaml": "papermill",
+}
+
+
+def declared() -> dict[str, Requirement]:
+    lists = [PROJECT["dependencies"], *PROJECT["optional-dependencies"].values()]
+    requirements = [Requirement(line) for one in lists for line in one]
+    return {canonicalize_name(requirement.name): requirement for requirement in requirements}
+
+
+def conda() -> tuple[list[str], dict[str, Requirement], list[str]]:
+    """Its conda lines, its pip requirements, its pip options."""
+    lines = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
+    [section] = [line["pip"] for line in lines if isinstance(line, dict)]
+    requirements = [Requirement(line) for line in section if not line.startswith("-")]
+    by_name = {canonicalize_name(requirement.name): requirement for requirement in requirements}
+    assert len(by_name) == len(requirements), "a package is named twice in environment.yml"
+    return [line for line in lines if isinstance(line, str)], by_name, [line for line in section if line[0] == "-"]
+
+
+def constraints() -> dict[str, Version]:
+    lines = [line.strip() for line in (ROOT / "constraints.txt").read_text().splitlines()]
+    pins = [line.split("==") for line in lines if line and not line.startswith("#")]
+    assert all(len(pin) == 2 for pin in pins), "constraints.txt holds lines of the form name==version only"
+    return {canonicalize_name(name): Version(version) for name, version in pins}
+
+
+def test_conda_gives_the_same_names_and_lower_bounds():
+    _, packages, options = conda()
+    assert {name: str(one.specifier) for name, one in packages.items()} == {
+        name: str(one.specifier) for name, one in declared().items()
+    }
+    assert options == ["-c constraints.txt", "-e ."]
+
+
+def test_conda_gives_the_same_python():
+    lines, _, _ = conda()
+    [python] = [line.removeprefix("python").strip() for line in lines if line.startswith("python")]
+    assert set(python.split(",")) == set(PROJECT["requires-python"].split(","))
+
+
+def test_constraints_satisfy_every_lower_bound():
+    pins = constraints()
+    for name, requirement in declared().items():
+        assert name in pins, f"{name} of pyproject.toml has no pin in constraints.txt"
+        assert requirement.specifier.contains(pins[name]), f"{name}=={pins[name]} does not meet {requirement}"
+
+
+def test_constraints_name_no_machine():
+    for name, version in constraints().items():
+        assert version.local is None, f"{name}=={version}: a build of one machine cannot be installed elsewhere"
+    assert "://" not in (ROOT / "constraints.txt").read_text() + (ROOT / "environment.yml").read_text()
+
+
+def test_promised_floor():
+    """Python 3.11 to 3.13, torch >= 2.11, numpy 2."""
+    assert str(declared()["torch"].specifier) == ">=2.11"
+    assert not declared()["numpy"].specifier.contains("1.26")
+    assert set(PROJECT["requires-python"].split(",")) == {">=3.11", "<3.14"}
+
+
+def imported_by(folder: Path) -> set[str]:
+    """Top-level modules that the .py files of a folder import, at any depth of a function."""
+    found = set()
+    for file in folder.rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text(), filename=str(file))):
+            if isinstance(node, ast.Import):
+                found |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+                found.add(node.module.split(".")[0])
+    return found
+
+
+@pytest.mark.parametrize("folder", ["facenb", "data_download", "tests", "benchmarks"])
+def test_every_import_is_declared(folder):
+    own = {"facenb", "data_download", "benchmarks", "tests", "conftest"} | {
+        file.stem for file in (ROOT / folder).rglob("*.py")
+    }
+    for module in imported_by(ROOT / folder) - sys.stdlib_module_names - own:
+        package = canonicalize_name(COMES_WITH.get(module) or PACKAGE_OF.get(module, module))
+        assert package in declared(), f"{folder}/ imports {module}, which pyproject.toml does not name"
+
+
+def make(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        ["make", "--no-print-directory", *arguments], cwd=ROOT, env=environment, capture_output=True, text=True
+    )
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
+class TestMakeWithoutPython:
+    """A machine whose Python is too old, or has none, is told so before anything is made."""
+
+    def fake(self, folder: Path, script: str) -> str:
+        tools = folder / "bin"
+        tools.mkdir()
+        for tool in ("bash", "sh", "grep", "sed", "touch", "make"):
+            (tools / tool).symlink_to(shutil.which(tool))
+        (tools / "python3").write_text(f"#!{shutil.which('bash')}\n{script}\n")
+        (tools / "python3").chmod(0o755)
+        return str(tools)
+
+    def test_too_old(self, tmp_path):
+        path = self.fake(tmp_path, 'if [ "$1" = --version ]; then echo "Python 3.9.2"; else exit 1; fi')
+        result = make("setup", f"VENV={tmp_path}/venv", PATH=path)
+        assert result.returncode != 0
+        assert "needs Python 3.11, 3.12 or 3.13" in result.stderr and "Python 3.9.2" in result.stderr
+        assert "make PYTHON=" in result.stderr
+        assert not (tmp_path / "venv").exists()
+
+    def test_chosen_one_too_old(self, tmp_path):
+        path = self.fake(tmp_path, 'if [ "$1" = --version ]; then echo "Python 3.14.0"; else exit 1; fi')
+        result = make("setup", f"VENV={tmp_path}/venv", "PYTHON=python3", PATH=path)
+        assert result.returncode != 0
+        assert "PYTHON=python3 is Python 3.14.0" in result.stderr
+        assert not (tmp_path / "venv").exists()
