@@ -1,0 +1,102 @@
+"""Where the 17 jaw-line landmarks may slide: the lines of a face that its outline runs through as the head turns.
+
+What an annotator marks as the jaw line is the outline of the face in the picture, and when the head turns another
+part of the cheek is the outline ("landmark marching", Zhu et al. 2015). A contour line is the section of the mean
+face with the half-plane that holds the viewing axis z and one jaw-line landmark. It runs over the cheek, from beside
+the nose to behind the jaw, and is seen end-on in the frontal view: so whatever the yaw or pitch, the outline crosses
+each line near the place where an annotator looks for that landmark.
+"""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from facenb.errors import ModelFileError
+
+JAW = 17  # landmarks 0 to 16 of the 68
+# A line ends in front at this share of its landmark's distance from the axis: beside the nose on the cheeks,
+# below the lower lip at the chin, so that neither nose nor lips are ever taken for the outline of the face.
+FRONT_SIDEWAYS, FRONT_BELOW = 0.4, 0.75
+BACK = 0.3  # and at this share of that distance behind the landmark, along the surface
+
+
+def contour_lines(
+    mean: Float[Tensor, "vertices 3"],
+    triangles: Int[Tensor, "triangles 3"],
+    landmarks: Float[Tensor, "68 3"],
+    candidates: int = 26,
+) -> Int[Tensor, "17 candidates"]:
+    """Vertices along the section through each jaw-line landmark, from the cheek (front) to behind the jaw (back).
+
+    `mean` and `landmarks` (its 68 points) in mm on the model's axes. The half-planes fan out from an axis parallel to
+    z through the mean of the inner 51 landmarks. The vertex nearest to the landmark is always on its line; a vertex
+    repeats where the mesh is coarser than the line. Raises ModelFileError if a half-plane misses the mesh.
+    """
+    mean, landmarks = mean.detach().cpu().double(), landmarks.detach().cpu().double()
+    triangles = triangles.detach().cpu().long()
+    centre = landmarks[JAW:, :2].mean(0)
+    return torch.stack([_line(mean, triangles, centre, point, candidates) for point in landmarks[:JAW]])
+
+
+def _line(mean: Tensor, triangles: Tensor, centre: Tensor, landmark: Tensor, count: int) -> Tensor:
+    """`count` vertices, evenly spaced along the section through one landmark."""
+    outward = landmark[:2] - centre
+    reach = outward.norm()
+    edges, points, links = _section(mean, triangles, centre, outward / reach)
+    if len(edges) == 0:
+        raise ModelFileError(f"no triangle near the jaw-line landmark {landmark.tolist()} mm; check the 68 landmarks")
+    start = int((points - landmark).square().sum(-1).argmin())
+    front, back = sorted(_walks(links, start), key=lambda walk: -float(points[walk[:6], 2].mean()))
+    sideways = 1 - (outward[1] / reach).square()
+    nearest = reach * (FRONT_BELOW + (FRONT_SIDEWAYS - FRONT_BELOW) * sideways)
+    front = _until(front, (points[front, :2] - centre) @ outward / reach < nearest)
+    back = _until(back, _arc(points[back]) > BACK * reach)
+    chain = torch.tensor([*reversed(front), *back[1:]])  # crossings from front to back
+    stops = torch.linspace(0, 1, count, dtype=torch.float64) * _arc(points[chain])[-1]
+    chosen = chain[(_arc(points[chain]) - stops[:, None]).abs().argmin(1)]
+    ends = edges[chosen]  # (count, 2), the mesh edge that each crossing lies on
+    distance = (mean[ends] - points[chosen, None]).norm(dim=-1)
+    line = ends.gather(1, distance.argmin(1, keepdim=True))[:, 0]
+    line[(points[chosen] - landmark).norm(dim=-1).argmin()] = (mean - landmark).norm(dim=-1).argmin()
+    return line
+
+
+def _section(mean: Tensor, triangles: Tensor, centre: Tensor, outward: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Mesh edges that cross the half-plane (E, 2), where (E, 3), and the pairs that share a triangle (S, 2)."""
+    flat = mean[:, :2] - centre
+    side = flat[:, 0] * outward[1] - flat[:, 1] * outward[0]
+    above, ahead = (side >= 0)[triangles], (flat @ outward > 0)[triangles]
+    cut = triangles[above.any(1) & ~above.all(1) & ahead.all(1)]  # (S, 3)
+    pairs = torch.stack([cut, cut.roll(-1, 1)], -1)  # (S, 3, 2), the triangle's edges
+    crossed = (side[pairs[..., 0]] >= 0) != (side[pairs[..., 1]] >= 0)  # two of three
+    edges, links = torch.unique(pairs[crossed].sort(-1).values, dim=0, return_inverse=True)
+    a, b = edges.unbind(-1)
+    share = side[a] / (side[a] - side[b])
+    return edges, mean[a] + share[:, None] * (mean[b] - mean[a]), links.view(-1, 2)
+
+
+def _walks(links: Tensor, start: int) -> tuple[list[int], list[int]]:
+    """The crossings from `start` along the surface, both ways, each up to the mesh's border or once around."""
+    neighbours: dict[int, list[int]] = {}
+    for a, b in links.tolist():
+        neighbours.setdefault(a, []).append(b)
+        neighbours.setdefault(b, []).append(a)
+    walks = []
+    for first in (neighbours[start] + [None, None])[:2]:
+        walk = [start]
+        while first is not None and first not in walk:
+            walk.append(first)
+            first = next((n for n in neighbours[first] if n != walk[-2]), None)
+        walks.append(walk)
+    return walks[0], walks[1]
+
+
+def _until(walk: list[int], beyond: Tensor) -> list[int]:
+    """The walk up to the first crossing that lies beyond a limit."""
+    stop = beyond.nonzero()
+    return walk[: max(int(stop[0, 0]), 1)] if len(stop) else walk
+
+
+def _arc(points: Tensor) -> Tensor:
+    """Length along a chain of points up to each of them."""
+    return torch.cat([points.new_zeros(1), (points[1:] - points[:-1]).norm(dim=-1).cumsum(0)])
