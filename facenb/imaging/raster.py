@@ -1,0 +1,225 @@
+"""Rasteriser: which triangle each pixel sees, and where in it. A torch reference and a numba kernel that agree exactly.
+
+Conventions:
+- Input is (u, v) in pixels and depth in mm, as `camera` makes them; pixel (row, column) is sampled at its centre,
+  u = column + 0.5, v = row + 0.5. Depth grows away from the camera: the smallest wins, a tie goes to the lowest
+  triangle index. Under perspective, 1 / depth is what is linear on the image.
+- Coverage is decided on vertices snapped to 1/1024 pixel. Edge functions are then whole numbers below 2^53, which
+  float64 and int64 hold exactly; the top-left rule gives a pixel centre on a shared edge to exactly one triangle.
+- Depth is compared in float64 with the same operations in the same order in both backends, so that they choose the
+  same triangle, bit for bit, on any machine.
+- Barycentrics are the closed form of the unsnapped vertices, held to [0, 1] where the snapping moved an edge over a
+  pixel centre; their derivative is that of the closed form. Coverage itself has no derivative: silhouettes get none.
+
+Outcomes:
+- Back faces are drawn like front faces; with `cull` they are dropped (front: counter-clockwise seen from outside).
+- A triangle is dropped whole, and nothing else changes, if one of its vertices is not finite, lies further than
+  32768 pixels or 1e12 mm from the origin, or (perspective) has depth <= `near`: there is no clipping.
+- A triangle without area after snapping covers nothing. What is off the image is not drawn. No triangles: background.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from facenb.imaging import raster_numba
+
+SUBPIXELS = raster_numba.SUBPIXELS
+LIMIT = raster_numba.LIMIT
+FAR = raster_numba.FAR
+FLAT = raster_numba.FLAT
+PAIRS = 1 << 24  # triangle-pixel pairs held at once on a GPU: about 3 GB at the peak; an eighth of that on a CPU
+
+
+@dataclass(frozen=True)
+class Fragments:
+    """What each pixel sees: triangle (-1: background), barycentrics (0 there) and depth in mm (inf there)."""
+
+    triangle: Int[Tensor, "batch height width"]
+    barycentric: Float[Tensor, "batch height width 3"]
+    depth: Float[Tensor, "batch height width"]
+
+
+def rasterize(
+    projected: Float[Tensor, "batch vertices 3"],
+    triangles: Int[Tensor, "triangles 3"],
+    size: tuple[int, int],
+    perspective: bool = False,
+    backend: str = "auto",
+    cull: bool = False,
+    near: float | int = 1.0,
+) -> Fragments:
+    """The nearest triangle at each pixel centre; barycentrics and depth are differentiable in `projected`.
+
+    `projected` holds u, v in pixels and depth in mm, `size` is (height, width), `near` is in mm. Backend "numba" needs
+    the CPU, "torch" runs anywhere, "auto" is numba on the CPU. ValueError: a triangle names a vertex there is not, the
+    size is no picture, the backend is unknown.
+    """
+    height, width = size
+    if not (1 <= height <= LIMIT and 1 <= width <= LIMIT):
+        raise ValueError(f"image size {height} x {width}: height and width must lie in 1 to {LIMIT} pixels")
+    check_triangles(triangles, projected.shape[1])
+    if uses_numba(projected, backend):
+        return Fragments(*raster_numba.rasterize(projected, triangles, size, perspective, cull, near))
+    with torch.no_grad():
+        triangle = _nearest_triangle(projected, triangles, size, perspective, cull, near)
+    return Fragments(triangle, *_place_in_triangle(projected, triangles, triangle, perspective))
+
+
+def interpolate(
+    fragments: Fragments,
+    attributes: Float[Tensor, "batch vertices channels"],
+    triangles: Int[Tensor, "triangles 3"],
+    backend: str = "auto",
+) -> Float[Tensor, "batch height width channels"]:
+    """Vertex attributes at each pixel, 0 at the background; differentiable in attributes and barycentrics."""
+    check_triangles(triangles, attributes.shape[1])
+    if uses_numba(attributes, backend):
+        return raster_numba.interpolate(fragments.triangle, fragments.barycentric, attributes, triangles)
+    if len(triangles) == 0:
+        return attributes.new_zeros(*fragments.triangle.shape, attributes.shape[-1])
+    hit = (fragments.triangle >= 0)[..., None]
+    corners = triangles[fragments.triangle.clamp(min=0)]  # (B, H, W, 3)
+    first = torch.arange(len(attributes), device=attributes.device)[:, None, None] * attributes.shape[1]
+    values = attributes.flatten(0, 1)
+    total = attributes.new_zeros(*fragments.triangle.shape, attributes.shape[-1])
+    for corner in range(3):
+        there = values[first + corners[..., corner]]  # (B, H, W, C)
+        total = total + torch.where(hit, there, 0) * fragments.barycentric[..., corner, None].to(there)
+    return total
+
+
+def uses_numba(tensor: Tensor, backend: str) -> bool:
+    """Whether `backend` means the numba kernels for this tensor; ValueError if it cannot."""
+    if backend not in ("auto", "torch", "numba"):
+        raise ValueError(f"backend {backend!r} is unknown: choose auto, torch or numba")
+    if backend == "numba" and tensor.device.type != "cpu":
+        raise ValueError(f"backend 'numba' needs the CPU, the tensors are on {tensor.device}: choose auto or torch")
+    return backend != "torch" and tensor.device.type == "cpu"
+
+
+def check_triangles(triangles: Int[Tensor, "triangles 3"], vertices: int) -> None:
+    """ValueError if a triangle names a vertex there is not; a GPU reports that itself, checking would make it wait."""
+    if triangles.device.type == "cpu" and len(triangles):
+        low, high = triangles.aminmax()
+        if low < 0 or high >= vertices:
+            raise ValueError(f"triangles name vertices {low} to {high}, but there are only {vertices} vertices")
+
+
+def _nearest_triangle(projected, triangles, size, perspective, cull, near) -> Int[Tensor, "batch height width"]:
+    """Index of the triangle seen at each pixel, by testing every pixel of each triangle's bounding box."""
+    height, width = size
+    batch, count = len(projected), len(triangles)
+    device = projected.device
+    pixels = batch * height * width
+    winner = torch.full((pixels,), count, dtype=torch.int64, device=device)
+    if count and batch:
+        nearest = torch.full((pixels,), torch.inf, dtype=torch.float64, device=device)
+        setup = _set_up(projected.double(), triangles, size, perspective, cull, near)
+        budget = PAIRS if device.type == "cuda" else PAIRS // 8
+        for part in _parts(setup.pairs, budget):
+            pixel, order, owner = _test_pixels(setup, part, size)
+            best = torch.full_like(nearest, torch.inf).scatter_reduce_(0, pixel, order, "amin")
+            wins = torch.where((order == best[pixel]) & (order < torch.inf), owner, count)
+            lowest = torch.full_like(winner, count).scatter_reduce_(0, pixel, wins, "amin")
+            nearer = best < nearest  # an earlier part holds lower indices of the same image, so it keeps a tie
+            winner = torch.where(nearer, lowest, winner)
+            nearest = torch.where(nearer, best, nearest)
+    return torch.where(winner < count, winner, -1).view(batch, height, width)
+
+
+@dataclass(frozen=True)
+class _Setup:
+    """Triangles that have a pixel centre in their bounding box, over the whole batch, in order of (image, triangle)."""
+
+    corner: Tensor  # (N, 3, 2) snapped, float64 whole numbers, turned so that the area is positive
+    order: Tensor  # (N, 3) what decides who is in front, over twice the area
+    bias: Tensor  # (N, 3) 0 where the edge opposite the corner is a top or left one, else 1
+    box: Tensor  # (N, 3) first column, first row, columns
+    pairs: Tensor  # (N,) pixels in the box
+    image: Tensor  # (N,)
+    triangle: Tensor  # (N,)
+
+
+def _set_up(projected, triangles, size, perspective, cull, near) -> _Setup:
+    depth = projected[..., 2]
+    usable = (projected[..., :2].abs() <= LIMIT).all(-1) & (depth.abs() <= FAR)  # false for NaN, too
+    if perspective:
+        usable = usable & (depth > near)
+    order = (-1 / depth if perspective else depth)[:, triangles]  # (B, T, 3)
+    snapped = (projected[..., :2] * SUBPIXELS).round()[:, triangles]  # (B, T, 3, 2)
+    usable = usable[:, triangles].all(-1)
+    a, b, c = snapped.unbind(2)
+    area = (b[..., 0] - a[..., 0]) * (c[..., 1] - a[..., 1]) - (c[..., 0] - a[..., 0]) * (b[..., 1] - a[..., 1])
+    usable = usable & ((area < 0) if cull else (area != 0))  # v points down: a front face has a negative area
+    last = torch.tensor([size[1] - 1, size[0] - 1], device=projected.device)
+    low = ((snapped.amin(2) - SUBPIXELS // 2) / SUBPIXELS).ceil().clamp(min=0)
+    high = torch.minimum(((snapped.amax(2) - SUBPIXELS // 2) / SUBPIXELS).floor(), last)
+    extent = (high - low + 1).clamp(min=0)
+    pairs = torch.where(usable, extent[..., 0] * extent[..., 1], 0)
+    image, triangle = pairs.nonzero(as_tuple=True)
+    back = (area < 0)[image, triangle]
+    turn = torch.where(back[:, None], torch.tensor([0, 2, 1], device=back.device), torch.arange(3, device=back.device))
+    corner = snapped[image, triangle].gather(1, turn[..., None].expand(-1, -1, 2))
+    order = order[image, triangle].gather(1, turn) / area[image, triangle].abs()[:, None]
+    edge = corner[:, [2, 0, 1]] - corner[:, [1, 2, 0]]  # opposite each corner
+    top_left = (edge[..., 1] < 0) | ((edge[..., 1] == 0) & (edge[..., 0] > 0))
+    box = torch.cat([low[image, triangle], extent[image, triangle, :1]], -1).long()
+    return _Setup(corner, order, (~top_left).double(), box, pairs[image, triangle].long(), image, triangle)
+
+
+def _parts(pairs: Tensor, budget: int) -> list[tuple[int, int, int]]:
+    """(first, end, pairs) of runs of triangles with about `budget` pairs each."""
+    total = pairs.cumsum(0)
+    whole = int(total[-1]) if len(total) else 0
+    if whole <= budget:
+        return [(0, len(pairs), whole)] if whole else []
+    ends = torch.searchsorted(total, torch.arange(budget, whole, budget, device=pairs.device)) + 1
+    ends = sorted({*ends.tolist(), len(pairs)})
+    sums = total[torch.tensor(ends, device=total.device) - 1].tolist()
+    return [(a, b, y - x) for a, b, x, y in zip([0, *ends[:-1]], ends, [0, *sums[:-1]], sums, strict=True)]
+
+
+def _test_pixels(setup: _Setup, part: tuple[int, int, int], size: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
+    """Each pixel of each box: its flat index, the order value there (inf where not covered), the triangle."""
+    first, end, total = part
+    pairs, box = setup.pairs[first:end], setup.box[first:end]
+    owner = torch.repeat_interleave(torch.arange(end - first, device=pairs.device), pairs, output_size=total)
+    index = torch.arange(total, device=pairs.device) - (pairs.cumsum(0) - pairs)[owner]
+    left, top, columns = box[owner].unbind(-1)
+    row, column = top + index // columns, left + index % columns
+    centre = torch.stack([column, row], -1).double() * SUBPIXELS + SUBPIXELS // 2
+    (x0, y0), (x1, y1), (x2, y2) = ((c - centre).unbind(-1) for c in setup.corner[first:end][owner].unbind(1))
+    bias, order = setup.bias[first:end][owner], setup.order[first:end][owner]
+    e0, e1, e2 = x1 * y2 - x2 * y1, x2 * y0 - x0 * y2, x0 * y1 - x1 * y0
+    covered = (e0 >= bias[:, 0]) & (e1 >= bias[:, 1]) & (e2 >= bias[:, 2])
+    value = (e0 * order[:, 0] + e1 * order[:, 1]) + e2 * order[:, 2]
+    pixel = (setup.image[first:end][owner] * size[0] + row) * size[1] + column
+    return pixel, torch.where(covered, value, torch.inf), setup.triangle[first:end][owner]
+
+
+def _place_in_triangle(projected, triangles, triangle, perspective) -> tuple[Tensor, Tensor]:
+    """Barycentrics and depth of the seen triangles at the pixel centres, by the closed form."""
+    height, width = triangle.shape[1:]
+    hit = triangle >= 0
+    if len(triangles) == 0:
+        return projected.new_zeros(*triangle.shape, 3), projected.new_full(triangle.shape, torch.inf)
+    first = torch.arange(len(projected), device=projected.device)[:, None, None, None] * projected.shape[1]
+    corner = projected.flatten(0, 1)[first + triangles[triangle.clamp(min=0)]].double()  # (B, H, W, 3, 3)
+    corner = torch.where(hit[..., None, None], corner, corner.new_tensor([[0, 0, 1], [1, 0, 1], [0, 1, 1]]))
+    u = torch.arange(width, device=projected.device)[:, None] + 0.5
+    v = torch.arange(height, device=projected.device)[:, None, None] + 0.5
+    x, y, z = corner[..., 0] - u * hit[..., None], corner[..., 1] - v * hit[..., None], corner[..., 2]
+    x1, x2, y1, y2 = x[..., [1, 2, 0]], x[..., [2, 0, 1]], y[..., [1, 2, 0]], y[..., [2, 0, 1]]
+    weight = x1 * y2 - x2 * y1  # (B, H, W, 3)
+    area = weight.sum(-1, keepdim=True)
+    weight = weight * torch.where(area < 0, -1.0, 1.0)
+    weight = weight + (weight.clamp(min=0) - weight).detach()
+    weight = torch.where(area.abs() < FLAT, 1.0, weight)
+    if perspective:
+        weight = weight / z
+    barycentric = weight / weight.sum(-1, keepdim=True)
+    depth = torch.where(hit, (barycentric * z).sum(-1), torch.inf)
+    return torch.where(hit[..., None], barycentric, 0).to(projected.dtype), depth.to(projected.dtype)

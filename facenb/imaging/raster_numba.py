@@ -1,0 +1,371 @@
+"""The rasteriser's kernels for the CPU: the arithmetic of `raster`, compiled at first use and cached by numba.
+
+Each kernel works on a run of images without the GIL; plain threads share the images (as many as torch uses), so that
+a forked data loader or a thread of another library cannot meet a second OpenMP pool.
+"""
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import torch
+from numba import njit
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+SHIFT = 10
+SUBPIXELS = 1 << SHIFT  # snapping steps a pixel
+LIMIT = 32768  # pixels: SUBPIXELS * LIMIT = 2^25, so that edge functions stay below 2^53
+FAR = 1e12  # mm
+FLAT = 2.0**-20  # square pixels: an unsnapped triangle with less of twice its area has no barycentrics of its own
+
+_pools: dict[tuple[int, int], ThreadPoolExecutor] = {}
+
+
+def in_parallel(kernel, count: int, *arguments) -> None:
+    """Call `kernel(first, end, *arguments)` over runs of `count` items on as many threads as torch uses."""
+    threads = min(torch.get_num_threads(), count)
+    if threads <= 1:
+        kernel(0, count, *arguments)
+        return
+    key = (os.getpid(), torch.get_num_threads())  # a forked child has the parent's pool but none of its threads
+    if key not in _pools:
+        _pools[key] = ThreadPoolExecutor(key[1], thread_name_prefix="raster")
+    bounds = [count * k // threads for k in range(threads + 1)]
+    tasks = [_pools[key].submit(kernel, a, b, *arguments) for a, b in zip(bounds[1:-1], bounds[2:], strict=True)]
+    kernel(0, bounds[1], *arguments)
+    for task in tasks:
+        task.result()
+
+
+def array(tensor: Tensor) -> np.ndarray:
+    """The tensor's memory, or a contiguous copy of it."""
+    return tensor.detach().contiguous().numpy()
+
+
+def kernel_dtype(*tensors: Tensor) -> torch.dtype:
+    """float64 if one of them is, else float32: what the kernels are compiled for."""
+    return torch.float64 if any(t.dtype == torch.float64 for t in tensors) else torch.float32
+
+
+def rasterize(projected, triangles, size, perspective, cull, near) -> tuple[Tensor, Tensor, Tensor]:
+    """Triangle indices, barycentrics and depth; as `raster.rasterize`."""
+    dtype = kernel_dtype(projected)
+    triangle, barycentric, depth = _Rasterize.apply(
+        projected.to(dtype), triangles.to(torch.int32), size, perspective, cull, float(near)
+    )
+    return triangle, barycentric.to(projected.dtype), depth.to(projected.dtype)
+
+
+def interpolate(triangle, barycentric, attributes, triangles) -> Tensor:
+    """Attributes at each pixel; as `raster.interpolate`."""
+    dtype = kernel_dtype(barycentric, attributes)
+    values = _Interpolate.apply(triangle, barycentric.to(dtype), attributes.to(dtype), triangles.to(torch.int32))
+    return values.to(attributes.dtype)
+
+
+def sum_normals(vertices, triangles) -> Tensor:
+    """Sum of the cross products of the triangles around each vertex: area-weighted normals, not normalised."""
+    return _SumNormals.apply(vertices.to(kernel_dtype(vertices)), triangles.to(torch.int32)).to(vertices.dtype)
+
+
+class _Rasterize(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, projected, triangles, size, perspective, cull, near):
+        batch, (height, width) = len(projected), size
+        triangle = torch.empty(batch, height, width, dtype=torch.int64)
+        barycentric = projected.new_empty(batch, height, width, 3)
+        depth = projected.new_empty(batch, height, width)
+        bands = min(max(1, -(-torch.get_num_threads() // max(batch, 1))), height)  # few images: share their rows
+        in_parallel(
+            _draw, batch * bands, bands, array(projected), array(triangles), perspective, cull, near,
+            triangle.numpy(), barycentric.numpy(), depth.numpy(),
+        )  # fmt: skip
+        ctx.save_for_backward(projected, triangles, triangle)
+        ctx.perspective = perspective
+        ctx.mark_non_differentiable(triangle)
+        return triangle, barycentric, depth
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, _, grad_barycentric, grad_depth):
+        projected, triangles, triangle = ctx.saved_tensors
+        grad = torch.zeros_like(projected, memory_format=torch.contiguous_format)
+        in_parallel(
+            _draw_backward, len(projected), array(projected), array(triangles), array(triangle), ctx.perspective,
+            array(grad_barycentric), array(grad_depth), grad.numpy(),
+        )  # fmt: skip
+        return grad, None, None, None, None, None
+
+
+class _Interpolate(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, triangle, barycentric, attributes, triangles):
+        values = attributes.new_empty(*triangle.shape, attributes.shape[-1])
+        in_parallel(
+            _blend, len(triangle), array(triangle), array(barycentric), array(attributes), array(triangles),
+            values.numpy(),
+        )  # fmt: skip
+        ctx.save_for_backward(triangle, barycentric, attributes, triangles)
+        return values
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad_values):
+        triangle, barycentric, attributes, triangles = ctx.saved_tensors
+        grad_barycentric = torch.zeros_like(barycentric, memory_format=torch.contiguous_format)
+        grad_attributes = torch.zeros_like(attributes, memory_format=torch.contiguous_format)
+        in_parallel(
+            _blend_backward, len(triangle), array(triangle), array(barycentric), array(attributes), array(triangles),
+            array(grad_values), grad_barycentric.numpy(), grad_attributes.numpy(),
+        )  # fmt: skip
+        return None, grad_barycentric, grad_attributes, None
+
+
+class _SumNormals(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, vertices, triangles):
+        ctx.save_for_backward(vertices, triangles)
+        normals = torch.zeros_like(vertices, memory_format=torch.contiguous_format)
+        in_parallel(_cross, len(vertices), array(vertices), array(triangles), normals.numpy())
+        return normals
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad_normals):
+        vertices, triangles = ctx.saved_tensors
+        grad = torch.zeros_like(vertices, memory_format=torch.contiguous_format)
+        in_parallel(
+            _cross_backward, len(vertices), array(vertices), array(triangles), array(grad_normals), grad.numpy()
+        )
+        return grad, None
+
+
+@njit(nogil=True, cache=True)
+def _snap(projected, perspective, near, x, y, order):
+    """Vertices of one image on the grid of 1/1024 pixel; order is NaN where the vertex cannot be used."""
+    for i in range(len(projected)):
+        u, v, depth = np.float64(projected[i, 0]), np.float64(projected[i, 1]), np.float64(projected[i, 2])
+        usable = abs(u) <= LIMIT and abs(v) <= LIMIT and abs(depth) <= FAR  # false for NaN, too
+        if usable and (depth > near or not perspective):
+            x[i] = np.int64(np.rint(u * SUBPIXELS))
+            y[i] = np.int64(np.rint(v * SUBPIXELS))
+            order[i] = -1.0 / depth if perspective else depth
+        else:
+            x[i], y[i], order[i] = 0, 0, np.nan
+
+
+@njit(nogil=True, cache=True)
+def _is_not_top_left(dx, dy):
+    return 0 if dy < 0 or (dy == 0 and dx > 0) else 1
+
+
+@njit(nogil=True, cache=True)
+def _find(x, y, order, triangles, cull, first_row, end_row, width, triangle, nearest):
+    """Nearest triangle of the rows first_row to end_row of one image, into `triangle`."""
+    half = SUBPIXELS // 2
+    for t in range(len(triangles)):
+        a, b, c = triangles[t, 0], triangles[t, 1], triangles[t, 2]
+        ya, yb, yc = y[a], y[b], y[c]
+        top = max((min(ya, yb, yc) + half - 1) >> SHIFT, first_row)
+        bottom = min((max(ya, yb, yc) - half) >> SHIFT, end_row - 1)
+        if top > bottom:
+            continue
+        xa, xb, xc = x[a], x[b], x[c]
+        left = max((min(xa, xb, xc) + half - 1) >> SHIFT, 0)
+        right = min((max(xa, xb, xc) - half) >> SHIFT, width - 1)
+        if left > right:
+            continue
+        area = (xb - xa) * (yc - ya) - (xc - xa) * (yb - ya)
+        if area == 0 or (cull and area > 0) or np.isnan(order[a] + order[b] + order[c]):
+            continue
+        if area < 0:
+            b, c = c, b
+            xb, xc, yb, yc, area = xc, xb, yc, yb, -area
+        oa, ob, oc = order[a] / area, order[b] / area, order[c] / area
+        ba = _is_not_top_left(xc - xb, yc - yb)
+        bb = _is_not_top_left(xa - xc, ya - yc)
+        bc = _is_not_top_left(xb - xa, yb - ya)
+        px, py = left * SUBPIXELS + half, top * SUBPIXELS + half
+        row_a = (xb - px) * (yc - py) - (xc - px) * (yb - py)
+        row_b = (xc - px) * (ya - py) - (xa - px) * (yc - py)
+        row_c = (xa - px) * (yb - py) - (xb - px) * (ya - py)
+        for row in range(top, bottom + 1):
+            ea, eb, ec = row_a, row_b, row_c
+            for column in range(left, right + 1):
+                if ea >= ba and eb >= bb and ec >= bc:
+                    value = (ea * oa + eb * ob) + ec * oc
+                    if value < nearest[row - first_row, column]:
+                        nearest[row - first_row, column] = value
+                        triangle[row, column] = t
+                ea -= (yc - yb) * SUBPIXELS
+                eb -= (ya - yc) * SUBPIXELS
+                ec -= (yb - ya) * SUBPIXELS
+            row_a += (xc - xb) * SUBPIXELS
+            row_b += (xa - xc) * SUBPIXELS
+            row_c += (xb - xa) * SUBPIXELS
+
+
+@njit(nogil=True, cache=True)
+def _weights(projected, a, b, c, u, v, perspective):
+    """Barycentric weights before normalisation, the sign of the area (0: flat), and the offsets from (u, v)."""
+    xa, ya = projected[a, 0] - u, projected[a, 1] - v
+    xb, yb = projected[b, 0] - u, projected[b, 1] - v
+    xc, yc = projected[c, 0] - u, projected[c, 1] - v
+    wa, wb, wc = xb * yc - xc * yb, xc * ya - xa * yc, xa * yb - xb * ya
+    area = wa + wb + wc
+    sign = -1.0 if area < 0 else 1.0
+    if abs(area) < FLAT:
+        wa, wb, wc, sign = 1.0, 1.0, 1.0, 0.0
+    else:
+        wa, wb, wc = max(wa * sign, 0.0), max(wb * sign, 0.0), max(wc * sign, 0.0)
+    if perspective:
+        wa, wb, wc = wa / projected[a, 2], wb / projected[b, 2], wc / projected[c, 2]
+    return wa, wb, wc, sign, xa, ya, xb, yb, xc, yc
+
+
+@njit(nogil=True, cache=True)
+def _draw(first, end, bands, projected, triangles, perspective, cull, near, triangle, barycentric, depth):
+    vertices, (height, width) = projected.shape[1], triangle.shape[1:]
+    x, y = np.empty(vertices, np.int64), np.empty(vertices, np.int64)
+    order = np.empty(vertices, np.float64)
+    for item in range(first, end):
+        image, band = item // bands, item % bands
+        low, high = height * band // bands, height * (band + 1) // bands
+        _snap(projected[image], perspective, near, x, y, order)
+        triangle[image, low:high] = -1
+        nearest = np.full((high - low, width), np.inf)
+        _find(x, y, order, triangles, cull, low, high, width, triangle[image], nearest)
+        for row in range(low, high):
+            for column in range(width):
+                t = triangle[image, row, column]
+                if t < 0:
+                    barycentric[image, row, column, :] = 0
+                    depth[image, row, column] = np.inf
+                    continue
+                a, b, c = triangles[t, 0], triangles[t, 1], triangles[t, 2]
+                weights = _weights(projected[image], a, b, c, column + 0.5, row + 0.5, perspective)
+                total = weights[0] + weights[1] + weights[2]
+                wa, wb, wc = weights[0] / total, weights[1] / total, weights[2] / total
+                barycentric[image, row, column, 0] = wa
+                barycentric[image, row, column, 1] = wb
+                barycentric[image, row, column, 2] = wc
+                depth[image, row, column] = (
+                    wa * projected[image, a, 2] + wb * projected[image, b, 2] + wc * projected[image, c, 2]
+                )
+
+
+@njit(nogil=True, cache=True)
+def _draw_backward(first, end, projected, triangles, triangle, perspective, grad_barycentric, grad_depth, grad):
+    """Chain rule through `_weights`: b = m / sum(m), m = w k, w = edge function, k = 1 or 1 / depth."""
+    height, width = triangle.shape[1:]
+    for image in range(first, end):
+        p, g = projected[image], grad[image]
+        for row in range(height):
+            for column in range(width):
+                t = triangle[image, row, column]
+                if t < 0:
+                    continue
+                a, b, c = triangles[t, 0], triangles[t, 1], triangles[t, 2]
+                ma, mb, mc, sign, xa, ya, xb, yb, xc, yc = _weights(p, a, b, c, column + 0.5, row + 0.5, perspective)
+                total = ma + mb + mc
+                gd = grad_depth[image, row, column]
+                ga = grad_barycentric[image, row, column, 0] + gd * p[a, 2]
+                gb = grad_barycentric[image, row, column, 1] + gd * p[b, 2]
+                gc = grad_barycentric[image, row, column, 2] + gd * p[c, 2]
+                mean = (ga * ma + gb * mb + gc * mc) / total
+                ga, gb, gc = (ga - mean) / total, (gb - mean) / total, (gc - mean) / total
+                g[a, 2] += gd * ma / total
+                g[b, 2] += gd * mb / total
+                g[c, 2] += gd * mc / total
+                if perspective:
+                    g[a, 2] -= ga * ma / p[a, 2]
+                    g[b, 2] -= gb * mb / p[b, 2]
+                    g[c, 2] -= gc * mc / p[c, 2]
+                    ga, gb, gc = ga / p[a, 2], gb / p[b, 2], gc / p[c, 2]
+                ga, gb, gc = ga * sign, gb * sign, gc * sign
+                g[a, 0] += gc * yb - gb * yc
+                g[a, 1] += gb * xc - gc * xb
+                g[b, 0] += ga * yc - gc * ya
+                g[b, 1] += gc * xa - ga * xc
+                g[c, 0] += gb * ya - ga * yb
+                g[c, 1] += ga * xb - gb * xa
+
+
+@njit(nogil=True, cache=True)
+def _blend(first, end, triangle, barycentric, attributes, triangles, values):
+    height, width, channels = values.shape[1:]
+    for image in range(first, end):
+        for row in range(height):
+            for column in range(width):
+                t = triangle[image, row, column]
+                if t < 0:
+                    for k in range(channels):
+                        values[image, row, column, k] = 0
+                    continue
+                a, b, c = triangles[t, 0], triangles[t, 1], triangles[t, 2]
+                wa, wb = barycentric[image, row, column, 0], barycentric[image, row, column, 1]
+                wc = barycentric[image, row, column, 2]
+                for k in range(channels):
+                    values[image, row, column, k] = (
+                        wa * attributes[image, a, k] + wb * attributes[image, b, k] + wc * attributes[image, c, k]
+                    )
+
+
+@njit(nogil=True, cache=True)
+def _blend_backward(
+    first, end, triangle, barycentric, attributes, triangles, grad_values, grad_barycentric, grad_attributes
+):
+    height, width, channels = grad_values.shape[1:]
+    for image in range(first, end):
+        for row in range(height):
+            for column in range(width):
+                t = triangle[image, row, column]
+                if t < 0:
+                    continue
+                for corner in range(3):
+                    vertex, weight = triangles[t, corner], barycentric[image, row, column, corner]
+                    total = 0.0
+                    for k in range(channels):
+                        g = grad_values[image, row, column, k]
+                        total += g * attributes[image, vertex, k]
+                        grad_attributes[image, vertex, k] += g * weight
+                    grad_barycentric[image, row, column, corner] = total
+
+
+@njit(nogil=True, cache=True)
+def _cross(first, end, vertices, triangles, normals):
+    for image in range(first, end):
+        p, n = vertices[image], normals[image]
+        for t in range(len(triangles)):
+            a, b, c = triangles[t, 0], triangles[t, 1], triangles[t, 2]
+            x1, y1, z1 = p[b, 0] - p[a, 0], p[b, 1] - p[a, 1], p[b, 2] - p[a, 2]
+            x2, y2, z2 = p[c, 0] - p[a, 0], p[c, 1] - p[a, 1], p[c, 2] - p[a, 2]
+            x, y, z = y1 * z2 - z1 * y2, z1 * x2 - x1 * z2, x1 * y2 - y1 * x2
+            for v in (a, b, c):
+                n[v, 0] += x
+                n[v, 1] += y
+                n[v, 2] += z
+
+
+@njit(nogil=True, cache=True)
+def _cross_backward(first, end, vertices, triangles, grad_normals, grad):
+    """With n = e1 x e2: the gradient of e1 is e2 x g and that of e2 is g x e1."""
+    for image in range(first, end):
+        p, g, out = vertices[image], grad_normals[image], grad[image]
+        for t in range(len(triangles)):
+            a, b, c = triangles[t, 0], triangles[t, 1], triangles[t, 2]
+            x1, y1, z1 = p[b, 0] - p[a, 0], p[b, 1] - p[a, 1], p[b, 2] - p[a, 2]
+            x2, y2, z2 = p[c, 0] - p[a, 0], p[c, 1] - p[a, 1], p[c, 2] - p[a, 2]
+            gx, gy, gz = g[a, 0] + g[b, 0] + g[c, 0], g[a, 1] + g[b, 1] + g[c, 1], g[a, 2] + g[b, 2] + g[c, 2]
+            bx, by, bz = y2 * gz - z2 * gy, z2 * gx - x2 * gz, x2 * gy - y2 * gx
+            cx, cy, cz = gy * z1 - gz * y1, gz * x1 - gx * z1, gx * y1 - gy * x1
+            out[b, 0] += bx
+            out[b, 1] += by
+            out[b, 2] += bz
+            out[c, 0] += cx
+            out[c, 1] += cy
+            out[c, 2] += cz
+            out[a, 0] -= bx + cx
+            out[a, 1] -= by + cy
+            out[a, 2] -= bz + cz
