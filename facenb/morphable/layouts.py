@@ -1,0 +1,101 @@
+"""Coefficient layouts: how networks pack a face into one flat vector, each part by name.
+
+A coefficient vector without its layout is only numbers: Rana compares 257 coefficients of a learner with the 236 of its
+teacher, two vectors that mean different things. Here a layout splits and joins vectors by name and refuses others.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Named consecutive slices of a flat coefficient vector."""
+
+    name: str
+    parts: Mapping[str, int]  # length of each part, in order
+
+    @property
+    def size(self) -> int:
+        """Length of the flat vector."""
+        return sum(self.parts.values())
+
+    @property
+    def slices(self) -> dict[str, slice]:
+        """Where each part lies in the flat vector."""
+        slices, start = {}, 0
+        for part, length in self.parts.items():
+            slices[part] = slice(start, start + length)
+            start += length
+        return slices
+
+    def check(self, flat: Float[Tensor, "..."], what: str = "this vector") -> None:
+        """Raise ValueError, naming the layout meant and the one that fits, if `flat` has not this layout's length."""
+        if flat.shape[-1] != self.size:
+            raise ValueError(f"{self} is needed, but {what} is {_describe(flat)}; {_ADVICE}")
+
+    def split(self, flat: Float[Tensor, "*batch coefficients"]) -> dict[str, Float[Tensor, "*batch part"]]:
+        """The parts of flat vectors by name (views, not copies). Raises ValueError for a wrong length."""
+        self.check(flat)
+        return {part: flat[..., where] for part, where in self.slices.items()}
+
+    def join(self, parts: Mapping[str, Float[Tensor, "*batch part"]]) -> Float[Tensor, "*batch coefficients"]:
+        """The flat vectors of all parts, given in any order; leading dimensions are broadcast.
+
+        Raises ValueError if a part is missing, unknown or of a wrong length.
+        """
+        if set(parts) != set(self.parts):
+            missing, unknown = sorted(set(self.parts) - set(parts)), sorted(set(parts) - set(self.parts))
+            raise ValueError(f"{self} cannot be joined: missing {missing}, unknown {unknown}")
+        for part, length in self.parts.items():
+            if parts[part].shape[-1] != length:
+                raise ValueError(f"{part} of {self} has {length} coefficients, but {parts[part].shape[-1]} were given")
+        batch = torch.broadcast_shapes(*(value.shape[:-1] for value in parts.values()))
+        return torch.cat([parts[part].expand(*batch, length) for part, length in self.parts.items()], -1)
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.size} = {' + '.join(f'{length} {part}' for part, length in self.parts.items())})"
+
+
+# Liu et al. 2018: BFM-2009 identity and FaceWarehouse expression, which the paper calls residual.
+LIU18 = Layout("LIU18", {"identity": 199, "expression": 29})
+# 3DDFA and 2DASL, the nearest published relatives of Luo et al. 2019; pose is the 3x4 matrix [f R | t], row by row.
+LUO19 = Layout("LUO19", {"pose": 12, "identity": 40, "expression": 10})
+# DECA (Feng et al. 2021), the teacher that Rana names. Its order of the flat vector; light is 9 x 3.
+DECA = Layout(
+    "DECA",
+    {"identity": 100, "albedo": 50, "expression": 50, "global_pose": 3, "jaw_pose": 3, "camera": 3, "light": 27},
+)
+# Deng et al. 2019: the 257 coefficients that Rana prints; rotation in Euler angles, light 3 x 9.
+DENG = Layout("DENG", {"identity": 80, "expression": 64, "albedo": 80, "rotation": 3, "light": 27, "translation": 3})
+LAYOUTS = {layout.name: layout for layout in (LIU18, LUO19, DECA, DENG)}
+
+_ADVICE = "use one layout on both sides (facenb.morphable.layouts)"
+
+
+def _describe(flat: Tensor) -> str:
+    """A vector's length and, where it is that of a layout known here, the layout's name."""
+    length = flat.shape[-1]
+    fitting = [str(layout) for layout in LAYOUTS.values() if layout.size == length]
+    return f"{length} long" + (f", the length of {fitting[0]}" if fitting else "")
+
+
+def difference(
+    teacher: Float[Tensor, "batch teacher"],
+    learner: Float[Tensor, "batch learner"],
+    teacher_layout: Layout,
+    learner_layout: Layout,
+) -> Float[Tensor, "batch coefficients"]:
+    """`learner - teacher`, coefficient by coefficient, as a distillation loss needs it (Rana).
+
+    Raises ValueError, naming both layouts, if they are not the same one or a vector has not its layout's length.
+    """
+    if teacher_layout != learner_layout:
+        raise ValueError(f"the teacher has {teacher_layout}, the learner {learner_layout}: no difference; {_ADVICE}")
+    teacher_layout.check(teacher, "the teacher's vector")
+    learner_layout.check(learner, "the learner's vector")
+    return learner - teacher

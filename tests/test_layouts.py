@@ -1,0 +1,84 @@
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from facenb.morphable.layouts import DECA, DENG, LAYOUTS, LIU18, LUO19, Layout, difference
+
+every = pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
+
+
+def test_sizes_are_those_of_the_papers():
+    assert {name: layout.size for name, layout in LAYOUTS.items()} == {
+        "LIU18": 228,
+        "LUO19": 62,
+        "DECA": 236,
+        "DENG": 257,
+    }
+
+
+@pytest.mark.parametrize(
+    ("layout", "part", "first", "last"),
+    [
+        (LIU18, "expression", 199, 227),
+        (LUO19, "identity", 12, 51),
+        (DECA, "expression", 150, 199),
+        (DECA, "jaw_pose", 203, 205),
+        (DECA, "light", 209, 235),
+        (DENG, "albedo", 144, 223),
+        (DENG, "rotation", 224, 226),
+        (DENG, "translation", 254, 256),
+    ],
+)
+def test_parts_lie_where_the_papers_put_them(layout, part, first, last):
+    flat = torch.arange(float(layout.size))
+    values = layout.split(flat)[part]
+    assert (values[0], values[-1]) == (first, last)
+
+
+@every
+def test_join_undoes_split_for_any_batch(layout):
+    for batch in ((), (3,), (2, 0), (2, 5)):
+        flat = torch.randn(*batch, layout.size)
+        assert torch.equal(layout.join(layout.split(flat)), flat)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.dictionaries(st.text(min_size=1, max_size=5), st.integers(1, 7), min_size=1, max_size=6), st.randoms())
+def test_any_layout_round_trips_in_any_order_of_parts(parts, shuffler):
+    layout = Layout("made up", parts)
+    flat = torch.randn(2, layout.size)
+    named = list(layout.split(flat).items())
+    shuffler.shuffle(named)
+    assert torch.equal(layout.join(dict(named)), flat)
+
+
+def test_join_broadcasts_a_part_shared_by_the_batch_and_keeps_gradients():
+    identity = torch.randn(199, requires_grad=True)
+    flat = LIU18.join({"expression": torch.zeros(4, 29), "identity": identity})
+    assert flat.shape == (4, 228)
+    flat.sum().backward()
+    assert torch.equal(identity.grad, torch.full((199,), 4.0))
+
+
+def test_a_wrong_length_names_the_layout_meant_and_the_one_that_fits():
+    with pytest.raises(ValueError, match=r"DECA \(236 = 100 identity.*257 long, the length of DENG \(257 = 80 ident"):
+        DECA.split(torch.zeros(2, 257))
+    with pytest.raises(ValueError, match=r"LIU18 \(228.*is 17 long;"):
+        LIU18.split(torch.zeros(17))
+
+
+def test_join_names_missing_unknown_and_misfitting_parts():
+    with pytest.raises(ValueError, match=r"missing \['expression'\], unknown \['expresion'\]"):
+        LIU18.join({"identity": torch.zeros(199), "expresion": torch.zeros(29)})
+    with pytest.raises(ValueError, match="expression of LIU18.* has 29 coefficients, but 30 were given"):
+        LIU18.join({"identity": torch.zeros(199), "expression": torch.zeros(30)})
+
+
+def test_the_difference_printed_in_the_paper_cannot_be_formed():
+    with pytest.raises(ValueError, match=r"teacher has DECA \(236.*learner DENG \(257"):
+        difference(torch.zeros(2, 236), torch.zeros(2, 257), DECA, DENG)
+    with pytest.raises(ValueError, match="learner's vector is 257 long, the length of DENG"):
+        difference(torch.zeros(2, 236), torch.zeros(2, 257), DECA, DECA)
+    teacher, learner = torch.randn(2, 236), torch.randn(2, 236)
+    assert torch.equal(difference(teacher, learner, DECA, DECA), learner - teacher)
