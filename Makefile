@@ -52,9 +52,9 @@ $(READY): constraints.txt pyproject.toml
 	  echo "facenb needs Python 3.11, 3.12 or 3.13, and PYTHON=$(PYTHON) is $$($(PYTHON) --version 2>&1)" >&2; exit 1; }
 	@echo "Setting up $(VENV) with $$($(PYTHON) --version), a few minutes the first time ..."
 	@$(BIN) -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
-	@$(BIN) -m pip install --quiet --upgrade pip
-	@$(BIN) -m pip install --quiet "$$(grep '^torch==' constraints.txt)"
-	@$(BIN) -m pip install --quiet -c constraints.txt -e '.[photos,batch,dev]'
+	@$(BIN) -m pip install -qq --upgrade pip
+	@$(BIN) -m pip install -qq "$$(grep '^torch==' constraints.txt)"
+	@$(BIN) -m pip install -qq -c constraints.txt -e '.[photos,batch,dev]'
 	@touch $@
 
 notebooks: $(READY)
