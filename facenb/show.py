@@ -13,6 +13,8 @@ import k3d
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
+from k3d.objects import Mesh
+from k3d.plot import Plot
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -58,8 +60,9 @@ def headless() -> bool:
 
 def studio_light() -> Tensor:
     """A key light from the upper left, a fill from the right and an ambient part, (1, 9, 3) spherical harmonics."""
-    key, fill = torch.tensor([-0.45, 0.5, 0.75]), torch.tensor([0.8, 0.1, 0.4])
-    return ambient(0.38) + directional(key, 0.62) + directional(fill, 0.16)
+    white = torch.ones(1, 3)
+    key, fill = torch.tensor([[-0.45, 0.5, 0.75]]), torch.tensor([[0.8, 0.1, 0.4]])
+    return ambient(0.38 * white) + directional(key, 0.62 * white) + directional(fill, 0.16 * white)
 
 
 def _three(array, what: str) -> Tensor:
@@ -148,7 +151,7 @@ def _packed(colours: Tensor) -> np.ndarray:
     return ((bytes_[:, 0] << 16) + (bytes_[:, 1] << 8) + bytes_[:, 2]).numpy().astype(np.uint32)
 
 
-def _plot(vertices: Tensor, triangles, colours: Tensor | None) -> tuple[k3d.plot.Plot, k3d.objects.Mesh]:
+def _plot(vertices: Tensor, triangles, colours: Tensor | None) -> tuple[Plot, Mesh]:
     plot = k3d.plot(height=440, grid_visible=False, camera_auto_fit=False, menu_visibility=False, camera_up_axis="y")
     look = {"color": 0xC7BAB0} if colours is None else {"colors": _packed(colours)}
     faces = np.asarray(triangles, dtype=np.uint32)

@@ -6,7 +6,12 @@ from pathlib import Path
 import pytest
 from jaxtyping import install_import_hook
 
-install_import_hook("facenb", "beartype.beartype")
+LIBRARY = Path(__file__).resolve().parents[1] / "facenb"
+# Not the numba kernels: numba compiles a function's own code, which a wrapper would hide.
+CHECKED = [path for path in LIBRARY.rglob("*.py") if path.stem != "__init__" and not path.stem.endswith("_numba")]
+install_import_hook(
+    [".".join(path.relative_to(LIBRARY.parent).with_suffix("").parts) for path in CHECKED], "typecheck.check"
+)
 
 
 def mirror_folder() -> Path | None:

@@ -1,0 +1,87 @@
+"""What a person looks at: pictures are drawn where they should be, live views move, and a picture is left behind."""
+
+import io
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+import torch
+import trimesh
+from PIL import Image
+
+from facenb import show
+
+
+@pytest.fixture(scope="module")
+def ball():
+    mesh = trimesh.creation.icosphere(3, radius=50.0)
+    return torch.tensor(mesh.vertices, dtype=torch.float32), torch.tensor(mesh.faces)
+
+
+def opened(png: bytes) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))
+
+
+def test_a_snapshot_of_a_ball_fills_the_disc_it_should(ball):
+    picture = show.snapshot(*ball, size=100, extent=200.0)
+    drawn = (picture < 0.999).any(-1)
+    assert drawn.sum() == pytest.approx(np.pi * 25**2, rel=0.03)  # radius 50 mm at 0.5 pixels a mm
+    rows, columns = np.nonzero(drawn)
+    assert rows.mean() == pytest.approx(49.5, abs=0.3) and columns.mean() == pytest.approx(49.5, abs=0.3)
+
+
+def test_a_snapshot_turns_as_the_camera_says(ball):
+    vertices, triangles = ball
+    colours = torch.where(vertices[:, 2:] > 40, torch.tensor([1.0, 0, 0]), torch.tensor([0.0, 0, 1]))
+    picture = show.snapshot(vertices, triangles, colours, yaw=60, size=100)
+    red = np.nonzero((picture[..., 0] > 0.2) & (picture[..., 2] < 0.1))
+    assert red[1].mean() > 70  # the nose goes to the right
+
+
+def test_vertices_of_another_shape_are_named(ball):
+    with pytest.raises(ValueError, match=r"vertices must be .* got \(2, 5, 3\)"):
+        show.snapshot(torch.zeros(2, 5, 3), ball[1])
+
+
+def test_error_colours_follow_the_map_to_its_ends():
+    colours = show.colour_by([-1.0, 0.0, 2.0, 9.0], 0.0, 2.0).numpy()
+    ends = [plt.get_cmap("viridis")(end)[:3] for end in (0.0, 1.0)]
+    assert np.allclose(colours[:2], ends[0]) and np.allclose(colours[2:], ends[1])
+
+
+def test_landmarks_fall_on_the_middle_of_their_pixel():
+    fig, axis = plt.subplots()
+    show.draw_landmarks(axis, [[10.5, 20.5], [1.5, 2.5]], visible=[True, False])
+    assert axis.collections[0].get_offsets().tolist() == [[10.0, 20.0]]
+    assert axis.collections[1].get_offsets().tolist() == [[1.0, 2.0]]
+    plt.close(fig)
+
+
+def test_a_view_is_live_with_a_kernel_and_leaves_a_picture(ball, monkeypatch):
+    monkeypatch.delenv("FACENB_HEADLESS", raising=False)
+    view = show.view("ball", *ball, yaws=(0, 30))
+    bundle = view._repr_mimebundle_()
+    assert "application/vnd.jupyter.widget-view+json" in bundle and bundle["text/plain"] == "3D view: ball"
+    assert len(np.unique(opened(bundle["image/png"]).reshape(-1, 3), axis=0)) > 50
+    monkeypatch.setenv("FACENB_HEADLESS", "1")
+    assert set(view._repr_mimebundle_()) == {"text/plain", "image/png"}
+
+
+def test_a_slider_moves_the_mesh_and_its_colours(ball):
+    vertices, triangles = ball
+
+    def stretched(tall, wide):
+        scale = torch.tensor([1 + wide, 1 + tall, 1.0])
+        return vertices * scale, torch.full_like(vertices, 0.5 + tall / 10)
+
+    view = show.explore("stretch", stretched, triangles, {"tall": (-0.5, 1), "wide": (0, 1)})
+    controls, stage = view.widget.children
+    mesh = stage.children[0].objects[0]
+    assert np.allclose(mesh.vertices, vertices)
+    controls.children[0].value = 1.0
+    assert np.allclose(mesh.vertices, vertices * torch.tensor([1.0, 2.0, 1.0]))
+    assert hex(int(mesh.colors[0])) == "0x999999"
+
+
+def test_every_colour_is_told_apart():
+    assert len(set(show.COLOURS.values())) >= len(show.COLOURS) - 1  # "fit" and "within" are one thing's colour
