@@ -49,7 +49,7 @@ class WeakPerspective:
     translation: Float[Tensor, "batch 2"]  # pixel position (u, v) of the model's origin
     is_perspective = False
 
-    def project(self, vertices: Float[Tensor, "batch points 3"]) -> Float[Tensor, "batch points 3"]:
+    def project(self, vertices: Float[Tensor, "_batch points 3"]) -> Float[Tensor, "batch points 3"]:
         """(u, v) in pixels and depth in mm of points in mm; a batch of one on either side is broadcast."""
         turned = vertices @ self.rotation.transpose(-1, -2)  # (B, N, 3), camera axes
         u = self.scale[:, None] * turned[..., 0] + self.translation[:, None, 0]
@@ -70,7 +70,7 @@ class Perspective:
     principal: Float[Tensor, "batch 2"]  # pixel position (u, v) of the optical axis
     is_perspective = True
 
-    def project(self, vertices: Float[Tensor, "batch points 3"]) -> Float[Tensor, "batch points 3"]:
+    def project(self, vertices: Float[Tensor, "_batch points 3"]) -> Float[Tensor, "batch points 3"]:
         """(u, v) in pixels and depth in mm of points in mm; u and v have no meaning where depth <= 0."""
         turned = vertices @ self.rotation.transpose(-1, -2) + self.position[:, None]  # (B, N, 3)
         depth = -turned[..., 2]

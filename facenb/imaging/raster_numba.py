@@ -4,6 +4,7 @@ Each kernel works on a run of images without the GIL; plain threads share the im
 a forked data loader or a thread of another library cannot meet a second OpenMP pool.
 """
 
+import inspect
 import os
 from concurrent.futures import ThreadPoolExecutor
 
@@ -18,6 +19,12 @@ SUBPIXELS = 1 << SHIFT  # snapping steps a pixel
 LIMIT = 32768  # pixels: SUBPIXELS * LIMIT = 2^25, so that edge functions stay below 2^53
 FAR = 1e12  # mm
 FLAT = 2.0**-20  # square pixels: an unsnapped triangle with less of twice its area has no barycentrics of its own
+
+
+def compiled(function):
+    """`numba.njit` without the GIL, cached on disk; a checker's wrapper around the function is taken off first."""
+    return njit(nogil=True, cache=True)(inspect.unwrap(function))
+
 
 _pools: dict[tuple[int, int], ThreadPoolExecutor] = {}
 
@@ -141,7 +148,7 @@ class _SumNormals(torch.autograd.Function):
         return grad, None
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _snap(projected, perspective, near, x, y, order):
     """Vertices of one image on the grid of 1/1024 pixel; order is NaN where the vertex cannot be used."""
     for i in range(len(projected)):
@@ -155,12 +162,12 @@ def _snap(projected, perspective, near, x, y, order):
             x[i], y[i], order[i] = 0, 0, np.nan
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _is_not_top_left(dx, dy):
     return 0 if dy < 0 or (dy == 0 and dx > 0) else 1
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _find(x, y, order, triangles, cull, first_row, end_row, width, triangle, nearest):
     """Nearest triangle of the rows first_row to end_row of one image, into `triangle`."""
     half = SUBPIXELS // 2
@@ -206,7 +213,7 @@ def _find(x, y, order, triangles, cull, first_row, end_row, width, triangle, nea
             row_c += (xb - xa) * SUBPIXELS
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _weights(projected, a, b, c, u, v, perspective):
     """Barycentric weights before normalisation, the sign of the area (0: flat), and the offsets from (u, v)."""
     xa, ya = projected[a, 0] - u, projected[a, 1] - v
@@ -224,7 +231,7 @@ def _weights(projected, a, b, c, u, v, perspective):
     return wa, wb, wc, sign, xa, ya, xb, yb, xc, yc
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _draw(first, end, bands, projected, triangles, perspective, cull, near, triangle, barycentric, depth):
     vertices, (height, width) = projected.shape[1], triangle.shape[1:]
     x, y = np.empty(vertices, np.int64), np.empty(vertices, np.int64)
@@ -255,7 +262,7 @@ def _draw(first, end, bands, projected, triangles, perspective, cull, near, tria
                 )
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _draw_backward(first, end, projected, triangles, triangle, perspective, grad_barycentric, grad_depth, grad):
     """Chain rule through `_weights`: b = m / sum(m), m = w k, w = edge function, k = 1 or 1 / depth."""
     height, width = triangle.shape[1:]
@@ -292,7 +299,7 @@ def _draw_backward(first, end, projected, triangles, triangle, perspective, grad
                 g[c, 1] += ga * xb - gb * xa
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _blend(first, end, triangle, barycentric, attributes, triangles, values):
     height, width, channels = values.shape[1:]
     for image in range(first, end):
@@ -312,7 +319,7 @@ def _blend(first, end, triangle, barycentric, attributes, triangles, values):
                     )
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _blend_backward(
     first, end, triangle, barycentric, attributes, triangles, grad_values, grad_barycentric, grad_attributes
 ):
@@ -333,7 +340,7 @@ def _blend_backward(
                     grad_barycentric[image, row, column, corner] = total
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _cross(first, end, vertices, triangles, normals):
     for image in range(first, end):
         p, n = vertices[image], normals[image]
@@ -348,7 +355,7 @@ def _cross(first, end, vertices, triangles, normals):
                 n[v, 2] += z
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _cross_backward(first, end, vertices, triangles, grad_normals, grad):
     """With n = e1 x e2: the gradient of e1 is e2 x g and that of e2 is g x e1."""
     for image in range(first, end):

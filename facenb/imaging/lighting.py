@@ -1,0 +1,93 @@
+"""Light as nine real spherical harmonics: what a surface receives, as a function of where it faces.
+
+Conventions:
+- The basis is orthonormal over the sphere (the integral of Y_i Y_j is 1 if i = j, else 0), without the sign
+  (-1)^m, in the order 1; y, z, x; xy, yz, 3z^2-1, xz, x^2-y^2 of a unit normal.
+- `light` (batch, 9, 3) holds, per colour, the coefficients of the irradiance over pi: `albedo * (Y(n) @ light)` is the
+  colour of a Lambertian surface. The cosine lobe is already in them (Ramamoorthi and Hanrahan 2001, Eq. 7-9).
+- Normals and light directions are on the camera's axes (x right, y up, z towards the camera), so the light stays where
+  it is when the head turns. Colours are linear in [0, 1]; no gamma is applied anywhere.
+
+Others (code as published): DECA orders 1, x, y, z, xy, xz, yz, x^2-y^2, 3z^2-1 and puts the lobe, short of the pi of
+degree 0, into its constants. Deng et al. 2019 order as here, with the signs of (-1)^m and other lobe constants, store
+(3 colours, 9) flat, and add 0.8 to each colour's first coefficient.
+"""
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+C0 = math.sqrt(1 / (4 * math.pi))  # 1
+C1 = math.sqrt(3 / (4 * math.pi))  # y, z, x
+C2 = math.sqrt(15 / (4 * math.pi))  # xy, yz, xz
+C2_ZZ = math.sqrt(5 / (16 * math.pi))  # 3z^2-1
+C2_XY = math.sqrt(15 / (16 * math.pi))  # x^2-y^2
+LOBE = (math.pi, *(2 * math.pi / 3,) * 3, *(math.pi / 4,) * 5)  # max(cos, 0), coefficient by coefficient
+
+_DECA_INDEX = (0, 2, 3, 1, 4, 6, 8, 5, 7)  # our i-th is DECA's _DECA_INDEX[i]-th
+_DECA_SCALE = (1.0, *LOBE[1:])
+_DENG_1, _DENG_2 = 2 * math.pi / math.sqrt(3), 2 * math.pi / math.sqrt(8)
+_DENG_SCALE = (math.pi, -_DENG_1, _DENG_1, -_DENG_1, _DENG_2, -_DENG_2, _DENG_2, -_DENG_2, _DENG_2)
+_DENG_AMBIENT = 0.8
+
+
+def spherical_harmonics(normals: Float[Tensor, "*points 3"]) -> Float[Tensor, "*points 9"]:
+    """The nine basis functions at unit normals."""
+    x, y, z = normals.unbind(-1)
+    constant = torch.full_like(x, C0)
+    linear = (C1 * y, C1 * z, C1 * x)
+    quadratic = (C2 * x * y, C2 * y * z, C2_ZZ * (3 * z * z - 1), C2 * x * z, C2_XY * (x * x - y * y))
+    return torch.stack([constant, *linear, *quadratic], -1)
+
+
+def irradiance(
+    normals: Float[Tensor, "batch *points 3"], light: Float[Tensor, "batch 9 3"]
+) -> Float[Tensor, "batch *points 3"]:
+    """What surfaces facing along unit normals receive over pi: the factor from albedo to colour, per colour."""
+    batch, points = normals.shape[0], normals.shape[1:-1]
+    return (spherical_harmonics(normals).reshape(batch, -1, 9) @ light).reshape(batch, *points, 3)
+
+
+def ambient(colour: Float[Tensor, "batch 3"]) -> Float[Tensor, "batch 9 3"]:
+    """Light that comes equally from everywhere: every surface has colour albedo * `colour`."""
+    light = colour.new_zeros(len(colour), 9, 3)
+    light[:, 0] = colour / C0
+    return light
+
+
+def directional(direction: Float[Tensor, "batch 3"], colour: Float[Tensor, "batch 3"]) -> Float[Tensor, "batch 9 3"]:
+    """A distant light towards `direction` (any length): the projection of colour * max(cos, 0) on the basis.
+
+    Nine coefficients are the closest fit: they exceed `colour` by 1/16 where a surface faces the light, and dip to
+    -1/16 of it at 120 degrees.
+    """
+    towards = torch.nn.functional.normalize(direction, dim=-1)
+    return (spherical_harmonics(towards) * towards.new_tensor(LOBE))[..., None] * colour[:, None]
+
+
+def from_deca(coefficients: Float[Tensor, "batch 9 3"]) -> Float[Tensor, "batch 9 3"]:
+    """DECA's light coefficients (`lightcode`, Feng et al. 2021) as a light of this package."""
+    return coefficients[:, list(_DECA_INDEX)] * coefficients.new_tensor(_DECA_SCALE)[:, None]
+
+
+def to_deca(light: Float[Tensor, "batch 9 3"]) -> Float[Tensor, "batch 9 3"]:
+    """The inverse of `from_deca`."""
+    coefficients = torch.empty_like(light)
+    coefficients[:, list(_DECA_INDEX)] = light / light.new_tensor(_DECA_SCALE)[:, None]
+    return coefficients
+
+
+def from_deng(gamma: Float[Tensor, "batch 27"]) -> Float[Tensor, "batch 9 3"]:
+    """The 27 light coefficients of Deng et al. 2019 (`gamma`) as a light of this package."""
+    colours = gamma.view(-1, 3, 9)
+    ambient_term = torch.nn.functional.one_hot(torch.tensor(0), 9).to(gamma) * _DENG_AMBIENT
+    return ((colours + ambient_term) * gamma.new_tensor(_DENG_SCALE)).transpose(1, 2)
+
+
+def to_deng(light: Float[Tensor, "batch 9 3"]) -> Float[Tensor, "batch 27"]:
+    """The inverse of `from_deng`."""
+    colours = (light / light.new_tensor(_DENG_SCALE)[:, None]).transpose(1, 2)
+    ambient_term = torch.nn.functional.one_hot(torch.tensor(0), 9).to(light) * _DENG_AMBIENT
+    return (colours - ambient_term).flatten(1)

@@ -1,0 +1,137 @@
+"""Renderer: a lit face on an image, differentiable in vertices, albedo, camera and light.
+
+Colour is albedo times irradiance at each vertex, interpolated over the triangle (Gouraud): nine harmonics vary slowly
+against the edges of a face mesh. Colours are linear in [0, 1], unclamped and without gamma, so that gradients survive;
+whoever shows or stores an image clamps it. Normals and light are on the camera's axes.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from torch.nn import functional
+
+from facenb.imaging import raster_numba
+from facenb.imaging.camera import Camera
+from facenb.imaging.lighting import irradiance
+from facenb.imaging.raster import LIMIT, Fragments, check_triangles, interpolate, rasterize, uses_numba
+
+
+@dataclass(frozen=True)
+class Rendering:
+    """What the camera sees; depth (mm) is inf and normals are 0 where there is no surface."""
+
+    image: Float[Tensor, "batch height width 3"]  # linear RGB, [0, 1] unless the light is brighter
+    fragments: Fragments
+    vertex_normals: Float[Tensor, "batch vertices 3"]  # unit, camera axes
+    triangles: Int[Tensor, "triangles 3"]
+
+    @property
+    def mask(self) -> Bool[Tensor, "batch height width"]:
+        """Where a surface is seen."""
+        return self.fragments.triangle >= 0
+
+    @property
+    def depth(self) -> Float[Tensor, "batch height width"]:
+        """Distance along the viewing direction in mm, inf at the background."""
+        return self.fragments.depth
+
+    @property
+    def normals(self) -> Float[Tensor, "batch height width 3"]:
+        """Unit normals on the camera's axes, interpolated from the vertices when asked for; 0 at the background."""
+        return functional.normalize(interpolate(self.fragments, self.vertex_normals, self.triangles), dim=-1)
+
+
+def vertex_normals(
+    vertices: Float[Tensor, "batch vertices 3"], triangles: Int[Tensor, "triangles 3"], backend: str = "auto"
+) -> Float[Tensor, "batch vertices 3"]:
+    """Unit normals, the mean of the surrounding triangles' weighted by area; 0 for a vertex of no triangle."""
+    check_triangles(triangles, vertices.shape[1])
+    if uses_numba(vertices, backend):
+        return functional.normalize(raster_numba.sum_normals(vertices, triangles), dim=-1)
+    a, b, c = (vertices[:, triangles[:, corner]] for corner in range(3))
+    cross = torch.linalg.cross(b - a, c - a)
+    total = torch.zeros_like(vertices)
+    for corner in range(3):
+        total = total.index_add(1, triangles[:, corner], cross)
+    return functional.normalize(total, dim=-1)
+
+
+def render(
+    vertices: Float[Tensor, "_vertices vertices 3"],
+    triangles: Int[Tensor, "triangles 3"],
+    albedo: Float[Tensor, "_albedo vertices 3"],
+    camera: Camera,
+    size: tuple[int, int],
+    light: Float[Tensor, "_light 9 3"] | None = None,
+    background: Float[Tensor, "..."] | None = None,
+    backend: str = "auto",
+) -> Rendering:
+    """Images of lit meshes: vertices in mm on model axes, albedo linear RGB per vertex, size (height, width).
+
+    A batch of one is broadcast in vertices, camera, albedo and light. Without `light` the albedo is shown as it is. The
+    background is a colour (3,), one per image (batch, 3) or an image (batch or 1, height, width, 3); black without one.
+    """
+    projected = camera.project(vertices)
+    fragments = rasterize(projected, triangles, size, camera.is_perspective, backend)
+    normals = vertex_normals(vertices, triangles, backend) @ camera.rotation.transpose(-1, -2)
+    colour = albedo.expand(len(projected), -1, -1)
+    if light is not None:
+        colour = albedo * irradiance(normals, light.expand(len(normals), -1, -1))
+    image = interpolate(fragments, colour, triangles, backend)
+    if background is not None:
+        behind = background[..., None, None, :] if background.ndim <= 2 else background
+        image = torch.where((fragments.triangle >= 0)[..., None], image, behind.to(image))
+    return Rendering(image, fragments, normals, triangles)
+
+
+def visibility(
+    vertices: Float[Tensor, "_vertices vertices 3"],
+    triangles: Int[Tensor, "triangles 3"],
+    camera: Camera,
+    points: Float[Tensor, "_points points 3"],
+    normals: Float[Tensor, "_normals points 3"] | None = None,
+    size: tuple[int, int] | None = None,
+    tolerance: float | int = 2.0,
+    resolution: int = 256,
+    backend: str = "auto",
+) -> Bool[Tensor, "batch points"]:
+    """Whether points on the surface are seen: not further than `tolerance` mm behind the nearest surface there.
+
+    All in mm on model axes; batches of one are broadcast. The depth buffer is the object's own (its bounding box on
+    `resolution` pixels), so the answer does not depend on the picture's size; the deepest of the four pixels around a
+    point counts, as a slanted surface passes through it. With `normals`, a point facing away is not seen; with `size`,
+    one off the image is not.
+    """
+    with torch.no_grad():
+        projected, seen = camera.project(vertices), camera.project(points)
+        usable = projected.abs().amax(-1, keepdim=True) <= LIMIT  # false for NaN, too
+        usable = usable & (projected[..., 2:] > 0) if camera.is_perspective else usable
+        low = torch.where(usable, projected, torch.inf).amin(1, keepdim=True)[..., :2]
+        high = torch.where(usable, projected, -torch.inf).amax(1, keepdim=True)[..., :2]
+        zoom = (resolution - 2) / (high - low).amax(-1, keepdim=True).clamp(min=1e-6)
+        onto = torch.cat([(projected[..., :2] - low) * zoom + 1, projected[..., 2:]], -1)
+        depth = rasterize(onto, triangles, (resolution, resolution), camera.is_perspective, backend).depth
+        place = (seen[..., :2] - low) * zoom + 1 - 0.5  # in units of pixel centres
+        corner = place.floor().nan_to_num(0, 0, 0).clamp(0, resolution - 2).long()
+        index = corner[..., 1] * resolution + corner[..., 0]
+        around = torch.stack([index, index + 1, index + resolution, index + resolution + 1], -1)
+        depth, around = depth.flatten(1).expand(len(around), -1), around.expand(len(depth), -1, -1)
+        nearest = depth.gather(1, around.flatten(1)).view_as(around).amax(-1)
+        visible = seen.isfinite().all(-1) & (seen[..., 2] <= nearest + tolerance)
+        if normals is not None:
+            visible = visible & (_towards_camera(camera, points, normals) > 0)
+        if size is not None:
+            inside = (seen[..., :2] >= 0) & (seen[..., :2] < seen.new_tensor([size[1], size[0]]))
+            visible = visible & inside.all(-1)
+        return visible & (seen[..., 2] > 0) if camera.is_perspective else visible
+
+
+def _towards_camera(camera: Camera, points: Tensor, normals: Tensor) -> Tensor:
+    """Positive where a normal has a component towards the camera."""
+    turned = normals @ camera.rotation.transpose(-1, -2)
+    if not camera.is_perspective:
+        return turned[..., 2]
+    place = points @ camera.rotation.transpose(-1, -2) + camera.position[:, None]
+    return -(turned * place).sum(-1)
