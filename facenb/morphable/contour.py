@@ -17,7 +17,8 @@ JAW = 17  # landmarks 0 to 16 of the 68
 # A line ends in front at this share of its landmark's distance from the axis: beside the nose on the cheeks,
 # below the lower lip at the chin, so that neither nose nor lips are ever taken for the outline of the face.
 FRONT_SIDEWAYS, FRONT_BELOW = 0.4, 0.75
-BACK = 0.3  # and at this share of that distance behind the landmark, along the surface
+BACK = 0.3  # and at this share of that distance behind the landmark, along the surface, or where it flares out:
+FLARE = 1.04  # beyond this share of that distance lies an ear
 
 
 def contour_lines(
@@ -49,8 +50,9 @@ def _line(mean: Tensor, triangles: Tensor, centre: Tensor, landmark: Tensor, cou
     front, back = sorted(_walks(links, start), key=lambda walk: -float(points[walk[:6], 2].mean()))
     sideways = 1 - (outward[1] / reach).square()
     nearest = reach * (FRONT_BELOW + (FRONT_SIDEWAYS - FRONT_BELOW) * sideways)
-    front = _until(front, (points[front, :2] - centre) @ outward / reach < nearest)
-    back = _until(back, _arc(points[back]) > BACK * reach)
+    rho = (points[:, :2] - centre) @ outward / reach
+    front = _until(front, rho[front] < nearest)
+    back = _until(back, (_arc(points[back]) > BACK * reach) | (rho[back] > FLARE * reach))
     chain = torch.tensor([*reversed(front), *back[1:]])  # crossings from front to back
     stops = torch.linspace(0, 1, count, dtype=torch.float64) * _arc(points[chain])[-1]
     chosen = chain[(_arc(points[chain]) - stops[:, None]).abs().argmin(1)]
