@@ -19,7 +19,8 @@ from facenb.fitting.problem import Points
 
 PAIRS = ((0, 0), (1, 1), (2, 2), (0, 1), (0, 2), (1, 2))  # the entries of a symmetric 3x3 matrix
 CONJUGATE_STEPS = 200  # at most; ordinary priors end after ten to forty
-STOP = 1e-5  # relative decrease of a batch's objective below which further rounds are not worth their time
+FORCING = 1e-6  # conjugate gradients end when the power of every subject's residual fell by this
+STOP = 1e-4  # relative decrease of a batch's objective below which further rounds are not worth their time
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,14 @@ class Problem:
     def gather(self, values: Tensor, subjects: int) -> Tensor:
         """Sum rows of images into rows of subjects."""
         return values.new_zeros(subjects, *values.shape[1:]).index_add_(0, self.subject, values)
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """Products of the bases that never change."""
+
+    identity: Float[Tensor, "6 identity identity"]  # over the landmarks, for the preconditioner
+    expression: Float[Tensor, "6 expression expression"] | Float[Tensor, "rows pairs"]
 
 
 def gram_blocks(left: Float[Tensor, "components coordinates"]) -> Float[Tensor, "6 components components"]:
@@ -89,18 +98,20 @@ def solve(problem: Problem, state: State, rounds: int) -> tuple[State, Float[Ten
     (Levenberg-Marquardt).
     """
     points = problem.points
-    identity_blocks = gram_blocks(points.identity[:, : 3 * points.landmarks])
-    expression_blocks = gram_blocks(points.expression) if problem.uniform else point_blocks(points.expression)
+    blocks = Blocks(
+        gram_blocks(points.identity[:, : 3 * points.landmarks]),
+        gram_blocks(points.expression) if problem.uniform else point_blocks(points.expression),
+    )
     weights = choose(problem, state)
     y, residual, cost = evaluate(problem, state, weights)
     damping = torch.zeros_like(state.identity[:, 0])
     history = [float(cost.sum())]
     for _ in range(rounds):
-        step = _step(problem, state, weights, y, residual, damping, identity_blocks, expression_blocks)
+        step = _step(problem, state, weights, y, residual, damping, blocks)
         trial = _moved(state, step)
         trial_weights = choose(problem, trial)
         trial_y, trial_residual, trial_cost = evaluate(problem, trial, trial_weights)
-        better = trial_cost < cost
+        better, worse = trial_cost < cost, trial_cost > (1 + STOP) * cost
         image = better[problem.subject]
         state = State(
             _where(image, trial.rotation, state.rotation),
@@ -111,9 +122,9 @@ def solve(problem: Problem, state: State, rounds: int) -> tuple[State, Float[Ten
         )
         y, residual = _where(image, trial_y, y), _where(image, trial_residual, residual)
         weights, cost = _where(image, trial_weights, weights), torch.where(better, trial_cost, cost)
-        damping = torch.where(better, damping * 0.1, (damping * 10).clamp(min=1e-2))
+        damping = torch.where(worse, (damping * 10).clamp(min=1e-2), damping * 0.1)
         history.append(float(cost.sum()))
-        if bool(better.all()) and history[-2] - history[-1] <= STOP * history[-2]:
+        if not bool(worse.any()) and history[-2] - history[-1] <= STOP * history[-2]:
             break
     return state, cost, history
 
@@ -126,112 +137,111 @@ def choose(problem: Problem, state: State) -> Tensor:
     return problem.weights * problem.points.silhouette(turned, state.rotation)
 
 
-def _step(problem, state, weights, y, residual, damping, identity_blocks, expression_blocks) -> tuple[Tensor, ...]:
-    """The joint Gauss-Newton step (pose and expression of every image, identity of every subject)."""
+def _step(problem, state, weights, y, residual, damping, blocks) -> tuple[Tensor, Tensor, Tensor]:
+    """The joint Gauss-Newton step: pose and expression of every image, identity of every subject."""
     points, subjects = problem.points, len(state.identity)
-    view = state.scale[:, None, None] * state.rotation[:, :2]  # (N, 2, 3): mm of the model to mm of the picture
-    metric = view.mT @ view  # (N, 3, 3)
-    six = torch.stack([metric[:, k, l] for k, l in PAIRS], 1)  # (N, 6)
-    lever = homogeneous(y)  # (N, P, 4)
-    weighted = weights[..., None] * lever
-    images = _Images(problem, view, metric, weights, weighted)
-
-    local = _local_normal(problem, six, weights, weighted, lever, view, expression_blocks)
-    diagonal = local.diagonal(dim1=1, dim2=2)
-    local = local + torch.diag_embed(damping[problem.subject, None] * diagonal)
-    factor = torch.linalg.cholesky(local)
-
-    share = weights.sum(1) / weights.new_tensor(points.landmarks)
-    numbers = problem.gather(six * share[:, None], subjects)  # (S, 6)
-    own = (numbers @ identity_blocks.flatten(1)).unflatten(1, identity_blocks.shape[1:])
+    images = Images.of(problem, state, weights, y)
+    factor = torch.linalg.cholesky(images.normal(damping[problem.subject], blocks))
+    own = problem.gather(images.six() * weights.mean(1, keepdim=True), subjects) @ blocks.identity.flatten(1)
+    own = own.unflatten(1, blocks.identity.shape[1:]) * (weights.shape[1] / points.landmarks)
     own = own + problem.identity_prior * torch.eye(own.shape[1]).to(own)
-    own_diagonal = damping[:, None] * own.diagonal(dim1=1, dim2=2)
-    preconditioner = torch.linalg.cholesky(own + torch.diag_embed(own_diagonal))
+    extra = damping[:, None] * own.diagonal(dim1=1, dim2=2)
+    preconditioner = torch.linalg.cholesky(own + torch.diag_embed(extra))
 
-    pull = images.to_shape(residual)  # (N, P, 3): weighted residuals on the model's axes
-    local_gradient = torch.cat(
-        [
-            pose_adjoint(weighted.mT @ residual),
-            pull.flatten(1) @ points.expression.T + problem.expression_prior * state.expression,
-        ],
-        1,
-    )
-    eliminated = _solved(factor, local_gradient)
-    rest = problem.gather(pull - images.to_shape(images.of_local(eliminated, lever)), subjects)
-    right = -(rest.flatten(1) @ points.identity.T) - problem.identity_prior * state.identity
+    gradient, pull = images.gradient(residual, state.expression)
+    eliminated = _solved(factor, gradient)
+    rest = problem.gather(pull - images.taken(eliminated), subjects)
+    right = -(rest @ points.identity.T) - problem.identity_prior * state.identity
 
     def schur(direction: Tensor) -> Tensor:
-        """Identity's normal matrix less what the images' own parameters can take over, times a direction."""
-        offset = (direction @ points.identity).unflatten(1, (-1, 3))[problem.subject]  # (N, P, 3)
-        seen = offset @ view.mT
-        taken = _solved(factor, images.to_local(seen))
-        left = images.to_shape(seen - images.of_local(taken, lever))
-        out = problem.gather(left, subjects).flatten(1) @ points.identity.T
-        return out + problem.identity_prior * direction + own_diagonal * direction
+        """The identity's normal matrix, less what the images' own parameters can take over, times a direction."""
+        offset = (direction @ points.identity)[problem.subject]  # (N, 3 P)
+        local, pull = images.of_shape(offset)
+        left = problem.gather(pull - images.taken(_solved(factor, local)), subjects)
+        return left @ points.identity.T + (problem.identity_prior + extra) * direction
 
-    identity = conjugate_gradients(schur, right, lambda v: _solved(preconditioner, v), CONJUGATE_STEPS)
-    offset = (identity @ points.identity).unflatten(1, (-1, 3))[problem.subject] @ view.mT
-    own_step = -eliminated - _solved(factor, images.to_local(offset))
-    return own_step[:, :6], own_step[:, 6:], identity
+    identity = conjugate_gradients(schur, right, lambda v: _solved(preconditioner, v))
+    local, _ = images.of_shape((identity @ points.identity)[problem.subject])
+    step = -eliminated - _solved(factor, local)
+    return step[:, :6], step[:, 6:], identity
 
 
 @dataclass(frozen=True)
-class _Images:
-    """The Jacobian of every image, applied and transposed; never stored."""
+class Images:
+    """The Jacobian of every image's landmarks, applied and transposed but never stored."""
 
     problem: Problem
-    view: Tensor
-    metric: Tensor
-    weights: Tensor
-    weighted: Tensor
+    view: Float[Tensor, "images 2 3"]  # mm on the model's axes to mm in the picture
+    metric: Float[Tensor, "images 3 3"]  # view^T view
+    lever: Float[Tensor, "images points 4"]  # what a pose step moves a landmark by is linear in it
+    weighted: Float[Tensor, "images points 4"]
+    weights: Float[Tensor, "images points 1"]
 
-    def to_shape(self, field: Tensor) -> Tensor:
-        """Weighted picture offsets (N, P, 2) turned back to the model's axes (N, P, 3)."""
-        return (self.weights[..., None] * field) @ self.view
+    @classmethod
+    def of(cls, problem: Problem, state: State, weights: Tensor, y: Tensor) -> "Images":
+        view = state.scale[:, None, None] * state.rotation[:, :2]
+        lever = homogeneous(y)
+        weighted = lever if problem.uniform else weights[..., None] * lever
+        return cls(problem, view, view.mT @ view, lever, weighted, weights[..., None])
 
-    def to_local(self, field: Tensor) -> Tensor:
-        """J^T W f for pose and expression: (N, P, 2) to (N, 6 + E)."""
-        pose = pose_adjoint(self.weighted.mT @ field)
-        return torch.cat([pose, self.to_shape(field).flatten(1) @ self.problem.points.expression.T], 1)
+    def six(self) -> Float[Tensor, "images 6"]:
+        """The entries of the metric that the Gram blocks are weighted with."""
+        return torch.stack([self.metric[:, k, l] for k, l in PAIRS], 1)
 
-    def of_local(self, step: Tensor, lever: Tensor) -> Tensor:
-        """J times a step of pose and expression: (N, 6 + E) to (N, P, 2)."""
-        pose = torch.einsum("nc,cdk->nkd", step[:, :6], POSE_ROWS.to(step))  # (N, 4, 2)
-        offset = (step[:, 6:] @ self.problem.points.expression).unflatten(1, (-1, 3))
-        return lever @ pose + offset @ self.view.mT
+    def _weigh(self, field: Tensor) -> Tensor:
+        return (field if self.problem.uniform else self.weights * field).flatten(1)
+
+    def gradient(self, residual: Tensor, expression: Tensor) -> tuple[Tensor, Tensor]:
+        """Half the gradient in pose and expression (N, 6 + E), and the pull on the shape's coordinates (N, 3 P)."""
+        pull = self._weigh(residual @ self.view)
+        pose = pose_adjoint(self.weighted.mT @ residual)
+        prior = self.problem.expression_prior * expression
+        return torch.cat([pose, pull @ self.problem.points.expression.T + prior], 1), pull
+
+    def of_shape(self, offset: Tensor) -> tuple[Tensor, Tensor]:
+        """J^T W J of a change of shape (N, 3 P): its part in pose and expression, and on the shape itself."""
+        offset = offset.unflatten(1, (-1, 3))
+        pull = self._weigh(offset @ self.metric)
+        pose = pose_adjoint((self.weighted.mT @ offset) @ self.view.mT)
+        return torch.cat([pose, pull @ self.problem.points.expression.T], 1), pull
+
+    def taken(self, local: Tensor) -> Tensor:
+        """J^T W J of a step in pose and expression, on the shape's coordinates (N, 3 P)."""
+        pose = torch.einsum("nc,cdk->nkd", local[:, :6], POSE_ROWS.to(local)) @ self.view  # (N, 4, 3)
+        offset = (local[:, 6:] @ self.problem.points.expression).unflatten(1, (-1, 3))
+        return self._weigh(torch.baddbmm(offset @ self.metric, self.lever, pose))
+
+    def normal(self, damping: Tensor, blocks: "Blocks") -> Float[Tensor, "images local local"]:
+        """Normal matrix of each image's own parameters, pose first."""
+        points = self.problem.points
+        count = len(points.expression)
+        normal = self.view.new_zeros(len(self.view), 6 + count, 6 + count)
+        normal[:, :6, :6] = pose_normal(self.weighted.mT @ self.lever)
+        basis = points.expression.T.reshape(len(points.mean), -1)  # (P, 3 E)
+        moments = (self.weighted.mT @ basis).unflatten(2, (3, count))  # (N, 4, 3, E)
+        cross = pose_adjoint(torch.einsum("ndk,nlke->nlde", self.view, moments))  # (N, 6, E)
+        normal[:, 6:, :6], normal[:, :6, 6:] = cross.mT, cross
+        if self.problem.uniform:
+            normal[:, 6:, 6:] = (self.six() @ blocks.expression.flatten(1)).unflatten(1, (count, count))
+        else:
+            lower = (self.weights * self.six()[:, None]).flatten(1) @ blocks.expression
+            a, b = torch.tril_indices(count, count, device=lower.device) + 6
+            normal[:, a, b], normal[:, b, a] = lower, lower
+        diagonal = normal.diagonal(dim1=1, dim2=2)  # a view
+        diagonal[:, 6:] += self.problem.expression_prior
+        diagonal *= 1 + damping[:, None]
+        diagonal[:, :6] *= 1 + 1e-7
+        return normal
 
 
-def _local_normal(problem, six, weights, weighted, lever, view, blocks) -> Float[Tensor, "images local local"]:
-    """Normal matrix of each image's own parameters, pose first."""
-    points = problem.points
-    count = len(points.expression)
-    normal = six.new_zeros(len(six), 6 + count, 6 + count)
-    normal[:, :6, :6] = pose_normal(weighted.mT @ lever)
-    basis = points.expression.T.reshape(len(points.mean), -1)  # (P, 3 E)
-    moments = (weighted.mT @ basis).unflatten(2, (3, count))  # (N, 4, 3, E)
-    cross = pose_adjoint(torch.einsum("ndk,nlke->nlde", view, moments))  # (N, 6, E)
-    normal[:, 6:, :6], normal[:, :6, 6:] = cross.mT, cross
-    if problem.uniform:
-        own = (six @ blocks.flatten(1)).unflatten(1, (count, count))
-    else:
-        lower = (weights[..., None] * six[:, None]).flatten(1) @ blocks
-        a, b = torch.tril_indices(count, count, device=six.device)
-        own = six.new_zeros(len(six), count, count)
-        own[:, a, b], own[:, b, a] = lower, lower
-    normal[:, 6:, 6:] = own + problem.expression_prior * torch.eye(count).to(six)
-    scale = 1e-7 * normal.diagonal(dim1=1, dim2=2)[:, :6]
-    normal[:, range(6), range(6)] += scale + 1e-12
-    return normal
-
-
-def conjugate_gradients(apply, right: Tensor, precondition, steps: int) -> Tensor:
-    """Solve a batch of symmetric positive definite systems, one a row, to a relative 1e-4 or `steps` steps."""
+def conjugate_gradients(apply, right: Tensor, precondition) -> Tensor:
+    """Solve a batch of symmetric positive definite systems, one a row, at the same time."""
     solution, residual = torch.zeros_like(right), right
     direction = conditioned = precondition(residual)
     power = start = (residual * conditioned).sum(1, keepdim=True)
     tiny = torch.finfo(right.dtype).tiny
-    for _ in range(steps):
-        if bool((power <= 1e-8 * start).all()):
+    for _ in range(CONJUGATE_STEPS):
+        if bool((power <= FORCING * start).all()):
             break
         applied = apply(direction)
         length = power / (direction * applied).sum(1, keepdim=True).clamp(min=tiny)
