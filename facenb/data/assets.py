@@ -22,7 +22,7 @@ def asset(name: str) -> Path:
 
 
 def checksum(name: str) -> str:
-    """What tells this copy of an asset from any other: the sha256 of its manifest. Raises AssetError if it is absent."""
+    """What tells this copy of an asset from any other: its manifest's sha256. Raises AssetError if it is absent."""
     asset(name)
     found = marker(load_entry(name))
     return "" if found is None else found["manifest"]
