@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
@@ -64,7 +65,12 @@ class Joints:
     def skin(
         self, vertices: Float[Tensor, "batch vertices 3"], pose: Float[Tensor, "batch joints 3"]
     ) -> Float[Tensor, "batch vertices 3"]:
-        """Bend unposed vertices by one axis-angle rotation a joint (Li et al. 2017, Eq. 1-2)."""
+        """Bend unposed vertices by one axis-angle rotation a joint (Li et al. 2017, Eq. 1-2).
+
+        Vertices and result in mm, pose in radians. Raises ValueError for a pose of another number of joints.
+        """
+        if pose.shape[1] != len(self.parents):
+            raise ValueError(f"the pose has {pose.shape[1]} rotations, {len(self.parents)} are needed: {self.names}")
         rotations = axis_angle_to_matrix(pose)  # (B, J, 3, 3)
         positions = self.regressor @ vertices  # (B, J, 3)
         if self.correctives is not None:
@@ -92,7 +98,8 @@ class MorphableModel:
     """Mean face plus linear bases: `s = mean + identity_basis a + expression_basis e` (Liu et al. 2018, Eq. 6).
 
     Everything is in millimetres on the project's axes. A basis row is the offset of one standard deviation, so
-    coefficients of people are about N(0, 1).
+    coefficients of people are about N(0, 1). Where the expressions are blendshapes (ICT-FaceKit, Surrey), a row is the
+    blendshape fully applied, and its coefficient lies between 0 and 1.
     """
 
     name: str
@@ -100,7 +107,7 @@ class MorphableModel:
     triangles: Int[Tensor, "triangles 3"]  # counter-clockwise seen from outside
     identity_basis: Float[Tensor, "identity vertices 3"]
     expression_basis: Float[Tensor, "expression vertices 3"]
-    landmarks: Embedding  # the 68 points of Multi-PIE / iBUG, in their order
+    landmarks: Embedding  # the 68 points of Multi-PIE / iBUG, in their order; none where the source names none
     expression_names: tuple[str, ...] = ()
     albedo_mean: Float[Tensor, "vertices 3"] | None = None  # RGB in [0, 1]
     albedo_basis: Float[Tensor, "albedo vertices 3"] | None = None
@@ -108,7 +115,7 @@ class MorphableModel:
     uv_triangles: Int[Tensor, "triangles 3"] | None = None  # into uv; None: uv is one a vertex
     regions: Mapping[str, Int[Tensor, "..."]] = field(default_factory=dict)  # vertex indices by name
     joints: Joints | None = None
-    # For each of the 17 jaw-line landmarks the vertices it may slide along when the head turns, in order.
+    # For each of the 17 jaw-line landmarks the vertices it may slide along when the head turns, from front to back.
     contour: Int[Tensor, "17 candidates"] | None = None
     source: str = ""  # where it came from and its licence, for records and captions
 
@@ -118,13 +125,14 @@ class MorphableModel:
 
     def shape(
         self,
-        identity: Float[Tensor, "batch identity"] | None = None,
-        expression: Float[Tensor, "batch expression"] | None = None,
-        pose: Float[Tensor, "batch joints 3"] | None = None,
+        identity: Float[Tensor, "#batch identity"] | None = None,
+        expression: Float[Tensor, "#batch expression"] | None = None,
+        pose: Float[Tensor, "#batch joints 3"] | None = None,
     ) -> Float[Tensor, "batch vertices 3"]:
         """Vertices in mm for whitened coefficients; fewer coefficients than the basis has use its first components.
 
-        Raises ValueError if there are more coefficients than components, or a pose for a model without joints.
+        What has a batch of one is shared by the whole batch. Raises ValueError if there are more coefficients than
+        components, or a pose for a model without joints.
         """
         offset = self.mean.new_zeros(1, self.mean.numel())
         for what, coefficients, basis in (
@@ -146,11 +154,17 @@ class MorphableModel:
         return self.joints.skin(vertices.expand(batch, -1, -1), pose.expand(batch, -1, -1))
 
     def albedo(self, coefficients: Float[Tensor, "batch albedo"] | None = None) -> Float[Tensor, "batch vertices 3"]:
-        """Vertex colours (RGB, not clipped) for whitened albedo coefficients. ValueError if the model has no albedo."""
+        """Vertex colours (RGB, not clipped) for whitened albedo coefficients, the mean's without.
+
+        Raises ValueError if the model has no albedo, or fewer components than there are coefficients.
+        """
         if self.albedo_mean is None:
             raise ValueError(f"{self.name} has no albedo; colour its vertices from a photograph or give a plain colour")
         if coefficients is None:
             return self.albedo_mean[None]
+        components = 0 if self.albedo_basis is None else len(self.albedo_basis)
+        if coefficients.shape[1] > components:
+            raise ValueError(f"{self.name} has {components} albedo components, not {coefficients.shape[1]}")
         offset = coefficients @ self.albedo_basis[: coefficients.shape[1]].flatten(1)
         return self.albedo_mean + offset.unflatten(-1, (-1, 3))
 
@@ -160,14 +174,15 @@ class MorphableModel:
         """Coefficients of the nearest shape in the model's span (least squares over all vertices, in mm).
 
         `prior` adds `prior * |c|^2` (mm^2, summed over vertices); `neutral` leaves the expression at zero. The vertices
-        must be aligned with the model already.
+        must be aligned with the model already. Where components are alike on this mesh (or zero), of all coefficients
+        that give the nearest shape these are the smallest.
         """
         count = len(self.identity_basis)
         basis = self.identity_basis if neutral else torch.cat([self.identity_basis, self.expression_basis])
         design = basis.flatten(1).double()  # (C, 3V)
         normal = design @ design.T + prior * torch.eye(len(design)).to(design)
         right = design @ (vertices.double() - self.mean.double()).flatten(1).T  # (C, B)
-        solution = torch.linalg.lstsq(normal, right).solution.T.to(self.mean.dtype)
+        solution = (torch.linalg.pinv(normal, hermitian=True) @ right).T.to(self.mean.dtype)
         if neutral:
             return solution, solution.new_zeros(len(solution), len(self.expression_basis))
         return solution[:, :count], solution[:, count:]
@@ -183,8 +198,14 @@ class MorphableModel:
         return identity, expressions
 
     def explained_variance(self) -> Float[Tensor, " identity"]:
-        """Share of the identity variance that the first 1, 2, ... components explain (the components orthogonal)."""
-        variance = self.identity_basis.double().flatten(1).square().sum(1)
+        """Share of the variance of random faces (mm^2, over all vertices) that the first 1, 2, ... components explain.
+
+        What k components explain is what is left of a face projected onto their span. For an orthogonal basis that is
+        the usual sum of eigenvalues; for components that overlap (ICT-FaceKit cropped to the face) the first ones
+        explain a part of the later ones as well. With `basis^T = Q R`, step k explains the squared norm of R's row k.
+        """
+        triangle = torch.linalg.qr(self.identity_basis.double().flatten(1).T, mode="r").R  # (C, C)
+        variance = triangle.square().sum(1)
         return (variance.cumsum(0) / variance.sum()).to(self.mean.dtype)
 
     def truncate(self, identity: int | None = None, expression: int | None = None) -> "MorphableModel":
@@ -209,7 +230,10 @@ class MorphableModel:
         return replace(self, **moved)
 
     def save(self, path: str | Path) -> Path:
-        """Write the model as one safetensors file (beside, then renamed: never half-written)."""
+        """Write the model as one safetensors file (beside, then renamed: never half-written).
+
+        Raises ModelFileError if it cannot be written (no permission, disk full); an older file is then still there.
+        """
         path = Path(path)
         tensors = {s.name: getattr(self, s.name) for s in fields(self) if isinstance(getattr(self, s.name), Tensor)}
         tensors |= {"landmarks.vertices": self.landmarks.vertices, "landmarks.weights": self.landmarks.weights}
@@ -221,10 +245,15 @@ class MorphableModel:
                 if getattr(self.joints, part) is not None:
                     tensors[f"joints.{part}"] = getattr(self.joints, part)
         partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-        path.parent.mkdir(parents=True, exist_ok=True)
         contiguous = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
-        save_file(contiguous, partial, {"format": FORMAT, "facenb": json.dumps(meta)})
-        os.replace(partial, path)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            save_file(contiguous, partial, {"format": FORMAT, "facenb": json.dumps(meta)})
+            os.replace(partial, path)
+        except (OSError, SafetensorError) as error:
+            with suppress(OSError):
+                partial.unlink(missing_ok=True)
+            raise ModelFileError(f"the model {self.name} could not be written to {path} ({error})") from error
         return path
 
     @classmethod
@@ -241,7 +270,13 @@ class MorphableModel:
             raise ModelFileError(f"{path} is no readable safetensors file ({error}); make it again") from error
         if header.get("format") != FORMAT:
             raise ModelFileError(f"{path} is a safetensors file, but no morphable model of facenb ({FORMAT})")
-        meta = json.loads(header["facenb"])
+        try:
+            return cls._assemble(json.loads(header["facenb"]), tensors)
+        except (KeyError, TypeError, ValueError) as error:
+            raise ModelFileError(f"{path} is a damaged model of facenb ({error!r}); make it again") from error
+
+    @classmethod
+    def _assemble(cls, meta: dict, tensors: dict[str, Tensor]) -> "MorphableModel":
         landmarks = Embedding(tensors.pop("landmarks.vertices"), tensors.pop("landmarks.weights"))
         regions = {name[8:]: tensors.pop(name) for name in list(tensors) if name.startswith("regions.")}
         parts = {name[7:]: tensors.pop(name) for name in list(tensors) if name.startswith("joints.")}

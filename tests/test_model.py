@@ -1,0 +1,369 @@
+import json
+import os
+from dataclasses import fields, replace
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from scipy.spatial.transform import Rotation
+from smplx.lbs import lbs
+
+from facenb.errors import ModelFileError
+from facenb.morphable import Embedding, Joints, MorphableModel
+from facenb.morphable.model import FORMAT, axis_angle_to_matrix
+from facenb.morphable.sources import read_ict
+
+VERTICES, IDENTITY, EXPRESSION = 40, 7, 4
+
+
+def random_joints(generator, vertices=VERTICES):
+    """FLAME's tree of five joints with random weights, regressor and correctives."""
+    draw = lambda *shape: torch.rand(*shape, generator=generator)  # noqa: E731
+    regressor, weights = draw(5, vertices), draw(vertices, 5)
+    return Joints(
+        names=("global", "neck", "jaw", "left_eye", "right_eye"),
+        parents=(-1, 0, 1, 1, 1),
+        regressor=regressor / regressor.sum(1, keepdim=True),
+        weights=weights / weights.sum(1, keepdim=True),
+        correctives=torch.randn(36, vertices, 3, generator=generator),
+    )
+
+
+@pytest.fixture
+def model() -> MorphableModel:
+    """A random model with every part a model can have."""
+    generator = torch.Generator().manual_seed(3)
+    draw = lambda *shape: torch.randn(*shape, generator=generator)  # noqa: E731
+    triangles = torch.randint(0, VERTICES, (60, 3), generator=generator)
+    return MorphableModel(
+        name="random",
+        mean=50 * draw(VERTICES, 3),
+        triangles=triangles,
+        identity_basis=draw(IDENTITY, VERTICES, 3),
+        expression_basis=draw(EXPRESSION, VERTICES, 3),
+        landmarks=Embedding(triangles[:20], torch.rand(20, 3, generator=generator)),
+        expression_names=("smile", "jawOpen", "blink", "frown"),
+        albedo_mean=torch.rand(VERTICES, 3, generator=generator),
+        albedo_basis=0.1 * draw(3, VERTICES, 3),
+        uv=torch.rand(50, 2, generator=generator),
+        uv_triangles=torch.randint(0, 50, (60, 3), generator=generator),
+        regions={"nose": torch.arange(5), "landmark.nose.tip": torch.tensor([3])},
+        joints=random_joints(generator),
+        contour=torch.randint(0, VERTICES, (17, 6), generator=generator),
+        source="made up, no licence",
+    )
+
+
+def tensors_of(item, prefix=""):
+    """Every tensor in a model by its dotted name."""
+    found = {}
+    for spec in fields(item):
+        value = getattr(item, spec.name)
+        if isinstance(value, torch.Tensor):
+            found[prefix + spec.name] = value
+        elif isinstance(value, dict):
+            found |= {f"{prefix}{spec.name}.{name}": part for name, part in value.items()}
+        elif isinstance(value, (Embedding, Joints)):
+            found |= tensors_of(value, f"{spec.name}.")
+    return found
+
+
+# rotations and embeddings
+
+
+def test_axis_angle_agrees_with_scipy_also_near_zero_and_beyond_half_a_turn():
+    vectors = torch.randn(50, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    vectors = torch.cat([vectors * 3, vectors * 1e-9, torch.zeros(1, 3, dtype=torch.float64)])
+    expected = Rotation.from_rotvec(vectors.numpy()).as_matrix()
+    np.testing.assert_allclose(axis_angle_to_matrix(vectors).numpy(), expected, atol=1e-12)
+
+
+def test_axis_angle_has_a_finite_and_right_gradient_at_zero():
+    at_zero = torch.autograd.functional.jacobian(axis_angle_to_matrix, torch.zeros(3))
+    generators = torch.tensor([[0.0, 0, 0], [0, 0, -1], [0, 1, 0]])
+    assert torch.allclose(at_zero[..., 0], generators)
+
+
+def test_embedding_weighs_vertices_of_meshes_and_bases(model):
+    corners = model.mean[model.landmarks.vertices]
+    expected = torch.einsum("pcx,pc->px", corners, model.landmarks.weights)
+    assert torch.allclose(model.landmarks.of(model.mean), expected, atol=1e-4)
+    assert model.landmarks.of(model.identity_basis).shape == (IDENTITY, 20, 3)
+    assert torch.equal(Embedding.at([4, 0]).of(model.mean), model.mean[[4, 0]])
+
+
+# shape and albedo
+
+
+def test_shape_is_mean_plus_weighted_rows(model):
+    identity, expression = torch.randn(3, IDENTITY), torch.randn(3, EXPRESSION)
+    expected = model.mean.numpy()[None].repeat(3, 0)
+    for i in range(3):
+        for k in range(IDENTITY):
+            expected[i] += float(identity[i, k]) * model.identity_basis[k].numpy()
+        for k in range(EXPRESSION):
+            expected[i] += float(expression[i, k]) * model.expression_basis[k].numpy()
+    np.testing.assert_allclose(model.shape(identity, expression).numpy(), expected, atol=1e-4)
+
+
+def test_shape_without_coefficients_is_the_mean_and_few_coefficients_use_the_first_rows(model):
+    assert torch.equal(model.shape(), model.mean[None])
+    few = torch.randn(2, 3)
+    padded = torch.cat([few, torch.zeros(2, IDENTITY - 3)], 1)
+    assert torch.allclose(model.shape(few), model.shape(padded), atol=1e-5)
+
+
+@pytest.mark.parametrize("sizes", [(1, 5, 1), (5, 1, 1), (1, 1, 5), (5, 5, 5)])
+def test_a_batch_of_one_is_shared(model, sizes):
+    identity, expression = torch.randn(sizes[0], IDENTITY), torch.randn(sizes[1], EXPRESSION)
+    pose = 0.3 * torch.randn(sizes[2], 5, 3)
+    together = model.shape(identity, expression, pose)
+    assert together.shape == (5, VERTICES, 3)
+    for i in range(5):
+        one = [part[min(i, len(part) - 1)][None] for part in (identity, expression, pose)]
+        assert torch.allclose(together[i], model.shape(*one)[0], atol=1e-3)
+
+
+def test_too_many_coefficients_and_impossible_poses_are_refused(model):
+    with pytest.raises(ValueError, match="random has 7 identity components, but 8 coefficients"):
+        model.shape(torch.zeros(1, 8))
+    with pytest.raises(ValueError, match="4 expression components, but 9"):
+        model.shape(None, torch.zeros(1, 9))
+    with pytest.raises(ValueError, match="random has 3 albedo components, not 4"):
+        model.albedo(torch.zeros(1, 4))
+    with pytest.raises(ValueError, match="2 rotations, 5 are needed"):
+        model.shape(pose=torch.zeros(1, 2, 3))
+    bare = replace(model, joints=None, albedo_mean=None)
+    with pytest.raises(ValueError, match="no joints.*turn the head with the camera"):
+        bare.shape(pose=torch.zeros(1, 5, 3))
+    with pytest.raises(ValueError, match="no albedo"):
+        bare.albedo()
+
+
+def test_albedo_is_mean_plus_weighted_rows(model):
+    assert torch.equal(model.albedo(), model.albedo_mean[None])
+    coefficients = torch.tensor([[2.0, -1.0]])
+    expected = model.albedo_mean + 2 * model.albedo_basis[0] - model.albedo_basis[1]
+    assert torch.allclose(model.albedo(coefficients)[0], expected, atol=1e-6)
+
+
+# skinning
+
+
+def test_skinning_agrees_with_smplx():
+    # smplx works in metres, this library in mm: the same model in both units, compared in metres. The vertices are
+    # of the order of 0.1 m, so 1e-6 m (a thousandth of a mm) is one part in 1e5.
+    generator = torch.Generator().manual_seed(1)
+    vertices, batch = 200, 6
+    draw = lambda *shape: torch.randn(*shape, generator=generator)  # noqa: E731
+    joints = random_joints(generator, vertices)
+    mean, basis, correctives = 0.1 * draw(vertices, 3), 0.003 * draw(12, vertices, 3), 0.01 * draw(36, vertices, 3)
+    coefficients, pose = draw(batch, 12), 0.8 * draw(batch, 5, 3)
+    theirs, _ = lbs(
+        coefficients,
+        pose.flatten(1),
+        mean[None],
+        basis.permute(1, 2, 0),
+        correctives.flatten(1),
+        joints.regressor,
+        torch.tensor(joints.parents),
+        joints.weights,
+    )
+    model = MorphableModel(
+        "flame-like", 1e3 * mean, torch.tensor([[0, 1, 2]]), 1e3 * basis[:8], 1e3 * basis[8:], Embedding.at([0]),
+        joints=replace(joints, correctives=1e3 * correctives),
+    )  # fmt: skip
+    ours = model.shape(coefficients[:, :8], coefficients[:, 8:], pose) / 1e3
+    assert (theirs - mean).abs().max() > 0.1  # the pose does move the mesh
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-6)
+
+
+def test_skinning_by_the_root_alone_is_a_rotation_about_the_root(model):
+    pose = torch.zeros(1, 5, 3)
+    pose[0, 0] = torch.tensor([0.2, -0.5, 0.9])
+    root = model.joints.regressor[0] @ model.mean
+    expected = (model.mean - root) @ axis_angle_to_matrix(pose[0, 0]).T + root
+    assert torch.allclose(model.shape(pose=pose)[0], expected, atol=1e-3)
+    assert torch.allclose(model.shape(pose=torch.zeros(1, 5, 3))[0], model.mean, atol=1e-4)
+
+
+# projection, sampling, variance
+
+
+def test_projection_undoes_shape(model):
+    identity, expression = model.sample(5, torch.Generator().manual_seed(0))
+    found = model.project(model.shape(identity, expression))
+    assert torch.allclose(found[0], identity, atol=1e-5)
+    assert torch.allclose(found[1], expression, atol=1e-5)
+
+
+def test_projection_of_any_mesh_is_numpys_least_squares(model):
+    mesh = model.mean + torch.randn(2, VERTICES, 3)
+    design = torch.cat([model.identity_basis, model.expression_basis]).flatten(1).double().numpy()
+    offset = (mesh - model.mean).flatten(1).double().numpy()
+    expected = np.linalg.lstsq(design.T, offset.T, rcond=None)[0].T
+    np.testing.assert_allclose(torch.cat(model.project(mesh), 1).numpy(), expected, atol=1e-5)
+    neutral = np.linalg.lstsq(design[:IDENTITY].T, offset.T, rcond=None)[0].T
+    identity, expression = model.project(mesh, neutral=True)
+    np.testing.assert_allclose(identity.numpy(), neutral, atol=1e-5)
+    assert torch.equal(expression, torch.zeros(2, EXPRESSION))
+
+
+def test_the_prior_is_ridge_regression(model):
+    mesh, prior = model.mean + torch.randn(1, VERTICES, 3), 30.0
+    design = torch.cat([model.identity_basis, model.expression_basis]).flatten(1).double().numpy()
+    stacked = np.concatenate([design.T, np.sqrt(prior) * np.eye(len(design))])
+    offset = (mesh - model.mean).flatten().double().numpy()
+    expected = np.linalg.lstsq(stacked, np.concatenate([offset, np.zeros(len(design))]), rcond=None)[0]
+    np.testing.assert_allclose(torch.cat(model.project(mesh, prior=prior), 1)[0].numpy(), expected, atol=1e-5)
+
+
+def test_projection_takes_the_smallest_coefficients_where_components_are_alike_or_zero(model):
+    basis = model.identity_basis.clone()
+    basis[1], basis[2] = basis[0], 0.0
+    twice = replace(model, identity_basis=basis)
+    identity, _ = twice.project(twice.mean[None] + 2 * basis[0])
+    assert torch.allclose(identity[0, :3], torch.tensor([1.0, 1.0, 0.0]), atol=1e-5)
+
+
+def test_projection_on_a_real_model_is_exact_and_quick(mirror):
+    model = read_ict(mirror / "ict-facekit" / "ict_face_head_11248.npz")
+    identity, expression = model.sample(4, torch.Generator().manual_seed(0))
+    mesh = model.shape(identity, expression)
+    found = model.project(mesh)
+    assert (found[0] - identity).abs().max() < 1e-4
+    # The two pupil shapes move eyes that are not in this mesh: only rounding noise is left of them.
+    seen = [k for k, name in enumerate(model.expression_names) if not name.startswith("PupilDilate")]
+    assert (found[1] - expression)[:, seen].abs().max() < 1e-4
+    assert (model.shape(*found) - mesh).abs().max() < 1e-3  # mm
+
+
+def test_samples_are_standard_normal_and_repeat_with_the_generator(model):
+    identity, expression = model.sample(20000, torch.Generator().manual_seed(5))
+    together = torch.cat([identity, expression], 1)
+    assert together.mean(0).abs().max() < 0.03
+    assert (torch.cov(together.T) - torch.eye(IDENTITY + EXPRESSION)).abs().max() < 0.05
+    again, _ = model.sample(20000, torch.Generator().manual_seed(5))
+    assert torch.equal(identity, again)
+    neutral = model.sample(3, expression=False)[1]
+    assert torch.equal(neutral, torch.zeros(3, EXPRESSION))
+
+
+def test_explained_variance_of_a_pca_is_that_of_numpys_svd(model):
+    data = np.random.default_rng(0).normal(size=(30, 3 * VERTICES)) @ np.diag(np.linspace(3, 0.1, 3 * VERTICES))
+    data -= data.mean(0)
+    _, singular, right = np.linalg.svd(data, full_matrices=False)
+    rows = (singular[:IDENTITY, None] * right[:IDENTITY]).reshape(IDENTITY, VERTICES, 3)
+    pca = replace(model, identity_basis=torch.tensor(rows, dtype=torch.float32))
+    expected = np.cumsum(singular[:IDENTITY] ** 2) / np.sum(singular[:IDENTITY] ** 2)
+    np.testing.assert_allclose(pca.explained_variance().numpy(), expected, atol=1e-6)
+
+
+def test_explained_variance_of_overlapping_components_is_what_projection_leaves(model):
+    basis = model.identity_basis.clone()
+    basis[1:] += 0.7 * basis[:-1]  # far from orthogonal
+    overlapping = replace(model, identity_basis=basis)
+    faces = overlapping.sample(20000, torch.Generator().manual_seed(2))[0].numpy() @ basis.flatten(1).numpy()
+    explained = overlapping.explained_variance().numpy()
+    for k in range(1, IDENTITY + 1):
+        span, _ = np.linalg.qr(basis[:k].flatten(1).numpy().T)
+        left = faces - faces @ span @ span.T
+        assert abs(1 - (left**2).sum() / (faces**2).sum() - explained[k - 1]) < 0.01
+    assert explained[-1] == pytest.approx(1)
+
+
+def test_truncation_keeps_the_first_components(model):
+    small = model.truncate(identity=3, expression=2)
+    assert torch.equal(small.identity_basis, model.identity_basis[:3])
+    assert small.expression_names == ("smile", "jawOpen")
+    coefficients = torch.randn(2, 3), torch.randn(2, 2)
+    assert torch.equal(small.shape(*coefficients), model.shape(*coefficients))
+    assert len(model.truncate(identity=0).identity_basis) == 0
+
+
+# devices and files
+
+
+@pytest.mark.parametrize("device", ["meta", pytest.param("cuda", marks=pytest.mark.skipif(
+    not torch.cuda.is_available(), reason="needs a GPU"))])  # fmt: skip
+def test_every_tensor_moves_to_the_device(model, device):
+    moved = tensors_of(model.to(device))
+    assert moved.keys() == tensors_of(model).keys()
+    assert {tensor.device.type for tensor in moved.values()} == {device}
+    assert model.device.type == "cpu"
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_the_gpu_computes_what_the_cpu_computes(model):
+    identity, expression = model.sample(4, torch.Generator().manual_seed(0))
+    pose = 0.3 * torch.randn(4, 5, 3)
+    there = model.to("cuda")
+    shapes = there.shape(identity.cuda(), expression.cuda(), pose.cuda())
+    torch.testing.assert_close(shapes.cpu(), model.shape(identity, expression, pose), rtol=0, atol=1e-3)
+    found = there.project(there.shape(identity.cuda(), expression.cuda()))
+    assert torch.allclose(found[0].cpu(), identity, atol=1e-4)
+
+
+def test_a_model_survives_its_file(model, tmp_path):
+    path = model.save(tmp_path / "new" / "model.safetensors")
+    loaded = MorphableModel.load(path)
+    ours, theirs = tensors_of(model), tensors_of(loaded)
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) and ours[name].dtype == theirs[name].dtype for name in ours)
+    for name in ("name", "source", "expression_names"):
+        assert getattr(loaded, name) == getattr(model, name)
+    assert (loaded.joints.names, loaded.joints.parents) == (model.joints.names, model.joints.parents)
+    assert os.listdir(path.parent) == ["model.safetensors"]
+
+
+def test_a_model_of_the_bare_minimum_survives_its_file(model, tmp_path):
+    bare = MorphableModel("bare", model.mean, model.triangles, model.identity_basis, model.expression_basis,
+                          model.landmarks)  # fmt: skip
+    loaded = MorphableModel.load(bare.save(tmp_path / "bare.safetensors"))
+    assert tensors_of(loaded).keys() == tensors_of(bare).keys()
+    assert loaded.joints is None and loaded.contour is None and not loaded.regions
+
+
+def test_files_that_are_no_model_are_named(model, tmp_path):
+    with pytest.raises(ModelFileError, match="there is no model file .*gone.safetensors"):
+        MorphableModel.load(tmp_path / "gone.safetensors")
+    whole = model.save(tmp_path / "whole.safetensors").read_bytes()
+    for name, content in {"cut": whole[:-100], "header": whole[:40], "empty": b"", "text": b"hello, no model"}.items():
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(ModelFileError, match=f"{name} is no readable safetensors file"):
+            MorphableModel.load(tmp_path / name)
+    save_file({"weight": torch.zeros(3)}, tmp_path / "network.safetensors")
+    with pytest.raises(ModelFileError, match="network.safetensors is a safetensors file, but no morphable model"):
+        MorphableModel.load(tmp_path / "network.safetensors")
+
+
+def test_a_model_file_that_lacks_a_part_is_named(model, tmp_path):
+    tensors = load_file(model.save(tmp_path / "whole.safetensors"))
+    meta = {"name": "x", "source": "", "expression_names": []}
+    for name, content, header in (
+        ("no-mean", {k: v for k, v in tensors.items() if k != "mean"}, json.dumps(meta)),
+        ("no-landmarks", {"mean": tensors["mean"]}, json.dumps(meta)),
+        ("no-names", tensors, json.dumps({"name": "x"})),
+        ("no-json", tensors, "{"),
+    ):
+        save_file(content, tmp_path / name, {"format": FORMAT, "facenb": header})
+        with pytest.raises(ModelFileError, match=f"{name} is a damaged model"):
+            MorphableModel.load(tmp_path / name)
+
+
+def test_a_failed_save_leaves_the_older_file_and_nothing_else(model, tmp_path, monkeypatch):
+    path = model.save(tmp_path / "model.safetensors")
+    before = path.read_bytes()
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(ModelFileError, match="random could not be written to .*No space left"):
+        model.truncate(identity=1).save(path)
+    assert path.read_bytes() == before
+    assert os.listdir(tmp_path) == ["model.safetensors"]
+    monkeypatch.undo()
+    with pytest.raises(ModelFileError, match="could not be written"):
+        model.save(path / "below-a-file.safetensors")
