@@ -10,7 +10,7 @@ from torch import Tensor
 
 from facenb.fitting.pose import refine_pose, scaled_orthographic
 from facenb.fitting.problem import Points, check
-from facenb.fitting.solve import Problem, State, choose, evaluate, solve
+from facenb.fitting.solve import Blocks, Problem, State, choose, evaluate, solve
 from facenb.imaging.camera import WeakPerspective
 from facenb.morphable.model import Embedding, MorphableModel
 
@@ -58,14 +58,20 @@ def fit(
     own subject. `weights` multiply squared residuals; a landmark of weight 0 is not there and may be NaN. `embedding`:
     what the landmarks are on the model's surface; None: the model's 68, whose jaw line then slides with the pose where
     the model has contour lines. At most `rounds` rounds of joint Gauss-Newton steps (see facenb.fitting.solve).
-    Raises LandmarkError, naming the image, for landmarks that are not finite, of the wrong count, or no face.
+    Raises LandmarkError, naming the image, for landmarks that are not finite, of the wrong count, or no face;
+    ValueError for a negative prior.
     """
+    if not (identity_prior >= 0 and expression_prior >= 0 and rounds >= 0):
+        raise ValueError(
+            f"identity_prior {identity_prior}, expression_prior {expression_prior} or rounds {rounds} is negative"
+        )
     points = Points.of(model, embedding, slide_contour).to(landmarks.device, landmarks.dtype)
     landmarks, weights, row, labels = check(points, landmarks, subject, weights)
+    blocks = Blocks.of(points, weights)
     chunks = list(_chunks(row, len(labels)))
     parts = _in_parallel(
-        lambda chosen: _fit_chunk(
-            points, landmarks[chosen], row[chosen], weights[chosen], rounds, identity_prior, expression_prior
+        lambda some: _fit_chunk(
+            points, blocks, landmarks[some], row[some], weights[some], rounds, identity_prior, expression_prior
         ),
         chunks,
     )
@@ -107,39 +113,47 @@ def _in_parallel(work, chunks: list[Tensor]) -> list:
         torch.set_num_threads(threads)
 
 
-def _fit_chunk(points, landmarks, row, weights, rounds, identity_prior, expression_prior) -> tuple:
+def _fit_chunk(points, blocks, landmarks, row, weights, rounds, identity_prior, expression_prior) -> tuple:
     """Fit whole subjects; returns identity, rotation, scale, translation, expression, error, unit and the history."""
-    first = row.min()
-    subject = row - first
-    observed = landmarks * landmarks.new_tensor([1.0, -1.0])  # y up
-    share = (weights / weights.sum(1, keepdim=True))[..., None]
-    middle = (share * observed).sum(1, keepdim=True)
-    size = (share * (observed - middle).square()).sum((1, 2)).sqrt()
-    mean = points.mean[: points.landmarks]
-    spread = (mean - mean.mean(0)).square().sum(1).mean().sqrt()
-    pixels = size / spread  # a first guess of pixels per mm, good to a factor of two
-    observed = (observed - middle) / pixels[:, None, None]
-    rotation, scale, shift = scaled_orthographic(mean[None], observed, weights)
-    rotation, scale, shift, _ = refine_pose(mean[None], observed, weights, rotation, scale, shift)
-    unit = pixels * scale
-    observed, shift = observed / scale[:, None, None], shift / scale[:, None]
-    uniform = not points.candidates and bool((weights == weights[0, 0]).all()) and float(weights[0, 0]) == 1.0
+    subject = row - row.min()
+    flip = landmarks.new_tensor([1.0, -1.0])  # pixels count v down
+    observed, middle, unit, camera = _start(points, landmarks * flip, weights)
     problem = Problem(
-        points, observed[:, points.landmark], weights[:, points.landmark], subject,
-        float(identity_prior), float(expression_prior), uniform,
-    )  # fmt: skip
+        points, observed, weights[:, points.landmark], subject, float(identity_prior), float(expression_prior), blocks
+    )
     expression = observed.new_zeros(len(observed), len(points.expression))
     identity = observed.new_zeros(int(subject.max()) + 1, len(points.identity))
-    state = State(rotation, torch.ones_like(scale), shift, expression, identity)
-    state, _, history = solve(problem, state, rounds)
+    state = State(*camera, expression, identity)
+    state, history = solve(problem, state, rounds)
     chosen = choose(problem, state)
     _, residual, _ = evaluate(problem, state, chosen)
     mean_square = (chosen * residual.square().sum(-1)).sum(1) / chosen.sum(1)
-    translation = (state.shift * unit[:, None] + middle[:, 0]) * landmarks.new_tensor([1.0, -1.0])
+    translation = (state.shift * unit[:, None] + middle) * flip
     return (
         state.identity, state.rotation, state.scale * unit, translation, state.expression,
         mean_square.sqrt() * unit, unit, history,
     )  # fmt: skip
+
+
+def _start(points: Points, observed: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Tensor, tuple]:
+    """The camera that sees the mean face best, and observations (of each point) in mm by that camera's scale.
+
+    Returns observations, the pixel position that became their origin (N, 2), pixels per mm (N,), and the camera.
+    """
+    share = (weights / weights.sum(1, keepdim=True))[..., None]
+    middle = (share * observed).sum(1, keepdim=True)
+    size = (share * (observed - middle).square()).sum((1, 2)).sqrt()
+    mean = points.mean[: points.landmarks]
+    pixels = size / (mean - mean.mean(0)).square().sum(1).mean().sqrt()  # good to a factor of two
+    observed = (observed - middle) / pixels[:, None, None]
+    rotation, scale, shift = scaled_orthographic(mean[None], observed, weights)
+    rotation, scale, shift, _ = refine_pose(mean[None], observed, weights, rotation, scale, shift)
+    observed, weights = observed[:, points.landmark], weights[:, points.landmark]
+    for _ in range(2 if points.candidates else 0):
+        chosen = weights * points.silhouette(points.mean @ rotation.mT, rotation)
+        rotation, scale, shift, _ = refine_pose(points.mean[None], observed, chosen, rotation, scale, shift)
+    camera = rotation, torch.ones_like(scale), shift / scale[:, None]
+    return observed / scale[:, None, None], middle[:, 0], pixels * scale, camera
 
 
 def fit_stream(model: MorphableModel, batches: Iterable[dict], **options) -> Iterator[Fit]:

@@ -20,6 +20,7 @@ from facenb.fitting.problem import Points
 PAIRS = ((0, 0), (1, 1), (2, 2), (0, 1), (0, 2), (1, 2))  # the entries of a symmetric 3x3 matrix
 CONJUGATE_STEPS = 200  # at most; ordinary priors end after ten to forty
 FORCING = 1e-6  # conjugate gradients end when the power of every subject's residual fell by this
+JITTER = 1e-6  # relative load on a diagonal that rounding in float32 may have robbed of its rank
 STOP = 1e-4  # relative decrease of a batch's objective below which further rounds are not worth their time
 
 
@@ -35,8 +36,23 @@ class State:
 
 
 @dataclass(frozen=True)
+class Blocks:
+    """Products of the bases that never change."""
+
+    identity: Float[Tensor, "6 identity identity"]  # over the landmarks, for the preconditioner
+    expression: Float[Tensor, "6 expression expression"] | Float[Tensor, "rows pairs"]
+    uniform: bool  # all weights are one and nothing slides: then an image's normal matrix takes six numbers
+
+    @classmethod
+    def of(cls, points: Points, weights: Float[Tensor, "images landmarks"]) -> "Blocks":
+        uniform = not points.candidates and bool((weights == 1).all())
+        expression = gram_blocks(points.expression) if uniform else point_blocks(points.expression)
+        return cls(gram_blocks(points.identity[:, : 3 * points.landmarks]), expression, uniform)
+
+
+@dataclass(frozen=True)
 class Problem:
-    """Observations and what is known of them; `gram_*` are products of the bases that every round uses."""
+    """Observations and what is known of them."""
 
     points: Points
     observed: Float[Tensor, "images points 2"]  # mm, y up
@@ -44,19 +60,11 @@ class Problem:
     subject: Int[Tensor, " images"]
     identity_prior: float  # mm^2
     expression_prior: float
-    uniform: bool  # all weights are one and nothing slides: the expression's normal matrix takes six numbers an image
+    blocks: Blocks
 
     def gather(self, values: Tensor, subjects: int) -> Tensor:
         """Sum rows of images into rows of subjects."""
         return values.new_zeros(subjects, *values.shape[1:]).index_add_(0, self.subject, values)
-
-
-@dataclass(frozen=True)
-class Blocks:
-    """Products of the bases that never change."""
-
-    identity: Float[Tensor, "6 identity identity"]  # over the landmarks, for the preconditioner
-    expression: Float[Tensor, "6 expression expression"] | Float[Tensor, "rows pairs"]
 
 
 def gram_blocks(left: Float[Tensor, "components coordinates"]) -> Float[Tensor, "6 components components"]:
@@ -91,26 +99,20 @@ def evaluate(problem: Problem, state: State, weights: Tensor) -> tuple[Tensor, T
     return y, residual, prior + problem.gather(cost, len(state.identity))
 
 
-def solve(problem: Problem, state: State, rounds: int) -> tuple[State, Float[Tensor, " subjects"], list[float]]:
-    """At most `rounds` rounds; returns the state, each subject's objective (mm^2) and the total before and after each.
+def solve(problem: Problem, state: State, rounds: int) -> tuple[State, list[float]]:
+    """At most `rounds` rounds; returns the state and the objective of all subjects (mm^2) before and after each.
 
     A subject whose step does not lower its objective keeps what it had and tries a shorter one in the next round
     (Levenberg-Marquardt).
     """
-    points = problem.points
-    blocks = Blocks(
-        gram_blocks(points.identity[:, : 3 * points.landmarks]),
-        gram_blocks(points.expression) if problem.uniform else point_blocks(points.expression),
-    )
     weights = choose(problem, state)
     y, residual, cost = evaluate(problem, state, weights)
     damping = torch.zeros_like(state.identity[:, 0])
     history = [float(cost.sum())]
     for _ in range(rounds):
-        step = _step(problem, state, weights, y, residual, damping, blocks)
-        trial = _moved(state, step)
-        trial_weights = choose(problem, trial)
-        trial_y, trial_residual, trial_cost = evaluate(problem, trial, trial_weights)
+        before = float(cost.sum())
+        trial = _moved(state, _step(problem, state, weights, y, residual, damping))
+        trial_y, trial_residual, trial_cost = evaluate(problem, trial, weights)
         better, worse = trial_cost < cost, trial_cost > (1 + STOP) * cost
         image = better[problem.subject]
         state = State(
@@ -120,13 +122,15 @@ def solve(problem: Problem, state: State, rounds: int) -> tuple[State, Float[Ten
             _where(image, trial.expression, state.expression),
             _where(better, trial.identity, state.identity),
         )
-        y, residual = _where(image, trial_y, y), _where(image, trial_residual, residual)
-        weights, cost = _where(image, trial_weights, weights), torch.where(better, trial_cost, cost)
+        y, residual, cost = _where(image, trial_y, y), _where(image, trial_residual, residual), _min(trial_cost, cost)
         damping = torch.where(worse, (damping * 10).clamp(min=1e-2), damping * 0.1)
         history.append(float(cost.sum()))
-        if not bool(worse.any()) and history[-2] - history[-1] <= STOP * history[-2]:
+        if not bool(worse.any()) and before - history[-1] <= STOP * before:
             break
-    return state, cost, history
+        if problem.points.candidates:  # the head has turned: another part of the cheek is the outline
+            weights = choose(problem, state)
+            y, residual, cost = evaluate(problem, state, weights)
+    return state, history
 
 
 def choose(problem: Problem, state: State) -> Tensor:
@@ -137,15 +141,15 @@ def choose(problem: Problem, state: State) -> Tensor:
     return problem.weights * problem.points.silhouette(turned, state.rotation)
 
 
-def _step(problem, state, weights, y, residual, damping, blocks) -> tuple[Tensor, Tensor, Tensor]:
+def _step(problem, state, weights, y, residual, damping) -> tuple[Tensor, Tensor, Tensor]:
     """The joint Gauss-Newton step: pose and expression of every image, identity of every subject."""
-    points, subjects = problem.points, len(state.identity)
+    points, blocks, subjects = problem.points, problem.blocks, len(state.identity)
     images = Images.of(problem, state, weights, y)
-    factor = torch.linalg.cholesky(images.normal(damping[problem.subject], blocks))
+    factor = torch.linalg.cholesky(images.normal(damping[problem.subject]))
     own = problem.gather(images.six() * weights.mean(1, keepdim=True), subjects) @ blocks.identity.flatten(1)
     own = own.unflatten(1, blocks.identity.shape[1:]) * (weights.shape[1] / points.landmarks)
     own = own + problem.identity_prior * torch.eye(own.shape[1]).to(own)
-    extra = damping[:, None] * own.diagonal(dim1=1, dim2=2)
+    extra = (JITTER + damping[:, None]) * own.diagonal(dim1=1, dim2=2)
     preconditioner = torch.linalg.cholesky(own + torch.diag_embed(extra))
 
     gradient, pull = images.gradient(residual, state.expression)
@@ -181,7 +185,7 @@ class Images:
     def of(cls, problem: Problem, state: State, weights: Tensor, y: Tensor) -> "Images":
         view = state.scale[:, None, None] * state.rotation[:, :2]
         lever = homogeneous(y)
-        weighted = lever if problem.uniform else weights[..., None] * lever
+        weighted = lever if problem.blocks.uniform else weights[..., None] * lever
         return cls(problem, view, view.mT @ view, lever, weighted, weights[..., None])
 
     def six(self) -> Float[Tensor, "images 6"]:
@@ -189,7 +193,7 @@ class Images:
         return torch.stack([self.metric[:, k, l] for k, l in PAIRS], 1)
 
     def _weigh(self, field: Tensor) -> Tensor:
-        return (field if self.problem.uniform else self.weights * field).flatten(1)
+        return (field if self.problem.blocks.uniform else self.weights * field).flatten(1)
 
     def gradient(self, residual: Tensor, expression: Tensor) -> tuple[Tensor, Tensor]:
         """Half the gradient in pose and expression (N, 6 + E), and the pull on the shape's coordinates (N, 3 P)."""
@@ -211,9 +215,9 @@ class Images:
         offset = (local[:, 6:] @ self.problem.points.expression).unflatten(1, (-1, 3))
         return self._weigh(torch.baddbmm(offset @ self.metric, self.lever, pose))
 
-    def normal(self, damping: Tensor, blocks: "Blocks") -> Float[Tensor, "images local local"]:
+    def normal(self, damping: Tensor) -> Float[Tensor, "images local local"]:
         """Normal matrix of each image's own parameters, pose first."""
-        points = self.problem.points
+        points, blocks = self.problem.points, self.problem.blocks
         count = len(points.expression)
         normal = self.view.new_zeros(len(self.view), 6 + count, 6 + count)
         normal[:, :6, :6] = pose_normal(self.weighted.mT @ self.lever)
@@ -221,7 +225,7 @@ class Images:
         moments = (self.weighted.mT @ basis).unflatten(2, (3, count))  # (N, 4, 3, E)
         cross = pose_adjoint(torch.einsum("ndk,nlke->nlde", self.view, moments))  # (N, 6, E)
         normal[:, 6:, :6], normal[:, :6, 6:] = cross.mT, cross
-        if self.problem.uniform:
+        if self.problem.blocks.uniform:
             normal[:, 6:, 6:] = (self.six() @ blocks.expression.flatten(1)).unflatten(1, (count, count))
         else:
             lower = (self.weights * self.six()[:, None]).flatten(1) @ blocks.expression
@@ -229,8 +233,7 @@ class Images:
             normal[:, a, b], normal[:, b, a] = lower, lower
         diagonal = normal.diagonal(dim1=1, dim2=2)  # a view
         diagonal[:, 6:] += self.problem.expression_prior
-        diagonal *= 1 + damping[:, None]
-        diagonal[:, :6] *= 1 + 1e-7
+        diagonal *= 1 + JITTER + damping[:, None]
         return normal
 
 
@@ -266,6 +269,10 @@ def _moved(state: State, step: tuple[Tensor, ...]) -> State:
         expression=state.expression + step[1],
         identity=state.identity + step[2],
     )
+
+
+def _min(new: Tensor, old: Tensor) -> Tensor:
+    return torch.where(new < old, new, old)  # not minimum(): a NaN must lose
 
 
 def _where(which: Tensor, new: Tensor, old: Tensor) -> Tensor:

@@ -1,0 +1,402 @@
+"""Fitting against scipy's joint least squares, known truth, invariances, and its own parts taken one at a time."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.optimize import least_squares
+from scipy.spatial.transform import Rotation
+
+from facenb.errors import LandmarkError
+from facenb.fitting import fit, fit_stream, fitter, scaled_orthographic
+from facenb.imaging.camera import WeakPerspective, euler_to_matrix, matrix_to_euler
+from facenb.morphable.model import Embedding, MorphableModel
+
+IDENTITY, EXPRESSION = 8, 4
+LINE = torch.linspace(math.radians(60), math.radians(-20), 24, dtype=torch.float64)  # candidates, front to back
+
+
+def ellipsoid(around: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
+    """Points of a head-sized ellipsoid: `around` the viewing axis from +x, `up` from its rim towards the viewer."""
+    return torch.stack([70 * around.cos() * up.cos(), 95 * around.sin() * up.cos(), 80 * up.sin()], -1)
+
+
+def jaw_angles() -> torch.Tensor:
+    """Direction of the 17 jaw-line landmarks, from the image's left over the chin to its right."""
+    return torch.linspace(-math.pi, 0, 17, dtype=torch.float64)
+
+
+def bumps(points: torch.Tensor, count: int, size: float, generator: torch.Generator) -> torch.Tensor:
+    """Smooth random displacement fields (count, points, 3), in mm."""
+    centres = 70 * torch.randn(20, 3, generator=generator, dtype=torch.float64)
+    kernel = torch.exp(-torch.cdist(points, centres).square() / (2 * 45**2))
+    return size * torch.einsum("pc,bck->bpk", kernel, torch.randn(count, 20, 3, generator=generator).double())
+
+
+def make_model(dtype=torch.float64, contour: bool = False) -> MorphableModel:
+    """68 landmarks and the lines of the jaw on an ellipsoid, with random smooth bases."""
+    generator = torch.Generator().manual_seed(5)
+    inner_around = 2 * math.pi * torch.rand(51, generator=generator).double()
+    inner_up = 0.5 + 0.9 * torch.rand(51, generator=generator).double()
+    jaw = jaw_angles()
+    inner = ellipsoid(inner_around, inner_up)
+    inner[:, 2] += 15 * torch.randn(51, generator=generator).double()  # nose and sockets
+    points = torch.cat([ellipsoid(jaw, torch.zeros(17).double()), inner])
+    lines = ellipsoid(jaw[:, None].expand(17, len(LINE)), LINE.expand(17, -1)).flatten(0, 1)
+    vertices = torch.cat([points, lines])
+    return MorphableModel(
+        "ellipsoid",
+        vertices.to(dtype),
+        torch.tensor([[0, 1, 2]]),
+        bumps(vertices, IDENTITY, 3.0, generator).to(dtype),
+        bumps(vertices, EXPRESSION, 2.0, generator).to(dtype),
+        Embedding.at(torch.arange(68)),
+        contour=68 + torch.arange(17 * len(LINE)).view(17, -1) if contour else None,
+    )
+
+
+def make_images(model, counts, seed=0, noise=0.0, yaw=1.0):
+    """Landmarks of subjects with `counts` pictures each, and the truth; `yaw` limit in radians, noise in mm."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def uniform(*shape):
+        return 2 * torch.rand(*shape, generator=generator).double() - 1
+
+    subject = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
+    images = len(subject)
+    identity = torch.randn(len(counts), IDENTITY, generator=generator).double()
+    expression = torch.randn(images, EXPRESSION, generator=generator).double()
+    angles = uniform(images, 3) * torch.tensor([yaw, 0.4, 0.5], dtype=torch.float64)
+    scale = 0.4 + 2 * torch.rand(images, generator=generator).double()
+    camera = WeakPerspective(euler_to_matrix(angles), scale, 200 + 50 * uniform(images, 2))
+    seen = camera.project(model.landmarks.of(model.shape(identity[subject], expression)))[..., :2]
+    seen = seen + noise * scale[:, None, None] * torch.randn(seen.shape, generator=generator).double()
+    return seen, subject, identity, expression, camera
+
+
+def degrees_apart(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    return torch.rad2deg(torch.as_tensor(Rotation.from_matrix((a.mT @ b).numpy()).magnitude()))
+
+
+def joint_residuals(model, seen, subject, weights, unit, priors):
+    """The objective of `fit`, written anew with numpy: residuals over all parameters at once."""
+    mean = model.mean[:68].numpy()
+    shape_basis, move_basis = model.identity_basis[:, :68].numpy(), model.expression_basis[:, :68].numpy()
+    images, subjects = len(seen), int(subject.max()) + 1
+
+    def residuals(parameters):
+        identity = parameters[: subjects * IDENTITY].reshape(subjects, IDENTITY)
+        own = parameters[subjects * IDENTITY :].reshape(images, 6 + EXPRESSION)
+        shape = mean + np.einsum("na,apk->npk", identity[subject], shape_basis)
+        shape = shape + np.einsum("ne,epk->npk", own[:, 6:], move_basis)
+        turned = np.einsum("nkl,npl->npk", Rotation.from_rotvec(own[:, :3]).as_matrix(), shape)
+        u = np.exp(own[:, 3, None]) * turned[..., 0] + own[:, 4, None]
+        v = -np.exp(own[:, 3, None]) * turned[..., 1] + own[:, 5, None]
+        data = np.sqrt(weights)[..., None] * (np.stack([u, v], -1) - seen) / unit[:, None, None]
+        return np.concatenate(
+            [data.ravel(), math.sqrt(priors[0]) * identity.ravel(), math.sqrt(priors[1]) * own[:, 6:].ravel()]
+        )
+
+    return residuals
+
+
+def packed(found, identity, expression) -> np.ndarray:
+    """Camera and coefficients as the flat vector that `joint_residuals` takes."""
+    camera = found.camera
+    turn = Rotation.from_matrix(camera.rotation.numpy()).as_rotvec()
+    own = np.concatenate([turn, camera.scale.log()[:, None], camera.translation, expression], 1)
+    return np.concatenate([np.ravel(identity), own.ravel()])
+
+
+@pytest.mark.parametrize("counts", [[1], [3], [2, 1]])
+@pytest.mark.parametrize("priors", [(4.0, 4.0), (0.3, 1.0)])
+def test_the_objective_ends_within_one_percent_of_scipy(counts, priors):
+    model = make_model()
+    seen, subject, *_ = make_images(model, counts, seed=len(counts), noise=2.0)
+    weights = 0.2 + torch.rand(seen.shape[:2], generator=torch.Generator().manual_seed(1)).double()
+    found = fit(model, seen, subject, weights, rounds=7, identity_prior=priors[0], expression_prior=priors[1])
+    start = fit(model, seen, subject, weights, rounds=0)
+    residuals = joint_residuals(model, *(x.numpy() for x in (seen, subject, weights, found.unit)), priors)
+    ours = np.square(residuals(packed(found, found.identity, found.expression))).sum()
+    assert ours == pytest.approx(float(found.objective[-1]), rel=1e-6)  # the oracle measures the same thing
+    joint = least_squares(residuals, packed(start, start.identity, start.expression), method="trf", xtol=1e-12)
+    assert ours <= 1.01 * 2 * joint.cost
+    assert len(found.objective) <= 8
+
+
+@pytest.mark.parametrize("yaw", [0.3, math.pi / 2])
+def test_truth_is_recovered_without_noise(yaw):
+    model = make_model()
+    seen, subject, identity, expression, camera = make_images(model, [4, 3, 6], seed=3, yaw=yaw)
+    found = fit(model, seen, subject, identity_prior=1e-6, expression_prior=1e-6)
+    assert degrees_apart(found.camera.rotation, camera.rotation).max() < 0.1
+    torch.testing.assert_close(found.camera.scale, camera.scale, rtol=1e-3, atol=0)
+    torch.testing.assert_close(found.identity, identity, rtol=0, atol=0.02)
+    torch.testing.assert_close(found.expression, expression, rtol=0, atol=0.05)
+    assert found.error.max() < 0.01
+
+
+@pytest.mark.parametrize("angle", [-90, -60, 0, 60, 90])
+def test_a_profile_converges_with_its_far_half_unseen(angle):
+    model = make_model()
+    rotation = euler_to_matrix(torch.tensor([[math.radians(angle), 0.1, -0.2]], dtype=torch.float64))
+    camera = WeakPerspective(rotation, torch.ones(1).double(), torch.full((1, 2), 50.0).double())
+    identity, expression = (0.5 * torch.ones(1, n).double() for n in (IDENTITY, EXPRESSION))
+    points = model.landmarks.of(model.shape(identity, expression))
+    weights = ((points @ rotation.mT)[..., 2] > -20).double()
+    seen = camera.project(points)[..., :2]
+    seen = torch.where(weights[..., None] > 0, seen, torch.full_like(seen, torch.nan))
+    found = fit(model, seen, weights=weights, identity_prior=1e-4, expression_prior=1e-4)
+    assert degrees_apart(found.camera.rotation, rotation).max() < 3
+    assert found.error.max() < 0.1
+
+
+def test_closed_form_camera_is_exact_for_exact_points():
+    model = make_model()
+    points = model.mean[:68]
+    seen, _, _, _, camera = make_images(model, [1] * 20, yaw=math.pi / 2)
+    seen = camera.project(points.expand(20, -1, -1))[..., :2]
+    up = seen * torch.tensor([1.0, -1.0])
+    rotation, scale, shift = scaled_orthographic(points[None], up, torch.ones(20, 68).double())
+    assert degrees_apart(rotation, camera.rotation).max() < 0.01
+    torch.testing.assert_close(scale, camera.scale, rtol=1e-4, atol=0)
+    torch.testing.assert_close(shift * torch.tensor([1.0, -1.0]), camera.translation, rtol=0, atol=1e-2)
+
+
+def test_identity_error_falls_as_images_are_added():
+    model = make_model()
+    errors = []
+    for count in (1, 2, 5, 20):
+        seen, subject, identity, *_ = make_images(model, [count] * 30, seed=9, noise=3.0)
+        found = fit(model, seen, subject, identity_prior=9.0, expression_prior=9.0)
+        errors.append(float((found.identity - identity).square().mean().sqrt()))
+    assert errors == sorted(errors, reverse=True)
+    assert errors[-1] < 0.5 * errors[0]
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    factor=st.floats(0.02, 50),
+    shift=st.tuples(st.floats(-500, 500), st.floats(-500, 500)),
+    roll=st.floats(-3, 3),
+    seed=st.integers(0, 1000),
+)
+def test_moving_scaling_and_turning_the_picture_changes_only_the_camera(factor, shift, roll, seed):
+    model = make_model()
+    seen, subject, *_ = make_images(model, [2, 1], seed=seed, noise=1.0)
+    before = fit(model, seen, subject)
+    turn = torch.tensor([[math.cos(roll), -math.sin(roll)], [math.sin(roll), math.cos(roll)]], dtype=torch.float64)
+    up = seen * torch.tensor([1.0, -1.0])
+    moved = factor * (up @ turn.T) * torch.tensor([1.0, -1.0]) + torch.tensor(shift, dtype=torch.float64)
+    after = fit(model, moved, subject)
+    torch.testing.assert_close(after.identity, before.identity, rtol=0, atol=1e-4)
+    torch.testing.assert_close(after.expression, before.expression, rtol=0, atol=1e-4)
+    torch.testing.assert_close(after.camera.scale, factor * before.camera.scale, rtol=1e-4, atol=0)
+    yaw_pitch = [matrix_to_euler(found.camera.rotation)[:, :2] for found in (before, after)]
+    torch.testing.assert_close(yaw_pitch[1], yaw_pitch[0], rtol=0, atol=1e-4)
+    turned = torch.eye(3).double()
+    turned[:2, :2] = turn
+    torch.testing.assert_close(after.camera.rotation, turned @ before.camera.rotation, rtol=0, atol=1e-4)
+
+
+def test_images_in_any_order_give_the_same_fit():
+    model = make_model()
+    seen, subject, *_ = make_images(model, [3, 1, 5], noise=1.0)
+    order = torch.randperm(9, generator=torch.Generator().manual_seed(0))
+    plain, mixed = fit(model, seen, subject), fit(model, seen[order], subject[order])
+    torch.testing.assert_close(mixed.identity, plain.identity, rtol=0, atol=1e-6)
+    torch.testing.assert_close(mixed.expression, plain.expression[order], rtol=0, atol=1e-6)
+    torch.testing.assert_close(mixed.camera.rotation, plain.camera.rotation[order], rtol=0, atol=1e-6)
+
+
+def test_an_image_given_twice_counts_as_weight_two():
+    model = make_model()
+    seen, *_ = make_images(model, [2], noise=2.0)
+    zero = torch.zeros(4, dtype=torch.int64)
+    twice = fit(model, seen.repeat(2, 1, 1), zero)
+    double = fit(model, seen, zero[:2], 2 * torch.ones(2, 68).double(), expression_prior=8.0)
+    torch.testing.assert_close(twice.identity, double.identity, rtol=0, atol=1e-3)
+    torch.testing.assert_close(twice.expression[:2], double.expression, rtol=0, atol=1e-3)
+
+
+def test_ragged_subjects_together_equal_each_by_itself(monkeypatch):
+    monkeypatch.setitem(fitter.CHUNK, "cpu", 6)  # chunks end inside the list
+    model = make_model()
+    counts = [1, 7, 2, 4, 1, 3]
+    seen, subject, *_ = make_images(model, counts, noise=1.5)
+    together = fit(model, seen, 10 * subject + 3)
+    assert together.labels.tolist() == [3, 13, 23, 33, 43, 53]
+    for k in range(len(counts)):
+        alone = fit(model, seen[subject == k], torch.zeros(counts[k], dtype=torch.int64))
+        torch.testing.assert_close(together.identity[k : k + 1], alone.identity, rtol=0, atol=2e-3)
+        torch.testing.assert_close(together.expression[subject == k], alone.expression, rtol=0, atol=2e-3)
+        torch.testing.assert_close(together.error[subject == k], alone.error, rtol=1e-3, atol=0)
+
+
+def test_without_subject_numbers_every_image_is_a_person():
+    model = make_model()
+    seen, *_ = make_images(model, [3])
+    found = fit(model, seen)
+    assert found.identity.shape == (3, IDENTITY)
+    assert found.subject.tolist() == [0, 1, 2]
+
+
+def test_a_strong_prior_leaves_the_mean_face():
+    model = make_model()
+    seen, subject, *_ = make_images(model, [2, 2], noise=1.0)
+    found = fit(model, seen, subject, identity_prior=1e9, expression_prior=1e9)
+    assert found.identity.abs().max() < 1e-3 and found.expression.abs().max() < 1e-3
+    pose_only = fit(model, seen, subject, rounds=0)
+    assert degrees_apart(found.camera.rotation, pose_only.camera.rotation).max() < 0.1
+
+
+def test_weight_zero_is_a_landmark_left_out():
+    model = make_model()
+    seen, subject, *_ = make_images(model, [3], noise=1.0)
+    kept = torch.arange(68) % 3 > 0
+    weights = kept.double().expand(3, -1).contiguous()
+    hidden = torch.where(kept[:, None], seen, torch.full_like(seen, torch.nan))
+    weighted = fit(model, hidden, subject, weights)
+    fewer = fit(model, seen[:, kept], subject, embedding=Embedding.at(torch.arange(68)[kept]))
+    torch.testing.assert_close(weighted.unit, fewer.unit, rtol=1e-4, atol=0)
+    torch.testing.assert_close(weighted.identity, fewer.identity, rtol=0, atol=1e-3)
+    torch.testing.assert_close(weighted.error, fewer.error, rtol=1e-3, atol=0)
+
+
+def test_the_path_for_equal_weights_agrees_with_the_general_one():
+    model = make_model()
+    seen, subject, *_ = make_images(model, [4, 2], noise=2.0)
+    fast = fit(model, seen, subject)
+    general = fit(model, seen, subject, torch.full((6, 68), 3.0).double(), identity_prior=12.0, expression_prior=12.0)
+    torch.testing.assert_close(general.identity, fast.identity, rtol=0, atol=1e-6)
+    torch.testing.assert_close(general.expression, fast.expression, rtol=0, atol=1e-6)
+    torch.testing.assert_close(general.objective, 3 * fast.objective, rtol=1e-6, atol=0)
+
+
+def test_float32_agrees_with_float64():
+    model = make_model()
+    seen, subject, *_ = make_images(model, [5, 1, 9], noise=2.0)
+    exact, single = fit(model, seen, subject), fit(make_model(torch.float32), seen.float(), subject)
+    assert single.identity.dtype == torch.float32
+    assert float(single.objective[-1]) == pytest.approx(float(exact.objective[-1]), rel=1e-4)
+    torch.testing.assert_close(single.identity.double(), exact.identity, rtol=0, atol=0.01)
+    assert degrees_apart(single.camera.rotation.double(), exact.camera.rotation).max() < 0.05
+
+
+def test_any_points_of_the_surface_can_be_landmarks():
+    model = make_model()
+    generator = torch.Generator().manual_seed(2)
+    corners = torch.randint(0, 68, (478, 3), generator=generator)
+    shares = torch.rand(478, 3, generator=generator)
+    surface = Embedding(corners, shares / shares.sum(1, keepdim=True))
+    _, subject, identity, expression, camera = make_images(model, [3, 2])
+    seen = camera.project(surface.of(model.shape(identity[subject], expression)))[..., :2]
+    found = fit(model, seen, subject, embedding=surface, identity_prior=1e-4, expression_prior=1e-4)
+    assert degrees_apart(found.camera.rotation, camera.rotation).max() < 0.1
+    assert found.error.max() < 0.01
+
+
+def outline_landmarks(model, identity, expression, camera):
+    """What an annotator marks: on the side turned away the outermost point of a line, by brute force in pixels."""
+    shape = model.shape(identity, expression)
+    seen = camera.project(shape)[..., :2]
+    landmarks = seen[:, :68].clone()
+    for image in range(len(seen)):
+        middle = torch.zeros(1, 1, 3).double()
+        for jaw, angle in enumerate(jaw_angles()):
+            outward = torch.stack([angle.cos(), angle.sin(), torch.zeros_like(angle)])
+            one = WeakPerspective(*(x[image : image + 1] for x in (camera.rotation, camera.scale, camera.translation)))
+            if float((one.rotation[0] @ outward)[2]) >= 0:
+                continue
+            roll = matrix_to_euler(one.rotation)[0, 2]
+            direction = torch.stack([(angle + roll).cos(), -(angle + roll).sin()])  # v runs down
+            line = seen[image, 68 + jaw * len(LINE) : 68 + (jaw + 1) * len(LINE)]
+            landmarks[image, jaw] = line[((line - one.project(middle)[0, :, :2]) @ direction).argmax()]
+    return landmarks
+
+
+def test_sliding_the_contour_helps_on_a_turned_head():
+    model = make_model(contour=True)
+    angles = torch.tensor([[0.8, 0.0, 0.3], [-0.7, 0.1, -0.2], [0.5, 0.2, 0.0]], dtype=torch.float64)
+    scale, at = torch.tensor([1.0, 0.7, 2.0]).double(), torch.full((3, 2), 120.0).double()
+    camera = WeakPerspective(euler_to_matrix(angles), scale, at)
+    generator = torch.Generator().manual_seed(11)
+    identity = torch.randn(1, IDENTITY, generator=generator).double()
+    expression = torch.randn(3, EXPRESSION, generator=generator).double()
+    seen = outline_landmarks(model, identity.expand(3, -1), expression, camera)
+    options = {"subject": torch.zeros(3, dtype=torch.int64), "identity_prior": 0.1, "expression_prior": 0.1}
+    slid, fixed = fit(model, seen, **options), fit(model, seen, slide_contour=False, **options)
+    wrong = [float((found.identity - identity).norm()) for found in (slid, fixed)]
+    turn = [float(degrees_apart(found.camera.rotation, camera.rotation).max()) for found in (slid, fixed)]
+    assert turn[0] < 1.0 < turn[1]
+    assert wrong[0] < 0.5 * wrong[1]
+    assert slid.error.max() < 0.25 * fixed.error.max()
+
+
+def test_a_stream_of_batches_equals_the_whole():
+    model = make_model()
+    seen, subject, *_ = make_images(model, [2, 3, 1, 4], noise=1.0)
+    whole = fit(model, seen, subject)
+    batches = ({"landmarks": seen[subject // 2 == k], "subject": subject[subject // 2 == k]} for k in range(2))
+    parts = list(fit_stream(model, batches))
+    torch.testing.assert_close(torch.cat([part.identity for part in parts]), whole.identity, rtol=0, atol=2e-3)
+    assert torch.cat([part.labels for part in parts]).tolist() == [0, 1, 2, 3]
+
+
+def test_arguments_are_left_as_they_were():
+    model = make_model()
+    seen, subject, *_ = make_images(model, [2])
+    weights = torch.ones(2, 68).double()
+    copies = [x.clone() for x in (seen, subject, weights)]
+    fit(model, seen, subject, weights)
+    assert all(torch.equal(a, b) for a, b in zip((seen, subject, weights), copies, strict=True))
+
+
+def spoilt(kind: str):
+    model = make_model()
+    seen, subject, *_ = make_images(model, [3])
+    weights = torch.ones(3, 68).double()
+    if kind == "nan":
+        seen[1, 5] = torch.nan
+    if kind == "infinite":
+        seen[1, 5, 0] = torch.inf
+    if kind == "alike":
+        seen[1] = 7.0
+    if kind == "line":
+        seen[1, :, 1] = 2 * seen[1, :, 0]
+    if kind == "unseen":
+        weights[1] = 0
+    if kind == "negative":
+        weights[1, 3] = -1
+    if kind == "count":
+        seen, weights = seen[:, :67], None
+    if kind == "empty":
+        seen, subject, weights = seen[:0], subject[:0], None
+    if kind == "subject":
+        subject = subject[:2]
+    return model, seen, subject, weights
+
+
+@pytest.mark.parametrize("kind", ["nan", "infinite", "alike", "line", "unseen", "negative"])
+def test_an_image_that_cannot_be_fitted_is_named(kind):
+    with pytest.raises(LandmarkError, match="image 1 has"):
+        getattr(fit, "__wrapped__", fit)(*spoilt(kind))
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [("count", r"\(3, 67, 2\).*68"), ("empty", "no images"), ("subject", r"\(2,\).*3 images")],
+)
+def test_arrays_that_do_not_belong_together_are_refused(kind, message):
+    model, seen, subject, weights = spoilt(kind)
+    with pytest.raises(LandmarkError, match=message):
+        getattr(fit, "__wrapped__", fit)(model, seen, subject, weights)
+
+
+def test_a_negative_prior_is_refused():
+    model, seen, subject, _ = spoilt("none")
+    with pytest.raises(ValueError, match="identity_prior -1"):
+        fit(model, seen, subject, identity_prior=-1)
