@@ -33,6 +33,8 @@ import papermill
 import torch
 from papermill.exceptions import PapermillExecutionError
 
+from data_download.entries import load_entries
+from data_download.install import is_ready, marker
 from facenb import graph, results
 from facenb.errors import FacenbError, RunError
 from facenb.kernel import PeakMemory, private_kernel
@@ -175,6 +177,12 @@ def checksums(folder: Path) -> dict[str, str]:
     return found
 
 
+def assets() -> dict[str, str]:
+    """What tells each data set and released model of this machine from any other copy: its manifest's SHA-256."""
+    ready = {name: marker(entry) for name, entry in load_entries().items() if is_ready(entry)}
+    return {name: found["manifest"] for name, found in ready.items() if found}
+
+
 # One notebook -------------------------------------------------------------------------------------------------------
 
 
@@ -268,15 +276,14 @@ def _run(source: Path, parameters: dict[str, Any], folder: Path, timeout: int | 
     except KeyboardInterrupt:
         record |= {"status": "interrupted", "error": f"interrupted {place}"}
         raise
-    except OSError as full:
-        record |= {"status": "failed", "error": f"{type(full).__name__}: {full.strerror}"}
-        raise  # `writing` says what to do
     except Exception as found:
         error = found
         record |= {"status": "failed", "error": describe(found), "cell": place.cell, "heading": place.heading}
+        if isinstance(found, OSError) and found.errno is not None:  # of the folder, not of a cell: see `writing`
+            raise
     finally:
         record |= {"ended": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "wall_seconds": round(time.monotonic() - begun, 2)}
-        record["data"] = checksums(folder)
+        record |= {"data": checksums(folder), "assets": assets()}
         with suppress(OSError) if record["status"] == "failed" else ExitStack():
             write_json(report, record)
     if error is not None:
@@ -312,7 +319,7 @@ def run_graph(options: argparse.Namespace, further: list[str]) -> None:
     with writing(folder):
         held = lock(folder / ".lock", f"run folder {folder}")
     os.set_inheritable(held.fileno(), True)
-    sys.stdout.flush()
+    print(f"run folder {folder}: executed/ holds the notebooks, records/ and figures/ the results", flush=True)
     os.execv(command[0], [*command, *further])
 
 

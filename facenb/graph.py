@@ -34,6 +34,8 @@ def summary(folder: str | Path, needs: Mapping[str, list[str]]) -> str:
             status, text = "held back", f"needs {', '.join(missing)}"
         elif status == "done":
             text = f"{record['wall_seconds']:7.1f} s {record['peak_memory_mb']:6d} MB"
+        elif status == "running":  # it did not live to tell
+            status, text = "killed", "by the system, for want of memory perhaps"
         if status != "done":
             bad.add(name)
         lines.append(f"  {name:28} {status:11} {text}".rstrip())
@@ -71,7 +73,7 @@ def command(options: argparse.Namespace, folder: Path, gpus: int) -> list[str]:
     }  # fmt: skip
     return [
         sys.executable, "-m", "snakemake", "--snakefile", str(notebooks / "Snakefile"), "--directory", str(folder),
-        "--cores", str(options.cores or available), "--resources", f"gpu={gpus}", "--keep-going",
-        "--rerun-incomplete", "--nolock", "--quiet", "all",
         "--config", *(f"{name}={json.dumps(value)}" for name, value in config.items()),
+        "--quiet", "host", "progress", "reason", "rules", "--keep-going", "--rerun-incomplete", "--nolock",
+        "--resources", f"gpu={gpus}", "--cores", str(options.cores or available),
     ]  # fmt: skip

@@ -34,7 +34,9 @@ class Kernel(AsyncKernelManager):
 
     async def _async_pre_start_kernel(self, **keywords):
         # Parameters rule here: the variables that stand in for them under nbval would overrule them.
-        keywords["env"] = {k: v for k, v in os.environ.items() if k not in ("FACENB_PROFILE", "FACENB_RUNS")}
+        # Live views leave their picture only: nobody is there to turn them.
+        own = {name: value for name, value in os.environ.items() if name not in ("FACENB_PROFILE", "FACENB_RUNS")}
+        keywords["env"] = own | {"FACENB_HEADLESS": "1"}
         return await super()._async_pre_start_kernel(**keywords)
 
     async def _async_launch_kernel(self, kernel_cmd, **keywords):
