@@ -61,7 +61,7 @@ def directional(direction: Float[Tensor, "batch 3"], colour: Float[Tensor, "batc
     """A distant light towards `direction` (any length): the projection of colour * max(cos, 0) on the basis.
 
     Nine coefficients are the closest fit: they exceed `colour` by 1/16 where a surface faces the light, and dip to
-    -1/16 of it at 120 degrees.
+    -0.04 of it at 122 degrees.
     """
     towards = torch.nn.functional.normalize(direction, dim=-1)
     return (spherical_harmonics(towards) * towards.new_tensor(LOBE))[..., None] * colour[:, None]

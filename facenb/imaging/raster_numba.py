@@ -4,7 +4,6 @@ Each kernel works on a run of images without the GIL; plain threads share the im
 a forked data loader or a thread of another library cannot meet a second OpenMP pool.
 """
 
-import inspect
 import os
 from concurrent.futures import ThreadPoolExecutor
 
@@ -21,11 +20,7 @@ FAR = 1e12  # mm
 FLAT = 2.0**-20  # square pixels: an unsnapped triangle with less of twice its area has no barycentrics of its own
 
 
-def compiled(function):
-    """`numba.njit` without the GIL, cached on disk; a checker's wrapper around the function is taken off first."""
-    return njit(nogil=True, cache=True)(inspect.unwrap(function))
-
-
+compiled = njit(nogil=True, cache=True)
 _pools: dict[tuple[int, int], ThreadPoolExecutor] = {}
 
 
