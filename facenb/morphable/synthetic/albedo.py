@@ -67,7 +67,8 @@ class Colouring:
         losing = male * np.clip((years - 25) / 50, 0, 1) * u[11]
         return cls(
             melanin=melanin, blood=0.16 + 0.30 * u[6], hair=hair, iris=iris, brow=(0.75 if male else 0.4) + 0.3 * u[7],
-            freckles=float((u[8] < 0.3) * (melanin < 0.5) * u[9]), stubble=float(male) * u[9] ** 1.3 * (0.6 + 0.4 * dark),
+            freckles=float((u[8] < 0.3) * (melanin < 0.5) * u[9]),
+            stubble=float(male) * u[9] ** 1.3 * (0.6 + 0.4 * dark),
             makeup=float((not male) and u[10] < 0.5) * (0.35 + 0.65 * u[12]), lipstick=lipstick,
             hairline=72.0 + 9.0 * (u[15] - 0.4) + 9.0 * losing, recession=(8.0 if male else 2.0) + 22.0 * losing,
             bald=float(losing > 0.42), cut=-5.0 if male else -45.0 + 40.0 * u[13],
@@ -95,7 +96,8 @@ def _places() -> dict[str, np.ndarray]:
     cheek_bare = 1 - np.exp(-(((x - 36) / 13) ** 2 + ((y + 26) / 13) ** 2))
     return dict(
         x=x, y=y, brow_s=(x - 10.0) / 48.0, brow_line=y - arch, lips=lips, beard=beard * cheek_bare,
-        flush=np.exp(-(((x - 42) / 15) ** 2 + ((y + 6) / 13) ** 2)) + 0.8 * np.exp(-((x / 10) ** 2 + ((y + 9) / 9) ** 2)),
+        flush=np.exp(-(((x - 42) / 15) ** 2 + ((y + 6) / 13) ** 2))
+        + 0.8 * np.exp(-((x / 10) ** 2 + ((y + 9) / 9) ** 2)),
         rouge=np.exp(-(((x - 50) / 12) ** 2 + ((y + 2) / 10) ** 2)),
         socket=np.exp(-(((x - 30) / 13) ** 2 + ((y - 15) / 5.5) ** 2)),
         shadow=np.exp(-(((x - 33) / 13) ** 2 + ((y - 33) / 4.5) ** 2)),

@@ -25,7 +25,8 @@ PARAMETERS = {
     "philtrum_length": (0.3, 0.45, 0.0), "philtrum_depth": (0.0, -0.3, 0.0), "upper_lip_thickness": (-0.25, -0.5, 0.0),
     "lower_lip_thickness": (-0.2, -0.4, 0.0), "mouth_width": (0.35, 0.1, 0.1), "mouth_protrusion": (0.0, 0.0, 0.0),
     "cupid_bow": (-0.15, -0.3, 0.0), "mouth_corner_height": (0.0, -0.4, 0.0), "cheekbone_width": (0.1, 0.0, 0.1),
-    "cheekbone_prominence": (-0.2, -0.1, -0.1), "cheek_fullness": (-0.1, -0.35, 0.65), "nasolabial_depth": (0.1, 0.6, 0.2),
+    "cheekbone_prominence": (-0.2, -0.1, -0.1),
+    "cheek_fullness": (-0.1, -0.35, 0.65), "nasolabial_depth": (0.1, 0.6, 0.2),
     "jaw_width": (0.5, 0.0, 0.35), "jaw_angle": (-0.35, 0.15, 0.0), "jowl": (0.0, 0.6, 0.35),
     "mentolabial_depth": (0.2, 0.0, 0.1), "chin_height": (0.45, 0.0, 0.0), "chin_width": (0.5, 0.0, 0.1),
     "chin_projection": (0.25, 0.0, 0.0), "chin_cleft": (0.3, 0.0, 0.0), "submental_fullness": (0.0, 0.35, 0.7),
@@ -75,7 +76,7 @@ def masks() -> dict[str, np.ndarray]:
     nose = flat((0, 2), (15.5, 27), 4)
     m = dict(
         front=front, nose=nose, ear=ear,
-        cranium=smooth_step(y, 30.0, 75.0), crown=smooth_step(y, 62.0, 110.0), occiput=blob((0, 25, -105), (55, 40, 45)),
+        cranium=smooth_step(y, 30.0, 75.0), occiput=blob((0, 25, -105), (55, 40, 45)),
         forehead=flat((0, 68), (48, 26), 3), bossing=flat((18, 74), (17, 15)), temple=blob((66, 42, 28), (14, 20, 20)),
         brow=flat((26, 41), (24, 8)), brow_ridge=flat((22, 40), (17, 6)), glabella=flat((0, 37), (9, 8)),
         eye=flat((31.5, 24), (17, 12.5), 4), eye_wide=flat((31.5, 25), (22, 19), 4),
@@ -86,8 +87,10 @@ def masks() -> dict[str, np.ndarray]:
         columella=flat((0, -20), (4.5, 5)), nose_tip=flat((0, -10), (17, 14), 4),
         mouth=flat((0, -44), (30, 14), 4), muzzle=flat((0, -42), (33, 22), 3), philtrum=flat((0, -29), (3.0, 5.5)),
         corner=flat((26, -44), (8, 9)), upper_lip=flat((0, -38.5), (21, 4.5), 4), lower_lip=flat((0, -50), (20, 5), 4),
-        cheekbone=blob((55, 2, 38), (15, 13, 22)), cheek=blob((44, -26, 46), (16, 19, 24)), malar=flat((42, 4), (13, 11)),
-        nasolabial=np.exp(-(((x - (19 + 0.42 * (-12 - y))) / 3.2) ** 2)) * smooth_step(-y, 8, 18) * smooth_step(y, -52, -38) * front,
+        cheekbone=blob((55, 2, 38), (15, 13, 22)), cheek=blob((44, -26, 46), (16, 19, 24)),
+        malar=flat((42, 4), (13, 11)),
+        nasolabial=np.exp(-(((x - (19 + 0.42 * (-12 - y))) / 3.2) ** 2)) * smooth_step(-y, 8, 18)
+        * smooth_step(y, -52, -38) * front,
         jaw=blob((58, -48, 12), (18, 24, 32)), gonion=blob((57, -45, 5), (14, 18, 20)), jowl=flat((36, -66), (11, 11)),
         chin=flat((0, -76), (21, 15), 3), chin_side=flat((17, -75), (11, 11)), cleft=flat((0, -75), (2.8, 6)),
         mentolabial=flat((0, -60), (17, 4.5)), submental=blob((0, -92, 45), (32, 14, 26)),

@@ -57,12 +57,12 @@ MOUTH_HALF, MOUTH_HEIGHT = 25.5, -43.5
 EAR_CENTRE = np.array([74.0, 12.0, -24.0])
 
 
-def height_of_level(level: np.ndarray) -> np.ndarray:
+def height_of_level(level):
     """Height in mm of a level in front, where rays are level (6 to 17)."""
     return 60.0 - (level - 6.0) * 115.0 / 11.0
 
 
-def level_of_height(height: np.ndarray) -> np.ndarray:
+def level_of_height(height):
     return 6.0 + (60.0 - height) * 11.0 / 115.0
 
 
@@ -102,7 +102,7 @@ def smooth_max(a, b, softness: float):
     return 0.5 * (a + b + np.sqrt((a - b) ** 2 + softness**2))
 
 
-def smooth_step(x, low: float, high: float):
+def smooth_step(x, low, high):
     """0 below `low`, 1 above `high`, smooth between."""
     u = np.clip((x - low) / (high - low), 0.0, 1.0)
     return u * u * (3 - 2 * u)
@@ -127,7 +127,7 @@ def _chart(azimuth: np.ndarray, level: np.ndarray, part: np.ndarray) -> tuple[np
     x = base_point(azimuth, level)[:, 0]
     y = height_of_level(level)
     # Eyes: stretch the columns between the corners, then lift the rows along the lids.
-    eye_y = height_of_level(np.array(EYE_LEVEL))
+    eye_y = height_of_level(EYE_LEVEL)
     corner = base_point(top.azimuths[list(EYE)], np.full(2, EYE_LEVEL))[:, 0]
     near = np.exp(-(((y - eye_y) / 16.0) ** 2))
     knots = [0.0, corner[0], corner[1], corner[1] + 25.0]
@@ -164,7 +164,8 @@ def _frontal_point(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 NOSE_HEIGHT = ((36.0, 0.0), (31.0, 0.8), (27.0, 1.8), (22.0, 5.0), (14.0, 11.5), (6.0, 18.0), (0.0, 22.4),
-               (-5.0, 25.0), (-9.0, 24.4), (-13.0, 20.0), (-17.0, 13.0), (-21.0, 7.0), (-24.0, 1.5), (-28.0, 0.0))  # fmt: skip
+               (-5.0, 25.0), (-9.0, 24.4), (-13.0, 20.0), (-17.0, 13.0), (-21.0, 7.0), (-24.0, 1.5),
+               (-28.0, 0.0))  # fmt: skip
 NOSE_WIDTH = ((36.0, 8.0), (24.0, 7.0), (14.0, 8.0), (6.0, 9.0), (-5.0, 10.5), (-14.0, 11.5), (-24.0, 9.5))
 
 

@@ -47,8 +47,8 @@ def _mouth_taper() -> np.ndarray:
 def seat(points: np.ndarray, neutral: np.ndarray, centres: np.ndarray) -> np.ndarray:
     """Points (..., V, 3) with what is behind the skin put in its place.
 
-    `neutral` (..., V, 3) is the same head at rest (the upper teeth belong to its skull); `centres` (..., 2, 3) are those
-    of the eyeballs, the viewer's right one first. All in mm.
+    `neutral` (..., V, 3) is the same head at rest (the upper teeth belong to its skull); `centres` (..., 2, 3) are
+    those of the eyeballs, the viewer's right one first. All in mm.
     """
     top = topology()
     points = points.copy()

@@ -95,7 +95,8 @@ def regions() -> dict[str, Tensor]:
     chosen = dict(
         face=face, nose=nose, brows=brow, lips=lips, ears=ear, neck=neck, scalp=scalp, skin=skin, eyelids=around_eye,
         left_eye=ball & (top.azimuth > 0), right_eye=ball & (top.azimuth < 0), mouth_inside=top.part == INSIDE,
-        forehead=face & (y > 52), chin=face & (y < -62) & (x < 25) & (z > 40), cheeks=face & (x > 25) & (y < 8) & (y > -60),
+        forehead=face & (y > 52), chin=face & (y < -62) & (x < 25) & (z > 40),
+        cheeks=face & (x > 25) & (y < 8) & (y > -60),
     )  # fmt: skip
     return {name: torch.from_numpy(np.flatnonzero(where)) for name, where in chosen.items()}
 

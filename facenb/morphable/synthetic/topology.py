@@ -1,4 +1,4 @@
-"""The grid of SynthFace: rows around the head, dense at the face, slit at the eyes and the mouth, the same for everyone.
+"""The grid of SynthFace: rows around the head, dense at the face, slit at the eyes and the mouth, one for everyone.
 
 A vertex lies at (azimuth, level): azimuth in degrees from the front (0) over the viewer's right (90) to the back (180),
 level from the crown (0) over the brow (about 6.5) and the chin (about 19) to the cut of the neck (24). The right half
@@ -70,7 +70,8 @@ SKIN, UPPER_LID, LOWER_LID, UPPER_LIP, LOWER_LIP, INSIDE, UPPER_INNER, LOWER_INN
 
 class _Builder:
     def __init__(self):
-        self.level, self.coarse = _rows()
+        self.level, coarse = _rows()
+        self.coarse = coarse.tolist()
         self.theta = _columns()
         self.vertices, self.triangles, self.grid = [], [], {}
 
