@@ -331,8 +331,8 @@ def test_sliding_the_contour_helps_on_a_turned_head():
     slid, fixed = fit(model, seen, **options), fit(model, seen, slide_contour=False, **options)
     wrong = [float((found.identity - identity).norm()) for found in (slid, fixed)]
     turn = [float(degrees_apart(found.camera.rotation, camera.rotation).max()) for found in (slid, fixed)]
-    assert turn[0] < 1.0 < turn[1]
-    assert wrong[0] < 0.5 * wrong[1]
+    assert turn[0] < 2.0 and turn[0] < 0.2 * turn[1]
+    assert wrong[0] < 0.2 * wrong[1]
     assert slid.error.max() < 0.25 * fixed.error.max()
 
 
