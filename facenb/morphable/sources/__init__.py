@@ -10,7 +10,7 @@ from facenb.morphable.sources.bfm_grid import read_bfm_grid
 from facenb.morphable.sources.bfm_hdf5 import read_bfm_hdf5
 from facenb.morphable.sources.flame import read_flame, read_flame_npz
 from facenb.morphable.sources.ict import NEUTRAL, read_ict, read_ict_folder
-from facenb.morphable.sources.parts import existing, open_npz
+from facenb.morphable.sources.parts import existing, npz_names
 from facenb.morphable.sources.surrey import read_surrey
 
 __all__ = ["read", "read_bfm2009", "read_bfm_grid", "read_bfm_hdf5", "read_flame", "read_flame_npz", "read_ict",
@@ -60,9 +60,9 @@ def _reader(path: Path) -> Callable[..., MorphableModel]:
 
 
 def _npz_reader(path: Path) -> Callable[..., MorphableModel]:
-    arrays = open_npz(path, "model", ())
+    names = npz_names(path)
     for name, reader in NPZ:
-        if name in arrays:
+        if name in names:
             return reader
-    found = ", ".join(sorted(arrays)[:12])
+    found = ", ".join(sorted(names)[:12])
     raise ModelFileError(f"{path} is an npz or zip file of no model known here (it holds {found}); known are {KNOWN}")

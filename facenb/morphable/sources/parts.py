@@ -24,15 +24,23 @@ def existing(path: str | Path, kind: str, where: str) -> Path:
     return path
 
 
-def open_npz(path: Path, kind: str, needed: tuple[str, ...]) -> dict[str, np.ndarray]:
-    """All arrays of an npz without pickles. Raises ModelFileError if it is damaged or an array is missing."""
+def npz_names(path: Path) -> list[str]:
+    """Names of the arrays in an npz; ModelFileError if it is damaged."""
     try:
         with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-    except Exception as error:  # zipfile, zlib, numpy and the system each have their own
+            return file.files
+    except Exception as error:  # zipfile, numpy and the system each have their own
         raise ModelFileError(f"{path} is no readable npz file ({error}); fetch it again") from error
-    require(arrays, needed, path, kind)
-    return arrays
+
+
+def open_npz(path: Path, kind: str, needed: tuple[str, ...]) -> dict[str, np.ndarray]:
+    """All arrays of an npz without pickles. Raises ModelFileError if it is damaged or an array is missing."""
+    require(npz_names(path), needed, path, kind)
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return {name: np.asarray(file[name]) for name in file.files}
+    except Exception as error:  # and zlib
+        raise ModelFileError(f"{path} is no readable npz file ({error}); fetch it again") from error
 
 
 def require(content, needed: tuple[str, ...], path: Path, kind: str) -> None:

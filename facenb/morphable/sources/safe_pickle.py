@@ -52,6 +52,8 @@ class _DType(_StandIn):
 
 def _bytes(data) -> bytes:
     """Raw bytes; Python 2's are read as latin-1 text."""
+    if not isinstance(data, (str, bytes, bytearray)):
+        raise ModelFileError(f"an array made of a {type(data).__name__} instead of bytes")
     return data.encode("latin-1") if isinstance(data, str) else bytes(data)
 
 
@@ -94,6 +96,13 @@ class _Bytes(_StandIn):
 
     def __new__(cls, text, *_):
         return text.encode("latin-1")
+
+
+class _NoBytes(_StandIn):
+    """`bytes()`, how Python 3 writes no bytes at all for Python 2."""
+
+    def __new__(cls):
+        return b""
 
 
 class _Set(_StandIn):
@@ -150,7 +159,7 @@ ADMITTED = {
     ("chumpy", "Ch"): _Chumpy,
     **{(module, "_reconstructor"): _Rebuilt for module in ("copy_reg", "copyreg")},
     **{(module, name): kind for module in ("__builtin__", "builtins") for name, kind in
-       {"object": _Object, "set": _Set}.items()},
+       {"object": _Object, "set": _Set, "bytes": _NoBytes}.items()},
     ("_codecs", "encode"): _Bytes,
 }  # fmt: skip
 

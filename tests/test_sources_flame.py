@@ -1,0 +1,352 @@
+import io
+import pickle
+import pickletools
+import struct
+import sys
+import types
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from scipy import sparse
+from smplx.lbs import lbs
+
+from facenb.errors import ModelFileError
+from facenb.morphable.sources import read, read_flame, read_flame_npz
+from facenb.morphable.sources.safe_pickle import ADMITTED, read_pickle
+
+VERTICES, FACES = 30, 50
+
+
+class Python2Pickler(pickle._Pickler):
+    """Writes text and bytes as Python 2's `str`, so that the file is one of Python 2."""
+
+    dispatch = dict(pickle._Pickler.dispatch)
+
+    def save_python2_string(self, text):
+        data = text.encode("latin-1") if isinstance(text, str) else text
+        self.write(pickle.BINSTRING + struct.pack("<i", len(data)) + data)
+        self.memoize(text)
+
+    dispatch[str] = dispatch[bytes] = save_python2_string
+
+
+def python2_pickle(content) -> bytes:
+    file = io.BytesIO()
+    Python2Pickler(file, protocol=2, fix_imports=True).dump(content)
+    data = file.getvalue()
+    for new, old in ((b"numpy._core", b"numpy.core"), (b"sparse._csc", b"sparse.csc")):
+        data = data.replace(new, old)
+    return data
+
+
+@pytest.fixture
+def chumpy_array(monkeypatch):
+    """Makes chumpy arrays as the published files hold them, without chumpy."""
+
+    class Ch:
+        def __init__(self, x):
+            self.x, self._dirty_vars, self._itr = x, set(), None
+
+    Ch.__module__, Ch.__qualname__ = "chumpy.ch", "Ch"
+    package, module = types.ModuleType("chumpy"), types.ModuleType("chumpy.ch")
+    module.Ch = package.Ch = Ch
+    monkeypatch.setitem(sys.modules, "chumpy", package)
+    monkeypatch.setitem(sys.modules, "chumpy.ch", module)
+    return Ch
+
+
+@pytest.fixture
+def arrays():
+    """The arrays of a small model in FLAME's layout, metres."""
+    rng = np.random.default_rng(0)
+    regressor = rng.random((5, VERTICES)) * (rng.random((5, VERTICES)) < 0.4)
+    weights = rng.random((VERTICES, 5))
+    return {
+        "v_template": 0.1 * rng.normal(size=(VERTICES, 3)),
+        "f": rng.integers(0, VERTICES, (FACES, 3)).astype(np.uint32),
+        "shapedirs": 0.003 * rng.normal(size=(VERTICES, 3, 305)),
+        "posedirs": np.asfortranarray(0.01 * rng.normal(size=(VERTICES, 3, 36))),
+        "J_regressor": regressor / regressor.sum(1, keepdims=True),
+        "weights": weights / weights.sum(1, keepdims=True),
+        "kintree_table": np.array([[2**32 - 1, 0, 1, 1, 1], [0, 1, 2, 3, 4]], dtype=np.uint32),
+        "bs_type": "lrotmin",
+    }
+
+
+def as_published(arrays, chumpy_array):
+    return arrays | {
+        "shapedirs": chumpy_array(arrays["shapedirs"]),
+        "v_template": chumpy_array(arrays["v_template"].astype(">f8")),
+        "J_regressor": sparse.csc_matrix(arrays["J_regressor"]),
+    }
+
+
+def check_against_smplx(model, arrays):
+    """Shape and pose of the model against smplx on the raw arrays, in metres."""
+    generator = torch.Generator().manual_seed(0)
+    coefficients = torch.randn(4, 305, generator=generator)
+    pose = 0.5 * torch.randn(4, 5, 3, generator=generator)
+    tensor = lambda name: torch.tensor(np.asarray(arrays[name]), dtype=torch.float32)  # noqa: E731
+    theirs, _ = lbs(
+        coefficients, pose.flatten(1), tensor("v_template")[None], tensor("shapedirs"),
+        tensor("posedirs").reshape(-1, 36).T, tensor("J_regressor"), torch.tensor([-1, 0, 1, 1, 1]), tensor("weights"),
+    )  # fmt: skip
+    ours = model.shape(coefficients[:, :300], coefficients[:, 300:], pose) / 1e3
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("form", ["python2", 0, 1, 2, 3, 4, 5])
+def test_a_published_file_of_any_python_skins_as_smplx_does(form, arrays, chumpy_array, tmp_path):
+    content = as_published(arrays, chumpy_array)
+    data = python2_pickle(content) if form == "python2" else pickle.dumps(content, protocol=form)
+    (tmp_path / "flame.pkl").write_bytes(data)
+    model = read(tmp_path / "flame.pkl")
+    assert (len(model.identity_basis), len(model.expression_basis)) == (300, 5)
+    assert model.joints.names[2] == "jaw" and model.joints.parents == (-1, 0, 1, 1, 1)
+    check_against_smplx(model, arrays)
+
+
+def test_the_python2_file_is_what_python2_writes(arrays, chumpy_array):
+    opcodes = {
+        (op.name, str(arg)) for op, arg, _ in pickletools.genops(python2_pickle(as_published(arrays, chumpy_array)))
+    }
+    globals_named = {arg for name, arg in opcodes if name == "GLOBAL"}
+    assert globals_named == {
+        "chumpy.ch Ch", "numpy.core.multiarray _reconstruct", "numpy ndarray", "numpy dtype",
+        "scipy.sparse.csc csc_matrix", "__builtin__ set",
+    }  # fmt: skip
+    assert not any(name in ("BINUNICODE", "BINBYTES") for name, _ in opcodes)
+
+
+def test_reading_needs_no_chumpy(arrays, chumpy_array, tmp_path, monkeypatch):
+    (tmp_path / "flame.pkl").write_bytes(python2_pickle(as_published(arrays, chumpy_array)))
+    monkeypatch.delitem(sys.modules, "chumpy.ch")
+    monkeypatch.setitem(sys.modules, "chumpy", None)  # an import of it would fail
+    check_against_smplx(read_flame(tmp_path / "flame.pkl"), arrays)
+
+
+@pytest.mark.parametrize("protocol", range(6))
+def test_arrays_come_back_as_numpy_would_load_them(protocol, tmp_path):
+    content = {
+        "big": np.arange(6, dtype=">i4").reshape(2, 3),
+        "fortran": np.asfortranarray(np.random.default_rng(0).normal(size=(3, 4))),
+        "half": np.ones((2, 0, 3), np.float16),
+        "scalar": np.float32(2.5),
+        "flag": np.array([True, False]),
+        "sparse": sparse.csr_matrix(np.diag([1.0, 0, 3])),
+        "text": "lbs",
+    }
+    path = tmp_path / "p"
+    path.write_bytes(pickle.dumps(content, protocol=protocol))
+    found = read_pickle(path)
+    for name in ("big", "fortran", "half", "flag"):
+        np.testing.assert_array_equal(found[name], content[name])
+        assert found[name].dtype == content[name].dtype
+    assert found["scalar"] == np.float32(2.5) and found["text"] == "lbs"
+    np.testing.assert_array_equal(found["sparse"].toarray(), content["sparse"].toarray())
+
+
+# hostile files
+
+RAN: list[str] = []
+
+
+def trap(*arguments):
+    """What a hostile pickle wants to be called."""
+    RAN.append(str(arguments))
+
+
+class Hostile:
+    def __init__(self, function, *arguments):
+        self.call = (function, arguments)
+
+    def __reduce__(self):
+        return self.call
+
+
+def hostile_files():
+    import os
+    import subprocess
+
+    yield "trap", pickle.dumps({"v_template": Hostile(trap, "x")})
+    yield "system", pickle.dumps(Hostile(os.system, "touch PROOF"))
+    yield "eval", pickle.dumps(Hostile(eval, "open('PROOF', 'w')"))
+    yield "subprocess", pickle.dumps(Hostile(subprocess.check_output, ["touch", "PROOF"]))
+    yield "getattr", pickle.dumps(Hostile(getattr, [], "append"))
+    yield "numpy-load", pickle.dumps(Hostile(np.load, "x.npy", None, True))
+    yield "numpy-savetxt", pickle.dumps(Hostile(np.savetxt, "PROOF", [1]))
+    yield "frombuffer", pickle.dumps(Hostile(np.frombuffer, b"abc"))
+    yield "runstring", b'cnumpy.testing._private.utils\nrunstring\n(S\'open("PROOF", "w")\'\n(dtR.'
+    yield "old-style", b"cos\nsystem\n(S'touch PROOF'\ntR."
+    yield "inst", b"(S'touch PROOF'\nios\nsystem\n."
+    yield "dotted", b"\x80\x04\x8c\x05numpy\x8c\x10ndarray.__class__\x93."
+    yield "builtins-numpy", b'cnumpy\nexec\n(S\'open("PROOF", "w")\'\ntR.'
+    yield "reconstructor", b"ccopy_reg\n_reconstructor\n(cos\nsystem\nS'x'\nNtR."
+    yield "persistent", b"Pfile:///etc/passwd\n."
+    yield "extension", b"\x80\x02\x82\x01."
+    yield "object-array", pickle.dumps({"v_template": np.array([trap, None], dtype=object)})
+    yield "object-dtype", pickle.dumps({"v_template": np.array([{}, None], dtype=object)})
+
+
+@pytest.mark.parametrize(
+    ("name", "data"), list(hostile_files()), ids=lambda item: item if isinstance(item, str) else ""
+)
+def test_a_pickle_that_tries_to_run_code_runs_nothing(name, data, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    RAN.clear()
+    path = tmp_path / "evil.pkl"
+    path.write_bytes(data)
+    with pytest.raises(ModelFileError, match="evil.pkl"):
+        read_flame(path)
+    assert not RAN and [file.name for file in tmp_path.iterdir()] == ["evil.pkl"]
+
+
+def test_the_hostile_files_would_have_run_with_plain_pickle(tmp_path, monkeypatch):
+    """The traps above are live: the plain unpickler falls into them."""
+    monkeypatch.chdir(tmp_path)
+    files = dict(hostile_files())
+    RAN.clear()
+    pickle.loads(files["trap"])
+    assert RAN
+    pickle.loads(files["old-style"])
+    assert Path("PROOF").exists()
+
+
+def test_only_names_of_arrays_are_admitted_and_each_is_a_stand_in():
+    assert all(kind.__module__ == "facenb.morphable.sources.safe_pickle" for kind in ADMITTED.values())
+    roots = {module.split(".")[0] for module, _ in ADMITTED}
+    assert roots == {"numpy", "scipy", "chumpy", "copy_reg", "copyreg", "__builtin__", "builtins", "_codecs"}
+
+
+def numpy_shell(dtype: bytes, shape: bytes, data: bytes) -> bytes:
+    """A hand-written pickle of one array, whose parts need not fit."""
+    shell = b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(I0\ntS'b'\ntR"
+    kind = b"cnumpy\ndtype\n(S'" + dtype + b"'\nI0\nI1\ntR(I3\nS'<'\nNNNI-1\nI-1\nI0\ntb"
+    return b"(dS'v_template'\n" + shell + b"(I1\n" + shape + kind + b"I0\n" + data + b"tbs."
+
+
+def test_arrays_whose_parts_do_not_fit_are_refused(tmp_path):
+    path = tmp_path / "a.pkl"
+    path.write_bytes(numpy_shell(b"f8", b"(I2\nt", b"S'0123456789abcdef'\n"))
+    assert read_pickle(path)["v_template"].shape == (2,)  # the hand-written form itself is right
+    for dtype, shape, data in (
+        (b"f8", b"(I2000000000\nt", b"S'0123456789abcdef'\n"),  # claims more than there is
+        (b"f8", b"(I-1\nI-1\nt", b"S'0123456789abcdef'\n"),
+        (b"O8", b"(I2\nt", b"S'0123456789abcdef'\n"),  # bytes taken for pointers
+        (b"V16", b"(I1\nt", b"S'0123456789abcdef'\n"),
+        (b"f8", b"(I2\nt", b"I1000000000000\n"),  # bytes(10**12) would fill the memory
+        (b"f8", b"(I2\nt", b"(lI1\na"),
+    ):
+        path.write_bytes(numpy_shell(dtype, shape, data))
+        with pytest.raises(ModelFileError, match="a.pkl"):
+            read_pickle(path)
+
+
+def test_a_sparse_matrix_that_points_outside_itself_is_refused(arrays, tmp_path):
+    bad = sparse.csc_matrix(arrays["J_regressor"])
+    bad.indices[0] = 10**6
+    path = tmp_path / "flame.pkl"
+    path.write_bytes(pickle.dumps(arrays | {"J_regressor": bad}))
+    with pytest.raises(ModelFileError, match=r"flame.pkl is a damaged pickle.*indices"):
+        read_flame(path)
+
+
+def test_a_pickle_that_holds_itself_is_refused(tmp_path):
+    ring: dict = {}
+    ring["v_template"] = [ring]
+    (tmp_path / "ring.pkl").write_bytes(pickle.dumps(ring))
+    with pytest.raises(ModelFileError, match="ring.pkl is a damaged pickle"):
+        read_flame(tmp_path / "ring.pkl")
+
+
+# damaged and foreign files
+
+
+def test_truncated_and_foreign_pickles_are_named(arrays, tmp_path):
+    whole, path = pickle.dumps(arrays), tmp_path / "flame.pkl"
+    for cut in (1, 20, len(whole) // 2, len(whole) - 1):
+        path.write_bytes(whole[:cut])
+        with pytest.raises(ModelFileError, match="flame.pkl is a damaged pickle or none"):
+            read_flame(path)
+    path.write_bytes(pickle.dumps([1, 2]))
+    with pytest.raises(ModelFileError, match="a pickle of a list, not of a model"):
+        read_flame(path)
+    path.write_bytes(pickle.dumps({"weights": np.zeros(3), "epoch": 4}))
+    with pytest.raises(ModelFileError, match=r"no FLAME model: v_template.* not in it \(it holds epoch, weights\)"):
+        read_flame(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"posedirs": np.zeros((VERTICES, 3, 35))}, "size of posedirs is 3150, but 3240"),
+        ({"weights": np.zeros((VERTICES, 4))}, "size of weights is 120, but 150"),
+        ({"shapedirs": np.zeros((VERTICES - 1, 3, 305))}, "size of shapedirs"),
+        ({"kintree_table": np.array([[-1, 0, 4, 1, 1], [0, 1, 2, 3, 4]])}, r"parents of its joints are \[-1, 0, 4"),
+        ({"f": np.full((FACES, 3), VERTICES)}, f"triangles name vertices {VERTICES} to {VERTICES}"),
+    ],
+)
+def test_parts_that_do_not_fit_are_named(change, message, arrays, tmp_path):
+    (tmp_path / "flame.pkl").write_bytes(pickle.dumps(arrays | change))
+    with pytest.raises(ModelFileError, match=message):
+        read_flame(tmp_path / "flame.pkl")
+
+
+# the real mean and landmarks
+
+
+@pytest.fixture(scope="module")
+def real(mirror):
+    embedding = mirror / "flame-landmarks" / "flame_landmark_embedding.npz"
+    return read_flame_npz(mirror / "flame-2023-open-subset" / "flame_basis.npz", embedding)
+
+
+def test_the_open_subset_is_a_face_in_mm(real):
+    assert (real.mean.shape, real.identity_basis.shape, len(real.landmarks)) == ((5023, 3), (60, 5023, 3), 68)
+    assert "CC-BY-4.0" in real.source
+    points = real.landmarks.of(real.mean)
+    assert 80 < (points[45] - points[36]).norm() < 100
+    assert points[45, 0] > 0 > points[36, 0] and points[30, 2] == points[:, 2].max()
+    assert (points[:8, 1].diff() < 0).all() and (points[9:17, 1].diff() > 0).all()  # jaw line
+
+
+def test_landmarks_are_the_tables_barycentric_points(real, mirror):
+    table = np.load(mirror / "flame-landmarks" / "flame_landmark_embedding.npz")
+    basis = np.load(mirror / "flame-2023-open-subset" / "flame_basis.npz")
+    corners = 1e3 * basis["v_template"][basis["faces"][table["static_face_idx"]]]
+    expected = (corners * table["static_bary"][..., None]).sum(1)
+    np.testing.assert_allclose(real.landmarks.of(real.mean)[17:].numpy(), expected, atol=1e-3)
+
+
+def test_the_contour_follows_the_table_of_the_jaw_line(real, mirror):
+    table = np.load(mirror / "flame-landmarks" / "flame_landmark_embedding.npz")
+    basis = np.load(mirror / "flame-2023-open-subset" / "flame_basis.npz")
+    corners = 1e3 * basis["v_template"][basis["faces"][table["dynamic_face_idx"]]]
+    moving = torch.tensor((corners * table["dynamic_bary"][..., None]).sum(2)).float()  # (79, 17, 3)
+    lines = real.mean[real.contour]
+    for j in range(17):
+        distance = torch.cdist(moving[:, j], lines[j]).min(1).values
+        assert distance.max() < 8  # mm; the table's points lie on triangles, the candidates are their corners
+    sides = [j for j in range(17) if abs(j - 8) > 2]
+    assert (lines[sides, 0, 2] > lines[sides, -1, 2] + 20).all()  # from the cheek in front to the jaw behind
+
+
+def test_an_embedding_beside_the_model_is_found_and_a_damaged_one_named(mirror, tmp_path):
+    model = tmp_path / "any-name"
+    model.write_bytes((mirror / "flame-2023-open-subset" / "flame_basis.npz").read_bytes())
+    assert len(read(model).landmarks) == 0
+    beside = tmp_path / "flame_landmark_embedding.npz"
+    beside.write_bytes((mirror / "flame-landmarks" / "flame_landmark_embedding.npz").read_bytes())
+    assert len(read(model).landmarks) == 68
+    arrays = dict(np.load(beside))
+    np.savez(beside, **arrays | {"static_face_idx": arrays["static_face_idx"] + 9000})
+    with pytest.raises(ModelFileError, match="names triangles that this mesh of 9976 does not have"):
+        read(model)
+    np.savez(beside, **arrays | {"static_face_idx": arrays["static_face_idx"][:50]})
+    with pytest.raises(ModelFileError, match="points is 67, but 68"):
+        read(model)
+    beside.write_bytes(beside.read_bytes()[:300])
+    with pytest.raises(ModelFileError, match="no readable npz"):
+        read(model)

@@ -1,0 +1,142 @@
+import shutil
+import tarfile
+
+import numpy as np
+import pytest
+import torch
+import trimesh
+from scipy.spatial import cKDTree
+
+from facenb.errors import ModelFileError
+from facenb.morphable.sources import read, read_ict, read_ict_folder
+
+
+@pytest.fixture(scope="module")
+def compact(mirror):
+    return read_ict(mirror / "ict-facekit" / "ict_face_head_11248.npz")
+
+
+@pytest.fixture(scope="module")
+def folder(mirror, tmp_path_factory):
+    """The seven original OBJ files."""
+    into = tmp_path_factory.mktemp("ict")
+    with tarfile.open(mirror / "ict-facekit" / "FaceXModel-sample.tar.xz") as archive:
+        archive.extractall(into, filter="data")
+    return into / "FaceXModel"
+
+
+@pytest.fixture(scope="module")
+def original(folder):
+    return read_ict_folder(folder, partial=True)
+
+
+def test_the_compact_file_is_a_face_in_mm_on_the_axes(compact):
+    assert (compact.identity_basis.shape, compact.expression_basis.shape) == ((100, 11248, 3), (57, 11248, 3))
+    points = compact.landmarks.of(compact.mean)
+    eyes = (points[45] - points[36]).norm()
+    assert 80 < eyes < 100  # outer eye corners of an adult, mm
+    assert points[45, 0] > 0 > points[36, 0]  # landmark 36 is on the viewer's left
+    assert points[27, 1] > points[8, 1] and points[30, 2] == points[:, 2].max()  # bridge above chin, nose in front
+    assert compact.expression_basis.dtype == compact.identity_basis.dtype == torch.float32
+
+
+def test_triangles_face_outward(compact):
+    corners = compact.mean[compact.triangles]
+    normals = torch.linalg.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    nose = (compact.triangles == compact.landmarks.vertices[30, 0]).any(1)
+    assert (normals[nose, 2] > 0).all()
+
+
+def test_expressions_move_what_their_names_say(compact):
+    points = {
+        name: compact.landmarks.of(compact.expression_basis[compact.expression_names.index(name)])
+        for name in ("jawOpen", "eyeBlink_R", "mouthSmile_L")
+    }
+    assert points["jawOpen"][8, 1] < -10  # chin down, mm
+    assert points["eyeBlink_R"][[37, 38], 1].max() < -3 and points["eyeBlink_R"][[43, 44]].abs().max() < 0.1
+    assert points["mouthSmile_L"][54, 1] > 3 > points["mouthSmile_L"][48].abs().max()
+
+
+def test_regions_are_the_published_ranges(compact):
+    assert len(compact.regions["face"]) == 9409
+    assert compact.landmarks.vertices.max() < 9409  # all landmarks lie in the face
+    assert torch.equal(torch.cat([compact.regions["face"], compact.regions["head_neck"]]), torch.arange(11248))
+
+
+def test_contour_lines_pass_through_the_jaw_landmarks(compact):
+    assert compact.contour.shape == (17, 26)
+    for line, landmark in zip(compact.contour, compact.landmarks.vertices[:17, 0], strict=True):
+        assert landmark in line
+
+
+def test_identity_modes_overlap_and_are_kept_as_published(compact):
+    flat = torch.nn.functional.normalize(compact.identity_basis.flatten(1), dim=1)
+    assert 0.4 < (flat @ flat.T - torch.eye(100)).abs().max() < 0.5
+    explained = compact.explained_variance()
+    assert (explained.diff() > 0).all() and explained[-1] == pytest.approx(1, abs=1e-6)
+    assert 0.85 < explained[9] < 0.95
+
+
+def test_both_forms_agree_on_the_seven_files(compact, original):
+    assert torch.allclose(original.mean, compact.mean, atol=1e-4)
+    for name in ("triangles", "uv", "uv_triangles", "contour"):
+        assert torch.equal(getattr(original, name), getattr(compact, name)), name
+    assert torch.equal(original.landmarks.vertices, compact.landmarks.vertices)
+    assert (original.identity_basis - compact.identity_basis[:3]).abs().max() < 0.0051  # float16, mm
+    assert original.expression_names == ("eyeBlink_R", "jawOpen", "mouthSmile_L")
+    for name, row in zip(original.expression_names, original.expression_basis, strict=True):
+        assert (row - compact.expression_basis[compact.expression_names.index(name)]).abs().max() < 0.0101
+    assert {name: len(part) for name, part in original.regions.items()} == {
+        name: len(part) for name, part in compact.regions.items()
+    }
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning:trimesh")
+def test_the_obj_reader_agrees_with_trimesh(original, folder):
+    mesh = trimesh.load(folder / "identity001.obj", process=False, maintain_order=True, skip_materials=True)
+    meshes = mesh.geometry.values() if isinstance(mesh, trimesh.Scene) else [mesh]
+    theirs = np.concatenate([part.vertices for part in meshes])
+    ours = (original.mean + original.identity_basis[1]).numpy() / 10  # cm
+    distance, _ = cKDTree(theirs).query(ours)
+    assert distance.max() < 1e-4
+
+
+def test_missing_files_are_named_unless_a_partial_set_is_asked_for(folder):
+    with pytest.raises(ModelFileError, match=r"lacks 151 of 157 files: identity003.obj, identity004.obj.*partial=True"):
+        read_ict_folder(folder)
+
+
+def test_a_folder_with_one_file_missing_or_of_another_mesh(folder, tmp_path):
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    (copy / "jawOpen.obj").write_text("v 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 3\n")
+    with pytest.raises(ModelFileError, match=r"jawOpen.obj is a damaged .*number of vertices is 3, but 26719"):
+        read_ict_folder(copy, partial=True)
+    (copy / "jawOpen.obj").write_text("v 0 zero 0\n")
+    with pytest.raises(ModelFileError, match="jawOpen.obj is a damaged OBJ"):
+        read_ict_folder(copy, partial=True)
+    (copy / "vertex_indices.json").write_text("{")
+    with pytest.raises(ModelFileError, match="vertex_indices.json is no readable json"):
+        read_ict_folder(copy, partial=True)
+    (copy / "generic_neutral_mesh.obj").unlink()
+    with pytest.raises(ModelFileError, match="a folder without generic_neutral_mesh.obj"):
+        read(copy)
+    with pytest.raises(ModelFileError, match="no folder of an ICT-FaceKit"):
+        read_ict_folder(tmp_path / "elsewhere")
+
+
+def test_damaged_compact_files_are_named(mirror, tmp_path):
+    with np.load(mirror / "ict-facekit" / "ict_face_head_11248.npz") as file:
+        arrays = {name: file[name] for name in file.files}
+    small = {name: array for name, array in arrays.items() if not name.endswith("basis")}
+    for name, change, message in (
+        ("bases", {}, "id_basis, expr_basis not in it"),
+        ("faces", {"id_basis": arrays["id_basis"][:2], "expr_basis": arrays["expr_basis"],
+                   "faces": arrays["faces"] + 1}, "triangles name vertices 1 to 11248, but there are 11248"),
+        ("names", {"id_basis": arrays["id_basis"][:2], "expr_basis": arrays["expr_basis"][:5]},
+         "number of expression names is 57, but 5"),
+        ("nan", {"id_basis": arrays["id_basis"][:2], "expr_basis": arrays["expr_basis"],
+                 "v_template": np.full_like(arrays["v_template"], np.nan)}, "numbers in mean that are not finite"),
+    ):  # fmt: skip
+        np.savez(tmp_path / f"{name}.npz", **small | change)
+        with pytest.raises(ModelFileError, match=message):
+            read_ict(tmp_path / f"{name}.npz")
