@@ -19,7 +19,8 @@ from facenb.fitting.problem import Points
 
 PAIRS = ((0, 0), (1, 1), (2, 2), (0, 1), (0, 2), (1, 2))  # the entries of a symmetric 3x3 matrix
 CONJUGATE_STEPS = 200  # at most; ordinary priors end after ten to forty
-FORCING = 1e-6  # conjugate gradients end when the power of every subject's residual fell by this
+FORCING = 1e-6  # conjugate gradients end when the power of every subject's residual fell by this,
+GAIN = 1e-7  # or when a step takes less than this share off the subject's objective
 JITTER = 1e-6  # relative load on a diagonal that rounding in float32 may have robbed of its rank
 STOP = 1e-4  # relative decrease of a batch's objective below which further rounds are not worth their time
 
@@ -111,7 +112,7 @@ def solve(problem: Problem, state: State, rounds: int) -> tuple[State, list[floa
     history = [float(cost.sum())]
     for _ in range(rounds):
         before = float(cost.sum())
-        trial = _moved(state, _step(problem, state, weights, y, residual, damping))
+        trial = _moved(state, _step(problem, state, weights, y, residual, cost, damping))
         trial_y, trial_residual, trial_cost = evaluate(problem, trial, weights)
         better, worse = trial_cost < cost, trial_cost > (1 + STOP) * cost
         image = better[problem.subject]
@@ -141,7 +142,7 @@ def choose(problem: Problem, state: State) -> Tensor:
     return problem.weights * problem.points.silhouette(turned, state.rotation)
 
 
-def _step(problem, state, weights, y, residual, damping) -> tuple[Tensor, Tensor, Tensor]:
+def _step(problem, state, weights, y, residual, cost, damping) -> tuple[Tensor, Tensor, Tensor]:
     """The joint Gauss-Newton step: pose and expression of every image, identity of every subject."""
     points, blocks, subjects = problem.points, problem.blocks, len(state.identity)
     images = Images.of(problem, state, weights, y)
@@ -164,7 +165,7 @@ def _step(problem, state, weights, y, residual, damping) -> tuple[Tensor, Tensor
         left = problem.gather(pull - images.taken(_solved(factor, local)), subjects)
         return left @ points.identity.T + (problem.identity_prior + extra) * direction
 
-    identity = conjugate_gradients(schur, right, lambda v: _solved(preconditioner, v))
+    identity = conjugate_gradients(schur, right, lambda v: _solved(preconditioner, v), GAIN * cost.to(right)[:, None])
     local, _ = images.of_shape((identity @ points.identity)[problem.subject])
     step = -eliminated - _solved(factor, local)
     return step[:, :6], step[:, 6:], identity
@@ -237,17 +238,21 @@ class Images:
         return normal
 
 
-def conjugate_gradients(apply, right: Tensor, precondition) -> Tensor:
-    """Solve a batch of symmetric positive definite systems, one a row, at the same time."""
+def conjugate_gradients(apply, right: Tensor, precondition, enough: Tensor) -> Tensor:
+    """Solve a batch of symmetric positive definite systems, one a row, at the same time.
+
+    Ends when, for every row, the residual's power has fallen to FORCING or a step gains less than `enough` (S, 1).
+    """
     solution, residual = torch.zeros_like(right), right
     direction = conditioned = precondition(residual)
-    power = start = (residual * conditioned).sum(1, keepdim=True)
+    gain = power = start = (residual * conditioned).sum(1, keepdim=True)
     tiny = torch.finfo(right.dtype).tiny
     for _ in range(CONJUGATE_STEPS):
-        if bool((power <= FORCING * start).all()):
+        if bool(((power <= FORCING * start) | (gain <= enough)).all()):
             break
         applied = apply(direction)
         length = power / (direction * applied).sum(1, keepdim=True).clamp(min=tiny)
+        gain = length * power  # what this step takes off the linearised objective
         solution, residual = solution + length * direction, residual - length * applied
         conditioned = precondition(residual)
         before, power = power, (residual * conditioned).sum(1, keepdim=True)
