@@ -33,7 +33,7 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11 python;
 	$$python -c 'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null \
 	&& { echo $$python; break; }; done)
 
-.PHONY: help notebooks test lab bench lint format clean setup
+.PHONY: help notebooks test lab bench outputs lint format clean setup
 .DEFAULT_GOAL := help
 
 help:
@@ -61,9 +61,11 @@ notebooks: $(READY)
 	@$(BIN) -m facenb.batch all --profile $(PROFILE) --data $(DATA) --seed $(SEED) --device $(DEVICE) \
 	  --run-folder $(RUN_FOLDER) $(if $(CORES),--cores $(CORES)) $(if $(SNAKEMAKE),-- $(SNAKEMAKE))
 
-# One pytest run holds every check of behaviour, the notebooks (nbval) and the browser included.
-test: lint
-	@OMP_NUM_THREADS=1 $(BIN) -m pytest -n $(WORKERS) --dist worksteal $(TESTS)
+# One pytest run holds every check of behaviour, the notebooks (nbval) and the browser included; it runs, and ends with
+# its summary, whatever ruff finds.
+test: $(READY)
+	@$(MAKE) --no-print-directory lint; style=$$?; \
+	OMP_NUM_THREADS=1 $(BIN) -m pytest -n $(WORKERS) --dist worksteal $(TESTS) && exit $$style
 
 lint: $(READY)
 	@$(BIN) -m ruff check .
@@ -75,6 +77,12 @@ format: $(READY)
 
 lab: $(READY)
 	@$(BIN) -m jupyterlab --notebook-dir=notebooks
+
+# Renew the outputs stored in the notebooks (NOTEBOOK=... for one), before a changed one is committed.
+NOTEBOOK ?= $(sort $(wildcard notebooks/*.ipynb))
+outputs: $(READY)
+	@FACENB_HEADLESS=1 $(BIN) -m nbconvert --to notebook --execute --inplace \
+	  --ExecutePreprocessor.record_timing=False --ExecutePreprocessor.store_widget_state=False $(NOTEBOOK)
 
 # Tables of speed; alone on the machine, or the figures say little. benchmarks/RESULTS.md keeps them.
 bench: $(READY)

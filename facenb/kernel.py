@@ -19,7 +19,7 @@ class Kernel(AsyncKernelManager):
     """
 
     folder: Path
-    started: list[int]
+    started: list[psutil.Process]
 
     def __init__(self, **keywords):
         super().__init__(**keywords)
@@ -41,7 +41,7 @@ class Kernel(AsyncKernelManager):
 
     async def _async_launch_kernel(self, kernel_cmd, **keywords):
         await super()._async_launch_kernel(kernel_cmd, **keywords)
-        self.started.append(self.provisioner.pid)
+        self.started.append(psutil.Process(self.provisioner.pid))
 
 
 @contextmanager
@@ -54,32 +54,31 @@ def private_kernel() -> Iterator[type[Kernel]]:
         try:
             yield kind
         finally:
-            for pid in kind.started:
-                for process in family(pid):
-                    with suppress(psutil.Error):
-                        process.kill()
+            for process in family(kind.started):
+                with suppress(psutil.Error):
+                    process.kill()
 
 
-def family(pid: int) -> list[psutil.Process]:
-    """A process and all its descendants, those that are left."""
-    try:
-        process = psutil.Process(pid)
-        return [process, *process.children(recursive=True)]
-    except psutil.Error:
-        return []
+def family(processes: list[psutil.Process]) -> list[psutil.Process]:
+    """These processes and all their descendants, those that are left."""
+    found = []
+    for process in list(processes):
+        with suppress(psutil.Error):
+            found += [*process.children(recursive=True), process]
+    return found
 
 
 class PeakMemory(threading.Thread):
     """Watches the resident memory of a kernel and its descendants, ten times a second."""
 
-    def __init__(self, pids: list[int]):
+    def __init__(self, kernels: list[psutil.Process]):
         super().__init__(daemon=True)
-        self.pids, self.peak, self.done = pids, 0, threading.Event()
+        self.kernels, self.peak, self.done = kernels, 0, threading.Event()
 
     def run(self):
         while not self.done.wait(0.1):
             total = 0
-            for process in [process for pid in list(self.pids) for process in family(pid)]:
+            for process in family(self.kernels):
                 with suppress(psutil.Error):
                     total += process.memory_info().rss
             self.peak = max(self.peak, total)

@@ -18,7 +18,7 @@ import psutil
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from facenb import batch, graph, results
+from facenb import batch, graph, kernel, results
 from facenb.errors import RunError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -228,6 +228,24 @@ class TestOneNotebook:
         assert process.returncode == 130
         assert not kernels(sockets)
         assert record(tmp_path / "run", "04_long")["status"] == "interrupted"
+
+    def test_killed_job_takes_its_kernel_along(self, tmp_path, sockets):
+        cell = "import time; open(run_folder + '/here', 'w').close(); time.sleep(100)"
+        process = job(write_notebook(tmp_path / "04_long.ipynb", cell), "--run-folder", tmp_path / "run")
+        wait_until((tmp_path / "run/here").exists)
+        assert kernels(sockets)
+        process.kill()
+        process.wait()
+        wait_until(lambda: not kernels(sockets), 10)
+
+    def test_long_temporary_folder(self, tmp_path, monkeypatch):
+        """A socket's path may have about 100 characters; elsewhere the kernel could not start."""
+        deep = tmp_path / ("deep" * 30)
+        deep.mkdir()
+        monkeypatch.setattr(tempfile, "tempdir", str(deep))
+        with kernel.private_kernel() as kind:
+            assert len(str(kind.folder)) < 80
+        assert not kind.folder.exists()
 
 
 @contextmanager
