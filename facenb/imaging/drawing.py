@@ -1,0 +1,103 @@
+"""Soft shapes on a batch of images: distances in pixels to capsules, lenses and polygons, and how to paint them."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional
+
+Points = Float[Tensor, "2 height width"]
+Field = Float[Tensor, "batch height width"]
+Pair = Float[Tensor, "batch 2"]
+Number = Float[Tensor, " batch"]
+
+
+def pixel_centres(size: tuple[int, int], like: Tensor) -> Points:
+    """u and v of every pixel centre, as two planes: much faster to work on than pairs."""
+    v, u = torch.meshgrid(torch.arange(size[0]).to(like) + 0.5, torch.arange(size[1]).to(like) + 0.5, indexing="ij")
+    return torch.stack([u, v])
+
+
+def spread(value: Tensor) -> Tensor:
+    """(batch, 1, 1, ...): a value per image, ready to meet a field of pixels."""
+    return value[:, None, None]
+
+
+def along(points: Points, origin: Pair, direction: Pair) -> Field:
+    """Component of (pixel - origin) along `direction`, times its length."""
+    du, dv = direction[:, :1, None], direction[:, 1:, None]
+    return points[0] * du + points[1] * dv - spread((origin * direction).sum(-1))
+
+
+def capsule(points: Points, start: Pair, end: Pair) -> tuple[Field, Field]:
+    """Distance to a segment in pixels, and where along it the closest point lies (0 start, 1 end)."""
+    axis = end - start
+    share = along(points, start, axis / (axis * axis).sum(-1, keepdim=True).clamp(min=1e-9)).clamp(0, 1)
+    u = points[0] - start[:, :1, None] - share * axis[:, :1, None]
+    v = points[1] - start[:, 1:, None] - share * axis[:, 1:, None]
+    return (u * u + v * v).sqrt(), share
+
+
+def lens(points: Points, centre: Pair, right: Pair, down: Pair, power: Number) -> Field:
+    """Signed distance, in pixels to first order, to a superellipse with half axes `right` and `down`, not parallel.
+
+    Power 2 is an ellipse, higher ones come close to a parallelogram.
+    """
+    power = spread(power)
+    inverse = torch.linalg.inv(torch.stack([right, down], -1))  # rows: the dual axes
+    x, y = (along(points, centre, inverse[:, k]) for k in range(2))
+    size_x, size_y = x.abs().clamp(min=1e-4), y.abs().clamp(min=1e-4)
+    value = (size_x**power + size_y**power) ** (1 / power)
+    slope_x, slope_y = ((s / value) ** (power - 1) * c.sign() for s, c in ((size_x, x), (size_y, y)))
+    u, v = (slope_x * inverse[:, :1, k, None] + slope_y * inverse[:, 1:, k, None] for k in range(2))
+    return (value - 1) / (u * u + v * v).sqrt().clamp(min=1e-6)
+
+
+def polygon(points: Points, corners: Float[Tensor, "batch corners 2"]) -> Field:
+    """Signed distance in pixels to a closed polygon, negative inside."""
+    nearest, inside = None, None
+    for k in range(corners.shape[1]):
+        a, b = corners[:, k - 1], corners[:, k]
+        distance = capsule(points, a, b)[0]
+        (ua, va), (ub, vb) = (spread(p).unbind(-1) for p in (a, b))
+        slope = (ub - ua) / torch.where(vb == va, 1, vb - va)
+        left = ((va > points[1]) != (vb > points[1])) & (points[0] < slope * (points[1] - va) + ua)
+        nearest = distance if nearest is None else torch.minimum(nearest, distance)
+        inside = left if inside is None else inside ^ left
+    return torch.where(inside, -nearest, nearest)
+
+
+def smooth_curve(corners: Float[Tensor, "batch corners 2"], each: int = 4) -> Float[Tensor, "batch points 2"]:
+    """A closed Catmull-Rom curve through the corners, `each` points a side."""
+    before, after, next_one = (corners.roll(shift, 1) for shift in (1, -1, -2))
+    t = torch.arange(each).to(corners)[:, None] / each
+    p0, p1, p2, p3 = (p[:, :, None] for p in (before, corners, after, next_one))
+    curve = p1 + 0.5 * t * (p2 - p0 + t * (2 * p0 - 5 * p1 + 4 * p2 - p3 + t * (3 * (p1 - p2) + p3 - p0)))
+    return curve.flatten(1, 2)
+
+
+def cover(distance: Field, softness: float = 1.0) -> Field:
+    """Share of each pixel covered by a shape at signed `distance`, with an edge of `softness` pixels."""
+    return (0.5 - distance / softness).clamp(0, 1)
+
+
+def paint(image: Float[Tensor, "batch height width 3"], colour: Tensor | float, share: Field) -> Tensor:
+    """The image with `colour` laid over it."""
+    return image + (colour - image) * share[..., None]
+
+
+def cast_shadow(image: Float[Tensor, "batch height width 3"], share: Field, strength: float) -> Tensor:
+    """The image darkened below a shape, as by a lamp overhead; the shadow's reach follows the picture's size."""
+    step = max(1, share.shape[1] // 40)
+    below = functional.pad(share, (0, 0, step, 0))[:, : share.shape[1]]
+    blurred = functional.avg_pool2d(below[:, None], 2 * step + 1, 1, step)[:, 0]
+    return image * (1 - strength * blurred * (1 - share))[..., None]
+
+
+def lambert(height: Field, lamp: Float[Tensor, "batch 3"], floor: float = 0.45) -> Field:
+    """Shading of a relief (heights in pixels) by a lamp towards (right, down, viewer), 1 where it faces the lamp."""
+    if min(height.shape[1:]) == 1:
+        return torch.ones_like(height)
+    down, right = torch.gradient(height, dim=(1, 2))
+    x, y, z = functional.normalize(lamp, dim=-1)[:, :, None, None].unbind(1)
+    cosine = (z - right * x - down * y) / (1 + right * right + down * down).sqrt()
+    return floor + (1 - floor) * cosine.clamp(min=0)
