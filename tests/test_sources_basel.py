@@ -170,6 +170,14 @@ def test_the_unit_and_the_old_scaled_bases_are_heeded(hdf5):
     torch.testing.assert_close(after.identity_basis, 1e3 * before.identity_basis)
 
 
+def test_a_mesh_stored_once_for_all_parts_is_found(hdf5):
+    before = read_bfm_hdf5(hdf5)
+    with h5py.File(hdf5, "r+") as file:
+        file.move("shape/representer", "representer")
+    after = read_bfm_hdf5(hdf5)
+    assert torch.equal(after.triangles, before.triangles) and torch.equal(after.mean, before.mean)
+
+
 def test_the_68_landmarks_can_be_given(mirror):
     model = read_bfm_hdf5(mirror / "basel-h5-fixtures" / "random-l4.h5", landmarks=[5, 7])
     assert torch.equal(model.landmarks.of(model.mean), model.mean[[5, 7]])

@@ -70,7 +70,8 @@ def test_foreign_files_say_what_they_are(mirror, tmp_path):
 
 
 def test_arrays_that_are_pickles_inside_an_npz_are_not_loaded(tmp_path):
-    np.savez(tmp_path / "objects.npz", id_basis=np.array([{"a": 1}], dtype=object))
+    objects = np.array([{"a": 1}], dtype=object)
+    np.savez(tmp_path / "objects.npz", v_template=objects, shapedirs=objects, faces=objects)
     with pytest.raises(ModelFileError, match="objects.npz is no readable npz file .*allow_pickle"):
         read(tmp_path / "objects.npz")
 

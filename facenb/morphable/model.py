@@ -204,8 +204,9 @@ class MorphableModel:
         the usual sum of eigenvalues; for components that overlap (ICT-FaceKit cropped to the face) the first ones
         explain a part of the later ones as well. With `basis^T = Q R`, step k explains the squared norm of R's row k.
         """
-        triangle = torch.linalg.qr(self.identity_basis.double().flatten(1).T, mode="r").R  # (C, C)
-        variance = triangle.square().sum(1)
+        triangle = torch.linalg.qr(self.identity_basis.double().flatten(1).T, mode="r").R  # (min(3V, C), C)
+        variance = triangle.new_zeros(len(self.identity_basis))  # none left for components beyond the coordinates
+        variance[: len(triangle)] = triangle.square().sum(1)
         return (variance.cumsum(0) / variance.sum()).to(self.mean.dtype)
 
     def truncate(self, identity: int | None = None, expression: int | None = None) -> "MorphableModel":

@@ -30,15 +30,16 @@ def read_bfm_hdf5(path: str | Path, landmarks: Sequence[int] | None = None) -> M
     path = parts.existing(path, KIND, WHERE)
     try:
         with h5py.File(path) as file:
-            parts.require(file, ("shape", "shape/model/mean", "shape/representer/cells"), path, KIND)
-            return _read(path, file, landmarks)
+            mesh = "representer" if "representer/cells" in file else "shape/representer"  # one for all, or one a part
+            parts.require(file, ("shape/model/mean", f"{mesh}/points", f"{mesh}/cells"), path, KIND)
+            return _read(path, file, mesh, landmarks)
     except (OSError, KeyError, RuntimeError, ValueError) as error:
         raise ModelFileError(f"{path} is a damaged or foreign HDF5 file ({error}); fetch it again") from error
 
 
-def _read(path: Path, file: h5py.File, landmarks: Sequence[int] | None) -> MorphableModel:
+def _read(path: Path, file: h5py.File, mesh: str, landmarks: Sequence[int] | None) -> MorphableModel:
     mean, basis = _component(path, file, "shape")
-    unit = file.get("shape/representer/length-unit")  # metres; BFM-2017 and 2019 do not say and use mm
+    unit = file.get(f"{mesh}/length-unit")  # metres; BFM-2017 and 2019 do not say and use mm
     scale = 1.0 if unit is None else float(np.ravel(unit[()])[0]) * 1e3
     mean, basis = mean * scale, basis * scale
     expression = torch.zeros(0, len(mean), 3)
@@ -50,12 +51,12 @@ def _read(path: Path, file: h5py.File, landmarks: Sequence[int] | None) -> Morph
         albedo, albedo_basis = _component(path, file, "color")
     for what, part in (("expression", expression), ("colour", basis if albedo is None else albedo_basis)):
         parts.check_sizes(path, KIND, {f"vertices of the {what} basis": (part.shape[1], len(mean))})
-    reference = parts.tensor(file["shape/representer/points"][()].T * scale)
+    reference = parts.tensor(file[f"{mesh}/points"][()].T * scale)
     return parts.finish(
         path,
         "bfm-hdf5",
         mean,
-        parts.index(file["shape/representer/cells"][()].T),
+        parts.index(file[f"{mesh}/cells"][()].T),
         parts.NO_LANDMARKS if landmarks is None else Embedding.at(landmarks),
         identity_basis=basis,
         expression_basis=expression,
