@@ -6,7 +6,7 @@ from functools import cache
 import numpy as np
 
 from facenb.morphable.synthetic.anatomy import masks
-from facenb.morphable.synthetic.head import mean_head, smooth_step
+from facenb.morphable.synthetic.head import MOUTH_HEIGHT, mean_head, seam_offset, smooth_step
 from facenb.morphable.synthetic.topology import (
     EYEBALL,
     INSIDE,
@@ -19,7 +19,7 @@ from facenb.morphable.synthetic.topology import (
 
 # What is left of white light (RGB): without pigment, and absorbed by one unit of melanin and of blood (log).
 UNPIGMENTED = np.array([0.95, 0.86, 0.79])
-MELANIN, BLOOD = np.array([0.62, 1.02, 1.38]), np.array([0.07, 0.52, 0.46])
+MELANIN, BLOOD = np.array([0.62, 0.86, 1.04]), np.array([0.07, 0.52, 0.46])
 HAIR = np.array([[0.05, 0.04, 0.035], [0.13, 0.08, 0.05], [0.28, 0.17, 0.09], [0.55, 0.40, 0.22], [0.42, 0.16, 0.07]])
 GREY_HAIR = np.array([0.62, 0.61, 0.60])
 IRIS = np.array([[0.16, 0.09, 0.05], [0.30, 0.19, 0.09], [0.36, 0.36, 0.18], [0.38, 0.48, 0.52], [0.28, 0.42, 0.60]])
@@ -51,7 +51,7 @@ class Colouring:
         sex, age, _ = traits
         male, years = sex > 0, 40 + 15 * age
         u = generator.random(16)
-        melanin = 0.08 + 1.75 * u[0] ** 1.7
+        melanin = 0.06 + 1.6 * u[0] ** 1.9
         dark = np.clip(1.5 * (melanin - 0.15) + 0.35 * (u[1] - 0.3), 0.0, 1.0)
         shade = (1 - dark) * 3.0 * u[2] ** 0.8
         low = int(min(shade, 2.0))
@@ -85,7 +85,7 @@ def _places() -> dict[str, np.ndarray]:
     s = np.clip((x - 10.0) / 48.0, 0, 1)
     arch = 44.0 + 13.0 * s - 14.5 * s**2.6  # the brow's middle line
     full = np.sqrt(np.clip(1 - (x / 26.5) ** 2, 0, 1))
-    away = y + 43.5
+    away = y - MOUTH_HEIGHT - seam_offset(x)
     upper_edge, lower_edge = 8.2 * (0.28 + 0.72 * full) + 0.8 * np.exp(-(((x - 6.5) / 3.5) ** 2)), 11.0 * full
     lips = np.where(away > 0, 1 - smooth_step(away, upper_edge - 0.9, upper_edge + 0.9),
                     1 - smooth_step(-away, lower_edge - 1.2, lower_edge + 1.2))  # fmt: skip
@@ -155,12 +155,13 @@ def _brows_and_hair(colour, c, at):
     brow = np.exp(-((at["brow_line"] / half) ** 4)) * smooth_step(s, -0.06, 0.08) * (1 - smooth_step(s, 0.88, 1.05))
     colour = _blend(colour, 0.85 * c.hair, (0.50 + 0.35 * c.brow) * brow * at["front"])
     x, y, z = at["x"], at["y"], mean_head()[:, 2]
-    line = c.hairline + 4.0 * np.exp(-((x / 14) ** 2)) * 0 + c.recession * np.exp(-(((x - 40) / 14) ** 2))
-    edge = np.where(z > -8, line - smooth_step(x, 52, 72) * (line - 30.0), 0.0)
+    line = c.hairline + c.recession * np.exp(-(((x - 40) / 14) ** 2))
+    edge = np.where(z > -8, line - smooth_step(x, 46, 74) * (line - 34.0), 0.0)
     behind = smooth_step(-z, 2.0, 16.0)
     edge = edge * (1 - behind) + behind * np.minimum(c.cut, 10.0)
     edge = np.where((z > -46) & (behind > 0), np.maximum(edge, 46.0 * (1 - smooth_step(-z, 34, 48))), edge)
-    hair = smooth_step(y + 1.2 * _mottling(c, 12.0), edge - 2.5, edge + 4.0) * (1 - at["ear"])
+    soft = 1.0 + 4.0 * smooth_step(x, 48.0, 66.0)  # as coarse as the mesh is there
+    hair = smooth_step(y + 1.2 * _mottling(c, 12.0), edge - 2.5 * soft, edge + 3.0 * soft) * (1 - at["ear"])
     gone = c.bald * (1 - smooth_step(-z, 40.0, 75.0)) * smooth_step(y, 52.0, 70.0)
     strand = 1 + 0.16 * _mottling(c, 9.0)[:, None]
     return _blend(colour, 0.9 * c.hair * strand, 0.93 * hair * (1 - 0.92 * gone))

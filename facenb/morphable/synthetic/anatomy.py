@@ -5,7 +5,7 @@ from functools import cache
 import numpy as np
 
 from facenb.morphable.synthetic import warp
-from facenb.morphable.synthetic.head import EAR_CENTRE, mean_head, smooth_step
+from facenb.morphable.synthetic.head import EAR_CENTRE, base_point, mean_head, smooth_step
 from facenb.morphable.synthetic.inner import EYE_RADIUS, seat
 from facenb.morphable.synthetic.topology import EYEBALL, SKIN, topology
 
@@ -37,7 +37,18 @@ PARAMETERS = {
 }  # fmt: skip
 NAMES = tuple(PARAMETERS)
 ASYMMETRIES = ("nose_deviation", "chin_deviation", "eye_height_asymmetry", "mouth_tilt", "jaw_asymmetry")
+SPREAD = 1.2  # how far apart people are: brings the measures of heads to the spread of adults'
 LIMIT = 2.4  # parameters beyond this many standard deviations are folded back
+
+
+RELIEF = 28  # dents and swellings of a face that no name or model foresees
+
+
+def draw_relief(generator: np.random.Generator) -> np.ndarray:
+    """Irregularities (RELIEF, 4) of one person: azimuth (degrees), level, width (mm), height (mm)."""
+    azimuth = generator.uniform(-95.0, 95.0, RELIEF)
+    level = generator.uniform(4.5, 19.5, RELIEF)
+    return np.stack([azimuth, level, generator.uniform(8.0, 22.0, RELIEF), generator.normal(0.0, 1.0, RELIEF)], -1)
 
 
 def draw_parameters(generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -103,16 +114,40 @@ def masks() -> dict[str, np.ndarray]:
     return m
 
 
-def shape_heads(parameters: np.ndarray) -> np.ndarray:
-    """Neutral heads (B, V, 3) in mm of parameters (B, len(NAMES)); without the wrinkles."""
-    q = dict(zip(NAMES, np.atleast_2d(parameters).T, strict=True))
+def shape_heads(parameters: np.ndarray, relief: np.ndarray | None = None) -> np.ndarray:
+    """Neutral heads (B, V, 3) in mm of parameters (B, len(NAMES)) and irregularities (B, RELIEF, 4)."""
+    q = dict(zip(NAMES, SPREAD * np.atleast_2d(parameters).T, strict=True))
     points = np.repeat(mean_head()[None], len(q["size"]), 0)
     m = masks()
     for part in (_skull, _jaw, _cheeks, _eyes, _nose, _mouth, _ears_and_neck, _asymmetry):
         points = part(points, m, q)
+    if relief is not None:
+        points = points + _relief(relief)
     points = warp.scale(points, m["all"], np.zeros(3), *(np.exp(0.022 * q["size"]),) * 3)
     centres = eye_centres(points)
     return seat(clear_eyeballs(points, centres), points, centres)
+
+
+@cache
+def _relief_directions() -> np.ndarray:
+    """Where irregularities lift the skin to, (V, 3): away from the axis of the head, less at the eyes, not the ears."""
+    outward = mean_head() - np.array([0.0, 10.0, -22.0])
+    outward = outward / np.linalg.norm(outward, axis=1, keepdims=True)
+    calm = (topology().part == SKIN) * (1 - masks()["ear"]) * (1 - 0.8 * masks()["eye"])
+    return calm[:, None] * outward
+
+
+def _relief(relief: np.ndarray) -> np.ndarray:
+    """Displacement (B, V, 3) of irregularities (B, RELIEF, 4)."""
+    home = base_point(np.abs(relief[..., 0].ravel()), relief[..., 1].ravel()).reshape(*relief.shape[:2], 3)
+    home[..., 0] *= np.sign(relief[..., 0])
+    mean = mean_head()
+    total = np.zeros((len(relief), len(mean)))
+    for person in range(len(relief)):
+        far = sum((mean[:, axis] - home[person, :, None, axis]) ** 2 for axis in range(3))
+        lift = relief[person, :, 3, None] * np.exp(-0.5 * far / relief[person, :, 2, None] ** 2)
+        total[person] = lift.sum(0)
+    return total[..., None] * _relief_directions()
 
 
 def eye_centres(points: np.ndarray) -> np.ndarray:

@@ -8,53 +8,57 @@ Axes and units are the project's; the origin is 10 mm above and 30 mm before tha
 from functools import cache
 
 import numpy as np
+from scipy.interpolate import PchipInterpolator
 
 from facenb.morphable.synthetic.inner import seat
 from facenb.morphable.synthetic.topology import EYE, EYE_LEVEL, LOWER_LID, LOWER_LIP, MOUTH, UPPER_LID, topology
 
 # Rows: level -1 to 26; columns: azimuth 0 to 180 in steps of 15 degrees.
 BASE = np.array(
-    """75 75 75 75 75 75 75 75 74 74 74 73 73
+    """75 75 75 75 75 75 75 75 74 74 73 73 73
     75 75 75 75 75 75 75 75 75 75 75 75 75
-    75 75 75 75 75 75 75 75 76 76 76 77 77
-    77 77 76 76 75 75 75 77 78 79 80 80 81
-    81 81 79 77 76 75 76 78 80 83 84 84 85
-    87 86 83 79 77 76 77 79 82 85 87 87 88
-    92 92 88 82 78 77 77 80 84 87 90 90 91
+    75 75 75 75 75 75 75 75 76 76 77 77 77
+    78 78 77 76 75 75 76 77 78 80 81 81 81
+    82 82 80 78 76 75 76 78 81 83 85 85 85
+    89 89 85 80 77 76 77 80 83 86 88 88 89
+    95 95 91 84 79 77 77 80 84 88 91 92 92
     97 98 93 86 80 77 78 81 85 89 92 94 94
-    101 102 98 87 80 78 78 81 86 90 93 95 95
-    98 97 99 88 80 78 78 81 85 89 93 94 95
-    96 93 95 88 81 77 78 81 85 88 92 93 94
-    93 92 92 89 82 77 78 80 83 85 89 91 91
-    92 91 94 92 83 76 75 77 79 82 86 88 88
-    94 95 98 92 82 75 73 74 75 78 81 83 84
-    97 97 98 91 79 73 71 71 72 73 76 78 78
-    103 99 96 88 77 71 68 68 69 69 71 72 73
-    107 102 93 85 77 67 64 64 64 64 66 68 68
-    106 101 91 83 75 65 60 61 61 61 64 66 66
-    104 98 89 80 70 60 59 60 59 59 63 65 65
-    105 98 86 76 63 56 58 59 57 58 61 63 63
-    111 101 82 68 57 55 58 58 56 57 60 61 61
-    102 92 70 59 54 56 58 57 56 57 59 60 60
-    76 69 60 55 54 57 59 57 55 56 58 59 59
-    64 61 57 54 55 58 59 57 55 56 57 57 57
-    63 60 54 53 57 59 58 58 58 57 56 55 55
-    61 58 54 56 59 60 61 62 63 62 60 57 57
-    59 58 56 58 60 63 66 66 66 65 64 63 62
-    58 58 59 60 63 67 68 68 68 68 68 68 68""".split(),
+    100 100 95 86 80 78 78 81 85 90 93 94 94
+    99 99 100 88 80 78 78 81 85 90 93 95 95
+    96 94 95 88 81 77 77 79 83 88 92 93 94
+    93 91 91 88 82 76 75 77 81 86 89 91 91
+    91 91 94 92 83 75 73 75 79 82 86 88 88
+    94 95 98 92 81 74 73 74 75 78 81 83 84
+    97 97 98 90 79 73 72 72 72 73 76 78 78
+    103 99 96 88 78 71 70 68 67 68 71 72 73
+    108 102 93 85 77 68 64 63 64 64 66 68 68
+    106 101 91 83 74 64 59 61 61 61 64 65 66
+    104 99 89 80 70 60 58 60 59 59 63 65 65
+    104 97 86 77 64 56 58 59 58 59 62 64 64
+    110 100 82 68 56 55 58 58 57 58 61 63 63
+    101 92 70 58 53 55 58 58 56 58 60 61 61
+    72 65 57 53 53 56 59 57 56 57 59 60 60
+    62 60 56 53 54 58 59 57 56 57 58 58 58
+    63 60 54 53 56 59 58 57 57 57 56 55 56
+    61 58 54 56 59 60 60 63 65 63 59 57 57
+    60 58 57 59 60 63 66 69 71 69 66 62 61
+    58 58 59 60 63 67 71 74 75 74 71 68 68""".split(),
     float,
 ).reshape(28, 13)
-FRAME_LEVELS = (0.0, 6.0, 17.0, 22.0, 26.0)
-FRAME_HEIGHT = (60.0, 60.0, -55.0, -72.0, -130.0)  # of a ray's origin, mm
-FRAME_DEPTH = (-22.0, -22.0, -22.0, -30.0, -48.0)
-FRAME_FRONT = (90.0, 0.0, 0.0, -24.0, -10.0)  # elevation of a ray in front, degrees
-FRAME_BEHIND = (90.0, 0.0, 0.0, -5.0, -10.0)
+# Where a level's rays start and how they rise (mm, degrees), in front and behind; smooth between these levels.
+FRAME = np.array([
+    # level, height, depth, elevation in front, behind
+    (0, 60.0, -22.0, 90.0, 90.0), (3, 60.0, -22.0, 42.0, 42.0), (6, 60.0, -22.0, 0.0, 0.0),
+    (9, 60.0 - 3 * 115 / 11, -22.0, 0.0, 0.0), (12, 60.0 - 6 * 115 / 11, -22.0, 0.0, 0.0),
+    (15, 60.0 - 9 * 115 / 11, -22.0, 0.0, 0.0), (17, -55.0, -22.0, 0.0, 0.0), (19, -64.0, -24.0, -7.0, -2.0),
+    (22, -75.0, -30.0, -22.0, -5.0), (24, -100.0, -39.0, -17.0, -8.0), (26, -130.0, -48.0, -10.0, -10.0),
+])  # fmt: skip
 
-EYE_CENTRE = np.array([31.5, 23.0, 53.0])
+EYE_CENTRE = np.array([31.5, 23.5, 53.0])
 LID_RADIUS = 12.9  # of the outside of the lid's edge, mm
 CANTHI = (17.5, 45.0)  # x of the inner and outer corner of the eye
 MOUTH_HALF, MOUTH_HEIGHT = 25.5, -43.5
-EAR_CENTRE = np.array([74.0, 12.0, -24.0])
+EAR_CENTRE = np.array([74.0, 3.0, -27.0])
 
 
 def height_of_level(level):
@@ -85,9 +89,8 @@ def base_point(azimuth: np.ndarray, level: np.ndarray) -> np.ndarray:
         for d in range(4):
             radius += across[..., a] * down[..., d] * BASE[np.clip(row + d, 0, 27), turned]
     share = (1 + np.cos(np.radians(azimuth))) / 2
-    front, behind = np.interp(level, FRAME_LEVELS, FRAME_FRONT), np.interp(level, FRAME_LEVELS, FRAME_BEHIND)
+    height, depth, front, behind = (PchipInterpolator(FRAME[:, 0], column)(level) for column in FRAME[:, 1:].T)
     elevation, turn = np.radians(front * share + behind * (1 - share)), np.radians(azimuth)
-    height, depth = np.interp(level, FRAME_LEVELS, FRAME_HEIGHT), np.interp(level, FRAME_LEVELS, FRAME_DEPTH)
     return np.stack([radius * np.sin(turn) * np.cos(elevation), height + radius * np.sin(elevation),
                      depth + radius * np.cos(turn) * np.cos(elevation)], -1)  # fmt: skip
 
@@ -112,8 +115,8 @@ def lid_height(x: np.ndarray, upper: bool) -> np.ndarray:
     """Height of a lid's edge above the line between the corners of the eye; x across that line."""
     s = np.clip((x - CANTHI[0]) / (CANTHI[1] - CANTHI[0]), 0.0, 1.0)
     if upper:
-        return 6.3 * (4 * s * (1 - s)) ** 0.75 * (1.08 - 0.16 * s)
-    return -3.6 * (4 * s * (1 - s)) ** 0.8 * (0.88 + 0.24 * s)
+        return 5.5 * (4 * s * (1 - s)) ** 0.75 * (1.08 - 0.16 * s)
+    return -4.1 * (4 * s * (1 - s)) ** 0.8 * (0.88 + 0.24 * s)
 
 
 def canthal_line(x: np.ndarray) -> np.ndarray:
@@ -149,8 +152,13 @@ def _chart(azimuth: np.ndarray, level: np.ndarray, part: np.ndarray) -> tuple[np
     away = y - MOUTH_HEIGHT
     full = np.sqrt(np.clip(1 - (x / (MOUTH_HALF + 3)) ** 2, 0.0, 1.0))
     pinch = (0.45 + 0.55 * full - 1) * np.exp(-((away / 9.0) ** 2)) * (1 - smooth_step(x, 27.0, 45.0))
-    y = y + away * pinch
+    y = y + away * pinch + seam_offset(x) * np.exp(-((away / 6.0) ** 2)) * (1 - smooth_step(x, 30.0, 45.0))
     return x, y
+
+
+def seam_offset(x: np.ndarray) -> np.ndarray:
+    """How the line between the lips rises and falls along the mouth, mm."""
+    return 0.9 * np.exp(-(((x - 9.0) / 5.0) ** 2)) - 1.0 * smooth_step(x, 14.0, 26.0)
 
 
 def _frontal_point(x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -163,33 +171,31 @@ def _frontal_point(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return point
 
 
-NOSE_HEIGHT = ((36.0, 0.0), (31.0, 0.8), (27.0, 1.8), (22.0, 5.0), (14.0, 11.5), (6.0, 18.0), (0.0, 22.4),
-               (-5.0, 25.0), (-9.0, 24.4), (-13.0, 20.0), (-17.0, 13.0), (-21.0, 7.0), (-24.0, 1.5),
-               (-28.0, 0.0))  # fmt: skip
+NOSE_HEIGHT = ((36.0, 0.0), (31.0, 0.8), (27.0, 1.8), (22.0, 5.0), (14.0, 11.5), (6.0, 17.8), (0.0, 22.0), (-4.0, 24.2),
+               (-8.0, 24.8), (-12.0, 22.6), (-16.0, 16.5), (-20.0, 9.5), (-24.0, 3.0), (-28.0, 0.0))  # fmt: skip
 NOSE_WIDTH = ((36.0, 8.0), (24.0, 7.0), (14.0, 8.0), (6.0, 9.0), (-5.0, 10.5), (-14.0, 11.5), (-24.0, 9.5))
 
 
 def _spline(at: np.ndarray, table) -> np.ndarray:
-    from scipy.interpolate import PchipInterpolator
-
     knots = np.array(table[::-1])
     return PchipInterpolator(knots[:, 0], knots[:, 1])(np.clip(at, knots[0, 0], knots[-1, 0]))
 
 
 def _nose(p: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     p = p.copy()
-    height, width = _spline(y, NOSE_HEIGHT), _spline(y, NOSE_WIDTH)
+    drop = 4.0 * (1 - np.exp(-((x / 11.0) ** 2)))  # the wings hang lower than the tip's underside
+    height, width = _spline(y + drop * smooth_step(-y, 2.0, 9.0), NOSE_HEIGHT), _spline(y, NOSE_WIDTH)
     p[:, 2] += height * np.exp(-(((x / width) ** 2) ** 1.15))
-    p[:, 2] += 2.0 * bump(x, y, (0, -6), (6.5, 6))  # the tip's ball
-    ala = bump(x, y, (13.0, -14.5), (4.2, 5.0))
-    p[:, 2] += 8.5 * ala
-    p[:, 0] += 1.8 * ala
-    p[:, 2] -= 2.6 * bump(x, y, (20.0, -13.0), (3.0, 7.0)) + 1.5 * bump(x, y, (16.0, -5.0), (3.0, 3.0))
-    under = smooth_step(-y, 11.0, 18.0) * smooth_step(y, -26.0, -19.0) * (1 - smooth_step(x, 11.0, 18.0))
-    p[:, 1] += 2.0 * under  # the underside is level
-    nostril = bump(x, y, (6.8, -17.8), (3.3, 2.0))
-    p[:, 1] += 3.6 * nostril
-    p[:, 2] -= 3.2 * nostril
+    p[:, 2] += 2.2 * bump(x, y, (0, -8), (6.5, 5.5))  # the tip's ball
+    ala = bump(x, y, (12.5, -13.5), (4.2, 4.6))
+    p[:, 2] += 7.5 * ala
+    p[:, 0] += 2.0 * ala
+    p[:, 2] -= 1.6 * bump(x, y, (8.5, -6.5), (2.2, 3.5))  # between tip and wing
+    p[:, 2] -= 2.6 * bump(x, y, (20.0, -12.0), (3.0, 7.0)) + 1.2 * bump(x, y, (15.0, -4.0), (3.0, 3.0))
+    nostril = bump(x, y, (6.6, -17.5), (3.2, 2.1))
+    p[:, 1] += 3.4 * nostril
+    p[:, 2] -= 2.6 * nostril
+    p[:, 2] += 1.6 * bump(x, y, (0, -18), (2.2, 3.5))  # columella
     return p
 
 
@@ -213,11 +219,13 @@ def _lips(p: np.ndarray, x: np.ndarray, y: np.ndarray, part: np.ndarray) -> np.n
     p = p.copy()
     s = np.clip(x / MOUTH_HALF, 0, 1)
     full = np.sqrt(1 - s**2) * (1 - smooth_step(x, 24.0, 30.0))
-    away = y - MOUTH_HEIGHT
+    away = y - MOUTH_HEIGHT - seam_offset(x)
     bow = 8.2 * (0.45 + 0.55 * full) * (1 + 0.10 * np.exp(-(((x - 7) / 4) ** 2)))
     p[:, 2] += 3.0 * full * np.exp(-(((away - 0.52 * bow) / (0.42 * bow)) ** 2))
     p[:, 2] += 0.7 * full * np.exp(-(((away - bow) / 1.2) ** 2))  # the upper lip's edge
-    p[:, 2] += 4.6 * full * np.exp(-(((away + 5.6 * (0.4 + 0.6 * full)) / 3.7) ** 2))
+    p[:, 2] += (
+        (4.4 + 0.8 * np.exp(-((x / 9.0) ** 2))) * full * np.exp(-(((away + 5.6 * (0.4 + 0.6 * full)) / 3.7) ** 2))
+    )
     p[:, 2] += 0.9 * bump(x, y, (0, -40.5), (3, 3))  # tubercle
     p[:, 2] -= (
         3.0 * np.exp(-((away / 1.7) ** 2)) * (1 - smooth_step(x, 20.0, 29.0) * 0.6) * (1 - smooth_step(x, 26, 33))
@@ -242,21 +250,22 @@ def _chin(p: np.ndarray) -> np.ndarray:
 def _ear(p: np.ndarray) -> np.ndarray:
     """Raise the pinna: a rim (helix), an inner ridge (antihelix), a hollow (concha), tragus and lobe."""
     p = p.copy()
-    along = p[:, 2] - EAR_CENTRE[2] - 0.18 * (p[:, 1] - EAR_CENTRE[1])  # the ear leans back
-    a, b = -along / 17.0, (p[:, 1] - EAR_CENTRE[1]) / 33.0  # backwards, upwards
-    b = b + 0.06
-    egg = np.hypot(a / (1.0 + 0.25 * b), b)
-    inside = (1 - smooth_step(egg, 0.84, 1.12)) * (p[:, 0] > 40)
-    raised = inside * smooth_step(a, -0.95, 0.55) * (0.55 + 0.45 * smooth_step(b, -1.0, 0.4))
-    p[:, 0] += 15.0 * raised
-    p[:, 2] -= 7.0 * raised
-    rim = np.exp(-(((egg - 0.84) / 0.13) ** 2)) * smooth_step(a + 0.5 * b, -0.55, 0.1)
-    p[:, 0] += 2.2 * rim * inside
-    ridge = np.exp(-(((np.hypot((a + 0.05) / 0.62, (b - 0.05) / 0.66) - 0.85) / 0.16) ** 2)) * smooth_step(a, -0.1, 0.3)
-    p[:, 0] += 1.2 * ridge * inside
-    hollow = np.exp(-(((a + 0.12) / 0.33) ** 2 + ((b + 0.13) / 0.33) ** 2))
-    p[:, 0] -= 5.5 * hollow * inside
-    p[:, 0] += 3.5 * np.exp(-(((a + 0.62) / 0.16) ** 2 + ((b + 0.12) / 0.16) ** 2))  # tragus
+    along = p[:, 2] - EAR_CENTRE[2] + 0.22 * (p[:, 1] - EAR_CENTRE[1])  # the ear leans back
+    a, b = -along / 16.0, (p[:, 1] - EAR_CENTRE[1]) / 32.0  # backwards, upwards
+    egg = np.hypot(a / (1.0 + 0.22 * b), b)
+    inside = (1 - smooth_step(egg, 0.78, 1.2)) * (p[:, 0] > 40)
+    stand = (
+        smooth_step(a, -1.15, 0.75) * (1 - 0.5 * smooth_step(b, 0.35, 1.05)) * (0.5 + 0.5 * smooth_step(b, -1.1, 0.1))
+    )
+    p[:, 0] += 15.0 * stand * inside
+    p[:, 2] -= 8.0 * stand * inside * smooth_step(a, 0.0, 0.9)
+    rim = np.exp(-(((egg - 0.82) / 0.14) ** 2)) * smooth_step(a + 0.7 * b, -0.6, 0.2)
+    p[:, 0] += 2.6 * rim * inside
+    ridge = np.exp(-(((np.hypot((a + 0.02) / 0.6, (b - 0.02) / 0.68) - 0.8) / 0.17) ** 2)) * smooth_step(a, -0.15, 0.3)
+    p[:, 0] += 1.6 * ridge * inside
+    hollow = np.exp(-(((a + 0.08) / 0.34) ** 2 + ((b + 0.1) / 0.34) ** 2))
+    p[:, 0] -= 6.5 * hollow * inside
+    p[:, 0] += 3.5 * np.exp(-(((a + 0.68) / 0.17) ** 2 + ((b + 0.12) / 0.15) ** 2))  # tragus
     return p
 
 
@@ -267,9 +276,9 @@ def mean_head() -> np.ndarray:
     azimuth, level = np.abs(top.azimuth), top.level
     x, y = _chart(azimuth, level, top.part)
     p = base_point(azimuth, level)
-    frontal = (azimuth < 75) & (level > 5.5) & (level < 16.99)
+    frontal = (azimuth < 75) & (level > 6.0) & (level < 16.99)
     chosen = np.flatnonzero(frontal)
-    blend = (1 - smooth_step(azimuth, 45.0, 75.0)) * smooth_step(level, 5.6, 7.0) * (1 - smooth_step(level, 16.8, 17.0))
+    blend = (1 - smooth_step(azimuth, 45.0, 75.0)) * smooth_step(level, 6.0, 7.6) * (1 - smooth_step(level, 16.8, 17.0))
     p[chosen] += blend[chosen, None] * (_frontal_point(x[chosen], y[chosen]) - p[chosen])
     x, y = p[:, 0].copy(), p[:, 1].copy()
     side = azimuth > 75

@@ -27,8 +27,8 @@ from facenb.morphable.synthetic.topology import (
 
 # Points of the viewer's right half on the mean head, mm, from the ear to the chin, the outer brow to the inner.
 JAW = (
-    (73, 27, 6),
-    (72, 6, 9),
+    (74, 27, 6),
+    (73, 6, 9),
     (70, -15, 15),
     (65, -37, 22),
     (57, -55, 31),

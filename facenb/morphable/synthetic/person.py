@@ -66,9 +66,13 @@ class SynthFace:
             raise ValueError(f"subject {index} of SynthFace: subjects are numbered from 0")
         return anatomy.draw_parameters(self._generator(index, 0))
 
+    def _neutral(self, index: int) -> np.ndarray:
+        relief = anatomy.draw_relief(self._generator(index, 3))
+        return anatomy.shape_heads(self.parameters(index)[1][None], relief[None])[0]
+
     def neutrals(self, indices: list[int]) -> Float[Tensor, "subjects vertices 3"]:
         """Neutral heads of many subjects, mm, without wrinkles."""
-        heads = [anatomy.shape_heads(self.parameters(k)[1][None])[0] for k in indices]
+        heads = [self._neutral(k) for k in indices]  # one by one: the same in any batch
         return torch.from_numpy(np.stack(heads).astype(np.float32))
 
     def subject(self, index: int) -> Subject:

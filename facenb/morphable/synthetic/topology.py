@@ -19,7 +19,7 @@ EYEBALL_RINGS, EYEBALL_SECTORS = (0.0, 10.0, 17.0, 26.0, 30.5, 40.0, 60.0, 100.0
 
 def _columns() -> np.ndarray:
     """Azimuth of the columns 0..46: 1.3 degrees apart at the nose, wide on the cheek, narrow at the ear."""
-    parts = [(12.0, 9), (30.0, 11), (37.0, 4), (90.0, 9), (129.0, 9), (180.0, 4)]
+    parts = [(12.0, 9), (30.0, 11), (37.0, 4), (88.0, 7), (127.0, 11), (180.0, 4)]
     return _steps(0.0, parts)
 
 
@@ -33,12 +33,12 @@ def _steps(start: float, parts: list[tuple[float, int]]) -> np.ndarray:
 def _rows() -> tuple[np.ndarray, np.ndarray]:
     """Level of every row and whether it has only every second column."""
     crown = _steps(0.0, [(1.2, 2), (5.2, 4)])[1:]
-    face = _steps(5.2, [(6.4, 2), (8.2, 5), (10.6, 8), (12.1, 5), (14.05, 8), (15.0, 3), (17.1, 8), (19.6, 5)])[1:]
+    face = _steps(5.2, [(6.4, 2), (8.2, 5), (10.6, 8), (12.1, 4), (14.05, 8), (15.0, 3), (17.1, 8), (20.4, 6)])[1:]
     face = face + (MOUTH_LEVEL - face[np.abs(face - MOUTH_LEVEL).argmin()]) * np.exp(
         -(((face - MOUTH_LEVEL) / 0.5) ** 2)
     )
     face = face + (EYE_LEVEL - face[np.abs(face - EYE_LEVEL).argmin()]) * np.exp(-(((face - EYE_LEVEL) / 0.8) ** 2))
-    neck = _steps(19.6, [(21.2, 3), (24.0, 2)])[1:]
+    neck = _steps(20.4, [(21.8, 2), (24.0, 2)])[1:]
     level = np.concatenate([[0.0], crown, face, neck])
     coarse = np.r_[np.ones(len(crown) + 1, bool), np.zeros(len(face), bool), np.ones(len(neck), bool)]
     return level, coarse
