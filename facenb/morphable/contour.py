@@ -17,8 +17,12 @@ JAW = 17  # landmarks 0 to 16 of the 68
 # A line ends in front at this share of its landmark's distance from the axis: beside the nose on the cheeks,
 # below the lower lip at the chin, so that neither nose nor lips are ever taken for the outline of the face.
 FRONT_SIDEWAYS, FRONT_BELOW = 0.4, 0.75
-BACK = 0.3  # and at this share of that distance behind the landmark, along the surface, or where it flares out:
-FLARE = 1.04  # beyond this share of that distance lies an ear
+# It ends at this share of that distance behind the landmark, along the surface: on the cheeks about as far as the jaw
+# line of FLAME's own table moves up to a yaw of 39 degrees (0.25 to 0.38); at the chin far enough to hold its lower
+# edge, which is the outline, where a source puts the landmark in front of it (ICT-FaceKit: 6 mm), ...
+BACK = 0.3
+# ... or where it flares out, beyond this share of that distance: there an ear begins.
+FLARE = 1.04
 
 
 def contour_lines(
