@@ -1,6 +1,7 @@
 import pickle
 import shutil
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -67,6 +68,17 @@ def test_foreign_files_say_what_they_are(mirror, tmp_path):
         with pytest.raises(ModelFileError, match=message):
             read(tmp_path / name)
     assert not (tmp_path.parent / "evil.txt").exists()
+
+
+def test_a_file_that_may_not_be_read_is_named(mirror, tmp_path, monkeypatch):
+    path = shutil.copyfile(mirror / "3ddfa-v2" / "bfm68.npz", tmp_path / "locked.npz")
+
+    def refuse(self, *_):
+        raise PermissionError(13, "Permission denied", str(self))
+
+    monkeypatch.setattr(Path, "open", refuse)  # chmod does not stop a root user
+    with pytest.raises(ModelFileError, match="locked.npz cannot be read .*Permission denied"):
+        read(path)
 
 
 def test_arrays_that_are_pickles_inside_an_npz_are_not_loaded(tmp_path):

@@ -15,12 +15,16 @@ NO_LANDMARKS = Embedding(torch.zeros(0, 3, dtype=torch.int64), torch.zeros(0, 3)
 
 
 def existing(path: str | Path, kind: str, where: str) -> Path:
-    """The path, if there is a file that is not empty. Raises ModelFileError naming the kind and where to get it."""
+    """The path, if a file is there to be read. Raises ModelFileError naming the kind and where to get it."""
     path = Path(path)
     if not path.is_file():
         raise ModelFileError(f"there is no {kind} at {path}; get it from {where}")
     if path.stat().st_size == 0:
         raise ModelFileError(f"{path} is empty, so no {kind}; fetch it again from {where}")
+    try:
+        path.open("rb").close()
+    except OSError as error:
+        raise ModelFileError(f"{path} cannot be read ({error}); check who may read it") from error
     return path
 
 
