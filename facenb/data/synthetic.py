@@ -152,7 +152,8 @@ def _draw_light(generator: np.random.Generator) -> Tensor:
 def _draw_background(generator: np.random.Generator, size: tuple[int, int]) -> Tensor:
     """A wall, out of focus: two colours blended by a gradient, with noise of three scales and some blobs."""
     height, width = size
-    colours = generator.random((2, 3)) * (0.35 + 0.6 * generator.random())
+    grey = generator.random((2, 1))
+    colours = (grey + 0.35 * (generator.random((2, 3)) - 0.5)) * (0.35 + 0.6 * generator.random())
     v, u = np.meshgrid((np.arange(height) + 0.5) / height, (np.arange(width) + 0.5) / width, indexing="ij")
     turn = 2 * np.pi * generator.random()
     blend = 0.5 + 0.6 * ((u - 0.5) * np.cos(turn) + (v - 0.5) * np.sin(turn))
@@ -160,7 +161,8 @@ def _draw_background(generator: np.random.Generator, size: tuple[int, int]) -> T
     for cells in (3, 7, 17):
         coarse = torch.from_numpy(generator.normal(size=(1, 3, cells, cells)).astype(np.float32))
         fine = functional.interpolate(coarse, size=size, mode="bicubic", align_corners=False)[0]
-        image = image + 0.10 / np.sqrt(cells) * fine.permute(1, 2, 0).numpy()
+        tint = fine.permute(1, 2, 0).numpy()
+        image = image + (0.06 * tint + 0.14 * tint.mean(-1, keepdims=True)) / np.sqrt(cells)
     for _ in range(generator.integers(0, 5)):
         centre, radius = generator.random(2), 0.05 + 0.2 * generator.random()
         inside = 1 / (1 + np.exp((np.hypot(u - centre[0], v - centre[1]) - radius) * 60))

@@ -11,8 +11,10 @@ from facenb.morphable.synthetic.topology import (
     EYEBALL,
     INSIDE,
     LOWER_INNER,
+    LOWER_LID,
     LOWER_LIP,
     UPPER_INNER,
+    UPPER_LID,
     UPPER_LIP,
     topology,
 )
@@ -23,7 +25,7 @@ MELANIN, BLOOD = np.array([0.62, 0.86, 1.04]), np.array([0.07, 0.52, 0.46])
 HAIR = np.array([[0.05, 0.04, 0.035], [0.13, 0.08, 0.05], [0.28, 0.17, 0.09], [0.55, 0.40, 0.22], [0.42, 0.16, 0.07]])
 GREY_HAIR = np.array([0.62, 0.61, 0.60])
 IRIS = np.array([[0.16, 0.09, 0.05], [0.30, 0.19, 0.09], [0.36, 0.36, 0.18], [0.38, 0.48, 0.52], [0.28, 0.42, 0.60]])
-NOISE_WAVES = 24
+NOISE_WAVES = 14
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,7 @@ def _places() -> dict[str, np.ndarray]:
         rouge=np.exp(-(((x - 50) / 12) ** 2 + ((y + 2) / 10) ** 2)),
         socket=np.exp(-(((x - 30) / 13) ** 2 + ((y - 15) / 5.5) ** 2)),
         shadow=np.exp(-(((x - 33) / 13) ** 2 + ((y - 33) / 4.5) ** 2)),
-        nostril=np.exp(-(((x - 6.8) / 2.6) ** 2 + ((y + 17.5) / 2.2) ** 2)) * m["front"],
+        nostril=np.exp(-(((x - 6.6) / 2.3) ** 2 + ((y + 17.3) / 1.7) ** 2)) * m["front"],
         speckled=np.exp(-(((x - 22) / 26) ** 2 + ((y - 2) / 14) ** 2)),
         ear=m["ear"], front=m["front"],
     )  # fmt: skip
@@ -133,7 +135,7 @@ def paint(colouring: Colouring) -> np.ndarray:
     colour = skin_colour(melanin, blood)
     colour = _blend(colour, skin_colour(np.array(c.melanin * 0.95 + 0.12), np.array(c.blood + 0.75)), 0.8 * at["lips"])
     colour = _blend(colour, c.hair, 0.45 * c.stubble * at["beard"])
-    colour = _blend(colour, 0.12 * colour, 0.85 * at["nostril"])
+    colour = _blend(colour, 0.12 * colour, 0.8 * at["nostril"])
     colour = _makeup(colour, c, at)
     colour = _brows_and_hair(colour, c, at)
     return np.clip(_inside(colour, c, top), 0.01, 0.98)
@@ -145,7 +147,7 @@ def _blend(colour, other, share):
 
 def _makeup(colour, c, at):
     colour = _blend(colour, c.lipstick, 0.75 * c.makeup * at["lips"])
-    colour = _blend(colour, 0.5 * colour + 0.5 * c.lipstick, 0.35 * c.makeup * at["rouge"])
+    colour = _blend(colour, 0.5 * colour + 0.5 * c.lipstick, 0.2 * c.makeup * at["rouge"])
     return _blend(colour, 0.45 * colour, 0.7 * c.makeup * at["shadow"] * at["front"])
 
 
@@ -170,12 +172,14 @@ def _brows_and_hair(colour, c, at):
 def _inside(colour, c, top):
     colour = colour.copy()
     ball, ring = top.part == EYEBALL, top.order
-    colour[ball] = (0.90, 0.88, 0.86)
+    colour[ball] = (0.82, 0.80, 0.78)
     colour[ball & (ring <= 3)] = c.iris
     colour[ball & (ring == 3)] = 0.45 * c.iris  # the dark ring around the iris
     colour[ball & (ring <= 1)] = (0.02, 0.02, 0.02)
     pink = skin_colour(np.array(0.25 * c.melanin + 0.1), np.array(0.75))
     colour[(top.part == UPPER_INNER) | (top.part == LOWER_INNER)] = pink
+    for part, dark in ((UPPER_LID, 0.75), (UPPER_INNER, 0.55), (LOWER_LID, 0.25 + 0.3 * c.makeup)):  # lashes
+        colour[top.part == part] += dark * (0.5 * np.minimum(c.hair, 0.15) - colour[top.part == part])
     inside = top.part == INSIDE
     teeth = np.array([[0.45, 0.2, 0.2], [0.88, 0.85, 0.78], [0.10, 0.03, 0.03], [0.12, 0.04, 0.04], [0.80, 0.77, 0.70],
                       [0.45, 0.2, 0.2]])  # fmt: skip

@@ -198,7 +198,7 @@ def _jaw(p, m, q):
     p = warp.scale(p, m["chin"], np.array([0, -58.0, 70.0]), y=np.exp(0.11 * q["chin_height"]))
     p = warp.scale(p, m["chin"] + 0.5 * m["chin_side"], np.array([0, -75.0, 60.0]), x=np.exp(0.11 * q["chin_width"]))
     p = warp.shift(p, m["chin"], z=2.8 * q["chin_projection"] * np.exp(0.08 * q["chin_height"]))
-    p = warp.shift(p, m["cleft"], z=-0.7 * np.log1p(np.exp(1.6 * (q["chin_cleft"] - 0.7))))
+    p = warp.shift(p, m["cleft"], z=-0.5 * np.log1p(np.exp(3.0 * (q["chin_cleft"] - 1.0))))
     p = warp.shift(p, m["mentolabial"], z=-0.9 * q["mentolabial_depth"])
     fat = np.exp(0.55 * q["submental_fullness"]) - 1.1
     return warp.shift(p, m["submental"], y=-3.2 * fat, z=1.5 * fat)

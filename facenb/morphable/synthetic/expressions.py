@@ -9,7 +9,7 @@ import numpy as np
 
 from facenb.morphable.synthetic import warp
 from facenb.morphable.synthetic.anatomy import clear_eyeballs, eye_centres, masks
-from facenb.morphable.synthetic.head import mean_head, smooth_step
+from facenb.morphable.synthetic.head import MOUTH_HEIGHT, mean_head, seam_offset, smooth_step
 from facenb.morphable.synthetic.inner import seat
 from facenb.morphable.synthetic.topology import EYE, EYEBALL, LOWER_LIP, UPPER_LIP, topology
 
@@ -37,8 +37,8 @@ def expression_masks() -> dict[str, np.ndarray]:
     return dict(
         left=left, right=1 - left, jaw=_jaw_mask(top, x, y, z),
         corner=flat((25, -44), (13, 15)), cheek=flat((42, -8), (16, 17)), lips=flat((0, -44), (30, 15), 3),
-        upper_lip=flat((0, -36), (24, 9), 3) * (y > -43.4) * (top.part != LOWER_LIP),
-        lower_lip=flat((0, -51), (24, 8), 3) * ((y < -43.6) | (top.part == LOWER_LIP)) * (top.part != UPPER_LIP),
+        upper_lip=flat((0, -36), (24, 9), 3) * ((y > -42.8) | (top.part == UPPER_LIP)) * (top.part != LOWER_LIP),
+        lower_lip=flat((0, -51), (24, 8), 3) * ((y < -44.6) | (top.part == LOWER_LIP)) * (top.part != UPPER_LIP),
         brow=flat((28, 46), (24, 15)), brow_inner=flat((12, 42), (11, 12)), glabella=flat((0, 38), (11, 11)),
         lower_lid=flat((32, 15), (15, 7)), ala=flat((15, -12), (9, 11)), puff=flat((40, -38), (17, 17)),
         nasal=flat((19, -18), (9, 14)), lid_rise=flat((32, 33), (14, 6)),
@@ -48,14 +48,15 @@ def expression_masks() -> dict[str, np.ndarray]:
 def _jaw_mask(top, x, y, z) -> np.ndarray:
     """One on the mandible's skin, zero on the skull; cut along the mouth, a ramp over the cheek."""
     behind = np.clip(75.0 - z, 0.0, 90.0)
-    line = -43.5 + 0.42 * np.maximum(behind - 12.0, 0.0)  # from the corner of the mouth up to the ear
-    half = 2.5 + 0.16 * np.maximum(x - 22.0, 0.0) ** 1.25
-    ramp = smooth_step((line - y) / half, -1.0, 1.0)
-    corner = 0.5 * smooth_step(x, 12.0, 25.5)
-    ramp = np.where(top.part == LOWER_LIP, 1 - corner, np.where(top.part == UPPER_LIP, corner, ramp))
-    middle = (x < 25.5) & (np.abs(y + 43.5) < 6) & (z > 50)
-    ramp = np.where(middle & (top.part == 0) & (y > -43.4), corner * np.exp(-(((y + 43.5) / 5.0) ** 2)), ramp)
-    ramp = np.where(middle & (top.part == 0) & (y < -43.6), 1 - corner * np.exp(-(((y + 43.5) / 5.0) ** 2)), ramp)
+    line = (
+        MOUTH_HEIGHT + seam_offset(x) + 0.42 * np.maximum(behind - 12.0, 0.0)
+    )  # from the corner of the mouth up to the ear
+    half = 5.0 + 0.45 * np.maximum(x - 25.5, 0.0)
+    seam = 0.5 * (1 - np.sqrt(np.clip(1 - (x / 25.5) ** 2, 0.0, 1.0)))  # the lips part as an ellipse
+    near = seam * np.exp(-(((y - line) / half) ** 2))
+    below = (y < line - 0.01) & (top.part != UPPER_LIP) | (top.part == LOWER_LIP)
+    ramp = np.where(below, 1 - near, near)
+    ramp = np.where(top.part == LOWER_LIP, 1 - seam, np.where(top.part == UPPER_LIP, seam, ramp))
     turned = 1 - smooth_step(np.abs(top.azimuth), 72.0, 100.0)
     throat = 1 - smooth_step(top.level, 19.4, 22.3)
     return ramp * turned * throat * (top.part != EYEBALL)

@@ -15,17 +15,17 @@ from facenb.morphable.synthetic.topology import EYE, EYE_LEVEL, LOWER_LID, LOWER
 
 # Rows: level -1 to 26; columns: azimuth 0 to 180 in steps of 15 degrees.
 BASE = np.array(
-    """75 75 75 75 75 75 75 75 74 74 73 73 73
-    75 75 75 75 75 75 75 75 75 75 75 75 75
-    75 75 75 75 75 75 75 75 76 76 77 77 77
-    78 78 77 76 75 75 76 77 78 80 81 81 81
-    82 82 80 78 76 75 76 78 81 83 85 85 85
-    89 89 85 80 77 76 77 80 83 86 88 88 89
-    95 95 91 84 79 77 77 80 84 88 91 92 92
-    97 98 93 86 80 77 78 81 85 89 92 94 94
-    100 100 95 86 80 78 78 81 85 90 93 94 94
+    """75 75 75 75 75 75 75 74 74 73 72 72 71
+    74 74 74 74 75 75 75 75 75 74 74 74 74
+    75 75 75 75 75 75 75 76 76 77 78 78 79
+    80 80 79 77 76 75 76 78 80 82 83 84 84
+    87 86 83 79 77 76 77 79 82 85 87 87 88
+    91 91 87 82 78 77 77 80 83 87 89 90 90
+    94 95 91 84 79 77 77 80 84 88 91 92 92
+    97 97 93 86 80 77 78 81 85 89 92 94 94
+    100 100 96 86 80 78 78 81 85 90 93 94 95
     99 99 100 88 80 78 78 81 85 90 93 95 95
-    96 94 95 88 81 77 77 79 83 88 92 93 94
+    96 94 95 88 81 77 77 79 84 88 92 93 94
     93 91 91 88 82 76 75 77 81 86 89 91 91
     91 91 94 92 83 75 73 75 79 82 86 88 88
     94 95 98 92 81 74 73 74 75 78 81 83 84
@@ -48,7 +48,7 @@ BASE = np.array(
 # Where a level's rays start and how they rise (mm, degrees), in front and behind; smooth between these levels.
 FRAME = np.array([
     # level, height, depth, elevation in front, behind
-    (0, 60.0, -22.0, 90.0, 90.0), (3, 60.0, -22.0, 42.0, 42.0), (6, 60.0, -22.0, 0.0, 0.0),
+    (0, 60.0, -22.0, 0.0, 0.0), (3, 60.0, -22.0, 0.0, 0.0), (6, 60.0, -22.0, 0.0, 0.0),
     (9, 60.0 - 3 * 115 / 11, -22.0, 0.0, 0.0), (12, 60.0 - 6 * 115 / 11, -22.0, 0.0, 0.0),
     (15, 60.0 - 9 * 115 / 11, -22.0, 0.0, 0.0), (17, -55.0, -22.0, 0.0, 0.0), (19, -64.0, -24.0, -7.0, -2.0),
     (22, -75.0, -30.0, -22.0, -5.0), (24, -100.0, -39.0, -17.0, -8.0), (26, -130.0, -48.0, -10.0, -10.0),
@@ -90,6 +90,9 @@ def base_point(azimuth: np.ndarray, level: np.ndarray) -> np.ndarray:
             radius += across[..., a] * down[..., d] * BASE[np.clip(row + d, 0, 27), turned]
     share = (1 + np.cos(np.radians(azimuth))) / 2
     height, depth, front, behind = (PchipInterpolator(FRAME[:, 0], column)(level) for column in FRAME[:, 1:].T)
+    above = np.maximum(6.0 - level, 0.0)
+    rise = (6.2 + 52.8 / 36 * above) * above  # rows go on over the forehead at the face's pace, and end at the crown
+    front, behind = front + rise, behind + rise
     elevation, turn = np.radians(front * share + behind * (1 - share)), np.radians(azimuth)
     return np.stack([radius * np.sin(turn) * np.cos(elevation), height + radius * np.sin(elevation),
                      depth + radius * np.cos(turn) * np.cos(elevation)], -1)  # fmt: skip

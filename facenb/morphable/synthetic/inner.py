@@ -62,7 +62,10 @@ def seat(points: np.ndarray, neutral: np.ndarray, centres: np.ndarray) -> np.nda
     upper, lower = top.anchor[inside].T
     hangs, up, forward = np.array(MOUTH_ROWS)[top.order[inside] - 1].T
     skull = (neutral[..., upper, :] + neutral[..., lower, :]) / 2
+    lips = (points[..., upper, :] + points[..., lower, :]) / 2
+    skull[..., 0], skull[..., 2] = lips[..., 0], np.minimum(skull[..., 2], lips[..., 2])  # never through the lips
     taper = _mouth_taper()
     root = np.where(hangs[:, None] == 0, skull, points[..., lower, :])
-    points[..., inside, :] = root + np.stack([0 * up, up * taper, forward * taper - 0.5], -1)
+    arch = -9.0 * (1 - taper) * taper  # rows of teeth curve back
+    points[..., inside, :] = root + np.stack([0 * up, up * taper, forward * taper - 0.5 + arch], -1)
     return points
