@@ -195,7 +195,7 @@ def _mask(image, place, size, tint):
     jaw = [place.at(k) + place.down * 5 * unit for k in (4, 6, 8, 10, 12)]
     corners = torch.stack([place.at(2), *jaw, place.at(14), *reversed(top)], 1)
     corners = middle[:, None] + (corners - middle[:, None]) * size
-    bulge = [place.at(28, 29), place.at(35), place.at(54), place.at(9, 55), place.at(7, 59), place.at(48), place.at(31)]
+    bulge = [place.at(29), place.at(35), place.at(54), place.at(9, 55), place.at(7, 59), place.at(48), place.at(31)]
     bulge = middle[:, None] + (torch.stack(bulge, 1) - middle[:, None]) * size * 1.2  # over nose and mouth from aside
     outlines = (polygon(place.points, smooth_curve(outline)) for outline in (corners, bulge))
     distance = torch.minimum(*outlines)

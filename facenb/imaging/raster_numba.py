@@ -20,7 +20,7 @@ FAR = 1e12  # mm
 FLAT = 2.0**-20  # square pixels: an unsnapped triangle with less of twice its area has no barycentrics of its own
 
 
-compiled = njit(nogil=True, cache=True)
+compiled = njit(nogil=True, cache=True, error_model="numpy")
 _pools: dict[tuple[int, int], ThreadPoolExecutor] = {}
 
 
@@ -168,15 +168,12 @@ def _find(x, y, order, triangles, cull, first_row, end_row, width, triangle, nea
     half = SUBPIXELS // 2
     for t in range(len(triangles)):
         a, b, c = triangles[t, 0], triangles[t, 1], triangles[t, 2]
-        ya, yb, yc = y[a], y[b], y[c]
+        xa, xb, xc, ya, yb, yc = x[a], x[b], x[c], y[a], y[b], y[c]
         top = max((min(ya, yb, yc) + half - 1) >> SHIFT, first_row)
         bottom = min((max(ya, yb, yc) - half) >> SHIFT, end_row - 1)
-        if top > bottom:
-            continue
-        xa, xb, xc = x[a], x[b], x[c]
         left = max((min(xa, xb, xc) + half - 1) >> SHIFT, 0)
         right = min((max(xa, xb, xc) - half) >> SHIFT, width - 1)
-        if left > right:
+        if (bottom - top) | (right - left) < 0:  # one branch for both: mispredicted branches are what this loop costs
             continue
         area = (xb - xa) * (yc - ya) - (xc - xa) * (yb - ya)
         if area == 0 or (cull and area > 0) or np.isnan(order[a] + order[b] + order[c]):
@@ -185,9 +182,9 @@ def _find(x, y, order, triangles, cull, first_row, end_row, width, triangle, nea
             b, c = c, b
             xb, xc, yb, yc, area = xc, xb, yc, yb, -area
         oa, ob, oc = order[a] / area, order[b] / area, order[c] / area
-        ba = _is_not_top_left(xc - xb, yc - yb)
-        bb = _is_not_top_left(xa - xc, ya - yc)
-        bc = _is_not_top_left(xb - xa, yb - ya)
+        dxa, dxb, dxc = xc - xb, xa - xc, xb - xa  # the edges opposite the corners
+        dya, dyb, dyc = yc - yb, ya - yc, yb - ya
+        ba, bb, bc = _is_not_top_left(dxa, dya), _is_not_top_left(dxb, dyb), _is_not_top_left(dxc, dyc)
         px, py = left * SUBPIXELS + half, top * SUBPIXELS + half
         row_a = (xb - px) * (yc - py) - (xc - px) * (yb - py)
         row_b = (xc - px) * (ya - py) - (xa - px) * (yc - py)
@@ -195,17 +192,17 @@ def _find(x, y, order, triangles, cull, first_row, end_row, width, triangle, nea
         for row in range(top, bottom + 1):
             ea, eb, ec = row_a, row_b, row_c
             for column in range(left, right + 1):
-                if ea >= ba and eb >= bb and ec >= bc:
+                if (ea - ba) | (eb - bb) | (ec - bc) >= 0:
                     value = (ea * oa + eb * ob) + ec * oc
                     if value < nearest[row - first_row, column]:
                         nearest[row - first_row, column] = value
                         triangle[row, column] = t
-                ea -= (yc - yb) * SUBPIXELS
-                eb -= (ya - yc) * SUBPIXELS
-                ec -= (yb - ya) * SUBPIXELS
-            row_a += (xc - xb) * SUBPIXELS
-            row_b += (xa - xc) * SUBPIXELS
-            row_c += (xb - xa) * SUBPIXELS
+                ea -= dya * SUBPIXELS
+                eb -= dyb * SUBPIXELS
+                ec -= dyc * SUBPIXELS
+            row_a += dxa * SUBPIXELS
+            row_b += dxb * SUBPIXELS
+            row_c += dxc * SUBPIXELS
 
 
 @compiled
@@ -231,30 +228,36 @@ def _draw(first, end, bands, projected, triangles, perspective, cull, near, tria
     vertices, (height, width) = projected.shape[1], triangle.shape[1:]
     x, y = np.empty(vertices, np.int64), np.empty(vertices, np.int64)
     order = np.empty(vertices, np.float64)
+    nearest = np.empty((height // bands + 1, width))
     for item in range(first, end):
         image, band = item // bands, item % bands
         low, high = height * band // bands, height * (band + 1) // bands
-        _snap(projected[image], perspective, near, x, y, order)
+        nearest[: high - low] = np.inf
         triangle[image, low:high] = -1
-        nearest = np.full((high - low, width), np.inf)
+        _snap(projected[image], perspective, near, x, y, order)
         _find(x, y, order, triangles, cull, low, high, width, triangle[image], nearest)
-        for row in range(low, high):
-            for column in range(width):
-                t = triangle[image, row, column]
-                if t < 0:
-                    barycentric[image, row, column, :] = 0
-                    depth[image, row, column] = np.inf
-                    continue
-                a, b, c = triangles[t, 0], triangles[t, 1], triangles[t, 2]
-                weights = _weights(projected[image], a, b, c, column + 0.5, row + 0.5, perspective)
-                total = weights[0] + weights[1] + weights[2]
-                wa, wb, wc = weights[0] / total, weights[1] / total, weights[2] / total
-                barycentric[image, row, column, 0] = wa
-                barycentric[image, row, column, 1] = wb
-                barycentric[image, row, column, 2] = wc
-                depth[image, row, column] = (
-                    wa * projected[image, a, 2] + wb * projected[image, b, 2] + wc * projected[image, c, 2]
-                )
+        _place(projected[image], triangles, perspective, low, high, triangle[image], barycentric[image], depth[image])
+
+
+@compiled
+def _place(p, triangles, perspective, low, high, triangle, barycentric, depth):
+    """Barycentrics and depth of the rows low to high of one image."""
+    for row in range(low, high):
+        for column in range(triangle.shape[1]):
+            t = triangle[row, column]
+            if t < 0:
+                for k in range(3):
+                    barycentric[row, column, k] = 0
+                depth[row, column] = np.inf
+                continue
+            a, b, c = triangles[t, 0], triangles[t, 1], triangles[t, 2]
+            weights = _weights(p, a, b, c, column + 0.5, row + 0.5, perspective)
+            scale = 1.0 / (weights[0] + weights[1] + weights[2])
+            wa, wb, wc = weights[0] * scale, weights[1] * scale, weights[2] * scale
+            barycentric[row, column, 0] = wa
+            barycentric[row, column, 1] = wb
+            barycentric[row, column, 2] = wc
+            depth[row, column] = wa * p[a, 2] + wb * p[b, 2] + wc * p[c, 2]
 
 
 @compiled
