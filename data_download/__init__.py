@@ -2,8 +2,3 @@
 
 `python -m data_download list` shows them; each is one file in `assets/`.
 """
-
-from data_download.entries import Entry, load_entries, load_entry
-from data_download.install import install, is_ready, ready_folder, verify
-
-__all__ = ["Entry", "install", "is_ready", "load_entries", "load_entry", "ready_folder", "verify"]

@@ -4,7 +4,7 @@ import argparse
 import sys
 
 from data_download.entries import Entry, load_entries, load_entry
-from data_download.install import usable_sources, data_folder, install, is_ready, marker, verify
+from data_download.install import data_folder, install, is_ready, marker, usable_sources, verify
 from facenb.errors import AssetError
 
 

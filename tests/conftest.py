@@ -27,3 +27,20 @@ def mirror() -> Path:
     if folder is None:
         pytest.skip("needs the mirror folder of real data: set FACENB_MIRROR")
     return folder
+
+
+@pytest.fixture(scope="session")
+def data_folder(tmp_path_factory) -> Path:
+    """One data folder for all tests of a run, shared by its workers: what is unpacked there is unpacked once."""
+    base = tmp_path_factory.getbasetemp()
+    return (base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base) / "facenb-data"
+
+
+@pytest.fixture
+def real_asset(mirror, data_folder, monkeypatch):
+    """`asset(name)` from the mirror, in a data folder that belongs to the tests."""
+    from facenb.data.assets import asset
+
+    monkeypatch.setenv("FACENB_MIRROR", str(mirror))
+    monkeypatch.setenv("FACENB_DATA", str(data_folder))
+    return asset

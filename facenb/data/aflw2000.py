@@ -52,13 +52,13 @@ class AFLW2000:
     def __getitem__(self, index: int) -> Sample:
         photo = self.photos[index]
         path = photo.with_suffix(".mat")
+        if not path.is_file():
+            raise AssetError(f"there is no {path} beside its photo; get AFLW2000-3D again")
         try:
             values = loadmat(path)
             points = np.asarray(values["pt3d_68"], dtype=np.float32)[:2].T
             pose = np.asarray(values["Pose_Para"], dtype=np.float64).ravel()
             shape, expression = (np.asarray(values[key], np.float32).ravel() for key in ("Shape_Para", "Exp_Para"))
-        except FileNotFoundError as error:
-            raise AssetError(f"there is no {path} beside its photo; get AFLW2000-3D again") from error
         except (KeyError, MatReadError, ValueError, TypeError, OSError, IndexError) as error:
             raise AssetError(f"{path} is no label file of AFLW2000-3D ({error}); get it again") from error
         if points.shape != (68, 2):

@@ -26,6 +26,7 @@ from facenb.data.images import read_image
 from facenb.errors import ImageError
 
 POINTS, MESH = 478, 468
+VERSION = 2  # raise when `detect` changes: kept results are then not used
 # The mesh points nearest to the 68 of Multi-PIE / iBUG, in their order, checked on 425 near-frontal photographs of
 # AFLW2000-3D: inner points lie within 1 to 4 % of the face's size of the labels, the jaw line within 2 to 7 %.
 IBUG68 = (
@@ -98,15 +99,43 @@ def _run(detector, pixels: np.ndarray):
 
 
 def detect(image: Float[Tensor, "height width 3"], faces: int = 5) -> Detection:
-    """All faces (at most `faces`) of a photograph in RGB [0, 1]. Raises AssetError where the detector is not here."""
+    """All faces (at most `faces`) of a photograph in RGB [0, 1]; where none is seen, parts of it are looked at closer.
+
+    The detector overlooks faces smaller than about a tenth of the picture. Raises AssetError where it is not here.
+    """
     detector = _detector(asset("mediapipe") / "face_landmarker.task", faces)
     pixels = (image.clamp(0, 1) * 255).round().to(torch.uint8).contiguous().numpy()
-    result = _run(detector, pixels)
     height, width = pixels.shape[:2]
-    found = [[(point.x * width, point.y * height) for point in face] for face in result.face_landmarks]
-    points = torch.tensor(found, dtype=torch.float32).reshape(-1, POINTS, 2)
-    extent = (points.amax(1) - points.amin(1)).prod(1)
-    return Detection(points[torch.argsort(extent, descending=True, stable=True)], (height, width))
+    points = _points(detector, pixels)
+    if not len(points):
+        parts = [_points(detector, pixels[v : v + side, u : u + side]) + torch.tensor([float(u), float(v)])
+                 for u, v, side in _parts(height, width)]  # fmt: skip
+        points = torch.cat(parts)
+    extent = (points.amax(1) - points.amin(1)).prod(1) if len(points) else torch.zeros(0)
+    kept: list[Tensor] = []
+    for face in points[torch.argsort(extent, descending=True, stable=True)]:
+        reach = 0.5 * (face.amax(0) - face.amin(0)).norm()  # the same face may have been seen in two parts
+        if all((face.mean(0) - other.mean(0)).norm() > reach for other in kept):
+            kept.append(face)
+    return Detection(torch.stack(kept[:faces]) if kept else torch.zeros(0, POINTS, 2), (height, width))
+
+
+def _points(detector, pixels: np.ndarray) -> Float[Tensor, "faces 478 2"]:
+    result = _run(detector, np.ascontiguousarray(pixels))
+    extent = (pixels.shape[1], pixels.shape[0])
+    found = [[(point.x * extent[0], point.y * extent[1]) for point in face] for face in result.face_landmarks]
+    return torch.tensor(found, dtype=torch.float32).reshape(-1, POINTS, 2)
+
+
+def _parts(height: int, width: int) -> Iterator[tuple[int, int, int]]:
+    """Left, top and side of squares that cover the picture, overlapping by half: first half its size, then a third."""
+    for share in (2, 3):
+        side = max(min(height, width) * (2 if share == 2 else 1) // share, 32)
+        side = min(side, height, width)
+        columns, rows = (-(-2 * extent // side) - 1 for extent in (width, height))
+        for row in range(rows):
+            for column in range(columns):
+                yield min(column * side // 2, width - side), min(row * side // 2, height - side), side
 
 
 def to_68(points: Float[Tensor, "*batch points 2"]) -> Float[Tensor, "*batch 68 2"]:
@@ -135,7 +164,7 @@ class LandmarkTable:
 def detector_checksum(which: str, faces: int) -> str:
     """Tells results of one detector and rule from any other's."""
     task = (asset("mediapipe") / "face_landmarker.task").read_bytes()
-    return hashlib.sha256(task + f"{which} {faces}".encode()).hexdigest()
+    return hashlib.sha256(task + f"{VERSION} {which} {faces}".encode()).hexdigest()
 
 
 def detect_all(

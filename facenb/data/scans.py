@@ -7,6 +7,7 @@ is in mm; the other two have no unit. Whoever compares them with a model aligns 
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from facenb.data.assets import asset
 from facenb.data.images import read_image
 from facenb.errors import AssetError
 
+IBUG_PARTS = ("chin", "leyebrow", "reyebrow", "nose", "leye", "reye", "mouth")
 NAMES = ("james", "leeperrysmith", "fran", "headsq")
 
 
@@ -61,13 +63,19 @@ def _mesh(path: Path, name: str) -> tuple[Tensor, Tensor, Tensor | None]:
 
 
 def read_ljson(path: str | Path) -> Float[Tensor, "points 3"]:
-    """The points of a menpo landmark file, in the file's order. AssetError naming the file where it is none."""
+    """The points of a menpo landmark file; where it labels the parts of a face, in the order of the 68 of iBUG.
+
+    AssetError naming the file where it is none.
+    """
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
         if content.get("version") == 3:  # since version 3 a file may hold several groups
             content = next(iter(content["groups"].values()))
         points = content["landmarks"]["points"]
-        return torch.tensor(points, dtype=torch.float32).reshape(len(points), 3)
+        masks = {label["label"]: label["mask"] for label in content.get("labels", [])}
+        order = [index for part in IBUG_PARTS for index in masks.get(part, [])]
+        points = torch.tensor(points, dtype=torch.float32).reshape(len(points), 3)
+        return points[order] if len(order) == len(points) else points
     except (OSError, ValueError, KeyError, TypeError, AttributeError, StopIteration, RuntimeError) as error:
         raise AssetError(f"{path} is no landmark file ({type(error).__name__}: {error}); get it again") from error
 
@@ -95,7 +103,7 @@ def read_scan(name: str, folder: str | Path | None = None) -> Scan:
             arrays = {key: file[key] for key in file.files}
         vertices = torch.from_numpy(arrays["v"].astype(np.float32))
         triangles = torch.from_numpy(arrays["f"].astype(np.int64))
-    except (ValueError, KeyError, OSError, EOFError) as error:
+    except (ValueError, KeyError, OSError, EOFError, BadZipFile) as error:
         raise AssetError(f"{path} is damaged ({error}); get it again") from error
     if name == "headsq":
         return Scan(name, vertices, triangles, "mm")

@@ -1,0 +1,61 @@
+"""AFLW2000-3D's official layout, small and written here, and the real one where the mirror is."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from scipy.io import savemat
+
+from facenb.data.aflw2000 import TO_OURS, read_aflw2000
+from facenb.errors import AssetError
+
+POINTS = np.random.default_rng(0).uniform(100, 300, (3, 68)).astype(np.float32)
+
+
+def write(folder, name="image00002", **changes):
+    (folder / "AFLW2000").mkdir(exist_ok=True)
+    Image.new("RGB", (450, 450)).save(folder / "AFLW2000" / f"{name}.jpg")
+    labels = {"pt3d_68": POINTS, "Pose_Para": [[-0.1, 0.5, 0.2, 1, 2, 0, 0.001]],
+              "Shape_Para": np.ones((199, 1)), "Exp_Para": np.ones((29, 1))} | changes  # fmt: skip
+    savemat(folder / "AFLW2000" / f"{name}.mat", {key: value for key, value in labels.items() if value is not None})
+
+
+def test_labels_and_yaw(tmp_path):
+    write(tmp_path)
+    write(tmp_path, "image00004")
+    np.savez(tmp_path / "reannotated68.npz", image=["image00004.jpg"], points=np.ones((1, 68, 2)))
+    data = read_aflw2000(tmp_path)
+    first, second = data
+    assert len(data) == 2 and first.yaw == pytest.approx(0.5)
+    torch.testing.assert_close(first.landmarks, torch.from_numpy(POINTS[:2].T) + TO_OURS)
+    assert first.reannotated is None and torch.equal(second.reannotated, torch.full((68, 2), 1 + TO_OURS))
+    assert first.image().shape == (450, 450, 3) and first.shape.shape == (199,) and first.expression.shape == (29,)
+
+
+def test_labels_that_are_none_are_named(tmp_path):
+    write(tmp_path, pt3d_68=None)
+    with pytest.raises(AssetError, match=r"image00002\.mat .*pt3d_68"):
+        read_aflw2000(tmp_path)[0]
+    write(tmp_path, pt3d_68=POINTS[:, :21])
+    with pytest.raises(AssetError, match="21 landmarks, not 68"):
+        read_aflw2000(tmp_path)[0]
+    (tmp_path / "AFLW2000/image00002.mat").write_bytes(b"MATLAB 5.0 cut short")
+    with pytest.raises(AssetError, match=r"image00002\.mat"):
+        read_aflw2000(tmp_path)[0]
+    (tmp_path / "AFLW2000/image00002.mat").unlink()
+    with pytest.raises(AssetError, match=r"no .*image00002\.mat"):
+        read_aflw2000(tmp_path)[0]
+
+
+def test_an_empty_folder(tmp_path):
+    with pytest.raises(AssetError, match="data_download get aflw2000-3d"):
+        read_aflw2000(tmp_path)
+
+
+def test_the_real_one(real_asset):
+    data = read_aflw2000(real_asset("aflw2000-3d"))
+    assert len(data) == len(data.reannotated) == 1000
+    sample = data[0]
+    assert sample.image().shape == (450, 450, 3)
+    far = (sample.landmarks - sample.reannotated).norm(dim=1)
+    assert far.median() < 10 and sample.landmarks.min() > 0

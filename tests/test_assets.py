@@ -1,0 +1,470 @@
+"""Getting data: mirror, web (a server on this machine), hostile archives, interruptions, full disks, two at once."""
+
+import dataclasses
+import errno
+import hashlib
+import http.server
+import io
+import json
+import os
+import subprocess
+import sys
+import tarfile
+import threading
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from data_download import fetch, install
+from data_download.__main__ import main
+from data_download.entries import Entry, File, Place, Source, load_entries, load_entry, read_entry
+from data_download.unpack import unpack
+from facenb.data.assets import asset, checksum
+from facenb.errors import AssetError
+
+CONTENT = bytes(range(256)) * 4096  # 1 MiB
+
+
+def sha(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def file_of(data: bytes, name: str = "a.bin", **more) -> File:
+    return dataclasses.replace(File(name, name, len(data), sha(data), "", "", 10**7), **more)
+
+
+def entry_of(*sources: Source, name: str = "thing", ready: tuple = ()) -> Entry:
+    return Entry(name, "A thing", "photos", "home", "licence", "terms", "cite", sources, ready, "", ())
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch) -> Path:
+    monkeypatch.setenv("FACENB_DATA", str(tmp_path / "data"))
+    monkeypatch.delenv("FACENB_MIRROR", raising=False)
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def own_mirror(tmp_path, monkeypatch) -> Path:
+    (tmp_path / "mirror" / "thing").mkdir(parents=True)
+    monkeypatch.setenv("FACENB_MIRROR", str(tmp_path / "mirror"))
+    return tmp_path / "mirror"
+
+
+def mirror_source(*files: File) -> Source:
+    return Source("mirror:thing/", "all", "here", files)
+
+
+class Server(http.server.BaseHTTPRequestHandler):
+    """Serves CONTENT with Range; paths ask for trouble: /broken breaks once, /moved, /gone, /other, /nowhere."""
+
+    def log_message(self, *_):
+        pass
+
+    def do_GET(self):
+        self.server.asked.append((self.path, self.headers.get("Range")))
+        if self.path == "/gone":
+            return self.send_error(404, "Not Found")
+        if self.path in ("/moved", "/nowhere"):
+            self.send_response(302)
+            self.send_header("Location", "/whole" if self.path == "/moved" else "file:///etc/hostname")
+            self.end_headers()
+            return None
+        data = CONTENT[::-1] if self.path == "/other" else CONTENT
+        start = int(self.headers["Range"][6:-1]) if self.headers.get("Range") and self.path != "/noresume" else 0
+        if start >= len(data):
+            return self.send_error(416, "Range Not Satisfiable")
+        self.send_response(206 if start else 200)
+        if start:
+            self.send_header("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}")
+        self.send_header("Content-Length", str(len(data) - start))
+        self.end_headers()
+        first_time = sum(path == self.path for path, _ in self.server.asked) == 1
+        end = start + 300_000 if self.path == "/broken" and first_time else len(data)
+        self.wfile.write(data[start:end])
+        return None
+
+
+@pytest.fixture
+def web():
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Server)
+    server.asked = []
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+    server.url = f"http://127.0.0.1:{server.server_port}/"
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+def get(web, path: str, target: Path, data: bytes = CONTENT) -> None:
+    fetch.download(web.url + path, file_of(data), target, quiet=True, pause=0.01)
+
+
+class TestEntries:
+    def test_every_entry_reads_and_says_where_from_and_on_what_terms(self):
+        entries = load_entries()
+        assert {"ict-facekit", "mediapipe", "lfw", "aflw2000-3d", "orl", "surrey", "3ddfa-v2"} <= set(entries)
+        for entry in entries.values():
+            assert entry.licence and entry.terms and entry.citation and entry.home
+            assert bool(entry.sources) != entry.needs_registration
+            assert not entry.needs_registration or entry.register
+
+    def test_checksums_have_the_right_length(self):
+        for entry in load_entries().values():
+            for source in entry.sources:
+                assert source.holds and source.checked
+                assert all(len(file.sha256) in (0, 64) and len(file.md5) in (0, 32) for file in source.files)
+
+    def test_an_unknown_name_lists_the_known_ones(self):
+        with pytest.raises(AssetError, match=r"no asset called 'lwf'.*lfw"):
+            load_entry("lwf")
+        with pytest.raises(AssetError):
+            load_entry("../assets/lfw")
+
+    def test_an_unknown_key_names_the_file(self, tmp_path):
+        text = (Path(install.__file__).parent / "assets" / "orl.toml").read_text()
+        (tmp_path / "odd.toml").write_text('colour = "red"\n' + text)
+        with pytest.raises(AssetError, match=r"odd\.toml.*colour"):
+            read_entry(tmp_path / "odd.toml")
+
+    def test_the_mirror_holds_what_the_entries_say(self, mirror):
+        """Sizes only: `get` checks the sums."""
+        for entry in load_entries().values():
+            for source in entry.sources:
+                for file in source.files if source.is_mirror else ():
+                    path = mirror / source.base.removeprefix("mirror:") / file.source
+                    assert path.stat().st_size == file.size, path
+
+
+class TestDownload:
+    def test_whole_file(self, web, tmp_path):
+        get(web, "whole", tmp_path / "a")
+        assert (tmp_path / "a").read_bytes() == CONTENT
+
+    def test_goes_on_where_an_earlier_try_stopped(self, web, tmp_path):
+        (tmp_path / "a").write_bytes(CONTENT[:123_456])
+        get(web, "whole", tmp_path / "a")
+        assert (tmp_path / "a").read_bytes() == CONTENT
+        assert web.asked == [("/whole", "bytes=123456-")]
+
+    def test_a_server_that_cannot_resume_starts_again(self, web, tmp_path):
+        (tmp_path / "a").write_bytes(CONTENT[:1000])
+        get(web, "noresume", tmp_path / "a")
+        assert (tmp_path / "a").read_bytes() == CONTENT
+
+    def test_a_broken_transfer_is_resumed(self, web, tmp_path):
+        get(web, "broken", tmp_path / "a")
+        assert (tmp_path / "a").read_bytes() == CONTENT
+        assert web.asked[1][1] == "bytes=300000-"
+
+    def test_a_foreign_beginning_is_thrown_away(self, web, tmp_path):
+        (tmp_path / "a").write_bytes(b"x" * 5000)
+        get(web, "whole", tmp_path / "a")
+        assert (tmp_path / "a").read_bytes() == CONTENT
+
+    def test_a_beginning_longer_than_the_file_is_thrown_away(self, web, tmp_path):
+        (tmp_path / "a").write_bytes(b"x" * (len(CONTENT) + 10))
+        get(web, "whole", tmp_path / "a")
+        assert (tmp_path / "a").read_bytes() == CONTENT
+
+    def test_redirect(self, web, tmp_path):
+        get(web, "moved", tmp_path / "a")
+        assert (tmp_path / "a").read_bytes() == CONTENT
+
+    def test_redirect_to_a_local_file_is_refused(self, web, tmp_path):
+        with pytest.raises(AssetError):
+            get(web, "nowhere", tmp_path / "a")
+        assert not (tmp_path / "a").exists()
+
+    def test_missing_page_names_the_address(self, web, tmp_path):
+        with pytest.raises(AssetError, match=r"/gone answered 404"):
+            get(web, "gone", tmp_path / "a")
+
+    def test_wrong_checksum_names_both_and_keeps_nothing(self, web, tmp_path):
+        with pytest.raises(AssetError, match=sha(CONTENT)):
+            get(web, "other", tmp_path / "a")
+        assert not (tmp_path / "a").exists()
+
+    def test_more_bytes_than_expected_are_refused(self, web, tmp_path):
+        with pytest.raises(AssetError, match="another version"):
+            get(web, "whole", tmp_path / "a", CONTENT[:1000])
+
+    def test_no_server_says_how_to_go_on(self, tmp_path):
+        with pytest.raises(AssetError, match="run the same command again"):
+            fetch.download("http://127.0.0.1:9/x", file_of(CONTENT), tmp_path / "a", quiet=True, pause=0.0)
+
+    def test_only_web_addresses(self, tmp_path):
+        with pytest.raises(AssetError, match="no http"):
+            fetch.download("file:///etc/hostname", file_of(CONTENT), tmp_path / "a", quiet=True)
+
+
+def tar_with(path: Path, *members: tuple[tarfile.TarInfo, bytes], mode: str = "w") -> Path:
+    with tarfile.open(path, mode) as tar:
+        for info, data in members:
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    return path
+
+
+def member(name: str, kind: bytes = tarfile.REGTYPE, link: str = "") -> tarfile.TarInfo:
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname = kind, link
+    return info
+
+
+class TestUnpack:
+    @pytest.mark.parametrize("mode", ["w", "w:gz", "w:xz", "w:bz2"])
+    def test_tar(self, tmp_path, mode):
+        archive = tar_with(tmp_path / "a.tar", (member("d/x"), b"one"), (member("./y"), b"two"), mode=mode)
+        unpack(archive, tmp_path / "out", "tar", 100)
+        assert (tmp_path / "out/d/x").read_bytes() == b"one" and (tmp_path / "out/y").read_bytes() == b"two"
+
+    @pytest.mark.parametrize("name", ["../evil", "/evil", "a/../../evil", "..\\evil", "C:/evil", "C:evil"])
+    @pytest.mark.parametrize("kind", ["tar", "zip"])
+    def test_a_path_outside_is_named_and_refused(self, tmp_path, name, kind):
+        archive = tmp_path / "a"
+        if kind == "tar":
+            tar_with(archive, (member("fine"), b"1"), (member(name), b"2"))
+        else:
+            with zipfile.ZipFile(archive, "w") as packed:
+                packed.writestr("fine", b"1")
+                info = zipfile.ZipInfo("x")
+                info.filename = name
+                packed.writestr(info, b"2")
+        with pytest.raises(AssetError, match="outside its folder"):
+            unpack(archive, tmp_path / "out", kind, 100)
+        assert not (tmp_path / "evil").exists() and not Path("/evil").exists()
+
+    @pytest.mark.parametrize(
+        "kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE]
+    )
+    def test_links_and_devices_in_a_tar(self, tmp_path, kind):
+        archive = tar_with(tmp_path / "a.tar", (member("x", kind, "/etc/passwd"), b""))
+        with pytest.raises(AssetError, match="link|device"):
+            unpack(archive, tmp_path / "out", "tar", 100)
+        assert not list((tmp_path / "out").iterdir())
+
+    def test_a_link_in_a_zip(self, tmp_path):
+        with zipfile.ZipFile(tmp_path / "a.zip", "w") as packed:
+            info = zipfile.ZipInfo("x")
+            info.external_attr = 0o120777 << 16
+            packed.writestr(info, "/etc/passwd")
+        with pytest.raises(AssetError, match="link"):
+            unpack(tmp_path / "a.zip", tmp_path / "out", "zip", 100)
+
+    def test_a_bomb_stops_at_the_limit(self, tmp_path):
+        with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as packed:
+            packed.writestr("x", bytes(50_000_000))
+        assert (tmp_path / "a.zip").stat().st_size < 100_000
+        with pytest.raises(AssetError, match="more than 2000000 bytes"):
+            unpack(tmp_path / "a.zip", tmp_path / "out", "zip", 2_000_000)
+        assert (tmp_path / "out/x").stat().st_size <= 2_000_000
+
+    @pytest.mark.parametrize("mode", ["w", "w:gz", "w:xz"])
+    def test_truncated_tar(self, tmp_path, mode):
+        archive = tar_with(tmp_path / "a.tar", (member("x"), os.urandom(50_000)), mode=mode)
+        archive.write_bytes(archive.read_bytes()[:30_000])
+        with pytest.raises(AssetError, match="damaged"):
+            unpack(archive, tmp_path / "out", "tar", 10**6)
+
+    def test_truncated_zip_and_something_else(self, tmp_path):
+        with zipfile.ZipFile(tmp_path / "a.zip", "w") as packed:
+            packed.writestr("x", os.urandom(5000))
+        (tmp_path / "a.zip").write_bytes((tmp_path / "a.zip").read_bytes()[:4000])
+        (tmp_path / "b.zip").write_text("<html>please log in</html>")
+        for name in ("a.zip", "b.zip"):
+            with pytest.raises(AssetError, match=f"{name} is a damaged zip"):
+                unpack(tmp_path / name, tmp_path / "out", "zip", 10**6)
+
+    def test_the_same_file_twice(self, tmp_path):
+        archive = tar_with(tmp_path / "a.tar", (member("x"), b"1"), (member("x"), b"2"))
+        with pytest.raises(AssetError, match="twice"):
+            unpack(archive, tmp_path / "out", "tar", 100)
+
+
+class TestInstall:
+    def test_from_the_mirror_with_unpacking(self, folder, own_mirror):
+        archive = tar_with(own_mirror / "thing/a.tar", (member("d/x"), b"one"))
+        (own_mirror / "thing/plain").write_bytes(b"two")
+        files = (file_of(archive.read_bytes(), "a.tar", unpack="tar", target=""), file_of(b"two", "plain"))
+        entry = entry_of(mirror_source(*files), ready=("d/x",))
+        assert install.install(entry, quiet=True) == folder / "thing"
+        assert (folder / "thing/d/x").read_bytes() == b"one" and install.is_ready(entry)
+        assert install.verify(entry) == []
+        assert subprocess.run(["sha256sum", "-c", "--quiet", "manifest.sha256"], cwd=folder / "thing").returncode == 0
+
+    def test_a_damaged_mirror_is_named_and_leaves_nothing(self, folder, own_mirror):
+        (own_mirror / "thing/a.bin").write_bytes(b"x" * len(CONTENT))
+        with pytest.raises(AssetError, match=r"mirror/thing/a\.bin has the sha256"):
+            install.install(entry_of(mirror_source(file_of(CONTENT))), quiet=True)
+        assert not (folder / "thing").exists() and not list(folder.glob("*.partial"))
+
+    def test_a_mirror_that_is_no_folder(self, folder, monkeypatch):
+        monkeypatch.setenv("FACENB_MIRROR", "/no/such/mirror")
+        with pytest.raises(AssetError, match="/no/such/mirror"):
+            asset("lfw")
+
+    def test_no_mirror_and_not_here_names_the_command(self, folder):
+        with pytest.raises(AssetError, match="python -m data_download get lfw"):
+            asset("lfw")
+
+    def test_from_the_web_where_the_mirror_lacks_it(self, folder, web, own_mirror):
+        (own_mirror / "thing").rmdir()
+        source = Source(web.url, "all", "here", (file_of(CONTENT, "whole"),))
+        install.install(entry_of(mirror_source(file_of(b"1")), source), quiet=True)
+        assert (folder / "thing/whole").read_bytes() == CONTENT
+        assert not list((folder / ".downloads").iterdir())
+
+    def test_the_second_address_where_the_first_is_gone(self, folder, web):
+        sources = [Source(web.url, "all", "here", (file_of(CONTENT, name),)) for name in ("gone", "whole")]
+        install.install(entry_of(*sources), quiet=True)
+        assert (folder / "thing/whole").read_bytes() == CONTENT
+
+    def test_without_a_checksum_only_when_accepted(self, folder, web):
+        entry = entry_of(Source(web.url, "all", "nothing", (File("whole", "whole", None, "", "", "", 10**7),)))
+        with pytest.raises(AssetError, match="--accept-unverified"):
+            install.install(entry, quiet=True)
+        assert not web.asked
+        install.install(entry, accept_unverified=True, quiet=True)
+        assert sha(CONTENT) in (folder / "thing/manifest.sha256").read_text()
+
+    def test_ready_is_not_fetched_twice_and_again_replaces(self, folder, own_mirror):
+        (own_mirror / "thing/a.bin").write_bytes(CONTENT)
+        entry = entry_of(mirror_source(file_of(CONTENT)))
+        install.install(entry, quiet=True)
+        (folder / "thing/a.bin").write_bytes(b"edited")
+        install.install(entry, quiet=True)
+        assert (folder / "thing/a.bin").read_bytes() == b"edited"
+        assert "a.bin has 6 bytes" in install.verify(entry)[0] or "a.bin has the sha256" in install.verify(entry)[0]
+        install.install(entry, again=True, quiet=True)
+        assert install.verify(entry) == []
+
+    def test_a_failed_again_keeps_the_old_folder(self, folder, own_mirror):
+        (own_mirror / "thing/a.bin").write_bytes(CONTENT)
+        entry = entry_of(mirror_source(file_of(CONTENT)))
+        install.install(entry, quiet=True)
+        (own_mirror / "thing/a.bin").write_bytes(b"damaged")
+        with pytest.raises(AssetError):
+            install.install(entry, again=True, quiet=True)
+        assert install.verify(entry) == []
+
+    def test_an_entry_that_changed_is_not_ready(self, folder, own_mirror):
+        (own_mirror / "thing/a.bin").write_bytes(CONTENT)
+        install.install(entry_of(mirror_source(file_of(CONTENT))), quiet=True)
+        assert not install.is_ready(entry_of(mirror_source(file_of(CONTENT[1:]))))
+
+    def test_files_of_a_person_are_not_overwritten(self, folder, own_mirror):
+        (folder / "thing").mkdir(parents=True)
+        (folder / "thing/mine").write_text("keep")
+        (own_mirror / "thing/a.bin").write_bytes(CONTENT)
+        with pytest.raises(AssetError, match="move them away"):
+            install.install(entry_of(mirror_source(file_of(CONTENT))), quiet=True)
+        assert (folder / "thing/mine").read_text() == "keep"
+
+    def test_missing_content_is_another_version(self, folder, own_mirror):
+        (own_mirror / "thing/a.bin").write_bytes(CONTENT)
+        with pytest.raises(AssetError, match=r"came without b\.bin"):
+            install.install(entry_of(mirror_source(file_of(CONTENT)), ready=("b.bin",)), quiet=True)
+        assert not (folder / "thing").exists()
+
+    @pytest.mark.parametrize(("code", "says"), [(errno.ENOSPC, "no space left"), (errno.EACCES, "cannot write")])
+    def test_full_disk_and_no_permission(self, folder, own_mirror, monkeypatch, code, says):
+        (own_mirror / "thing/a.bin").write_bytes(CONTENT)
+
+        def fails(*_):
+            raise OSError(code, os.strerror(code), "a.bin")
+
+        monkeypatch.setattr(install, "copy_from_mirror", fails)
+        with pytest.raises(AssetError, match=f"{says}.*{folder}"):
+            install.install(entry_of(mirror_source(file_of(CONTENT))), quiet=True)
+        assert not (folder / "thing").exists() and not list(folder.glob(".*.partial"))
+
+    def test_a_data_folder_that_is_a_file(self, tmp_path, own_mirror, monkeypatch):
+        (tmp_path / "file").write_text("x")
+        monkeypatch.setenv("FACENB_DATA", str(tmp_path / "file" / "data"))
+        (own_mirror / "thing/a.bin").write_bytes(CONTENT)
+        with pytest.raises(AssetError, match="FACENB_DATA"):
+            install.install(entry_of(mirror_source(file_of(CONTENT))), quiet=True)
+
+    def test_killed_amid_work_leaves_nothing_that_looks_whole(self, folder, own_mirror):
+        """The child dies after its files are written, before the marker; the next try works and cleans up."""
+        (own_mirror / "thing/a.bin").write_bytes(CONTENT)
+        entry = entry_of(mirror_source(file_of(CONTENT)))
+        child = os.fork()
+        if child == 0:
+            install._write_marker = lambda *_: os._exit(9)
+            install.install(entry, quiet=True)
+            os._exit(0)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+        assert not install.is_ready(entry) and list(folder.glob(".thing.*.partial"))
+        install.install(entry, quiet=True)
+        assert install.verify(entry) == [] and not list(folder.glob(".thing.*.partial"))
+
+    def test_two_processes_at_once(self, folder, own_mirror):
+        (own_mirror / "thing/a.bin").write_bytes(CONTENT)
+        entry = entry_of(mirror_source(file_of(CONTENT)))
+        children = []
+        for _ in range(4):
+            child = os.fork()
+            if child == 0:
+                try:
+                    install.install(entry, quiet=True)
+                    os._exit(0 if install.verify(entry) == [] else 2)
+                finally:
+                    os._exit(1)
+            children.append(child)
+        assert [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children] == [0] * 4
+        assert install.verify(entry) == [] and not list(folder.glob(".thing.*.partial"))
+
+
+class TestRegistered:
+    ENTRY = dataclasses.replace(
+        entry_of(), register="ask them", places=(Place("sub/*.mat", "labels", 2, 10, b"MATLAB"),)
+    )
+
+    def test_says_what_is_missing(self, folder):
+        with pytest.raises(AssetError, match=r"sub/\*\.mat: 0 of 2 there.*where thing"):
+            install.ready_folder(self.ENTRY)
+
+    def test_checks_what_was_placed(self, folder):
+        place = folder / "thing/sub"
+        place.mkdir(parents=True)
+        (place / "a.mat").write_bytes(b"MATLAB 5.0 and more")
+        (place / "b.mat").write_bytes(b"<html> a login page")
+        assert len(install.verify(self.ENTRY)) == 1 and "b.mat does not begin" in install.verify(self.ENTRY)[0]
+        (place / "b.mat").write_bytes(b"MATLAB")
+        assert "fewer than 10" in install.verify(self.ENTRY)[0]
+        (place / "b.mat").write_bytes(b"MATLAB 5.0 and more")
+        assert install.ready_folder(self.ENTRY) == folder / "thing"
+
+
+class TestCommand:
+    def test_list_where_licence(self, folder, capsys):
+        assert main(["list"]) == 0 and "aflw2000-3d" in capsys.readouterr().out
+        assert main(["where", "bfm-2009"]) == 0 and "01_MorphableModel.mat" in capsys.readouterr().out
+        assert main(["licence", "ict-facekit"]) == 0 and "MIT" in capsys.readouterr().out
+        assert main(["licence", "nothing"]) == 1 and "no asset called" in capsys.readouterr().err
+
+    def test_get_and_verify_a_real_asset(self, folder, mirror, monkeypatch, capsys):
+        monkeypatch.setenv("FACENB_MIRROR", str(mirror))
+        assert main(["get", "orl", "scan-james"]) == 0
+        assert main(["verify"]) == 0
+        assert "orl: whole" in capsys.readouterr().out
+        next((folder / "orl").rglob("1.pgm")).write_bytes(b"x")
+        assert main(["verify", "orl"]) == 1 and "NOT whole" in capsys.readouterr().out
+
+    def test_get_of_a_registered_one_fails_and_says_why(self, folder, capsys):
+        assert main(["get", "flame-2020"]) == 1
+        assert "where flame-2020" in capsys.readouterr().err
+
+    def test_it_runs_as_a_module(self, folder):
+        done = subprocess.run([sys.executable, "-m", "data_download", "verify", "lfw"], capture_output=True, text=True)
+        assert done.returncode == 1 and "NOT whole" in done.stdout
+
+
+def test_asset_takes_from_the_mirror_and_has_a_checksum(folder, mirror, monkeypatch):
+    monkeypatch.setenv("FACENB_MIRROR", str(mirror))
+    path = asset("astronaut")
+    assert (path / "astronaut.png").is_file()
+    assert checksum("astronaut") == json.loads((path / ".facenb.json").read_text())["manifest"]

@@ -1,0 +1,190 @@
+"""Every kind of image file a person may have, each a defined outcome; the similarity against known ones."""
+
+import io
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from facenb.data.images import LARGEST, SPHEREFACE, five_point_crop, read_image, similarity
+from facenb.errors import ImageError, LandmarkError
+
+RGB = np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)
+
+
+def saved(tmp_path, image, name="a.png", **options):
+    image.save(tmp_path / name, **options)
+    return read_image(tmp_path / name)
+
+
+def test_rgb_is_exact(tmp_path):
+    image = saved(tmp_path, Image.fromarray(RGB))
+    assert image.dtype == torch.float32 and image.shape == (48, 64, 3)
+    assert np.array_equal((image.numpy() * 255).round(), RGB)
+
+
+@pytest.mark.parametrize(("tag", "turn"), [
+    (1, lambda a: a), (2, lambda a: a[:, ::-1]), (3, lambda a: a[::-1, ::-1]), (4, lambda a: a[::-1]),
+    (5, lambda a: a.transpose(1, 0, 2)), (6, lambda a: np.rot90(a, -1)),
+    (7, lambda a: a[::-1, ::-1].transpose(1, 0, 2)), (8, lambda a: np.rot90(a)),
+])  # fmt: skip
+def test_exif_orientation(tmp_path, tag, turn):
+    """Tag n says how the camera was held; numpy's turns are the independent answer."""
+    exif = Image.Exif()
+    exif[0x0112] = tag
+    image = saved(tmp_path, Image.fromarray(RGB), exif=exif)
+    assert np.array_equal((image.numpy() * 255).round(), turn(RGB))
+
+
+def test_grey_becomes_three_alike(tmp_path):
+    image = saved(tmp_path, Image.fromarray(RGB[..., 0]))
+    assert torch.equal(image[..., 0], image[..., 2])
+    assert np.array_equal((image[..., 1].numpy() * 255).round(), RGB[..., 0])
+
+
+def test_sixteen_bits_keep_their_depth(tmp_path):
+    deep = np.arange(40 * 40, dtype=np.uint16).reshape(40, 40) * 40
+    image = saved(tmp_path, Image.fromarray(deep))
+    np.testing.assert_allclose(image[..., 0].numpy(), deep / 65535, atol=1e-6)
+
+
+def test_transparent_pixels_lie_on_white(tmp_path):
+    alpha = np.full((48, 64, 1), 255, np.uint8)
+    alpha[:, :32], alpha[:, 32:40] = 0, 51
+    image = saved(tmp_path, Image.fromarray(np.concatenate([RGB, alpha], -1)))
+    assert torch.equal(image[:, :32], torch.ones(48, 32, 3))
+    np.testing.assert_allclose(image[:, 32:40].numpy(), 0.2 * RGB[:, 32:40] / 255 + 0.8, atol=1e-6)
+    assert np.array_equal((image[:, 40:].numpy() * 255).round(), RGB[:, 40:])
+
+
+def test_palette_with_and_without_transparency(tmp_path):
+    flat = np.zeros((40, 40, 3), np.uint8)
+    flat[:, 20:] = (255, 0, 0)
+    palette = Image.fromarray(flat).quantize(2)
+    assert torch.equal(saved(tmp_path, palette)[0, 30], torch.tensor([1.0, 0.0, 0.0]))
+    black = palette.getpixel((0, 0))
+    image = saved(tmp_path, palette, transparency=black)
+    assert torch.equal(image[0, 0], torch.ones(3)) and torch.equal(image[0, 30], torch.tensor([1.0, 0.0, 0.0]))
+
+
+def test_cmyk_bilevel_and_animation(tmp_path):
+    white = Image.new("CMYK", (40, 40), (0, 0, 0, 0))
+    assert saved(tmp_path, white, "a.jpg").min() > 0.98
+    assert saved(tmp_path, Image.new("CMYK", (40, 40), (0, 255, 255, 0)), "b.tiff")[0, 0].tolist() == [1, 0, 0]
+    assert saved(tmp_path, Image.new("1", (40, 40), 1)).min() == 1
+    frames = [Image.new("RGB", (40, 40), colour) for colour in ("red", "blue")]
+    frames[0].save(tmp_path / "c.gif", save_all=True, append_images=frames[1:])
+    assert read_image(tmp_path / "c.gif")[0, 0].tolist() == [1, 0, 0]
+
+
+def test_a_large_one_is_scaled_to_the_limit(tmp_path):
+    picture = Image.fromarray(RGB).resize((1600, 1200), Image.Resampling.BICUBIC)
+    picture.save(tmp_path / "a.jpg", quality=95)
+    image = read_image(tmp_path / "a.jpg", limit=400)
+    assert image.shape == (300, 400, 3)
+    small = np.asarray(picture.resize((400, 300), Image.Resampling.BOX), np.float32) / 255
+    assert np.abs(image.numpy() - small).mean() < 0.02
+    assert read_image(tmp_path / "a.jpg", limit=5000).shape == (1200, 1600, 3)
+
+
+def test_tiny_names_the_file_and_the_size(tmp_path):
+    Image.new("RGB", (31, 200)).save(tmp_path / "tiny.png")
+    with pytest.raises(ImageError, match=r"tiny\.png is 31 x 200"):
+        read_image(tmp_path / "tiny.png")
+
+
+def test_a_bomb_is_refused_before_it_is_unpacked(tmp_path):
+    """A PNG header may claim any size; the pixels need not be there."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (40, 40)).save(buffer, format="PNG")
+    import struct
+    import zlib
+
+    data = bytearray(buffer.getvalue())
+    data[16:24] = struct.pack(">II", 60_000, LARGEST // 50_000)
+    data[29:33] = struct.pack(">I", zlib.crc32(data[12:29]))
+    (tmp_path / "bomb.png").write_bytes(data)
+    with pytest.raises(ImageError, match=r"bomb\.png .*(million|pixels)"):
+        read_image(tmp_path / "bomb.png")
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.tiff", "a.webp"])
+def test_truncated(tmp_path, name):
+    Image.fromarray(np.tile(RGB, (4, 4, 1))).save(tmp_path / name)
+    whole = (tmp_path / name).read_bytes()
+    for share in (0.2, 0.6):
+        (tmp_path / name).write_bytes(whole[: int(share * len(whole))])
+        with pytest.raises(ImageError, match=name):
+            read_image(tmp_path / name)
+
+
+@pytest.mark.parametrize("content", [b"", b"just words", b"<html></html>", b"%PDF-1.4 ...", b"\xff\xd8\xff"])
+def test_no_image(tmp_path, content):
+    (tmp_path / "me.jpg").write_bytes(content)
+    with pytest.raises(ImageError, match=r"me\.jpg"):
+        read_image(tmp_path / "me.jpg")
+
+
+def test_missing_file_and_folder(tmp_path):
+    with pytest.raises(ImageError, match=r"no image file .*x\.jpg"):
+        read_image(tmp_path / "x.jpg")
+    with pytest.raises(ImageError, match="is a folder"):
+        read_image(tmp_path)
+
+
+@settings(deadline=None)
+@given(st.floats(0.1, 10), st.floats(-3, 3), st.floats(-50, 50), st.integers(2, 3))
+def test_similarity_finds_a_known_one(scale, angle, shift, dimensions):
+    generator = torch.Generator().manual_seed(0)
+    points = torch.randn(7, dimensions, generator=generator)
+    rotation = torch.eye(dimensions, dtype=torch.float64)
+    c, s = np.cos(angle), np.sin(angle)
+    rotation[:2, :2] = torch.tensor([[c, -s], [s, c]])
+    moved = scale * points.double() @ rotation.mT + shift
+    found = similarity(points, moved)
+    torch.testing.assert_close(found[0].double(), torch.tensor(scale, dtype=torch.float64), rtol=1e-5, atol=0)
+    torch.testing.assert_close(found[1], rotation, atol=1e-5, rtol=0)
+    torch.testing.assert_close(found[2], torch.full((dimensions,), shift, dtype=torch.float64), atol=1e-3, rtol=0)
+
+
+def test_similarity_never_mirrors():
+    points = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 2.0]])
+    _, rotation, _ = similarity(points, points * torch.tensor([-1.0, 1.0]))
+    assert torch.linalg.det(rotation) == pytest.approx(1)
+
+
+def test_similarity_of_points_all_alike():
+    with pytest.raises(LandmarkError):
+        similarity(torch.ones(5, 2), torch.rand(5, 2))
+
+
+def test_crop_of_a_photo_that_is_on_the_template_is_the_photo():
+    image = torch.rand(112, 96, 3, generator=torch.Generator().manual_seed(0))
+    crop = five_point_crop(image, torch.tensor(SPHEREFACE) + 0.5)
+    torch.testing.assert_close(crop, image, atol=1e-4, rtol=0)
+
+
+def test_crop_undoes_a_known_similarity():
+    """A smooth picture of known colours: each crop pixel must show what its place in the photo shows."""
+    v, u = torch.meshgrid(torch.arange(300) + 0.5, torch.arange(280) + 0.5, indexing="ij")
+    image = torch.stack([u / 280, v / 300, (u + v) / 580], -1)
+    angle, scale, shift = 0.4, 1.7, torch.tensor([60.0, 20.0])
+    turn = scale * torch.tensor([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]], dtype=torch.float32)
+    points = (torch.tensor(SPHEREFACE) + 0.5) @ turn.mT + shift
+    crop = five_point_crop(image, points)
+    assert crop.shape == (112, 96, 3)
+    for row, column in ((40, 30), (70, 60), (90, 45)):
+        place = turn @ torch.tensor([column + 0.5, row + 0.5]) + shift
+        expected = torch.stack([place[0] / 280, place[1] / 300, place.sum() / 580])
+        torch.testing.assert_close(crop[row, column], expected, atol=2e-3, rtol=0)
+
+
+def test_crop_outside_the_photo_is_black_and_other_sizes_scale():
+    image = torch.ones(50, 50, 3)
+    points = (torch.tensor(SPHEREFACE) + 0.5) / 2
+    crop = five_point_crop(image, points, size=(56, 48))
+    assert crop.shape == (56, 48, 3)
+    assert crop[52:].max() == 0 and crop[5:40, 5:40].min() == 1

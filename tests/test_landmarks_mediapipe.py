@@ -1,0 +1,137 @@
+"""MediaPipe's landmarks: against stored ones, against an annotator's, repeatable, and every number of faces."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from facenb.data import landmarks
+from facenb.data.images import SPHEREFACE, five_point_crop, read_image, similarity
+from facenb.data.landmarks import Detection, detect, detect_all, five_points, to_68
+from facenb.errors import ImageError
+
+pytest.importorskip("mediapipe")
+
+
+@pytest.fixture
+def astronaut(real_asset):
+    real_asset("mediapipe")
+    return read_image(real_asset("astronaut") / "astronaut.png")
+
+
+def two_faces(astronaut):
+    """The head of the portrait and beside it a smaller copy, whose size is 0.7."""
+    head = astronaut[:240, 110:350]
+    small = torch.nn.functional.interpolate(head.permute(2, 0, 1)[None], scale_factor=0.7, mode="area")[0]
+    board = torch.full((260, 440, 3), 0.5)
+    board[:240, 200:] = head
+    board[50 : 50 + small.shape[1], 10 : 10 + small.shape[2]] = small.permute(1, 2, 0)
+    return board
+
+
+def test_the_stored_landmarks_of_a_portrait(astronaut, real_asset):
+    stored = torch.from_numpy(np.load(real_asset("astronaut") / "astronaut_mp478.npy")[:, :2]).float()
+    found = detect(astronaut)
+    assert found.count == 1
+    torch.testing.assert_close(found.pick(), stored, atol=0.5, rtol=0)
+
+
+def test_twice_the_same_to_the_last_bit(astronaut):
+    first = detect(astronaut).points
+    detect(astronaut.flip(1))
+    assert torch.equal(detect(astronaut).points, first)
+
+
+def test_the_68_lie_where_an_annotator_put_them(real_asset):
+    """300-W photo of eos: inner points within 4 % of the outer eye distance on average, none beyond 12 %."""
+    real_asset("mediapipe")
+    folder = real_asset("surrey")
+    lines = (folder / "image_0010.pts").read_text().split("{")[1].split("}")[0].split()
+    truth = torch.tensor([float(word) for word in lines]).view(68, 2)
+    found = to_68(detect(read_image(folder / "image_0010.png")).pick())
+    error = (found - truth).norm(dim=1) / (truth[36] - truth[45]).norm()
+    assert error[17:].mean() < 0.04 and error[17:].max() < 0.12
+    assert error[:17].mean() < 0.15  # the jaw line is another one
+
+
+def test_no_face_is_an_outcome(astronaut):
+    nothing = detect(torch.full((200, 300, 3), 0.6))
+    assert nothing.count == 0 and nothing.points.shape == (0, 478, 2)
+    with pytest.raises(ImageError, match="no face was found"):
+        nothing.pick()
+
+
+def test_several_faces_the_largest_first(astronaut):
+    found = detect(two_faces(astronaut))
+    assert found.count == 2
+    left = found.points[:, :, 0].mean(1)
+    assert left[0] > 200 > left[1]
+    extent = found.points.amax(1) - found.points.amin(1)
+    assert float((extent[1] / extent[0]).mean()) == pytest.approx(0.7, abs=0.05)
+
+
+def test_a_small_face_in_a_large_picture_is_found_once(astronaut):
+    board = torch.full((900, 1500, 3), 0.5)
+    board[350 : 350 + 512, 700 : 700 + 512] = astronaut
+    found = detect(board)
+    assert found.count == 1
+    known = detect(astronaut).pick() + torch.tensor([700.0, 350.0])
+    assert (found.pick() - known).norm(dim=1).mean() < 2
+
+
+def test_which_of_several():
+    points = torch.zeros(2, 478, 2)
+    points[0] += torch.tensor([10.0, 10.0])
+    points[1] += torch.tensor([48.0, 52.0])
+    found = Detection(points, (100, 100))
+    assert torch.equal(found.pick("largest"), points[0]) and torch.equal(found.pick("central"), points[1])
+    with pytest.raises(ValueError, match="leftmost"):
+        found.pick("leftmost")
+
+
+def test_five_points_bring_the_face_onto_the_template(astronaut):
+    points = detect(astronaut).pick()
+    crop = five_point_crop(astronaut, five_points(points), (224, 192))
+    scale, rotation, shift = similarity(five_points(points), 2 * (torch.tensor(SPHEREFACE) + 0.5))
+    expected = scale * five_points(points).double() @ rotation.mT + shift
+    again = five_points(detect(crop).pick())
+    assert (again - expected).norm(dim=1).max() < 3  # pixels of the crop
+
+
+def test_many_photos_are_looked_at_once(real_asset, astronaut, tmp_path, monkeypatch):
+    paths = [real_asset("astronaut") / "astronaut.png", *sorted(real_asset("orl").rglob("s1/*.pgm"))[:2]]
+    cache = tmp_path / "kept.npz"
+    first = detect_all(paths[:2], cache, quiet=True)
+    looked = []
+    monkeypatch.setattr(landmarks, "detect", lambda image, faces: looked.append(image.shape) or detect(image, faces))
+    table = detect_all(paths[::-1], cache, quiet=True)
+    assert len(looked) == 1
+    assert torch.equal(table.points[2], first.points[0]) and table.points.shape == (3, 478, 2)
+    assert torch.equal(table.points[2], detect(astronaut, 3).pick("central"))
+    cache.write_bytes(b"damaged")
+    assert torch.equal(detect_all(paths[:1], cache, quiet=True).points, first.points[:1])
+    assert len(looked) == 2
+
+
+def test_a_photo_without_a_face_is_nan_and_counted(real_asset, astronaut, tmp_path):
+    from facenb.data.export import save_image
+
+    save_image(tmp_path / "grey.png", torch.full((100, 100, 3), 0.5))
+    table = detect_all([tmp_path / "grey.png"], tmp_path / "kept.npz", quiet=True)
+    assert table.found.tolist() == [False] and table.points.isnan().all()
+
+
+def test_another_detector_does_not_use_what_is_kept(real_asset, astronaut, tmp_path, monkeypatch):
+    path = real_asset("astronaut") / "astronaut.png"
+    detect_all([path], tmp_path / "kept.npz", quiet=True)
+    assert landmarks._load(tmp_path / "kept.npz", landmarks.detector_checksum("central", 3))
+    assert not landmarks._load(tmp_path / "kept.npz", landmarks.detector_checksum("largest", 3))
+
+
+def test_it_says_nothing_on_the_terminal(real_asset, astronaut):
+    """The C++ library writes to the descriptor itself, at the start and at the end of the process."""
+    code = "import torch; from facenb.data.landmarks import detect; print(detect(torch.rand(99, 99, 3)).count)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("0\n", "")

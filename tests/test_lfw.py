@@ -1,0 +1,63 @@
+"""LFW's official layout, small and written here, and the real one where the mirror is."""
+
+import pytest
+from PIL import Image
+
+from facenb.data.lfw import read_lfw
+from facenb.errors import AssetError
+
+PEOPLE = {"Ann_Bee": 3, "Cy_Dee": 2, "Ed_Eff": 1}
+
+
+@pytest.fixture
+def small(tmp_path):
+    for name, count in PEOPLE.items():
+        folder = tmp_path / "lfw-deepfunneled" / name
+        folder.mkdir(parents=True)
+        for number in range(1, count + 1):
+            Image.new("RGB", (250, 250)).save(folder / f"{name}_{number:04d}.jpg")
+    lines = ["2\t1", "Ann_Bee\t1\t3", "Ann_Bee\t1\tCy_Dee\t2", "Cy_Dee\t1\t2", "Ed_Eff\t1\tAnn_Bee\t2"]
+    (tmp_path / "pairs.txt").write_text("\n".join(lines) + "\n")
+    return tmp_path
+
+
+def test_people_photos_and_pairs(small):
+    lfw = read_lfw(small)
+    assert {name: len(photos) for name, photos in lfw.people.items()} == PEOPLE
+    assert list(lfw.with_at_least(2)) == ["Ann_Bee", "Cy_Dee"]
+    pairs = lfw.pairs()
+    assert [(pair.same, pair.fold) for pair in pairs] == [(True, 0), (False, 0), (True, 1), (False, 1)]
+    assert (pairs[1].first.name, pairs[1].second.name) == ("Ann_Bee_0001.jpg", "Cy_Dee_0002.jpg")
+
+
+def test_a_missing_photo_of_a_pair_is_named(small):
+    (small / "lfw-deepfunneled/Cy_Dee/Cy_Dee_0002.jpg").unlink()
+    with pytest.raises(AssetError, match=r"Cy_Dee_0002\.jpg"):
+        read_lfw(small).pairs()
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [("words\n", "does not begin"), ("2\t1\nAnn_Bee\t1\t3\n", "announces 4 pairs, but holds 1"),
+     ("1\t1\nAnn_Bee\tone\t3\nAnn_Bee\t1\tCy_Dee\t2\n", "line 2"), ("", "does not begin")],
+)  # fmt: skip
+def test_a_wrong_pairs_file(small, text, says):
+    (small / "pairs.txt").write_text(text)
+    with pytest.raises(AssetError, match=says):
+        read_lfw(small).pairs()
+
+
+def test_what_is_missing_is_named(tmp_path):
+    with pytest.raises(AssetError, match="data_download get lfw"):
+        read_lfw(tmp_path)
+    (tmp_path / "lfw").mkdir()
+    with pytest.raises(AssetError, match=r"pairs\.txt"):
+        read_lfw(tmp_path)
+
+
+def test_the_real_one(real_asset):
+    lfw = read_lfw(real_asset("lfw"))
+    assert len(lfw.people) == 3443 and sum(map(len, lfw.people.values())) == 9146
+    pairs = lfw.pairs()
+    assert len(pairs) == 8 * 600 and {pair.fold for pair in pairs} == set(range(8))
+    assert all(pair.same == (pair.first.parent == pair.second.parent) for pair in pairs)

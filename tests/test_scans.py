@@ -1,0 +1,82 @@
+"""The open scans: what the files hold, seen with another reader; damaged and missing ones."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from facenb.data.scans import NAMES, read_ljson, read_scan
+from facenb.errors import AssetError
+
+ENTRY = {"james": "scan-james", "leeperrysmith": "scan-leeperrysmith", "fran": "scan-vtk", "headsq": "scan-vtk"}
+COUNTS = {"james": (6680, 12228), "leeperrysmith": (35368, 17684), "fran": (2205, 4224), "headsq": (29061, 57678)}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_real_ones(real_asset, name):
+    scan = read_scan(name, real_asset(ENTRY[name]))
+    assert (len(scan.vertices), len(scan.triangles)) == COUNTS[name]
+    assert int(scan.triangles.max()) < len(scan.vertices) and int(scan.triangles.min()) >= 0
+    assert torch.isfinite(scan.vertices).all()
+    if scan.uv is not None:
+        assert scan.uv.min() >= -0.01 and scan.uv.max() <= 1.01
+
+
+def test_landmarks_of_james_lie_on_his_face(real_asset):
+    scan = read_scan("james", real_asset("scan-james"))
+    away = torch.cdist(scan.landmarks, scan.vertices).min(1).values
+    assert away.median() < 3 and away.max() < 10  # mm; the mesh's edges are that long
+    eyes = (scan.landmarks[36] - scan.landmarks[45]).norm()
+    assert 75 < eyes < 105  # mm from one outer eye corner to the other
+    assert scan.landmarks[36, 0] < scan.landmarks[45, 0]  # the image-left eye comes first
+    brows, nose, mouth = scan.landmarks[17:27, 1], scan.landmarks[30], scan.landmarks[48:, 1]
+    assert brows.min() > scan.landmarks[36:48, 1].max() > nose[1] > mouth.max() > scan.landmarks[8, 1]
+    assert scan.image().shape[2] == 3
+
+
+def test_uv_of_james_fit_his_texture(real_asset):
+    """Skin at the nose tip, and the image-left eye's white next to its dark pupil: the texture is not upside down."""
+    scan = read_scan("james", real_asset("scan-james"))
+    image = scan.image()
+    height, width = image.shape[:2]
+
+    def colour(point):
+        u, v = scan.uv[torch.cdist(point[None], scan.vertices)[0].argmin()].tolist()
+        return image[min(int((1 - v) * height), height - 1), min(int(u * width), width - 1)]
+
+    nose, lip = colour(scan.landmarks[30]), colour(scan.landmarks[57])
+    assert nose[0] > nose[2] and nose.mean() > 0.3  # reddish, not background
+    assert lip[0] > lip[1]
+
+
+def test_both_versions_of_a_landmark_file(tmp_path):
+    points = [[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]
+    (tmp_path / "2.ljson").write_text(json.dumps({"version": 2, "landmarks": {"points": points}}))
+    (tmp_path / "3.ljson").write_text(json.dumps({"version": 3, "groups": {"A": {"landmarks": {"points": points}}}}))
+    assert read_ljson(tmp_path / "2.ljson").tolist() == read_ljson(tmp_path / "3.ljson").tolist() == points
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", '{"landmarks": {"points": [[1, 2]]}}', '{"version": 3, "groups": {}}']
+)
+def test_no_landmark_file(tmp_path, text):
+    (tmp_path / "james.ljson").write_text(text)
+    with pytest.raises(AssetError, match=r"james\.ljson is no landmark file"):
+        read_ljson(tmp_path / "james.ljson")
+
+
+def test_missing_and_damaged_files_are_named(tmp_path):
+    with pytest.raises(AssetError, match=r"james\.obj"):
+        read_scan("james", tmp_path)
+    (tmp_path / "james.obj").write_text("v 1 2 3\nv 1 2 4\n")
+    with pytest.raises(AssetError, match=r"james\.obj"):
+        read_scan("james", tmp_path)
+    (tmp_path / "headsq_skin.npz").write_bytes(b"PK\x03\x04 cut")
+    with pytest.raises(AssetError, match=r"headsq_skin\.npz is damaged"):
+        read_scan("headsq", tmp_path)
+    np.savez(tmp_path / "headsq_skin.npz", other=np.zeros(3))
+    with pytest.raises(AssetError, match="damaged"):
+        read_scan("headsq", tmp_path)
+    with pytest.raises(ValueError, match="no scan called 'jim'"):
+        read_scan("jim")
