@@ -41,6 +41,7 @@ SPREAD = 1.2  # how far apart people are: brings the measures of heads to the sp
 LIMIT = 2.4  # parameters beyond this many standard deviations are folded back
 
 
+LID_THICKNESS = 0.7  # mm
 RELIEF = 28  # dents and swellings of a face that no name or model foresees
 
 
@@ -84,9 +85,10 @@ def masks() -> dict[str, np.ndarray]:
         return np.exp(-0.5 * far) * front
 
     ear = (1 - smooth_step(np.hypot((z - EAR_CENTRE[2]) / 26.0, (y - EAR_CENTRE[1]) / 40.0), 0.75, 1.05)) * (x > 45)
+    around_ear = 1 - smooth_step(np.hypot((z - EAR_CENTRE[2]) / 26.0, (y - EAR_CENTRE[1]) / 40.0), 0.6, 1.7)
     nose = flat((0, 2), (15.5, 27), 4)
     m = dict(
-        front=front, nose=nose, ear=ear,
+        front=front, nose=nose, ear=ear, around_ear=around_ear * (x > 25),
         cranium=smooth_step(y, 30.0, 75.0), occiput=blob((0, 25, -105), (55, 40, 45)),
         forehead=flat((0, 68), (48, 26), 3), bossing=flat((18, 74), (17, 15)), temple=blob((66, 42, 28), (14, 20, 20)),
         brow=flat((26, 41), (24, 8)), brow_ridge=flat((22, 40), (17, 6)), glabella=flat((0, 37), (9, 8)),
@@ -123,7 +125,7 @@ def shape_heads(parameters: np.ndarray, relief: np.ndarray | None = None) -> np.
         points = part(points, m, q)
     if relief is not None:
         points = points + _relief(relief)
-    points = warp.scale(points, m["all"], np.zeros(3), *(np.exp(0.022 * q["size"]),) * 3)
+    points = warp.scale(points, m["all"], np.zeros(3), *(np.exp(0.017 * q["size"]),) * 3)
     centres = eye_centres(points)
     return seat(clear_eyeballs(points, centres), points, centres)
 
@@ -156,8 +158,8 @@ def eye_centres(points: np.ndarray) -> np.ndarray:
     return points[..., pupils, :] - np.array([0.0, 0.0, EYE_RADIUS])
 
 
-def clear_eyeballs(points: np.ndarray, centres: np.ndarray, clearance: float = 0.7) -> np.ndarray:
-    """Push the skin around the eyes out of the eyeballs."""
+def clear_eyeballs(points: np.ndarray, centres: np.ndarray, softness: float = 0.05) -> np.ndarray:
+    """Push the skin around the eyes out of the eyeballs; without softness, skin that is out already stays."""
     top, mean = topology(), mean_head()
     points = points.copy()
     for side, sign in enumerate((1, -1)):
@@ -165,15 +167,15 @@ def clear_eyeballs(points: np.ndarray, centres: np.ndarray, clearance: float = 0
         near = np.flatnonzero((np.linalg.norm(mean - home, axis=1) < 26) & (top.part < 5))
         ray = points[..., near, :] - centres[..., side, None, :]
         far = np.linalg.norm(ray, axis=-1, keepdims=True)
-        least = EYE_RADIUS + clearance
-        out = 0.5 * (far + least + np.sqrt((far - least) ** 2 + 0.05))
+        least = EYE_RADIUS + LID_THICKNESS
+        out = 0.5 * (far + least + np.sqrt((far - least) ** 2 + softness))
         points[..., near, :] = centres[..., side, None, :] + ray * (out / far)
     return points
 
 
 def _skull(p, m, q):
-    p = warp.scale(p, m["all"], np.zeros(3), x=np.exp(0.036 * q["head_breadth"]))
-    p = warp.scale(p, 1 - m["front"], np.zeros(3), z=np.exp(0.055 * q["head_length"]))
+    p = warp.scale(p, m["all"], np.zeros(3), x=np.exp(0.028 * q["head_breadth"]))
+    p = warp.scale(p, 1 - m["front"], np.zeros(3), z=np.exp(0.044 * q["head_length"]))
     p = warp.scale(p, m["cranium"], np.array([0, 30.0, 0]), y=np.exp(0.05 * q["cranial_height"]))
     p = warp.turn(
         p, m["forehead"] * smooth_step(p[0, :, 1], 38, 100), np.array([0, 38.0, 70.0]), -0.10 * q["forehead_slope"]
@@ -187,11 +189,11 @@ def _skull(p, m, q):
         np.array([0, 27.0, 0]),
         y=np.exp(0.035 * q["face_height"]),
     )
-    return warp.scale(p, m["front"] * 0.6 + 0.4 * m["lower_face"], np.zeros(3), x=np.exp(0.035 * q["face_width"]))
+    return warp.scale(p, m["front"] * 0.6 + 0.4 * m["lower_face"], np.zeros(3), x=np.exp(0.028 * q["face_width"]))
 
 
 def _jaw(p, m, q):
-    p = warp.spread(p, m["jaw"], 3.6 * q["jaw_width"])
+    p = warp.spread(p, m["jaw"], 2.8 * q["jaw_width"])
     p = warp.shift(p, m["gonion"], y=3.5 * q["jaw_angle"], z=1.5 * q["jaw_angle"])
     p = warp.spread(p, m["jowl"], 1.6 * np.exp(0.45 * q["jowl"]) - 1.7)
     p = warp.shift(p, m["jowl"], y=-0.8 * np.exp(0.5 * q["jowl"]) + 0.8)
@@ -216,7 +218,7 @@ def _eyes(p, m, q):
     p = warp.shift(p, m["brow_ridge"] + 0.7 * m["glabella"], z=1.7 * np.exp(0.3 * q["brow_ridge"]) - 1.8)
     p = warp.shift(p, m["brow"], y=1.7 * q["brow_height"], z=-0.3 * q["brow_height"])
     p = warp.shift(p, m["eye_wide"], z=-1.5 * q["orbit_depth"])
-    p = warp.spread(p, m["eye_wide"], 1.7 * q["interocular_distance"])
+    p = warp.spread(p, m["eye_wide"], 1.3 * q["interocular_distance"])
     centre = np.array([31.5, 23.0, 62.0])
     for sign in (1, -1):
         side = (np.sign(mean_head()[:, 0]) == sign).astype(float)
@@ -233,7 +235,7 @@ def _eyes(p, m, q):
 
 def _nose(p, m, q):
     root = np.array([0, 27.0, 68.0])
-    p = warp.scale(p, m["nose"] * smooth_step(-mean_head()[:, 1], -27, 5), root, y=np.exp(0.065 * q["nose_length"]))
+    p = warp.scale(p, m["nose"] * smooth_step(-mean_head()[:, 1], -27, 5), root, y=np.exp(0.055 * q["nose_length"]))
     p = warp.shift(p, m["nasion"], z=-1.3 * q["nasion_depth"])
     p = warp.shift(p, m["bridge"], z=2.0 * q["bridge_height"])
     p = warp.scale(p, m["bridge"], root, x=np.exp(0.10 * q["bridge_width"]))
@@ -255,7 +257,7 @@ def _mouth(p, m, q):
     p = warp.shift(p, m["muzzle"], z=1.7 * q["mouth_protrusion"])
     p = warp.shift(p, m["philtrum"], z=-0.45 * np.exp(0.5 * q["philtrum_depth"]) + 0.4)
     seam = p[:, topology().grid[topology().mouth_row, 0]]
-    p = warp.scale(p, m["mouth"], seam, x=np.exp(0.065 * q["mouth_width"]))
+    p = warp.scale(p, m["mouth"], seam, x=np.exp(0.056 * q["mouth_width"]))
     above = smooth_step(mean_head()[:, 1], -44.2, -42.8)
     for name, part, lip in (
         ("upper_lip_thickness", above, "upper_lip"),
@@ -271,7 +273,7 @@ def _mouth(p, m, q):
 def _ears_and_neck(p, m, q):
     hinge = np.array([70.0, 10.0, -12.0])
     for sign in (1, -1):
-        side = m["ear"] * (np.sign(mean_head()[:, 0]) == sign)
+        side = m["around_ear"] * (np.sign(mean_head()[:, 0]) == sign)
         size = np.exp(0.075 * q["ear_size"])
         at = hinge * np.array([sign, 1, 1])
         p = warp.scale(p, side, at, x=1.0, y=size, z=size)

@@ -57,8 +57,8 @@ def _jaw_mask(top, x, y, z) -> np.ndarray:
     below = (y < line - 0.01) & (top.part != UPPER_LIP) | (top.part == LOWER_LIP)
     ramp = np.where(below, 1 - near, near)
     ramp = np.where(top.part == LOWER_LIP, 1 - seam, np.where(top.part == UPPER_LIP, seam, ramp))
-    turned = 1 - smooth_step(np.abs(top.azimuth), 72.0, 100.0)
-    throat = 1 - smooth_step(top.level, 19.4, 22.3)
+    turned = smooth_step(z, -28.0, 30.0) * (1 - smooth_step(np.abs(top.azimuth), 80.0, 105.0))
+    throat = 1 - smooth_step(top.level, 18.6, 23.8)
     return ramp * turned * throat * (top.part != EYEBALL)
 
 
@@ -74,7 +74,7 @@ def express(neutral: np.ndarray, expression: np.ndarray) -> np.ndarray:
     points = _jaw(points, m, e, neutral)
     centres = np.repeat(eye_centres(neutral)[None], len(points), 0)
     points = _lids(points, m, e, neutral, centres)
-    return seat(clear_eyeballs(points, centres), np.repeat(neutral[None], len(points), 0), centres)
+    return seat(clear_eyeballs(points, centres, softness=0.0), np.repeat(neutral[None], len(points), 0), centres)
 
 
 def _jaw(p, m, e, neutral):

@@ -37,7 +37,7 @@ JAW = (
     (15, -85, 69),
 )
 CHIN = (0, -87, 74)
-BROW = ((57, 44, 50), (49, 50, 60), (38, 53, 68), (25, 52, 74), (12, 48, 77))
+BROW = ((57, 43.5, 50), (49, 46.5, 60), (38, 48.5, 68), (25, 48, 74), (12, 45.5, 77))
 BRIDGE = ((0, 27, 77), (0, 16, 85), (0, 5, 93), (0, -7, 101))
 BASE = ((0, -22, 86), (6.5, -21, 83), (12.5, -20, 79))
 LIP = ((0, -35.3, 90), (6.5, -34.7, 89), (15, -37.5, 84), (15, -51, 83), (8, -53.5, 87), (0, -54.5, 88))
@@ -129,17 +129,21 @@ def uv_layout() -> tuple[Tensor, Tensor]:
 
 def _cut_at_the_back(uv: np.ndarray, top, count: int) -> tuple[Tensor, Tensor]:
     """Give the back column a second place at the left edge, and the crown one above each of its triangles."""
-    triangles = top.triangles.copy()
-    extra = {}
+    triangles, second, added = top.triangles.copy(), {}, []
     for t in np.flatnonzero((top.part[triangles] != EYEBALL).all(1)):
-        corner_u = uv[triangles[t], 0]
-        if 0 in triangles[t]:
-            continue
-        if np.ptp(corner_u) > 0.5:
+        corners = triangles[t]
+        around = corners[corners != 0]  # vertex 0 is the crown
+        if np.ptp(uv[around, 0]) > 0.4:
             for k in range(3):
-                vertex = triangles[t, k]
-                if vertex < count and uv[vertex, 0] > 0.999:
-                    triangles[t, k] = extra.setdefault(int(vertex), count + len(extra))
-    second = np.stack([np.array([0.0, uv[v, 1]]) for v in extra])
-    both = np.concatenate([uv, second]).astype(np.float32)
+                vertex = int(corners[k])
+                if vertex and uv[vertex, 0] > 0.999:
+                    if vertex not in second:
+                        second[vertex] = count + len(added)
+                        added.append((0.0, uv[vertex, 1]))
+                    triangles[t, k] = second[vertex]
+        if len(around) == 2:
+            us = [added[v - count][0] if v >= count else uv[v, 0] for v in triangles[t] if v]
+            triangles[t, corners == 0] = count + len(added)
+            added.append((sum(us) / 2, uv[0, 1]))
+    both = np.concatenate([uv, np.array(added)]).astype(np.float32)
     return torch.from_numpy(both), torch.from_numpy(triangles)
