@@ -200,17 +200,20 @@ def view(name: str, vertices, triangles, colours=None, yaws: Sequence[float] = (
 
 def explore(
     name: str, update: Callable[..., tuple], triangles, sliders: Mapping[str, tuple[float, float]],
-    frames: Sequence[Mapping[str, float]] = (), columns: int | None = None, yaw: float = 20.0,
+    frames: Sequence[Mapping[str, float]] = (), columns: int | None = None, yaw: float = 20.0, centre=None,
+    extent: float | None = None,
 ) -> View:  # fmt: skip
     """Sliders that move a face: `update(**values)` gives (vertices, colours or None) for a value per slider.
 
     `sliders` maps a name to (lowest, highest), all start at zero (or the nearest end). The picture behind shows each of
-    `frames` (values of some sliders, the others at their start), or each slider at its two ends, from `yaw` degrees.
+    `frames` (values of some sliders, the others at their start), or each slider at its two ends, from `yaw` degrees;
+    `centre` (3,) and `extent` in mm frame it, as in `snapshot`.
     """
     start = {key: float(np.clip(0.0, *ends)) for key, ends in sliders.items()}
     frames = frames or [{key: end} for key, ends in sliders.items() for end in ends if end != start[key]]
     low, high = _three(update(**start)[0], "vertices").aminmax(dim=0)
-    frame = {"centre": (low + high) / 2, "extent": float((high - low)[:2].max()) * 1.12}
+    centre = (low + high) / 2 if centre is None else centre
+    frame = {"centre": centre, "extent": float((high - low)[:2].max()) * 1.08 if extent is None else extent}
     pictures, titles = [], []
     for values in frames:
         vertices, colours = update(**(start | dict(values)))

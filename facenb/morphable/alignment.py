@@ -1,0 +1,60 @@
+"""Procrustes alignment: the turn, shift and, where wanted, scale that bring points nearest to others (Umeyama 1991)."""
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from facenb.errors import LandmarkError
+
+
+class Similarity(NamedTuple):
+    """`x -> scale * R x + shift`, one for each of a batch; points are rows."""
+
+    scale: Float[Tensor, " batch"]
+    rotation: Float[Tensor, "batch dimensions dimensions"]
+    shift: Float[Tensor, "batch dimensions"]
+
+    def apply(self, points: Float[Tensor, "batch points dimensions"]) -> Float[Tensor, "batch points dimensions"]:
+        """The points moved (in float64, given back in their own dtype)."""
+        turned = points.double() @ self.rotation.transpose(1, 2)
+        return (self.scale[:, None, None] * turned + self.shift[:, None]).to(points.dtype)
+
+
+def similarity(
+    source: Float[Tensor, "_batch points dimensions"],
+    target: Float[Tensor, "_targets points dimensions"],
+    scale: bool = True,
+) -> Similarity:
+    """The similarity (rigid motion if not `scale`) of least squared distance from source to target, never a reflection.
+
+    Works in float64; a batch of one on either side serves all of the other (Umeyama 1991, Eq. 40-42). Where points lie
+    on a line the turn about it is not determined, and one of the nearest is given. Raises LandmarkError, naming which,
+    for points that are not finite or all alike.
+    """
+    source, target = torch.broadcast_tensors(source.double(), target.double())
+    middle, aim = source.mean(1, keepdim=True), target.mean(1, keepdim=True)
+    spread = (source - middle).square().sum((1, 2))
+    usable = (spread > 0) & spread.isfinite() & target.isfinite().all(2).all(1)
+    if not usable.all():
+        raise LandmarkError(
+            f"points {int((~usable).nonzero()[0])} of {len(usable)} cannot be aligned: not finite, or all alike"
+        )
+    left, singular, right = torch.linalg.svd((target - aim).transpose(1, 2) @ (source - middle))
+    sign = torch.ones_like(singular)
+    sign[:, -1] = torch.linalg.det(left @ right).sign()
+    rotation = (left * sign[:, None]) @ right
+    factor = (singular * sign).sum(1) / spread if scale else torch.ones_like(spread)
+    shift = aim[:, 0] - factor[:, None] * (rotation @ middle.transpose(1, 2))[..., 0]
+    return Similarity(factor, rotation, shift)
+
+
+def align(
+    source: Float[Tensor, "_batch points dimensions"],
+    target: Float[Tensor, "_targets points dimensions"],
+    scale: bool = True,
+) -> Float[Tensor, "_aligned points dimensions"]:
+    """The source points, moved onto the target by `similarity`."""
+    moved = similarity(source, target, scale)
+    return moved.apply(source.expand(len(moved.scale), -1, -1))
