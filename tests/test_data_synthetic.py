@@ -1,0 +1,185 @@
+"""Photographs of SynthFace: the ground truth is the truth, and a picture is always the same."""
+
+import hashlib
+import subprocess
+import sys
+from dataclasses import fields
+
+import numpy as np
+import pytest
+import torch
+
+from facenb.data.synthetic import Photographs, concatenate, photograph
+from facenb.imaging.camera import Perspective, WeakPerspective, euler_to_matrix
+from facenb.imaging.render import render
+from facenb.morphable.synthetic import SynthFace
+
+SYNTH = SynthFace(0)
+
+
+@pytest.fixture(scope="module", params=["weak", "perspective"])
+def photos(request) -> Photographs:
+    return photograph(SYNTH, [0, 1, 2, 3, 4, 5, 6, 7], [0, 1, 2, 3, 0, 1, 2, 3], camera=request.param)
+
+
+def fingerprint(picture: int) -> str:
+    one = photograph(SynthFace(2), [5], [picture], size=(64, 56))
+    rounded = [np.round(x.numpy(), 3) + 0.0 for x in (one.image, one.landmarks, one.light)]
+    return hashlib.sha256(rounded[1].tobytes() + rounded[2].tobytes()).hexdigest() + str(rounded[0].mean())[:5]
+
+
+def test_shapes_of_everything(photos):
+    count, vertices = 8, len(SYNTH.mean)
+    assert photos.image.shape == (count, 112, 112, 3) and photos.image.dtype == torch.float32
+    assert photos.landmarks.shape == (count, 68, 2) and photos.visible.shape == (count, 68)
+    assert photos.shape.shape == photos.neutral.shape == (count, vertices, 3)
+    assert photos.mask.shape == photos.depth.shape == (count, 112, 112)
+    assert 0 <= photos.image.min() and photos.image.max() <= 1
+    assert isinstance(photos.camera, WeakPerspective | Perspective)
+
+
+def test_landmarks_are_projections_of_the_true_shape(photos):
+    """By hand, from the conventions at the top of camera.py."""
+    points = SYNTH.landmarks.of(photos.shape).double()
+    yaw, pitch, roll = photos.angles.double().T
+    camera = photos.camera
+    for i in range(len(points)):
+        c, s = np.cos, np.sin
+        y, p, r = (float(a[i]) for a in (yaw, pitch, roll))
+        about_z = np.array([[c(r), -s(r), 0], [s(r), c(r), 0], [0, 0, 1]])
+        about_y = np.array([[c(y), 0, s(y)], [0, 1, 0], [-s(y), 0, c(y)]])
+        about_x = np.array([[1, 0, 0], [0, c(p), -s(p)], [0, s(p), c(p)]])
+        turned = points[i].numpy() @ (about_z @ about_y @ about_x).T
+        if camera.is_perspective:
+            turned = turned + camera.position[i].numpy()
+            flat = turned[:, :2] * [1, -1] / -turned[:, 2:] * float(camera.focal[i]) + camera.principal[i].numpy()
+        else:
+            flat = turned[:, :2] * [1, -1] * float(camera.scale[i]) + camera.translation[i].numpy()
+        np.testing.assert_allclose(photos.landmarks[i].numpy(), flat, atol=2e-3)
+
+
+def test_shapes_are_those_of_the_subjects(photos):
+    for i in range(0, 8, 3):
+        person = SYNTH.subject(int(photos.subject[i]))
+        torch.testing.assert_close(photos.neutral[i], person.neutral)
+        torch.testing.assert_close(photos.shape[i], SYNTH.shape(person, photos.expression[i : i + 1])[0])
+    assert (photos.expression >= 0).all() and (photos.expression <= 1).all()
+
+
+def test_visible_landmarks_lie_on_the_depth_buffer(photos):
+    projected = photos.camera.project(SYNTH.landmarks.of(photos.shape))
+    seen = 0
+    for i, k in photos.visible.nonzero().tolist():
+        u, v, depth = projected[i, k].tolist()
+        row, column = int(v), int(u)
+        near = photos.depth[i, max(row - 1, 0) : row + 2, max(column - 1, 0) : column + 2]
+        if torch.isinf(near).all():
+            continue  # on the outline, between pixels
+        scale = photos.camera.focal[i] / depth if photos.camera.is_perspective else photos.camera.scale[i]
+        assert near.min() - 2.0 / scale - 4.0 < depth < near[near.isfinite()].max() + 2.0 / scale + 2.5, (i, k)
+        seen += 1
+    assert seen > 150
+
+
+def test_hidden_landmarks_are_hidden():
+    """On a profile, the far eye and the far side of the jaw are not seen, whatever the face."""
+    many = photograph(SYNTH, list(range(24)), [0] * 24, size=(64, 64))
+    yaw = many.angles[:, 0]
+    right, left = many.visible[yaw > np.radians(60)], many.visible[yaw < -np.radians(60)]
+    assert len(right) and len(left)
+    assert not right[:, 45].any() and not left[:, 36].any()  # outer corner of the eye that is turned away
+    assert right[:, 36].float().mean() > 0.8 and left[:, 45].float().mean() > 0.8
+    frontal = many.visible[yaw.abs() < np.radians(15)]
+    assert frontal[:, 27:48].float().mean() > 0.9
+
+
+def test_depth_mask_and_normals_agree(photos):
+    assert torch.equal(photos.mask, photos.depth.isfinite())
+    length = photos.normals.norm(dim=-1)
+    torch.testing.assert_close(length[photos.mask], torch.ones(int(photos.mask.sum())), atol=1e-4, rtol=0)
+    assert (length[~photos.mask] == 0).all()
+    assert 0.2 < photos.mask.float().mean() < 0.9
+    # The normals are the slope of the depth: compare away from the edges, on smooth skin.
+    camera = photos.camera
+    if camera.is_perspective:
+        return
+    i = int(photos.angles[:, 0].abs().argmin())
+    depth, mm = photos.depth[i], 1 / camera.scale[i]
+    across = -(depth[1:-1, 2:] - depth[1:-1, :-2]) / (2 * mm)  # dz/dx, z towards the camera
+    down = -(depth[2:, 1:-1] - depth[:-2, 1:-1]) / (2 * mm)  # dz/d(-y)
+    normal = torch.stack([-across, down, torch.ones_like(across)], -1)
+    normal = normal / normal.norm(dim=-1, keepdim=True)
+    inner = photos.mask[i, 1:-1, 1:-1] & across.isfinite() & down.isfinite() & (across.abs() < 1) & (down.abs() < 1)
+    cosine = (normal * photos.normals[i, 1:-1, 1:-1]).sum(-1)[inner]
+    assert cosine.median() > 0.98
+
+
+def test_the_image_is_the_rendering_of_the_truth():
+    """Without supersampling and noise, the pixels of the face are those of a plain rendering."""
+    photos = photograph(SYNTH, [3, 9], [4, 1], supersample=1, noise=0.0)
+    albedo = torch.stack([SYNTH.subject(k).albedo for k in (3, 9)])
+    plain = render(photos.shape, SYNTH.triangles, albedo, photos.camera, (112, 112), photos.light)
+    torch.testing.assert_close(photos.image[photos.mask], plain.image[photos.mask].clamp(0, 1))
+    assert photos.image[~photos.mask].std() > 0.01  # a background, not a plain one
+    fine = photograph(SYNTH, [3, 9], [4, 1], supersample=3, noise=0.0)
+    assert (fine.image - photos.image).abs().mean() < 0.03
+    torch.testing.assert_close(fine.depth, photos.depth)
+
+
+def test_a_picture_is_the_same_in_any_batch_and_process():
+    several = photograph(SYNTH, [4, 5, 4, 6], [0, 0, 7, 1], size=(48, 40))
+    alone = photograph(SYNTH, [4], [7], size=(48, 40))
+    for name in ("image", "landmarks", "shape", "expression", "angles", "light", "visible"):
+        torch.testing.assert_close(getattr(several, name)[2], getattr(alone, name)[0], atol=1e-5, rtol=0)
+    code = "import test_data_synthetic as t; print(t.fingerprint(3))"
+    there = subprocess.run([sys.executable, "-c", code], cwd=__file__.rsplit("/", 1)[0], capture_output=True, text=True)
+    assert there.stdout.strip() == fingerprint(3), there.stderr[-500:]
+    assert fingerprint(4) != fingerprint(3)
+
+
+def test_pose_does_not_depend_on_size_or_camera():
+    small, large = (photograph(SYNTH, [2], [3], size=s) for s in ((32, 32), (64, 64)))
+    torch.testing.assert_close(large.landmarks, 2 * small.landmarks, atol=1e-3, rtol=0)
+    far = photograph(SYNTH, [2], [3], camera="perspective")
+    torch.testing.assert_close(far.angles, small.angles)
+    torch.testing.assert_close(far.shape, small.shape)
+
+
+def test_poses_and_faces_vary_as_asked():
+    many = photograph(SYNTH, [0] * 40, list(range(40)), size=(16, 16), supersample=1)
+    yaw = many.angles[:, 0]
+    assert yaw.max() > np.radians(75) and yaw.min() < -np.radians(75) and yaw.abs().max() <= np.radians(90)
+    assert (many.expression.max(1).values > 0.5).float().mean() > 0.4
+    straight = photograph(SYNTH, [0] * 9, list(range(9)), size=(16, 16), yaw_limit=20, expressive=False)
+    assert straight.angles[:, 0].abs().max() <= np.radians(20) and (straight.expression == 0).all()
+    torch.testing.assert_close(euler_to_matrix(straight.angles), straight.camera.rotation)
+    brightness = many.image[many.mask].mean()
+    assert 0.15 < brightness < 0.7
+
+
+def test_faces_lie_inside_the_picture():
+    many = photograph(SYNTH, list(range(30)), [2] * 30, size=(112, 96), supersample=1)
+    inside = (many.landmarks >= 0).all(-1) & (many.landmarks <= torch.tensor([96, 112])).all(-1)
+    assert inside.float().mean() > 0.97
+
+
+def test_batches_join():
+    parts = [photograph(SYNTH, [k], [0], size=(16, 16)) for k in (1, 2)]
+    joined = concatenate(parts)
+    assert len(joined) == 2 and joined.subject.tolist() == [1, 2]
+    for f in fields(Photographs):
+        if f.name != "camera":
+            torch.testing.assert_close(getattr(joined, f.name)[1:], getattr(parts[1], f.name))
+    torch.testing.assert_close(joined.camera.scale[1:], parts[1].camera.scale)
+    with pytest.raises(ValueError, match="cameras"):
+        concatenate([parts[0], photograph(SYNTH, [1], [0], size=(16, 16), camera="perspective")])
+
+
+def test_bad_requests_are_refused():
+    for subjects, pictures in (([0, 1], [0]), ([], [])):
+        with pytest.raises(ValueError, match=f"{len(subjects)} subjects"):
+            photograph(SYNTH, subjects, pictures)
+    with pytest.raises(ValueError, match="fisheye"):
+        photograph(SYNTH, [0], [0], camera="fisheye")
+    with pytest.raises(ValueError, match="picture -1"):
+        photograph(SYNTH, [0], [-1])
