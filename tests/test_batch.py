@@ -362,7 +362,7 @@ out.with_suffix(".partial").rename(out)
 
 class TestGraph:
     def test_a_failure_stops_what_needs_it_and_nothing_else(self, tmp_path, sockets, library):
-        table = {"01_a": [], "02_b": ["01_a"], "03_c": ["02_b"], "04_d": ["01_a"]}
+        table = {"01_a": [], "02_b": [], "03_c": ["02_b"]}
         folder, run = course(tmp_path / "course", table), tmp_path / "run"
         for name in table:
             write_notebook(folder / f"{name}.ipynb", "# Work", "print(profile)" if name != "02_b" else "1 / 0")
@@ -373,7 +373,7 @@ class TestGraph:
         assert f"make notebooks PROFILE=smoke DATA=synthetic RUN_FOLDER={run}" in text
         assert "03_c                         held back   needs 02_b" in text
         done = {path.name for path in (run / "executed").glob("[0-9]*.ipynb")}
-        assert done == {"01_a.ipynb", "02_b.failed.ipynb", "04_d.ipynb"}
+        assert done == {"01_a.ipynb", "02_b.failed.ipynb"}
 
         first = record(run, "01_a")
         write_notebook(folder / "02_b.ipynb", "# Work", "print(1 / 1)")
@@ -410,27 +410,65 @@ class TestGraph:
         assert record(run, "02_b")["status"] == "done"
         wait_until(lambda: not kernels(sockets), 5)
 
-    def test_two_in_one_folder(self, tmp_path):
-        folder = course(tmp_path / "course", {"01_a": []})
-        write_notebook(folder / "01_a.ipynb", "1")
+    @pytest.fixture
+    def refused(self, tmp_path, monkeypatch, capsys):
+        """Calls the command line, which must not come to the point of becoming Snakemake; gives what it says."""
+
+        def call(*further) -> str:
+            assert batch.main(["all", "--run-folder", str(tmp_path / "run"), *map(str, further)]) == 2
+            assert not (tmp_path / "run/executed").exists()
+            return capsys.readouterr().err
+
+        monkeypatch.setattr(os, "execv", lambda *_: pytest.fail("it was not refused"))
+        monkeypatch.setattr(signal, "signal", lambda *_: None)
+        return call
+
+    def test_two_in_one_folder(self, tmp_path, refused):
         with batch.lock(tmp_path / "run/.lock", "it"):
-            status, text = run_course(folder, tmp_path / "run")
-        assert status == 2 and f"in use by process {os.getpid()}" in text
-        assert not (tmp_path / "run/executed").exists()
+            assert f"in use by process {os.getpid()}" in refused(
+                "--notebooks", course(tmp_path / "course", {"01_a": []})
+            )
+
+    def test_a_missing_graph(self, tmp_path, refused):
+        assert f"there is no {tmp_path / 'Snakefile'}" in refused("--notebooks", tmp_path)
+
+    @pytest.mark.parametrize(
+        ("given", "says"),
+        [
+            (("--profile", "quik"), "did you mean 'quick'"),
+            (("--seed", "x"), "seed is 'x'"),
+            (("--data", "p"), "data is 'p'"),
+        ],
+    )
+    def test_a_parameter_out_of_range(self, refused, given, says):
+        assert says in refused(*given)
+
+    @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /proc")
+    def test_the_lock_goes_along(self, tmp_path, monkeypatch):
+        """The folder stays held while this process is Snakemake."""
+        called = []
+        monkeypatch.setattr(signal, "signal", lambda *_: None)
+        monkeypatch.setattr(os, "execv", lambda _, command: called.append((command, held())))
+
+        def held() -> bool:
+            with pytest.raises(RunError, match="in use"):
+                batch.lock(tmp_path / "run/.lock", "it")
+            return any(
+                os.get_inheritable(int(fd)) and os.path.realpath(f"/proc/self/fd/{fd}") == str(tmp_path / "run/.lock")
+                for fd in os.listdir("/proc/self/fd")
+                if os.path.exists(f"/proc/self/fd/{fd}")
+            )
+
+        options = batch.parser().parse_args(["all", "--run-folder", str(tmp_path / "run")])
+        batch.run_graph(options, ["--dry-run"])
+        [(command, inherited)] = called
+        assert inherited
+        assert command[-1] == "--dry-run" and str(ROOT / "notebooks/Snakefile") in command
 
     def test_a_missing_notebook_is_named(self, tmp_path):
         folder = course(tmp_path / "course", {"01_a": []})
         status, text = run_course(folder, tmp_path / "run")
         assert status == 1 and "01_a.ipynb" in text
-
-    def test_a_missing_graph(self, tmp_path):
-        status, text = run_course(tmp_path, tmp_path / "run")
-        assert status == 2 and "there is no" in text and "Snakefile" in text
-
-    def test_refuses_a_misspelt_profile(self, tmp_path, capsys):
-        assert batch.main(["all", "--profile", "quik", "--run-folder", str(tmp_path / "run")]) == 2
-        assert "did you mean 'quick'" in capsys.readouterr().err
-        assert not (tmp_path / "run").exists()
 
     def test_library_checksum_follows_the_library(self, library, monkeypatch):
         monkeypatch.setattr(results, "__file__", str(library / "results.py"))
