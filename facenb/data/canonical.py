@@ -57,24 +57,25 @@ def closest_on_mesh(
 
     (Ericson 2005, section 5.1.5, written as the best of the projection into the plane and onto the three edges.)
     """
-    corners_of = triangles.numpy()
-    used = np.unique(corners_of)
+    corners = triangles.numpy()
+    used = np.unique(corners)
     near = used[cKDTree(vertices.numpy()[used]).query(points.numpy(), k=8)[1]]  # (P, 8)
-    order = np.argsort(corners_of.ravel(), kind="stable")
-    start = np.searchsorted(corners_of.ravel()[order], np.arange(len(vertices) + 1))
-    found, weights = [], []
-    for point, candidates in zip(points.double(), near, strict=True):
-        rows = torch.from_numpy(np.unique(np.concatenate([order[start[v] : start[v + 1]] // 3 for v in candidates])))
-        places = _barycentric(point, vertices[triangles[rows]].double())  # (T, 4, 3)
-        there = (places[..., None] * vertices[triangles[rows]].double()[:, None]).sum(2)
-        best = int((there - point).square().sum(-1).argmin())
-        found.append(rows[best // 4])
-        weights.append(places.reshape(-1, 3)[best])
-    return torch.stack(found), torch.stack(weights).to(vertices.dtype)
+    order = np.argsort(corners.ravel(), kind="stable")
+    start = np.searchsorted(corners.ravel()[order], np.arange(len(vertices) + 1))
+    most = int(np.diff(start).max())
+    place = np.minimum(start[near][..., None] + np.arange(most), start[near + 1][..., None] - 1)  # the last one repeats
+    candidates = torch.from_numpy(order[place].reshape(len(points), -1) // 3)  # (P, T)
+    shapes = vertices[triangles[candidates]].double()  # (P, T, 3, 3)
+    target = points.double()[:, None].expand(-1, candidates.shape[1], -1).reshape(-1, 3)
+    weights = _barycentric(target, shapes.flatten(0, 1)).unflatten(0, candidates.shape)  # (P, T, 4, 3)
+    there = torch.einsum("ptkc,ptcd->ptkd", weights, shapes)
+    best = (there - points.double()[:, None, None]).square().sum(-1).flatten(1).argmin(1)
+    rows = torch.arange(len(points))
+    return candidates[rows, best // 4], weights.flatten(1, 2)[rows, best].to(vertices.dtype)
 
 
 def _barycentric(point: Tensor, corners: Tensor) -> Tensor:
-    """Four candidates a triangle (T, 4, 3): inside the plane (where it is inside) and on each of the three edges."""
+    """Four candidates (T, 4, 3) for a point (T, 3) and a triangle (T, 3, 3) each: inside the plane (where it is inside) and on each of the three edges."""
     candidates = []
     for first in range(3):
         second = (first + 1) % 3

@@ -1,0 +1,282 @@
+"""Photo to 3D: texture against a known paint, holes closed, files read back by other readers, bad photos named."""
+
+import io
+import json
+import os
+
+import numpy as np
+import pytest
+import torch
+import trimesh
+from PIL import Image
+
+from facenb.data import photo
+from facenb.data.export import save_glb, save_image, save_obj, save_ply
+from facenb.data.surface import boundary_loops, close, fill, lay_out, vertex_colours
+from facenb.data.texture import project_photo
+from facenb.errors import ImageError, RunError
+from facenb.imaging.camera import WeakPerspective, euler_to_matrix
+from facenb.imaging.lighting import ambient
+from facenb.imaging.render import render
+from facenb.morphable.sources import read_ict
+
+pytest.importorskip("mediapipe")
+SIDE = 256
+
+
+@pytest.fixture(scope="module")
+def ict(mirror):
+    return read_ict(mirror / "ict-facekit" / "ict_face_head_11248.npz")
+
+
+@pytest.fixture(scope="module")
+def closed(ict):
+    surface = close(ict)
+    return surface, lay_out(surface, ict, SIDE)
+
+
+@pytest.fixture
+def fitter(ict, closed, real_asset):
+    real_asset("mediapipe")
+    return photo.Fitter(ict, photo.mediapipe_embedding(ict), *closed)
+
+
+@pytest.fixture
+def face(fitter, real_asset):
+    return photo.photo_to_face(real_asset("astronaut") / "astronaut.png", fitter=fitter)
+
+
+class TestSurface:
+    def test_loops_of_an_open_cylinder(self):
+        mesh = trimesh.creation.cylinder(10, 30, sections=12)
+        sides = np.abs(mesh.face_normals[:, 2]) < 0.5
+        loops = boundary_loops(torch.from_numpy(mesh.faces[sides].astype(np.int64)))
+        assert sorted(map(len, loops)) == [12, 12]
+
+    def test_eyes_and_mouth_are_closed_and_the_neck_is_not(self, ict, closed):
+        surface, _ = closed
+        vertices = surface.complete(ict.mean)
+        assert len(surface.holes) == 3 and len(boundary_loops(ict.triangles)) == 4
+        rest = boundary_loops(surface.triangles)
+        assert len(rest) == 1 and vertices[rest[0], 1].max() < -100  # mm: the neck's end
+        mesh = trimesh.Trimesh(vertices.numpy(), surface.triangles.numpy(), process=False)
+        assert mesh.is_winding_consistent
+
+    def test_caps_follow_the_face(self, ict, closed):
+        """Closing commutes with a turn and a shift."""
+        surface, _ = closed
+        rotation = euler_to_matrix(torch.tensor([0.5, -0.3, 0.2]))
+        moved = surface.complete(ict.mean @ rotation.mT + 7)
+        torch.testing.assert_close(moved, surface.complete(ict.mean) @ rotation.mT + 7, atol=1e-3, rtol=0)
+
+    def test_texels_lie_in_their_triangles(self, closed):
+        surface, texels = closed
+        place = (surface.uv[surface.uv_triangles[texels.triangle]] * texels.barycentric[..., None]).sum(1)
+        row, column = texels.index // SIDE, texels.index % SIDE
+        torch.testing.assert_close(place[:, 0] * SIDE, column + 0.5, atol=0.02, rtol=0)
+        torch.testing.assert_close((1 - place[:, 1]) * SIDE, row + 0.5, atol=0.02, rtol=0)
+        assert surface.uv.min() >= 0 and surface.uv.max() <= 1
+
+    def test_partners_lie_at_the_mirrored_place(self, ict, closed):
+        surface, texels = closed
+        place = texels.at(surface.complete(ict.mean), surface)
+        paired = texels.partner >= 0
+        away = place[paired] * torch.tensor([-1.0, 1.0, 1.0]) - place[texels.partner[paired]]
+        assert paired.float().mean() > 0.95 and away.norm(dim=1).max() <= 3.0
+
+
+class TestTexture:
+    def test_fill_keeps_the_known_and_spreads_it(self):
+        colours = torch.zeros(64, 64, 3)
+        weight = torch.zeros(64, 64)
+        colours[:, :20], weight[:, :20] = torch.tensor([0.8, 0.4, 0.2]), 1
+        filled = fill(colours, weight, torch.tensor([0.8, 0.4, 0.2]))
+        torch.testing.assert_close(filled, torch.tensor([0.8, 0.4, 0.2]).expand(64, 64, 3), atol=1e-5, rtol=0)
+        nothing = fill(colours, torch.zeros(64, 64), torch.tensor([0.1, 0.2, 0.3]))
+        torch.testing.assert_close(nothing[5, 5], torch.tensor([0.1, 0.2, 0.3]))
+
+    @pytest.mark.parametrize("yaw", [0.0, 0.5, -0.5])
+    def test_paint_comes_back(self, ict, closed, yaw):
+        """A face painted by height and by side is rendered; the texture must show the paint where it was seen, and the
+        mirrored paint on the hidden cheek."""
+        surface, texels = closed
+        vertices = surface.complete(ict.mean)
+        paint = torch.stack(
+            [vertices[:, 1] / 300 + 0.5, vertices[:, 0].abs() / 200, torch.full_like(vertices[:, 0], 0.5)], 1
+        )
+        camera = WeakPerspective(
+            euler_to_matrix(torch.tensor([[yaw, 0.0, 0.0]])), torch.tensor([2.0]), torch.full((1, 2), 300.0)
+        )
+        shown = render(
+            vertices[None], surface.triangles, paint[None], camera, (600, 600), light=ambient(torch.ones(1, 3))
+        )
+        texture = project_photo(shown.image[0], vertices, camera, surface, texels)
+        back = vertex_colours(texture, surface, len(vertices))
+        marks = ict.landmarks.vertices[17:, 0]
+        middle = (vertices[:, 2] > 60) & (vertices[:, 1].abs() < 60) & (vertices[:, 0].abs() < 45)
+        assert (back - paint)[middle].abs().mean() < 0.02
+        assert (back - paint)[marks].abs().median() < 0.02
+
+    def test_it_is_not_mirrored(self, ict, closed):
+        surface, texels = closed
+        vertices = surface.complete(ict.mean)
+        paint = torch.where(vertices[:, :1] > 0, torch.tensor([1.0, 0.0, 0.0]), torch.tensor([0.0, 0.0, 1.0]))
+        camera = WeakPerspective(torch.eye(3)[None], torch.tensor([2.0]), torch.full((1, 2), 300.0))
+        image = render(
+            vertices[None], surface.triangles, paint[None], camera, (600, 600), light=ambient(torch.ones(1, 3))
+        ).image[0]
+        assert image[300, 380, 0] > 0.9  # the model's right is the picture's right
+        back = vertex_colours(project_photo(image, vertices, camera, surface, texels), surface, len(vertices))
+        right = (vertices[:, 0] > 10) & (vertices[:, 0] < 40) & (vertices[:, 2] > 70)
+        assert back[right, 0].median() > 0.95 and back[right, 2].median() < 0.05
+
+
+class TestExport:
+    @pytest.fixture
+    def quad(self):
+        """Two triangles with a seam, a texture with four colours: red top left, green top right, blue, white."""
+        vertices = torch.tensor([[0.0, 0, 0], [100, 0, 0], [100, 100, 0], [0, 100, 0]])
+        triangles = torch.tensor([[0, 1, 2], [0, 2, 3]])
+        uv = torch.tensor([[0.0, 0], [1, 0], [1, 1], [0, 1], [0.001, 0.001]])
+        texture = torch.zeros(64, 64, 3)
+        texture[:32, :32, 0], texture[:32, 32:, 1], texture[32:, :32, 2], texture[32:, 32:] = 1, 1, 1, 1
+        return vertices, triangles, uv, torch.tensor([[0, 1, 2], [4, 2, 3]]), texture
+
+    def check(self, mesh, unit):
+        """Corner positions and the colour that the reader's own lookup gives there."""
+        vertices, colours = np.asarray(mesh.vertices) / unit, mesh.visual.to_color().vertex_colors[:, :3] > 127
+        seen = {tuple(v.round(3)[:2]): tuple(map(int, c)) for v, c in zip(vertices, colours, strict=True)}
+        assert seen == {(0, 0): (0, 0, 1), (1, 0): (1, 1, 1), (1, 1): (0, 1, 0), (0, 1): (1, 0, 0)}
+        assert np.allclose(mesh.face_normals, [0, 0, 1])
+
+    def test_obj(self, quad, tmp_path):
+        files = save_obj(tmp_path / "q.obj", *quad)
+        assert [path.name for path in files] == ["q.obj", "q.mtl", "q.png"]
+        self.check(trimesh.load(tmp_path / "q.obj", force="mesh", process=False), 100)
+
+    def test_glb_is_in_metres_and_embeds_its_texture(self, quad, tmp_path):
+        save_glb(tmp_path / "q.glb", *quad)
+        self.check(trimesh.load(tmp_path / "q.glb", force="mesh", process=False), 0.1)
+
+    def test_glb_by_the_standard_without_a_library(self, quad, tmp_path):
+        """glTF 2.0 itself: magic, length, v down (0, 0 is the picture's top left), a picture as JPEG or PNG."""
+        data = save_glb(tmp_path / "q.glb", *quad).read_bytes()
+        assert data[:4] == b"glTF" and int.from_bytes(data[8:12], "little") == len(data)
+        length = int.from_bytes(data[12:16], "little")
+        content, binary = json.loads(data[20 : 20 + length]), data[28 + length :]
+        primitive = content["meshes"][0]["primitives"][0]["attributes"]
+
+        def accessor(name, columns):
+            spec = content["accessors"][primitive[name]]
+            start = content["bufferViews"][spec["bufferView"]].get("byteOffset", 0) + spec.get("byteOffset", 0)
+            return np.frombuffer(binary, np.float32, spec["count"] * columns, start).reshape(-1, columns)
+
+        place, uv = accessor("POSITION", 3), accessor("TEXCOORD_0", 2)
+        view = content["bufferViews"][content["images"][0]["bufferView"]]
+        start = view.get("byteOffset", 0)
+        picture = Image.open(io.BytesIO(binary[start : start + view["byteLength"]])).convert("RGB")
+        top_left = np.abs(place - [0, 0.1, 0]).sum(1).argmin()
+        pixel = [min(int(x * 64), 63) for x in uv[top_left]]
+        red = picture.getpixel(tuple(pixel))
+        assert red[0] > 200 and red[1] < 60 and red[2] < 60
+
+    def test_ply(self, quad, tmp_path):
+        colours = torch.eye(4)[:, :3]
+        save_ply(tmp_path / "q.ply", quad[0], quad[1], colours)
+        mesh = trimesh.load(tmp_path / "q.ply", process=False)
+        assert np.allclose(mesh.vertices, quad[0]) and np.array_equal(mesh.faces, quad[1])
+        assert np.array_equal(mesh.visual.vertex_colors[:, :3] / 255, colours)
+
+    def test_png_comes_back(self, tmp_path):
+        image = torch.rand(40, 50, 3, generator=torch.Generator().manual_seed(0))
+        save_image(tmp_path / "a.png", image)
+        assert np.abs(np.asarray(Image.open(tmp_path / "a.png")) / 255 - image.numpy()).max() < 0.003
+        assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
+
+
+class TestPhoto:
+    def test_a_portrait_is_fitted_closely(self, face):
+        size = (face.landmarks.amax(0) - face.landmarks.amin(0)).prod().sqrt()
+        assert face.faces == 1 and float(face.fit.error[0]) < 0.02 * float(size)
+        assert face.fit.identity.abs().max() < 3
+
+    def test_the_textured_face_looks_like_the_photo(self, face):
+        """Rendered from the fitted camera with its own colours it must repeat the photo within the face."""
+        size = (face.image.shape[0], face.image.shape[1])
+        shown = render(face.vertices[None], face.fitter.surface.triangles, face.colours()[None], face.fit.camera, size,
+                       light=ambient(torch.ones(1, 3)))  # fmt: skip
+        low, high = face.landmarks.amin(0).long() + 8, face.landmarks.amax(0).long() - 8
+        rows, columns = slice(int(low[1]), int(high[1])), slice(int(low[0]), int(high[0]))
+        difference = (shown.image[0, rows, columns] - face.image[rows, columns]).abs().mean()
+        assert difference < 0.05
+        shuffled = (shown.image[0, rows, columns].flip(1) - face.image[rows, columns]).abs().mean()
+        assert shuffled > 1.3 * difference
+
+    def test_files_are_whole_and_nothing_is_left_beside(self, face, tmp_path):
+        folder = photo.save(face, tmp_path / "out")
+        assert sorted(path.name for path in folder.iterdir()) == sorted(photo.FILES)
+        meshes = [
+            trimesh.load(folder / name, force="mesh", process=False) for name in ("face.obj", "face.ply", "face.glb")
+        ]
+        assert {len(mesh.faces) for mesh in meshes} == {len(face.fitter.surface.triangles)}
+        heights = [np.ptp(mesh.vertices[:, 1]) for mesh in meshes]
+        assert heights[0] == pytest.approx(heights[1], rel=1e-4) == pytest.approx(1000 * heights[2], rel=1e-4)
+        assert 200 < heights[0] < 450  # mm
+        content = json.loads((folder / "coefficients.json").read_text())
+        assert len(content["identity"]) == 100 and "jawOpen" in content["expression"]
+        assert np.allclose(content["camera"]["rotation"], face.fit.camera.rotation[0])
+        width, height = Image.open(folder / "overlay.png").size
+        assert (width, height) == (2 * face.image.shape[1], face.image.shape[0])
+
+    def test_an_earlier_result_is_not_overwritten(self, face, tmp_path):
+        (tmp_path / "face.ply").write_text("mine")
+        with pytest.raises(RunError, match=r"face\.ply already"):
+            photo.save(face, tmp_path)
+        assert (tmp_path / "face.ply").read_text() == "mine" and len(list(tmp_path.iterdir())) == 1
+        photo.save(face, tmp_path, force=True)
+        assert (tmp_path / "face.ply").read_bytes()[:3] == b"ply"
+
+    def test_a_full_disk_leaves_nothing(self, face, tmp_path, monkeypatch):
+        def fails(*_):
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(photo, "save_glb", fails)
+        with pytest.raises(RunError, match=f"cannot write to {tmp_path}.*No space left"):
+            photo.save(face, tmp_path / "out")
+        assert list((tmp_path / "out").iterdir()) == []
+
+    def test_no_permission(self, face, tmp_path, monkeypatch):
+        (tmp_path / "file").write_text("x")
+        with pytest.raises(RunError, match="file"):
+            photo.save(face, tmp_path / "file" / "out")
+        if os.geteuid() != 0:  # root may write anywhere
+            tmp_path.chmod(0o500)
+            with pytest.raises(RunError, match="cannot write"):
+                photo.save(face, tmp_path / "out")
+            tmp_path.chmod(0o700)
+
+    def test_no_face_names_the_file(self, fitter, tmp_path):
+        Image.new("RGB", (300, 300), "grey").save(tmp_path / "wall.jpg")
+        with pytest.raises(ImageError, match=r"wall\.jpg: no face was found"):
+            photo.photo_to_face(tmp_path / "wall.jpg", fitter=fitter)
+
+    @pytest.mark.parametrize("kind", ["grey", "RGBA", "turned", "large"])
+    def test_the_same_face_from_other_files(self, fitter, face, real_asset, tmp_path, kind):
+        """Grey, transparent, turned by EXIF or enlarged: the same identity within a part of a standard deviation."""
+        image = Image.open(real_asset("astronaut") / "astronaut.png").convert("RGB")
+        exif = Image.Exif()
+        if kind == "grey":
+            image = image.convert("L")
+        elif kind == "RGBA":
+            image.putalpha(255)
+        elif kind == "turned":
+            image = image.transpose(Image.Transpose.ROTATE_90)
+            exif[0x0112] = 6
+        else:
+            image = image.resize((3000, 3000))
+        image.save(tmp_path / "a.png", exif=exif)
+        other = photo.photo_to_face(tmp_path / "a.png", fitter=fitter)
+        assert max(other.image.shape[:2]) <= photo.LIMIT
+        assert (other.fit.identity - face.fit.identity).abs().mean() < 0.1
+        turned = other.fit.camera.rotation[0] @ face.fit.camera.rotation[0].mT
+        assert torch.rad2deg(torch.acos(((turned.trace() - 1) / 2).clamp(-1, 1))) < 3
