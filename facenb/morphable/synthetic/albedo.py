@@ -6,7 +6,7 @@ from functools import cache
 import numpy as np
 
 from facenb.morphable.synthetic.anatomy import masks
-from facenb.morphable.synthetic.head import MOUTH_HEIGHT, mean_head, seam_offset, smooth_step
+from facenb.morphable.synthetic.head import MOUTH_HEIGHT, ear_coordinates, mean_head, seam_offset, smooth_step
 from facenb.morphable.synthetic.topology import (
     EYEBALL,
     INSIDE,
@@ -96,6 +96,11 @@ def _places() -> dict[str, np.ndarray]:
     beard = np.maximum(smooth_step(-y, 30.0, 46.0), np.exp(-(((y + 30) / 5.0) ** 2)) * (x < 32))
     beard = beard * smooth_step(mean[:, 2], -8, 12) * (1 - smooth_step(-y, 92.0, 112.0)) * (1 - lips)
     cheek_bare = 1 - np.exp(-(((x - 36) / 13) ** 2 + ((y + 26) / 13) ** 2))
+    # On the raised ear everything lies further back than where it was modelled; the canal and the fold look dark.
+    back, up = ear_coordinates(mean + np.array([0, 0, 3.0]))
+    egg = np.hypot(back / (1.0 + 0.22 * up), up)
+    hollow = 0.9 * np.exp(-(((back + 0.12) / 0.27) ** 2 + ((up + 0.1) / 0.28) ** 2))
+    hollow = hollow + 0.55 * np.exp(-(((egg - 0.62) / 0.11) ** 2)) * smooth_step(up, -0.2, 0.3) * (back > -0.6)
     return dict(
         x=x, y=y, brow_s=(x - 10.0) / 48.0, brow_line=y - arch, lips=lips, beard=beard * cheek_bare,
         flush=np.exp(-(((x - 42) / 15) ** 2 + ((y + 6) / 13) ** 2))
@@ -105,7 +110,7 @@ def _places() -> dict[str, np.ndarray]:
         shadow=np.exp(-(((x - 33) / 13) ** 2 + ((y - 33) / 4.5) ** 2)),
         nostril=np.exp(-(((x - 6.6) / 2.3) ** 2 + ((y + 17.3) / 1.7) ** 2)) * m["front"],
         speckled=np.exp(-(((x - 22) / 26) ** 2 + ((y - 2) / 14) ** 2)),
-        ear=m["ear"], front=m["front"],
+        ear=m["ear"], front=m["front"], hollow=np.clip(hollow, 0, 1) * m["ear"],
     )  # fmt: skip
 
 
@@ -136,6 +141,7 @@ def paint(colouring: Colouring) -> np.ndarray:
     colour = _blend(colour, skin_colour(np.array(c.melanin * 0.95 + 0.12), np.array(c.blood + 0.75)), 0.8 * at["lips"])
     colour = _blend(colour, c.hair, 0.45 * c.stubble * at["beard"])
     colour = _blend(colour, 0.12 * colour, 0.8 * at["nostril"])
+    colour = _blend(colour, 0.35 * colour, 0.75 * at["hollow"])
     colour = _makeup(colour, c, at)
     colour = _brows_and_hair(colour, c, at)
     return np.clip(_inside(colour, c, top), 0.01, 0.98)

@@ -242,8 +242,8 @@ def _nose(p, m, q):
     centre = 10.0 + 4.0 * q["hump_position"][:, None]
     hump = np.exp(-0.5 * ((p[..., 1] - centre) / 6.5) ** 2) * m["hump"]
     p[..., 2] += hump * (1.1 * q["dorsal_hump"] * np.exp(0.12 * q["bridge_height"]))[:, None]
-    p = warp.scale(p, m["nose_tip"], np.array([0, -10.0, 74.0]), z=np.exp(0.10 * q["tip_projection"]))
-    p = warp.turn(p, m["nose_tip"], np.array([0, -14.0, 78.0]), -0.10 * q["tip_rotation"])
+    p = warp.scale(p, m["nose_tip"], np.array([0, -10.0, 74.0]), z=np.exp(0.075 * q["tip_projection"]))
+    p = warp.turn(p, m["nose_tip"], np.array([0, -14.0, 78.0]), -0.075 * q["tip_rotation"])
     p = warp.scale(
         p, m["tip"], np.array([0, -8.0, 88.0]), x=np.exp(0.11 * q["tip_width"]), y=np.exp(0.04 * q["tip_width"])
     )

@@ -85,14 +85,16 @@ def _jaw(p, m, e, neutral):
 
 def _mouth(p, m, e, width):
     shy = 1 - 0.6 * e["pucker"]  # a pursed mouth cannot smile widely
+    seam = p[:, topology().grid[topology().mouth_row, 0]]
     for side in ("left", "right"):
         sign = 1.0 if side == "left" else -1.0
         smile = e[f"smile_{side}"] * shy * width
         mask = m["corner"] * m[side]
+        p = warp.scale(p, m["lips"] * m[side], seam, y=1 - 0.26 * smile)  # stretched lips are thin
         p = warp.shift(p, mask, x=sign * 9.0 * smile, y=8.5 * smile + 2.0 * smile**2, z=-6.5 * smile - 2 * smile**2)
         lip = m["upper_lip"] * m[side] * smooth_step(np.abs(mean_head()[:, 0]), 2, 16)
-        p = warp.shift(p, lip, y=2.4 * smile, z=-1.0 * smile)
-        p = warp.shift(p, m["lower_lip"] * m[side], y=1.2 * smile, z=-1.5 * smile)
+        p = warp.shift(p, lip, y=1.8 * smile, z=-1.5 * smile)
+        p = warp.shift(p, m["lower_lip"] * m[side], y=-0.4 * smile, z=-1.5 * smile)
     frown = e["frown"] * shy
     p = warp.shift(p, m["corner"], y=-7.0 * frown, z=-1.5 * frown)
     p = warp.spread(p, m["corner"], 2.0 * frown + 9.0 * e["stretch"] * shy)

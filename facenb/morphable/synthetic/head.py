@@ -250,11 +250,16 @@ def _chin(p: np.ndarray) -> np.ndarray:
     return p
 
 
+def ear_coordinates(p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Backwards and upwards on the ear, about -1 to 1."""
+    along = p[:, 2] - EAR_CENTRE[2] + 0.22 * (p[:, 1] - EAR_CENTRE[1])  # the ear leans back
+    return -along / 16.0, (p[:, 1] - EAR_CENTRE[1]) / 32.0
+
+
 def _ear(p: np.ndarray) -> np.ndarray:
     """Raise the pinna: a rim (helix), an inner ridge (antihelix), a hollow (concha), tragus and lobe."""
     p = p.copy()
-    along = p[:, 2] - EAR_CENTRE[2] + 0.22 * (p[:, 1] - EAR_CENTRE[1])  # the ear leans back
-    a, b = -along / 16.0, (p[:, 1] - EAR_CENTRE[1]) / 32.0  # backwards, upwards
+    a, b = ear_coordinates(p)
     egg = np.hypot(a / (1.0 + 0.22 * b), b)
     inside = (1 - smooth_step(egg, 0.78, 1.2)) * (p[:, 0] > 40)
     stand = (
@@ -264,10 +269,13 @@ def _ear(p: np.ndarray) -> np.ndarray:
     p[:, 2] -= 8.0 * stand * inside * smooth_step(a, 0.0, 0.9)
     rim = np.exp(-(((egg - 0.82) / 0.14) ** 2)) * smooth_step(a + 0.7 * b, -0.6, 0.2)
     p[:, 0] += 2.6 * rim * inside
+    p[:, 0] -= (
+        1.8 * inside * np.exp(-(((egg - 0.6) / 0.12) ** 2)) * smooth_step(b, -0.3, 0.2) * smooth_step(a, -0.5, 0.1)
+    )
     ridge = np.exp(-(((np.hypot((a + 0.02) / 0.6, (b - 0.02) / 0.68) - 0.8) / 0.17) ** 2)) * smooth_step(a, -0.15, 0.3)
     p[:, 0] += 1.6 * ridge * inside
     hollow = np.exp(-(((a + 0.08) / 0.34) ** 2 + ((b + 0.1) / 0.34) ** 2))
-    p[:, 0] -= 6.5 * hollow * inside
+    p[:, 0] -= 7.5 * hollow * inside
     p[:, 0] += 3.5 * np.exp(-(((a + 0.68) / 0.17) ** 2 + ((b + 0.12) / 0.15) ** 2))  # tragus
     return p
 

@@ -1,7 +1,7 @@
 """SynthFace: people made by rule, each the same on any machine, in any order, batch or process."""
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 
 import numpy as np
 import torch
@@ -116,14 +116,17 @@ class SynthFace:
         return torch.from_numpy(depth.astype(np.float32))
 
 
+@cache
+def _incidence() -> tuple[np.ndarray, np.ndarray]:
+    """The triangles of each vertex in turn, and where each vertex's begin (every vertex has some)."""
+    corners = topology().triangles.ravel()
+    order = np.argsort(corners, kind="stable")
+    return order // 3, np.searchsorted(corners[order], np.arange(len(topology().level)))
+
+
 def normals(points: np.ndarray) -> np.ndarray:
     """Unit outward normals (B, V, 3), the mean of the triangles around a vertex by area."""
-    triangles = topology().triangles
-    corners = [points[:, triangles[:, k]] for k in range(3)]
-    area = np.cross(corners[1] - corners[0], corners[2] - corners[0])
-    total = np.zeros_like(points)
-    for k in range(3):
-        for axis in range(3):
-            for b in range(len(points)):
-                total[b, :, axis] += np.bincount(triangles[:, k], area[b, :, axis], points.shape[1])
+    triangles, (around, begin) = topology().triangles, _incidence()
+    a, b, c = (points[:, triangles[:, k]] for k in range(3))
+    total = np.add.reduceat(np.cross(b - a, c - a)[:, around], begin, axis=1)
     return total / np.maximum(np.linalg.norm(total, axis=-1, keepdims=True), 1e-12)
