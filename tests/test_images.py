@@ -1,16 +1,14 @@
-"""Every kind of image file a person may have, each a defined outcome; the similarity against known ones."""
+"""Every kind of image file a person may have, each a defined outcome; the five-point crop against known turns."""
 
 import io
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from PIL import Image
 
-from facenb.data.images import LARGEST, SPHEREFACE, five_point_crop, read_image, similarity
-from facenb.errors import ImageError, LandmarkError
+from facenb.data.images import LARGEST, SPHEREFACE, five_point_crop, read_image
+from facenb.errors import ImageError
 
 RGB = np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)
 
@@ -133,32 +131,6 @@ def test_missing_file_and_folder(tmp_path):
         read_image(tmp_path / "x.jpg")
     with pytest.raises(ImageError, match="is a folder"):
         read_image(tmp_path)
-
-
-@settings(deadline=None)
-@given(st.floats(0.1, 10), st.floats(-3, 3), st.floats(-50, 50), st.integers(2, 3))
-def test_similarity_finds_a_known_one(scale, angle, shift, dimensions):
-    generator = torch.Generator().manual_seed(0)
-    points = torch.randn(7, dimensions, generator=generator)
-    rotation = torch.eye(dimensions, dtype=torch.float64)
-    c, s = np.cos(angle), np.sin(angle)
-    rotation[:2, :2] = torch.tensor([[c, -s], [s, c]])
-    moved = scale * points.double() @ rotation.mT + shift
-    found = similarity(points, moved)
-    torch.testing.assert_close(found[0].double(), torch.tensor(scale, dtype=torch.float64), rtol=1e-5, atol=0)
-    torch.testing.assert_close(found[1], rotation, atol=1e-5, rtol=0)
-    torch.testing.assert_close(found[2], torch.full((dimensions,), shift, dtype=torch.float64), atol=1e-3, rtol=0)
-
-
-def test_similarity_never_mirrors():
-    points = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 2.0]])
-    _, rotation, _ = similarity(points, points * torch.tensor([-1.0, 1.0]))
-    assert torch.linalg.det(rotation) == pytest.approx(1)
-
-
-def test_similarity_of_points_all_alike():
-    with pytest.raises(LandmarkError):
-        similarity(torch.ones(5, 2), torch.rand(5, 2))
 
 
 def test_crop_of_a_photo_that_is_on_the_template_is_the_photo():

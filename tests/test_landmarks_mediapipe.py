@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from facenb.data import landmarks
-from facenb.data.images import SPHEREFACE, five_point_crop, read_image, similarity
+from facenb.data.images import SPHEREFACE, five_point_crop, read_image
 from facenb.data.landmarks import Detection, detect, detect_all, five_points, to_68
 from facenb.errors import ImageError
+from facenb.morphable.alignment import align
 
 pytest.importorskip("mediapipe")
 
@@ -94,8 +95,7 @@ def test_which_of_several():
 def test_five_points_bring_the_face_onto_the_template(astronaut):
     points = detect(astronaut).pick()
     crop = five_point_crop(astronaut, five_points(points), (224, 192))
-    scale, rotation, shift = similarity(five_points(points), 2 * (torch.tensor(SPHEREFACE) + 0.5))
-    expected = scale * five_points(points).double() @ rotation.mT + shift
+    expected = align(five_points(points)[None], 2 * (torch.tensor(SPHEREFACE) + 0.5)[None])[0]
     again = five_points(detect(crop).pick())
     assert (again - expected).norm(dim=1).max() < 3  # pixels of the crop
 

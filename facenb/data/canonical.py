@@ -20,9 +20,9 @@ from torch import Tensor
 
 from data_download.install import data_folder
 from facenb.data.assets import asset
-from facenb.data.images import similarity
 from facenb.data.landmarks import IBUG68, MESH
 from facenb.errors import AssetError
+from facenb.morphable.alignment import similarity
 from facenb.morphable.model import Embedding, MorphableModel
 
 INNER = slice(17, 68)  # brows, nose, eyes, mouth: the same places in both; the jaw line is not
@@ -75,7 +75,8 @@ def closest_on_mesh(
 
 
 def _barycentric(point: Tensor, corners: Tensor) -> Tensor:
-    """Four candidates (T, 4, 3) for a point (T, 3) and a triangle (T, 3, 3) each: inside the plane (where it is inside) and on each of the three edges."""
+    """Barycentrics (T, 4, 3) of four candidates, for a point (T, 3) and a triangle (T, 3, 3) each: its projection into
+    the plane, where that is inside, and its closest points on the three edges."""
     candidates = []
     for first in range(3):
         second = (first + 1) % 3
@@ -101,8 +102,7 @@ def register(
 ) -> Float[Tensor, "points 3"]:  # fmt: skip
     """Bend the source mesh (mm) onto a surface; `pairs` names its vertices with a known place on the surface."""
     chosen, places = pairs
-    scale, rotation, shift = similarity(source[chosen], places)
-    moved = (scale * source.double() @ rotation.mT + shift).numpy()
+    moved = similarity(source[chosen][None], places[None]).apply(source[None])[0].double().numpy()
     edges = np.concatenate([source_triangles.numpy()[:, pair] for pair in ([0, 1], [1, 2], [2, 0])])
     edges = np.unique(np.sort(edges, axis=1), axis=0)
     rows = np.repeat(np.arange(len(edges)), 2)

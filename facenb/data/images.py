@@ -10,7 +10,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 from torch.nn import functional
 
-from facenb.errors import ImageError, LandmarkError
+from facenb.errors import ImageError
+from facenb.morphable.alignment import similarity
 
 SMALLEST = 32  # pixels on the shorter side: below, no face in it has a usable shape
 LARGEST = 300_000_000  # pixels a file may claim; more is taken for a decompression bomb
@@ -78,27 +79,6 @@ def _rgb(image: Image.Image, limit: int | None) -> np.ndarray:
     return np.ascontiguousarray(values)
 
 
-def similarity(
-    source: Float[Tensor, "points dimensions"], target: Float[Tensor, "points dimensions"]
-) -> tuple[Float[Tensor, ""], Float[Tensor, "dimensions dimensions"], Float[Tensor, " dimensions"]]:
-    """Scale, rotation and shift that bring `source` nearest to `target`, no reflection (Umeyama 1991, Eq. 40-42).
-
-    Raises LandmarkError where the source points are all alike or not finite.
-    """
-    source, target = source.double(), target.double()
-    middle, aim = source.mean(0), target.mean(0)
-    spread = (source - middle).square().sum(1).mean()
-    if not (torch.isfinite(source).all() and torch.isfinite(target).all() and spread > 0):
-        raise LandmarkError("a similarity needs finite points that are not all alike")
-    covariance = (target - aim).mT @ (source - middle) / len(source)
-    left, singular, right = torch.linalg.svd(covariance)
-    sign = torch.ones_like(singular)
-    sign[-1] = torch.sign(torch.linalg.det(left) * torch.linalg.det(right))
-    rotation = left @ torch.diag(sign) @ right
-    scale = (singular * sign).sum() / spread
-    return scale, rotation, aim - scale * rotation @ middle
-
-
 def five_point_crop(
     image: Float[Tensor, "height width 3"],
     points: Float[Tensor, "5 2"],
@@ -113,7 +93,7 @@ def five_point_crop(
     """
     height, width = size
     aim = (torch.tensor(template) + 0.5) * torch.tensor([width / 96, height / 112])
-    scale, rotation, shift = similarity(points, aim)
+    scale, rotation, shift = (part[0] for part in similarity(points[None], aim[None]))
     planes = image.permute(2, 0, 1)[None]
     reduce = max(1, int(1 / float(scale)))
     if reduce > 1:
