@@ -147,7 +147,7 @@ def _lamp(place: Place) -> Float[Tensor, "batch 3"]:
 def _somewhere(place: Place, draw: int, landmark: int | None) -> Float[Tensor, "batch 2"]:
     """The landmark asked for, or one at random."""
     index = (place.chance[:, draw] * 68).long() if landmark is None else torch.full_like(place.scale, landmark).long()
-    return place.landmarks[torch.arange(len(index)), index]
+    return place.landmarks[torch.arange(len(index), device=index.device), index]
 
 
 def _glasses(image, place, size, tint, dark):

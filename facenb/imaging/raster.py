@@ -122,7 +122,7 @@ def _nearest_triangle(projected, triangles, size, perspective, cull, near) -> In
         for part in _parts(setup.pairs, budget):
             pixel, order, owner = _test_pixels(setup, part, size)
             best = torch.full_like(nearest, torch.inf).scatter_reduce_(0, pixel, order, "amin")
-            wins = torch.where((order == best[pixel]) & (order < torch.inf), owner, count)
+            wins = torch.where(order == best[pixel], owner, count)
             lowest = torch.full_like(winner, count).scatter_reduce_(0, pixel, wins, "amin")
             nearer = best < nearest  # an earlier part holds lower indices of the same image, so it keeps a tie
             winner = torch.where(nearer, lowest, winner)
@@ -183,7 +183,7 @@ def _parts(pairs: Tensor, budget: int) -> list[tuple[int, int, int]]:
 
 
 def _test_pixels(setup: _Setup, part: tuple[int, int, int], size: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
-    """Each pixel of each box: its flat index, the order value there (inf where not covered), the triangle."""
+    """Each covered pixel of each triangle: its flat index, the order value there, the triangle."""
     first, end, total = part
     pairs, box = setup.pairs[first:end], setup.box[first:end]
     owner = torch.repeat_interleave(torch.arange(end - first, device=pairs.device), pairs, output_size=total)
@@ -192,12 +192,14 @@ def _test_pixels(setup: _Setup, part: tuple[int, int, int], size: tuple[int, int
     row, column = top + index // columns, left + index % columns
     centre = torch.stack([column, row], -1).double() * SUBPIXELS + SUBPIXELS // 2
     (x0, y0), (x1, y1), (x2, y2) = ((c - centre).unbind(-1) for c in setup.corner[first:end][owner].unbind(1))
-    bias, order = setup.bias[first:end][owner], setup.order[first:end][owner]
+    bias = setup.bias[first:end][owner]
     e0, e1, e2 = x1 * y2 - x2 * y1, x2 * y0 - x0 * y2, x0 * y1 - x1 * y0
-    covered = (e0 >= bias[:, 0]) & (e1 >= bias[:, 1]) & (e2 >= bias[:, 2])
-    value = (e0 * order[:, 0] + e1 * order[:, 1]) + e2 * order[:, 2]
-    pixel = (setup.image[first:end][owner] * size[0] + row) * size[1] + column
-    return pixel, torch.where(covered, value, torch.inf), setup.triangle[first:end][owner]
+    covered = ((e0 >= bias[:, 0]) & (e1 >= bias[:, 1]) & (e2 >= bias[:, 2])).nonzero()[:, 0]  # a third of the pairs
+    owner = owner[covered]
+    order = setup.order[first:end][owner]
+    value = (e0[covered] * order[:, 0] + e1[covered] * order[:, 1]) + e2[covered] * order[:, 2]
+    pixel = (setup.image[first:end][owner] * size[0] + row[covered]) * size[1] + column[covered]
+    return pixel, value, setup.triangle[first:end][owner]
 
 
 def _place_in_triangle(projected, triangles, triangle, perspective) -> tuple[Tensor, Tensor]:
