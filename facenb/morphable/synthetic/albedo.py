@@ -80,8 +80,8 @@ class Colouring:
 
 
 @cache
-def _places() -> dict[str, np.ndarray]:
-    """Where the colours go, (V,) on the mean head."""
+def places() -> dict[str, np.ndarray]:
+    """Where the colours go, (V,) on the mean head (do not write to them)."""
     top, mean, m = topology(), mean_head(), masks()
     x, y = np.abs(mean[:, 0]), mean[:, 1]
     s = np.clip((x - 10.0) / 48.0, 0, 1)
@@ -131,12 +131,12 @@ def skin_colour(melanin, blood) -> np.ndarray:
 
 def paint(colouring: Colouring) -> np.ndarray:
     """Albedo (V, 3), RGB in [0, 1], of a person."""
-    c, at, top = colouring, _places(), topology()
+    c, at, top = colouring, places(), topology()
     blotch = _mottling(c, 45.0)
     melanin = c.melanin * (1 + 0.05 * blotch + 0.12 * at["socket"]) + 0.03 * at["socket"]
     freckle = smooth_step(_mottling(c, 7.0), 0.9, 1.6) * c.freckles * at["speckled"]
     melanin = melanin + 0.55 * freckle
-    blood = c.blood * (1 + 0.10 * blotch + 0.75 * at["flush"] + 0.6 * at["ear"] + 0.35 * at["socket"])
+    blood = c.blood * (1 + 0.10 * blotch + 0.5 * at["flush"] + 0.6 * at["ear"] + 0.35 * at["socket"])
     colour = skin_colour(melanin, blood)
     colour = _blend(colour, skin_colour(np.array(c.melanin * 0.95 + 0.12), np.array(c.blood + 0.75)), 0.8 * at["lips"])
     colour = _blend(colour, c.hair, 0.45 * c.stubble * at["beard"])

@@ -93,7 +93,7 @@ def masks() -> dict[str, np.ndarray]:
         forehead=flat((0, 68), (48, 26), 3), bossing=flat((18, 74), (17, 15)), temple=blob((66, 42, 28), (14, 20, 20)),
         brow=flat((26, 41), (24, 8)), brow_ridge=flat((22, 40), (17, 6)), glabella=flat((0, 37), (9, 8)),
         eye=flat((31.5, 24), (17, 12.5), 4), eye_wide=flat((31.5, 25), (22, 19), 4),
-        eye_core=flat((31.5, 23), (15, 10), 4), outer_canthus=flat((44, 24), (10, 9)),
+        eye_core=flat((31.5, 23), (15, 10), 4),
         upper_lid=flat((34, 33), (11, 3.2)), bag=flat((29, 12.5), (9, 4)),
         bridge=flat((0, 16), (10, 13)), hump=flat((0, 9), (9, 40)), nasion=flat((0, 27), (9, 7)),
         tip=flat((0, -8), (11, 9), 3), ala=flat((12.5, -14), (8, 8), 3), nostril=flat((6.8, -18), (4.5, 3.5)),

@@ -11,7 +11,7 @@ from facenb.errors import ModelFileError
 from facenb.morphable.model import MorphableModel
 from facenb.morphable.synthetic.person import DATA, MODEL, SynthFace
 
-VERSION = 2  # raise when heads change, so that models kept in folders are built again
+VERSION = 3  # raise when heads change, so that models kept in folders are built again
 EXPRESSION_PEOPLE = 12  # whose expressions are averaged
 
 

@@ -36,12 +36,12 @@ def expression_masks() -> dict[str, np.ndarray]:
     left = smooth_step(mean[:, 0], -7.0, 7.0)
     return dict(
         left=left, right=1 - left, jaw=_jaw_mask(top, x, y, z),
-        corner=flat((25, -44), (13, 15)), cheek=flat((42, -8), (16, 17)), lips=flat((0, -44), (30, 15), 3),
+        corner=flat((25.5, -44), (10, 14)), cheek=flat((42, -8), (16, 17)), lips=flat((0, -44), (30, 15), 3),
         upper_lip=flat((0, -36), (24, 9), 3) * ((y > -42.8) | (top.part == UPPER_LIP)) * (top.part != LOWER_LIP),
         lower_lip=flat((0, -51), (24, 8), 3) * ((y < -44.6) | (top.part == LOWER_LIP)) * (top.part != UPPER_LIP),
         brow=flat((28, 46), (24, 15)), brow_inner=flat((12, 42), (11, 12)), glabella=flat((0, 38), (11, 11)),
         lower_lid=flat((32, 15), (15, 7)), ala=flat((15, -12), (9, 11)), puff=flat((40, -38), (17, 17)),
-        nasal=flat((19, -18), (9, 14)), lid_rise=flat((32, 33), (14, 6)),
+        nasal=flat((19, -18), (9, 14)),
     )  # fmt: skip
 
 
@@ -91,9 +91,10 @@ def _mouth(p, m, e, width):
         smile = e[f"smile_{side}"] * shy * width
         mask = m["corner"] * m[side]
         p = warp.scale(p, m["lips"] * m[side], seam, y=1 - 0.26 * smile)  # stretched lips are thin
-        p = warp.shift(p, mask, x=sign * 9.0 * smile, y=8.5 * smile + 2.0 * smile**2, z=-6.5 * smile - 2 * smile**2)
+        p = warp.shift(p, mask, x=sign * 9.0 * smile, z=-6.5 * smile - 2 * smile**2)
+        p = warp.shift(p, mask**1.7, y=9.0 * smile + 2.0 * smile**2)  # the middle of the mouth hangs in a curve
         lip = m["upper_lip"] * m[side] * smooth_step(np.abs(mean_head()[:, 0]), 2, 16)
-        p = warp.shift(p, lip, y=1.8 * smile, z=-1.5 * smile)
+        p = warp.shift(p, lip, y=1.4 * smile, z=-1.5 * smile)
         p = warp.shift(p, m["lower_lip"] * m[side], y=-0.4 * smile, z=-1.5 * smile)
     frown = e["frown"] * shy
     p = warp.shift(p, m["corner"], y=-7.0 * frown, z=-1.5 * frown)

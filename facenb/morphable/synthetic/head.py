@@ -237,7 +237,7 @@ def _lips(p: np.ndarray, x: np.ndarray, y: np.ndarray, part: np.ndarray) -> np.n
     p[:, 2] -= 1.6 * bump(x, y, (27.5, -45.0), (3.5, 4.0))  # corners
     p[:, 2] += 1.0 * bump(x, y, (33.0, -42.0), (5, 9))
     p[:, 2] += 0.9 * bump(x, y, (5.2, -29.0), (1.9, 5.0)) - 1.0 * bump(x, y, (0, -29.0), (2.6, 5.0))  # philtrum
-    p[:, 1] += 0.12 * (part >= UPPER_LID) * np.where(part == LOWER_LIP, -1, 0)
+    p[part == LOWER_LIP, 1] -= 0.12
     return p
 
 

@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 from facenb.morphable.model import Embedding
+from facenb.morphable.synthetic.albedo import places
 from facenb.morphable.synthetic.anatomy import masks
 from facenb.morphable.synthetic.head import mean_head
 from facenb.morphable.synthetic.topology import (
@@ -78,9 +79,7 @@ def embedding() -> Embedding:
 
 def regions() -> dict[str, Tensor]:
     """Vertex indices by the name of the region; `left` is the person's left."""
-    from facenb.morphable.synthetic.albedo import _places
-
-    top, mean, m, at = topology(), mean_head(), masks(), _places()
+    top, mean, m, at = topology(), mean_head(), masks(), places()
     x, y, z = np.abs(mean[:, 0]), mean[:, 1], mean[:, 2]
     skin = top.part <= LOWER_LIP
     nose = skin & (m["nose"] > 0.35) & (z > 55)

@@ -35,8 +35,9 @@ class SynthFace:
     """A population of heads of one topology. People are drawn as they are asked for: `subject(k)`.
 
     The numbers of subject k come from `numpy.random.PCG64(SeedSequence([seed, k, stream, part]))`, never from a shared
-    generator, so that a subject depends on seed, stream and k only. `stream` DATA holds the subjects of data sets,
-    MODEL those that models are built from: other people, whatever their number.
+    generator, so that a subject depends on seed, stream and k only. Heads are computed one by one in float64 and then
+    rounded to float32: batches do not matter, and machines can differ in the last bit at most. `stream` DATA holds the
+    subjects of data sets, MODEL those that models are built from: other people, whatever their number.
     """
 
     def __init__(self, seed: int = 0, stream: int = DATA):

@@ -69,11 +69,11 @@ def depths(age: float, expression: np.ndarray) -> dict[str, np.ndarray]:
     young = 0.35 + 0.65 * old
     snarl = 0.7 * np.maximum(each("sneer"), each("upper_lip_raise"))
     return dict(
-        forehead=0.35 * old + 0.9 * young * raised,
-        crow=0.25 * old + 0.7 * young * np.maximum(smile, 0.8 * np.maximum(each("squint"), blink)),
-        glabella=0.35 * old + 0.9 * young * each("brow_lower"),
-        nasolabial=0.45 * old + 0.8 * young * np.maximum(smile, snarl),
-        marionette=0.45 * old + 0.5 * young * each("frown"),
+        forehead=0.55 * old + 1.1 * young * raised,
+        crow=0.4 * old + 0.8 * young * np.maximum(smile, 0.8 * np.maximum(each("squint"), blink)),
+        glabella=0.5 * old + 0.9 * young * each("brow_lower"),
+        nasolabial=0.75 * old + 0.8 * young * np.maximum(smile, snarl),
+        marionette=0.65 * old + 0.5 * young * each("frown"),
         nose=0.05 * old + 0.6 * young * np.maximum(each("sneer"), 0.4 * each("brow_lower")),
     )  # fmt: skip
 
