@@ -114,6 +114,7 @@ def test_chunks_do_not_change_the_result(monkeypatch):
     projected, triangles = soup(seed=4)
     whole = rasterize(projected, triangles, (40, 40), backend="torch")
     monkeypatch.setattr(raster, "PAIRS", 8 * 700)
+    monkeypatch.setattr(raster, "TRIANGLES", 50)  # one image at a time
     assert torch.equal(whole.triangle, rasterize(projected, triangles, (40, 40), backend="torch").triangle)
 
 
@@ -326,3 +327,25 @@ def test_inputs_keep_their_precision_and_are_not_changed(dtype):
         assert found.barycentric.dtype == found.depth.dtype == dtype
         assert interpolate(found, projected, triangles, backend).dtype == dtype
     assert torch.equal(projected, copy)
+
+
+class Pictures(torch.utils.data.Dataset):
+    """Draws in the loader's workers, where the parent's threads do not exist."""
+
+    def __init__(self):
+        self.projected, self.triangles = soup(batch=4, dtype=torch.float32)
+
+    def __len__(self):
+        return 4
+
+    def __getitem__(self, index):
+        return rasterize(self.projected[index : index + 1], self.triangles, (30, 30)).triangle[0]
+
+
+def test_forked_data_loaders_draw_too():
+    pictures = Pictures()
+    expected = rasterize(pictures.projected, pictures.triangles, (30, 30)).triangle  # starts the parent's threads
+    loader = torch.utils.data.DataLoader(
+        pictures, batch_size=4, num_workers=2, timeout=60, multiprocessing_context="fork"
+    )
+    assert torch.equal(next(iter(loader)), expected)

@@ -30,7 +30,8 @@ SUBPIXELS = raster_numba.SUBPIXELS
 LIMIT = raster_numba.LIMIT
 FAR = raster_numba.FAR
 FLAT = raster_numba.FLAT
-PAIRS = 1 << 24  # triangle-pixel pairs held at once on a GPU: about 3 GB at the peak; an eighth of that on a CPU
+TRIANGLES = 1 << 22  # prepared at once, over all images: about 1 GB
+PAIRS = 1 << 23  # triangle-pixel pairs held at once on a GPU: about 1 GB; an eighth of that on a CPU
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,9 @@ def rasterize(
     if uses_numba(projected, backend):
         return Fragments(*raster_numba.rasterize(projected, triangles, size, perspective, cull, near))
     with torch.no_grad():
-        triangle = _nearest_triangle(projected, triangles, size, perspective, cull, near)
+        step = max(1, TRIANGLES // max(1, len(triangles)))  # images at a time
+        parts = [_nearest_triangle(p, triangles, size, perspective, cull, near) for p in projected.split(step)]
+    triangle = torch.cat(parts)
     return Fragments(triangle, *_place_in_triangle(projected, triangles, triangle, perspective))
 
 
@@ -78,17 +81,12 @@ def interpolate(
     check_triangles(triangles, attributes.shape[1])
     if uses_numba(attributes, backend):
         return raster_numba.interpolate(fragments.triangle, fragments.barycentric, attributes, triangles)
-    if len(triangles) == 0:
-        return attributes.new_zeros(*fragments.triangle.shape, attributes.shape[-1])
-    hit = (fragments.triangle >= 0)[..., None]
-    corners = triangles[fragments.triangle.clamp(min=0)]  # (B, H, W, 3)
-    first = torch.arange(len(attributes), device=attributes.device)[:, None, None] * attributes.shape[1]
+    pixel, corner = _seen_corners(fragments.triangle, triangles, attributes.shape[1])
+    weight = fragments.barycentric.flatten(0, 2)[pixel].to(attributes)
     values = attributes.flatten(0, 1)
-    total = attributes.new_zeros(*fragments.triangle.shape, attributes.shape[-1])
-    for corner in range(3):
-        there = values[first + corners[..., corner]]  # (B, H, W, C)
-        total = total + torch.where(hit, there, 0) * fragments.barycentric[..., corner, None].to(there)
-    return total
+    blend = sum(values[corner[:, k]] * weight[:, k, None] for k in range(3))
+    whole = attributes.new_zeros(fragments.triangle.numel(), attributes.shape[-1])
+    return whole.index_copy(0, pixel, blend).view(*fragments.triangle.shape, -1)
 
 
 def uses_numba(tensor: Tensor, backend: str) -> bool:
@@ -202,26 +200,28 @@ def _test_pixels(setup: _Setup, part: tuple[int, int, int], size: tuple[int, int
     return pixel, value, setup.triangle[first:end][owner]
 
 
+def _seen_corners(triangle, triangles, vertices) -> tuple[Tensor, Tensor]:
+    """Flat indices (N,) of pixels that see a triangle, and (N, 3) of its corners among the vertices of all images."""
+    pixel = (triangle.flatten() >= 0).nonzero()[:, 0]
+    image = pixel // (triangle.shape[1] * triangle.shape[2])
+    return pixel, image[:, None] * vertices + triangles[triangle.flatten()[pixel]]
+
+
 def _place_in_triangle(projected, triangles, triangle, perspective) -> tuple[Tensor, Tensor]:
     """Barycentrics and depth of the seen triangles at the pixel centres, by the closed form."""
     height, width = triangle.shape[1:]
-    hit = triangle >= 0
-    if len(triangles) == 0:
-        return projected.new_zeros(*triangle.shape, 3), projected.new_full(triangle.shape, torch.inf)
-    first = torch.arange(len(projected), device=projected.device)[:, None, None, None] * projected.shape[1]
-    corner = projected.flatten(0, 1)[first + triangles[triangle.clamp(min=0)]].double()  # (B, H, W, 3, 3)
-    corner = torch.where(hit[..., None, None], corner, corner.new_tensor([[0, 0, 1], [1, 0, 1], [0, 1, 1]]))
-    u = torch.arange(width, device=projected.device)[:, None] + 0.5
-    v = torch.arange(height, device=projected.device)[:, None, None] + 0.5
-    x, y, z = corner[..., 0] - u * hit[..., None], corner[..., 1] - v * hit[..., None], corner[..., 2]
-    x1, x2, y1, y2 = x[..., [1, 2, 0]], x[..., [2, 0, 1]], y[..., [1, 2, 0]], y[..., [2, 0, 1]]
-    weight = x1 * y2 - x2 * y1  # (B, H, W, 3)
+    pixel, corner = _seen_corners(triangle, triangles, projected.shape[1])
+    u, v, z = projected.flatten(0, 1)[corner].double().unbind(-1)  # (N, 3) each
+    x, y = u - (pixel % width + 0.5)[:, None], v - (pixel // width % height + 0.5)[:, None]
+    weight = x[:, [1, 2, 0]] * y[:, [2, 0, 1]] - x[:, [2, 0, 1]] * y[:, [1, 2, 0]]
     area = weight.sum(-1, keepdim=True)
     weight = weight * torch.where(area < 0, -1.0, 1.0)
     weight = weight + (weight.clamp(min=0) - weight).detach()
     weight = torch.where(area.abs() < FLAT, 1.0, weight)
     if perspective:
         weight = weight / z
-    barycentric = weight / weight.sum(-1, keepdim=True)
-    depth = torch.where(hit, (barycentric * z).sum(-1), torch.inf)
-    return torch.where(hit[..., None], barycentric, 0).to(projected.dtype), depth.to(projected.dtype)
+    inside = weight / weight.sum(-1, keepdim=True)
+    barycentric = projected.new_zeros(triangle.numel(), 3).index_copy(0, pixel, inside.to(projected.dtype))
+    depth = (inside * z).sum(-1).to(projected.dtype)
+    depth = projected.new_full((triangle.numel(),), torch.inf).index_copy(0, pixel, depth)
+    return barycentric.view(*triangle.shape, 3), depth.view(triangle.shape)
