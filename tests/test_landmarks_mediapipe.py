@@ -58,7 +58,9 @@ def test_the_68_lie_where_an_annotator_put_them(real_asset):
 
 
 def test_no_face_is_an_outcome(astronaut):
-    nothing = detect(torch.full((200, 300, 3), 0.6))
+    noise = torch.rand(200, 300, 3, generator=torch.Generator().manual_seed(0))
+    assert detect(noise, closer=True).count == 0
+    nothing = detect(torch.full((200, 300, 3), 0.6), closer=True)
     assert nothing.count == 0 and nothing.points.shape == (0, 478, 2)
     with pytest.raises(ImageError, match="no face was found"):
         nothing.pick()
@@ -76,7 +78,8 @@ def test_several_faces_the_largest_first(astronaut):
 def test_a_small_face_in_a_large_picture_is_found_once(astronaut):
     board = torch.full((900, 1500, 3), 0.5)
     board[350 : 350 + 512, 700 : 700 + 512] = astronaut
-    found = detect(board)
+    assert detect(board).count == 0
+    found = detect(board, closer=True)
     assert found.count == 1
     known = detect(astronaut).pick() + torch.tensor([700.0, 350.0])
     assert (found.pick() - known).norm(dim=1).mean() < 2

@@ -26,7 +26,7 @@ from facenb.data.images import read_image
 from facenb.errors import ImageError
 
 POINTS, MESH = 478, 468
-VERSION = 2  # raise when `detect` changes: kept results are then not used
+VERSION = 3  # raise when `detect` changes: kept results are then not used
 # The mesh points nearest to the 68 of Multi-PIE / iBUG, in their order, checked on 425 near-frontal photographs of
 # AFLW2000-3D: inner points lie within 1 to 4 % of the face's size of the labels, the jaw line within 2 to 7 %.
 IBUG68 = (
@@ -98,19 +98,18 @@ def _run(detector, pixels: np.ndarray):
     return detector.detect(mediapipe.Image(image_format=mediapipe.ImageFormat.SRGB, data=pixels))
 
 
-def detect(image: Float[Tensor, "height width 3"], faces: int = 5) -> Detection:
-    """All faces (at most `faces`) of a photograph in RGB [0, 1]; where none is seen, parts of it are looked at closer.
+def detect(image: Float[Tensor, "height width 3"], faces: int = 5, closer: bool = False) -> Detection:
+    """All faces (at most `faces`) of a photograph in RGB [0, 1].
 
-    The detector overlooks faces smaller than about a tenth of the picture. Raises AssetError where it is not here.
+    The detector overlooks faces smaller than about a tenth of the picture: with `closer`, parts of a picture in which
+    it sees none are looked at by themselves. Raises AssetError where the detector is not here.
     """
     detector = _detector(asset("mediapipe") / "face_landmarker.task", faces)
     pixels = (image.clamp(0, 1) * 255).round().to(torch.uint8).contiguous().numpy()
     height, width = pixels.shape[:2]
     points = _points(detector, pixels)
-    if not len(points):
-        parts = [_points(detector, pixels[v : v + side, u : u + side]) + torch.tensor([float(u), float(v)])
-                 for u, v, side in _parts(height, width)]  # fmt: skip
-        points = torch.cat(parts)
+    if closer and not len(points):
+        points = torch.cat([_confirmed(detector, pixels, part) for part in _parts(height, width)])
     extent = (points.amax(1) - points.amin(1)).prod(1) if len(points) else torch.zeros(0)
     kept: list[Tensor] = []
     for face in points[torch.argsort(extent, descending=True, stable=True)]:
@@ -118,6 +117,21 @@ def detect(image: Float[Tensor, "height width 3"], faces: int = 5) -> Detection:
         if all((face.mean(0) - other.mean(0)).norm() > reach for other in kept):
             kept.append(face)
     return Detection(torch.stack(kept[:faces]) if kept else torch.zeros(0, POINTS, 2), (height, width))
+
+
+def _confirmed(detector, pixels: np.ndarray, part: tuple[int, int, int]) -> Float[Tensor, "faces 478 2"]:
+    """Faces in a square part, each only if it is found again at the same place in a square of its own."""
+    left, top, side = part
+    found = _points(detector, pixels[top : top + side, left : left + side]) + torch.tensor([float(left), float(top)])
+    kept = [torch.zeros(0, POINTS, 2)]
+    for face in found:
+        size = (face.amax(0) - face.amin(0)).max()
+        u, v = ((face.amin(0) + face.amax(0)) / 2 - 1.25 * size).clamp(min=0).long().tolist()
+        own = pixels[v : v + int(2.5 * size), u : u + int(2.5 * size)]
+        again = _points(detector, own) + torch.tensor([float(u), float(v)])
+        if len(again) and ((again - face).norm(dim=-1).mean(1) < 0.1 * size).any():
+            kept.append(face[None])
+    return torch.cat(kept)
 
 
 def _points(detector, pixels: np.ndarray) -> Float[Tensor, "faces 478 2"]:

@@ -126,7 +126,7 @@ def photo_to_face(path: str | Path, which: str = "largest", fitter: Fitter | Non
     start = time.perf_counter()
     image = read_image(path, LIMIT)
     read = time.perf_counter()
-    found = detect(image)
+    found = detect(image, closer=True)
     try:
         points = found.pick(which)[:MESH]
     except ImageError as error:
