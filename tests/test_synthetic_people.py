@@ -108,8 +108,8 @@ def test_irregularities_lie_where_they_are_put():
     assert moved[top.azimuth < -20].max() < 0.01
 
 
-# Mean and standard deviation in mm over adults, both sexes: rounded from the tables of Farkas (1994) and of
-# ISO 7250, with room for where a landmark is set.
+# Means and standard deviations in mm: about what surveys of adults of both sexes find (such as Farkas 1994), with room
+# for peoples to differ and for where exactly a landmark is set.
 MEASURES = {
     "face height, nasion to menton": (27, 8, (110, 124), (4.5, 9)),
     "nose height": (27, 33, (47, 57), (2.5, 6)),
