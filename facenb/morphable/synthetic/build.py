@@ -8,23 +8,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from facenb.errors import ModelFileError
+from facenb.morphable.alignment import align
 from facenb.morphable.model import MorphableModel
 from facenb.morphable.synthetic.person import DATA, MODEL, SynthFace
 
 VERSION = 3  # raise when heads change, so that models kept in folders are built again
 EXPRESSION_PEOPLE = 12  # whose expressions are averaged
-
-
-def align_rigid(
-    points: Float[Tensor, "batch vertices 3"], target: Float[Tensor, "vertices 3"]
-) -> Float[Tensor, "batch vertices 3"]:
-    """Rotate and shift each shape onto the target, without scaling (Kabsch 1976; least squares over all vertices)."""
-    centre, goal = points.mean(1, keepdim=True), target.mean(0)
-    u, _, v = torch.linalg.svd((points - centre).transpose(1, 2).double() @ (target - goal).double())
-    flip = torch.ones(len(points), 3, dtype=torch.float64)
-    flip[:, 2] = torch.linalg.det(u @ v).sign()
-    rotation = (u * flip[:, None]) @ v  # row vectors times this
-    return ((points - centre).double() @ rotation).to(points) + goal
 
 
 def procrustes(points: Float[Tensor, "batch vertices 3"], rounds: int = 4) -> tuple[Tensor, Tensor]:
@@ -35,9 +24,9 @@ def procrustes(points: Float[Tensor, "batch vertices 3"], rounds: int = 4) -> tu
     start = points.mean(0)
     mean = start
     for _ in range(rounds):
-        points = align_rigid(points, mean)
-        mean = align_rigid(points.mean(0)[None], start)[0]
-    return align_rigid(points, mean), mean
+        points = align(points, mean[None], scale=False)
+        mean = align(points.mean(0)[None], start[None], scale=False)[0]
+    return align(points, mean[None], scale=False), mean
 
 
 def principal_components(
@@ -104,7 +93,7 @@ def residual_by_components(
     model: MorphableModel, components: tuple[int, ...] = (20, 40, 80), people: int = 40, seed: int = 0
 ) -> Residual:
     """Mean vertex distance in mm between unseen people (stream DATA) and their projections on the first components."""
-    faces = align_rigid(SynthFace(seed, DATA).neutrals(list(range(people))), model.mean)
+    faces = align(SynthFace(seed, DATA).neutrals(list(range(people))), model.mean[None], scale=False)
     means = []
     for count in components:
         part = model.truncate(identity=count)
