@@ -1,6 +1,7 @@
 """Fitting against scipy's joint least squares, known truth, invariances, and its own parts taken one at a time."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -242,6 +243,18 @@ def test_without_subject_numbers_every_image_is_a_person():
     found = fit(model, seen)
     assert found.identity.shape == (3, IDENTITY)
     assert found.subject.tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_without_a_prior_components_that_move_no_landmark_stay_at_zero(dtype):
+    """The paper writes no prior; then the normal matrix may lack rank, which must not end in an error."""
+    model = make_model(dtype)
+    dead = torch.zeros_like(model.expression_basis[:1])
+    model = replace(model, expression_basis=torch.cat([model.expression_basis, dead]))
+    seen, subject, *_ = make_images(make_model(), [6, 5], noise=1.0)
+    found = fit(model, seen.to(dtype), subject, identity_prior=0, expression_prior=0)
+    assert found.expression[:, -1].abs().max() < 1e-6
+    assert found.identity.isfinite().all() and (found.error / found.camera.scale).max() < 2
 
 
 def test_a_strong_prior_leaves_the_mean_face():

@@ -32,7 +32,7 @@ class Points:
     @classmethod
     def of(cls, model: MorphableModel, embedding: Embedding | None, slide: bool) -> "Points":
         """Gather the points of a model; only its own 68 landmarks can slide."""
-        chosen = model.landmarks if embedding is None else embedding
+        chosen = (model.landmarks if embedding is None else embedding).to(model.device)
         count = len(chosen)
         own = torch.arange(count)
         slide = slide and embedding is None and model.contour is not None and count == 68

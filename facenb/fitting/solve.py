@@ -21,7 +21,8 @@ PAIRS = ((0, 0), (1, 1), (2, 2), (0, 1), (0, 2), (1, 2))  # the entries of a sym
 CONJUGATE_STEPS = 200  # at most; ordinary priors end after ten to forty
 FORCING = 1e-6  # conjugate gradients end when the power of every subject's residual fell by this,
 GAIN = 1e-7  # or when a step takes less than this share off the subject's objective
-JITTER = 1e-6  # relative load on a diagonal that rounding in float32 may have robbed of its rank
+# Share of a normal matrix's mean diagonal that is added to it: with no prior it may lack rank, exactly or by rounding.
+JITTER = {torch.float32: 1e-6, torch.float64: 1e-10}
 STOP = 1e-4  # relative decrease of a batch's objective below which further rounds are not worth their time
 
 
@@ -114,7 +115,7 @@ def solve(problem: Problem, state: State, rounds: int) -> tuple[State, list[floa
         before = float(cost.sum())
         trial = _moved(state, _step(problem, state, weights, y, residual, cost, damping))
         trial_y, trial_residual, trial_cost = evaluate(problem, trial, weights)
-        better, worse = trial_cost < cost, trial_cost > (1 + STOP) * cost
+        better, worse = trial_cost < cost, ~(trial_cost <= (1 + STOP) * cost)  # a NaN is worse
         image = better[problem.subject]
         state = State(
             _where(image, trial.rotation, state.rotation),
@@ -150,7 +151,8 @@ def _step(problem, state, weights, y, residual, cost, damping) -> tuple[Tensor, 
     own = problem.gather(images.six() * weights.mean(1, keepdim=True), subjects) @ blocks.identity.flatten(1)
     own = own.unflatten(1, blocks.identity.shape[1:]) * (weights.shape[1] / points.landmarks)
     own = own + problem.identity_prior * torch.eye(own.shape[1]).to(own)
-    extra = (JITTER + damping[:, None]) * own.diagonal(dim1=1, dim2=2)
+    diagonal = own.diagonal(dim1=1, dim2=2)
+    extra = damping[:, None] * diagonal + _jitter(diagonal)
     preconditioner = torch.linalg.cholesky(own + torch.diag_embed(extra))
 
     gradient, pull = images.gradient(residual, state.expression)
@@ -234,7 +236,7 @@ class Images:
             normal[:, a, b], normal[:, b, a] = lower, lower
         diagonal = normal.diagonal(dim1=1, dim2=2)  # a view
         diagonal[:, 6:] += self.problem.expression_prior
-        diagonal *= 1 + JITTER + damping[:, None]
+        diagonal += damping[:, None] * diagonal + _jitter(diagonal)
         return normal
 
 
@@ -258,6 +260,10 @@ def conjugate_gradients(apply, right: Tensor, precondition, enough: Tensor) -> T
         before, power = power, (residual * conditioned).sum(1, keepdim=True)
         direction = conditioned + (power / before.clamp(min=tiny)) * direction
     return solution
+
+
+def _jitter(diagonal: Tensor) -> Tensor:
+    return JITTER[diagonal.dtype] * diagonal.mean(1, keepdim=True)
 
 
 def _solved(factor: Tensor, right: Tensor) -> Tensor:
