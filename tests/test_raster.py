@@ -329,6 +329,23 @@ def test_inputs_keep_their_precision_and_are_not_changed(dtype):
     assert torch.equal(projected, copy)
 
 
+@pytest.fixture
+def three_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("batch", [1, 2, 7])
+def test_threads_share_images_and_rows_without_changing_the_result(batch, three_threads):
+    projected, triangles = soup(seed=10, batch=batch)
+    for height in (1, 2, 40):  # one image or two: their rows are shared out, too
+        a, b = (rasterize(projected, triangles, (height, 40), backend=backend) for backend in BACKENDS)
+        assert torch.equal(a.triangle, b.triangle)
+        torch.testing.assert_close(a.depth, b.depth)
+
+
 class Pictures(torch.utils.data.Dataset):
     """Draws in the loader's workers, where the parent's threads do not exist."""
 
@@ -342,7 +359,7 @@ class Pictures(torch.utils.data.Dataset):
         return rasterize(self.projected[index : index + 1], self.triangles, (30, 30)).triangle[0]
 
 
-def test_forked_data_loaders_draw_too():
+def test_forked_data_loaders_draw_too(three_threads):
     pictures = Pictures()
     expected = rasterize(pictures.projected, pictures.triangles, (30, 30)).triangle  # starts the parent's threads
     loader = torch.utils.data.DataLoader(
