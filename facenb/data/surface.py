@@ -1,6 +1,6 @@
 """A model's mesh made ready for a texture: holes of eyes and mouth closed, texels placed, left and right paired."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from facenb.morphable.model import MorphableModel
 LONGEST_HOLE = 250.0  # mm around: eyes and mouth are below, the neck's end is above
 EYE_BULGE = 2.5  # mm an eyeball stands out over the plane of its lids
 FIRST_TILE = 0.84  # share of the texture's width that the face's own UV tile gets where there are others
+FAR = 1.3  # reach (see `_reach`) from which on nothing is taken from the photo
 PAIR_DISTANCE = 3.0  # mm within which a texel has a mirror partner
 
 
@@ -111,14 +112,15 @@ def _fan(rim: list[int], ring: list[int], centre: int) -> Tensor:
 
 @dataclass(frozen=True)
 class Texels:
-    """Where each used texel of a square texture lies on the closed surface, row 0 at the top (v = 1)."""
+    """Where the face's texels of a square texture lie on the closed surface, row 0 at the top (v = 1)."""
 
     side: int
     index: Int[Tensor, " used"]  # of the flattened texture
     triangle: Int[Tensor, " used"]
     barycentric: Float[Tensor, "used 3"]
     partner: Int[Tensor, " used"]  # the texel at the mirrored place of the mean face; -1: none near enough
-    reach: Float[Tensor, " used"]  # 0 in the middle of the face, 1 at its outline, more on ears, scalp and neck
+    reach: Float[Tensor, " used"]  # 0 in the middle of the face, 1 at its outline, up to FAR
+    far: Int[Tensor, " others"]  # texels of ears, scalp and neck, of the flattened texture
 
     def at(self, values: Float[Tensor, "closed channels"], surface: Surface) -> Float[Tensor, "used channels"]:
         """Values of the vertices interpolated at the texels."""
@@ -134,11 +136,13 @@ def lay_out(surface: Surface, model: MorphableModel, side: int = 1024) -> Texels
     triangle = fragments.triangle[0].ravel()[used]
     barycentric = fragments.barycentric[0].reshape(-1, 3)[used]
     mean = surface.complete(model.mean.cpu())
-    place = (mean[surface.triangles[triangle]] * barycentric[..., None]).sum(1).numpy()
+    values = torch.cat([mean, _reach(model, mean)[:, None]], 1)
+    values = (values[surface.triangles[triangle]] * barycentric[..., None]).sum(1)
+    near = values[:, 3] < FAR
+    place = values[near, :3].numpy()
     away, partner = cKDTree(place).query(place * [-1, 1, 1], workers=-1, distance_upper_bound=PAIR_DISTANCE)
     partner = torch.from_numpy(np.where(np.isfinite(away), partner, -1).astype(np.int64))
-    texels = Texels(side, used, triangle, barycentric, partner, torch.ones(len(used)))
-    return replace(texels, reach=texels.at(_reach(model, mean)[:, None], surface)[:, 0])
+    return Texels(side, used[near], triangle[near], barycentric[near], partner, values[near, 3], used[~near])
 
 
 def _reach(model: MorphableModel, closed: Tensor) -> Tensor:

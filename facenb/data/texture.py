@@ -10,10 +10,7 @@ from facenb.imaging.camera import WeakPerspective
 from facenb.imaging.render import vertex_normals, visibility
 
 STEEP, FLAT = 0.15, 0.5  # cosine to the camera: below the first a texel is not trusted, above the second fully
-FACE, FADE = (
-    (1.0, 1.12),
-    (1.12, 1.3),
-)  # reach over which the photo gives way to its smooth continuation, and that to skin
+FACE = (1.0, 1.12)  # reach over which the photo gives way to a smooth passage into skin, which ends at surface.FAR
 CHEEKS = 0.6  # reach within which most of what is seen is skin
 LOOK_UP = 256  # pixels of the depth buffer that tells what is hidden
 
@@ -60,11 +57,8 @@ def _whole(colour: Tensor, weight: Tensor, texels: Texels, skin: Tensor) -> Tens
     side = texels.side
     texture, trust = torch.zeros(side * side, 3), torch.zeros(side * side)
     texture[texels.index], trust[texels.index] = colour, weight
-    filled = fill(texture.view(side, side, 3), trust.view(side, side), skin).reshape(-1, 3)
-    filled[texels.index] = skin + _fall(texels.reach, FADE)[:, None] * (filled[texels.index] - skin)
-    used = torch.zeros(side * side)
-    used[texels.index] = 1  # what no triangle covers takes on the colours beside it, so that seams do not show
-    return fill(filled.view(side, side, 3) * used.view(side, side, 1), used.view(side, side), skin)
+    texture[texels.far], trust[texels.far] = skin, 1
+    return fill(texture.view(side, side, 3), trust.view(side, side), skin)
 
 
 def _fall(reach: Tensor, span: tuple[float, float]) -> Tensor:
