@@ -128,6 +128,24 @@ def test_the_objective_ends_within_one_percent_of_scipy(counts, priors):
     assert len(found.objective) <= 8
 
 
+def test_a_step_that_would_not_help_is_tried_shorter():
+    """On landmarks 20 mm off some full steps overshoot; the fit must still end where scipy finds nothing better."""
+    model = make_model()
+    seen, *_ = make_images(model, [1] * 12, seed=4, noise=20.0, yaw=1.5)
+    overshot = 0
+    for image in seen[:, None]:
+        found = fit(model, image, rounds=40)
+        history = found.objective
+        assert (history.diff() <= 0).all()
+        if (history.diff() == 0).any():
+            overshot += 1
+            numbers = (x.numpy() for x in (image, torch.zeros(1, dtype=torch.int64), torch.ones(1, 68), found.unit))
+            residuals = joint_residuals(model, *numbers, (4.0, 4.0))
+            joint = least_squares(residuals, packed(found, found.identity, found.expression))
+            assert float(history[-1]) <= 1.01 * 2 * joint.cost
+    assert overshot > 0
+
+
 @pytest.mark.parametrize("yaw", [0.3, math.pi / 2])
 def test_truth_is_recovered_without_noise(yaw):
     model = make_model()
