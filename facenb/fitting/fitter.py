@@ -19,7 +19,8 @@ ROUNDS = 7  # Liu et al. 2018: "converges in at most 7 rounds"
 # of that variance and coefficients N(0, 1) the fit is the most probable face. 2 mm is what two annotators differ by
 # on a face of ordinary size (about 3 % of the distance between the eyes).
 PRIOR = 4.0
-CHUNK = {"cpu": 512, "cuda": 16384}  # images solved at once: what a core's cache holds; enough to fill a GPU
+# Images of 68 points solved at once: what a core's cache holds; enough to fill a GPU.
+CHUNK = {"cpu": 512, "cuda": 16384}
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,8 @@ def fit(
     points = Points.of(model, embedding, slide_contour).to(landmarks.device, landmarks.dtype)
     landmarks, weights, row, labels = check(points, landmarks, subject, weights)
     blocks = Blocks.of(points, weights)
-    chunks = list(_chunks(row, len(labels)))
+    size = CHUNK.get(row.device.type, CHUNK["cuda"]) * 68 // len(points.mean)
+    chunks = list(_chunks(row, len(labels), size))
     parts = _in_parallel(
         lambda some: _fit_chunk(
             points, blocks, landmarks[some], row[some], weights[some], rounds, identity_prior, expression_prior
@@ -87,9 +89,8 @@ def fit(
     return Fit(identity, expression[order], camera, row, error[order], history, unit[order], labels)
 
 
-def _chunks(row: Tensor, subjects: int) -> Iterator[Tensor]:
-    """Indices of images, whole subjects together, subjects in order, about CHUNK images at a time."""
-    size = CHUNK.get(row.device.type, CHUNK["cuda"])
+def _chunks(row: Tensor, subjects: int, size: int) -> Iterator[Tensor]:
+    """Indices of images, whole subjects together, subjects in order, about `size` images at a time."""
     order = torch.argsort(row, stable=True)
     ends = torch.bincount(row, minlength=subjects).cumsum(0).tolist()
     start = last = 0
