@@ -167,7 +167,6 @@ return areas.find(area => area.querySelector('canvas') && area.querySelector('.n
 """
 
 
-@pytest.mark.skipif(not NOTEBOOK.exists(), reason=f"needs {NOTEBOOK.name}")
 def test_a_face_is_drawn_and_follows_a_slider(lab, browser, tmp_path):
     from selenium.webdriver import ActionChains
     from selenium.webdriver.common.by import By
