@@ -17,6 +17,7 @@ SHIFT = 10
 SUBPIXELS = 1 << SHIFT  # snapping steps a pixel
 LIMIT = 32768  # pixels: SUBPIXELS * LIMIT = 2^25, so that edge functions stay below 2^53
 FAR = 1e12  # mm
+TINY = 1e-12  # square mm: a shorter sum of normals has no direction
 FLAT = 2.0**-20  # square pixels: an unsnapped triangle with less of twice its area has no barycentrics of its own
 
 
@@ -79,9 +80,9 @@ def interpolate(triangle, barycentric, attributes, triangles) -> Tensor:
     return values.to(attributes.dtype)
 
 
-def sum_normals(vertices, triangles) -> Tensor:
-    """Sum of the cross products of the triangles around each vertex: area-weighted normals, not normalised."""
-    return _SumNormals.apply(vertices.to(kernel_dtype(vertices)), triangles.to(torch.int32)).to(vertices.dtype)
+def unit_normals(vertices, triangles) -> Tensor:
+    """Cross products of the triangles around each vertex, summed and scaled to length 1; 0 for a vertex of none."""
+    return _UnitNormals.apply(vertices.to(kernel_dtype(vertices)), triangles.to(torch.int32)).to(vertices.dtype)
 
 
 class _Rasterize(torch.autograd.Function):
@@ -137,22 +138,23 @@ class _Interpolate(torch.autograd.Function):
         return None, grad_barycentric, grad_attributes, None
 
 
-class _SumNormals(torch.autograd.Function):
+class _UnitNormals(torch.autograd.Function):
     @staticmethod
     def forward(ctx, vertices, triangles):
-        ctx.save_for_backward(vertices, triangles)
         normals = zeros_like(vertices)
-        in_parallel(_cross, len(vertices), array(vertices), array(triangles), normals.numpy())
+        lengths = empty(*vertices.shape[:2], dtype=vertices.dtype)
+        in_parallel(_cross, len(vertices), array(vertices), array(triangles), normals.numpy(), lengths.numpy())
+        ctx.save_for_backward(vertices, triangles, normals, lengths)
         return normals
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad_normals):
-        vertices, triangles = ctx.saved_tensors
+        vertices, triangles, normals, lengths = ctx.saved_tensors
+        along = (grad_normals * normals).sum(-1, keepdim=True)
+        grad_sum = (grad_normals - along * normals) / lengths[..., None]  # the unit vector's own derivative
         grad = zeros_like(vertices)
-        in_parallel(
-            _cross_backward, len(vertices), array(vertices), array(triangles), array(grad_normals), grad.numpy()
-        )
+        in_parallel(_cross_backward, len(vertices), array(vertices), array(triangles), array(grad_sum), grad.numpy())
         return grad, None
 
 
@@ -352,7 +354,8 @@ def _blend_backward(
 
 
 @compiled
-def _cross(first, end, vertices, triangles, normals):
+def _cross(first, end, vertices, triangles, normals, lengths):
+    """Unit normals into `normals` (zeros before), and how long they were; never less than TINY, so that 0 stays 0."""
     for image in range(first, end):
         p, n = vertices[image], normals[image]
         for t in range(len(triangles)):
@@ -364,6 +367,11 @@ def _cross(first, end, vertices, triangles, normals):
                 n[v, 0] += x
                 n[v, 1] += y
                 n[v, 2] += z
+        for v in range(len(n)):
+            length = max(np.sqrt(n[v, 0] * n[v, 0] + n[v, 1] * n[v, 1] + n[v, 2] * n[v, 2]), TINY)
+            lengths[image, v] = length
+            for k in range(3):
+                n[v, k] /= length
 
 
 @compiled

@@ -49,7 +49,7 @@ def vertex_normals(
     """Unit normals, the mean of the surrounding triangles' weighted by area; 0 for a vertex of no triangle."""
     check_triangles(triangles, vertices.shape[1])
     if uses_numba(vertices, backend):
-        return functional.normalize(raster_numba.sum_normals(vertices, triangles), dim=-1)
+        return raster_numba.unit_normals(vertices, triangles)
     a, b, c = (vertices[:, triangles[:, corner]] for corner in range(3))
     cross = torch.linalg.cross(b - a, c - a)
     total = torch.zeros_like(vertices)
