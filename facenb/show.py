@@ -218,7 +218,7 @@ def explore(
     for values in frames:
         vertices, colours = update(**(start | dict(values)))
         pictures.append(snapshot(vertices, triangles, colours, yaw=yaw, **frame))
-        titles.append(", ".join(f"{key} {value:+.3g}" for key, value in values.items()))
+        titles.append(", ".join(f"{key} {value:+.3g}" for key, value in values.items() if value) or "at rest")
     vertices, colours = update(**start)
     plot, mesh = _plot(_three(vertices, "vertices"), triangles, None if colours is None else _three(colours, "colours"))
     handles = {

@@ -82,21 +82,30 @@ def load_or_build(folder: str | Path, seed: int = 0, people: int = 400, componen
 
 @dataclass(frozen=True)
 class Residual:
-    """What a linear model cannot express of people it has not seen."""
+    """What a linear model leaves out of people it has not seen."""
 
     components: tuple[int, ...]
-    mean: tuple[float, ...]  # mm, mean distance of a vertex to the model's nearest shape
-    people: int
+    distances: Float[Tensor, "components people"]  # mm: of each person, mean vertex distance to the nearest model shape
+
+    @property
+    def mean(self) -> list[float]:
+        """Mean over the people, mm, for each number of components."""
+        return self.distances.mean(1).tolist()
+
+    @property
+    def margin(self) -> list[float]:
+        """Half the 95 % interval of each mean, mm (normal approximation over people)."""
+        return (1.96 * self.distances.std(1) / self.distances.shape[1] ** 0.5).tolist()
 
 
 def residual_by_components(
     model: MorphableModel, components: tuple[int, ...] = (20, 40, 80), people: int = 40, seed: int = 0
 ) -> Residual:
-    """Mean vertex distance in mm between unseen people (stream DATA) and their projections on the first components."""
+    """Distance in mm between unseen people (stream DATA) and their projections on the first components."""
     faces = align(SynthFace(seed, DATA).neutrals(list(range(people))), model.mean[None], scale=False)
-    means = []
+    distances = []
     for count in components:
         part = model.truncate(identity=count)
         identity, _ = part.project(faces, neutral=True)
-        means.append(float((part.shape(identity) - faces).norm(dim=-1).mean()))
-    return Residual(tuple(components), tuple(means), people)
+        distances.append((part.shape(identity) - faces).norm(dim=-1).mean(1))
+    return Residual(tuple(components), torch.stack(distances))
