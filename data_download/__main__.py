@@ -15,6 +15,8 @@ def _megabytes(entry: Entry) -> str:
 
 def list_entries() -> int:
     print(f"folder: {data_folder()}")
+    print("ready: here; -: `get NAME` fetches it; register: its owner hands it out, `where NAME` tells how")
+    print(f"{'name':24} {'data':7} {'state':9} {'size':>9}  what it is [licence]")
     for entry in load_entries().values():
         state = "ready" if is_ready(entry) else ("register" if entry.needs_registration else "-")
         print(f"{entry.name:24} {entry.data:7} {state:9} {_megabytes(entry):>9}  {entry.title} [{entry.licence}]")

@@ -431,3 +431,13 @@ def test_a_negative_prior_is_refused():
     model, seen, subject, _ = spoilt("none")
     with pytest.raises(ValueError, match="identity_prior -1"):
         fit(model, seen, subject, identity_prior=-1)
+
+
+def test_a_model_without_components_is_the_limit_of_a_strong_prior():
+    model = make_model()
+    landmarks = 3 * model.landmarks.of(model.shape(torch.ones(2, IDENTITY).double()))[..., :2]
+    bare = fit(model.truncate(identity=0, expression=0), landmarks)
+    held = fit(model, landmarks, identity_prior=1e9, expression_prior=1e9)
+    assert bare.identity.shape == (2, 0) and bare.expression.shape == (2, 0)
+    assert torch.allclose(bare.camera.rotation, held.camera.rotation, atol=1e-5)
+    assert torch.allclose(bare.error, held.error, rtol=1e-5)

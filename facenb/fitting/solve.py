@@ -109,7 +109,7 @@ def solve(problem: Problem, state: State, rounds: int) -> tuple[State, list[floa
     """
     weights = choose(problem, state)
     y, residual, cost = evaluate(problem, state, weights)
-    damping = torch.zeros_like(state.identity[:, 0])
+    damping = state.identity.new_zeros(len(state.identity))
     history = [float(cost.sum())]
     for _ in range(rounds):
         before = float(cost.sum())
