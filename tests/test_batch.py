@@ -85,10 +85,11 @@ def wait_until(condition, seconds: float = 30):
 
 
 def job(*arguments, **keywords) -> subprocess.Popen:
-    """The command line as its own process group."""
+    """The command line as its own process group; it takes SIGINT even where a shell started the tests ignoring it."""
     return subprocess.Popen(
         [sys.executable, "-m", "facenb.batch", *map(str, arguments)],
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True, **keywords,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL), **keywords,
     )  # fmt: skip
 
 
