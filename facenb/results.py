@@ -210,6 +210,8 @@ def read_records(folder: str | Path, latest: bool = True) -> pd.DataFrame:
                 continue
             lines.append(record)
     table = pd.DataFrame(lines)
+    if "n" in table:
+        table["n"] = table["n"].astype("Int64")  # whole numbers, also beside records that have none
     if latest and len(table):
         table = table[table.groupby("notebook")["run"].transform("max") == table["run"]]
     return table.reset_index(drop=True)

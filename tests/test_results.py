@@ -41,6 +41,13 @@ def test_only_the_latest_run_of_each_notebook_is_read(tmp_path):
     assert len(read_records(tmp_path, latest=False)) == 3
 
 
+def test_counts_stay_whole_numbers_beside_records_without_one(tmp_path):
+    run = Run("03", folder=str(tmp_path))
+    record(run, 1.0)
+    run.record("nme", 2.0, "%", experiment="fit", method="fit", data="SynthFace")
+    assert [str(n) for n in read_records(tmp_path).n] == ["3", "<NA>"]
+
+
 def test_a_broken_line_is_named_and_left_out(tmp_path):
     run = Run("03", folder=str(tmp_path))
     record(run, 1.0)
