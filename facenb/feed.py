@@ -1,0 +1,101 @@
+"""The order in which a training sees its rows, and a thread that has the next batches ready.
+
+Which rows step i takes, and with what random numbers they are altered, depends on (seed, i) and nothing else: a
+training that goes on after a kill sees what it would have seen.
+"""
+
+import time
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import lru_cache
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+ORDER, ALTERATION, NETWORK = range(3)  # what random numbers are for; each use has a stream of its own
+
+
+@runtime_checkable
+class Data(Protocol):
+    """A set of rows that gives whole batches. `load` draws random numbers from `generator` only, from any thread."""
+
+    def __len__(self) -> int: ...
+
+    def load(self, rows: Int[Tensor, " batch"], generator: torch.Generator) -> dict[str, Tensor]: ...
+
+
+def seed_of(*numbers: int) -> int:
+    """One 64-bit seed out of several numbers, all of which count."""
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0])
+
+
+@lru_cache(maxsize=2)
+def _permutation(rows: int, seed: int, epoch: int) -> Int[Tensor, " rows"]:
+    return torch.randperm(rows, generator=torch.Generator().manual_seed(seed_of(seed, ORDER, epoch)))
+
+
+def rows_of_step(step: int, batch: int, rows: int, seed: int) -> Int[Tensor, " batch"]:
+    """The rows that a step (from 0) takes.
+
+    Each epoch is a permutation of all rows; the epochs stand in one line, and the steps cut it into batches, so that
+    no row is left out and a batch may hold the end of one epoch and the beginning of the next.
+    """
+    epoch, start = divmod(step * batch, rows)
+    line = [_permutation(rows, seed, epoch)]
+    while sum(map(len, line)) < start + batch:
+        epoch += 1
+        line.append(_permutation(rows, seed, epoch))
+    return torch.cat(line)[start : start + batch] if len(line) > 1 else line[0][start : start + batch]
+
+
+class Feed:
+    """Batches in the order of the steps, loaded ahead by threads.
+
+    A step's rows are cut into `parts` equal parts; this process takes those named in `mine`, one after the other.
+    """
+
+    def __init__(
+        self, data: Data, *, batch: int, seed: int, start: int, stop: int, parts: int, mine: list[int],
+        ahead: int, threads: int, device: torch.device,
+    ):  # fmt: skip
+        self.data, self.batch, self.seed, self.parts, self.device = data, batch, seed, parts, device
+        self.wanted = ((step, part) for step in range(start, stop) for part in mine)
+        self.pool = ThreadPoolExecutor(threads, thread_name_prefix="loader")
+        self.ready: deque[Future] = deque()
+        self.waited = 0.0  # seconds since somebody set it to 0
+        for _ in range(max(ahead, 1)):
+            self._ask()
+
+    def next(self) -> tuple[Tensor, dict[str, Tensor]]:
+        """Rows and batch that come next, the batch on the device. What `load` raises is raised here."""
+        future = self.ready.popleft()
+        if not future.done():
+            if self.device.type == "cuda":
+                torch.cuda.synchronize(self.device)  # as long as the GPU has work left, nobody waits for data
+            start = time.perf_counter()
+            future.exception()
+            self.waited += time.perf_counter() - start
+        rows, batch = future.result()
+        self._ask()
+        return rows, {name: tensor.to(self.device, non_blocking=True) for name, tensor in batch.items()}
+
+    def close(self) -> None:
+        """Let the threads end; what they were loading is thrown away."""
+        self.pool.shutdown(wait=True, cancel_futures=True)
+
+    def _ask(self) -> None:
+        place = next(self.wanted, None)
+        if place is not None:
+            self.ready.append(self.pool.submit(self._load, *place))
+
+    def _load(self, step: int, part: int) -> tuple[Tensor, dict[str, Tensor]]:
+        size = self.batch // self.parts
+        rows = rows_of_step(step, self.batch, len(self.data), self.seed)[part * size : (part + 1) * size]
+        generator = torch.Generator().manual_seed(seed_of(self.seed, ALTERATION, step, part))
+        batch = self.data.load(rows, generator)
+        if self.device.type == "cuda":
+            batch = {name: tensor.pin_memory() for name, tensor in batch.items()}
+        return rows, batch
