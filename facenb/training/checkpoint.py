@@ -25,6 +25,10 @@ KEPT = 2  # the newest, and the one before should the disk have harmed it
 NAME = re.compile(r"checkpoint-(\d+)\.json")
 
 
+class OtherLayout(RunError):
+    """A checkpoint is whole, but of another version of the library."""
+
+
 @dataclass(frozen=True)
 class Checkpoint:
     """What a training was at one step: all its tensors by name, and facts that JSON can hold."""
@@ -69,7 +73,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     except (OSError, ValueError, KeyError, AttributeError) as error:
         raise RunError(f"{path} is no whole checkpoint ({type(error).__name__}: {error})") from error
     if layout != LAYOUT:
-        raise RunError(
+        raise OtherLayout(
             f"{path} has layout {layout}, and this version of facenb reads layout {LAYOUT}; "
             "train in another folder, or with the version that wrote it"
         )
@@ -92,9 +96,9 @@ def latest_checkpoint(folder: str | Path) -> Checkpoint | None:
     for path in paths:
         try:
             return load_checkpoint(path)
+        except OtherLayout:
+            raise
         except RunError as error:
-            if "layout" in str(error):
-                raise
             warnings.warn(f"{error}; looking for the checkpoint before", stacklevel=2)
     if paths:
         raise RunError(f"no checkpoint in {folder} is whole; give another folder, or fresh=True to begin anew there")

@@ -9,7 +9,7 @@ from facenb.results import check_choice
 
 OPTIMISERS = ("sgd", "adamw")
 SCHEDULES = ("cosine", "steps", "constant")
-PRECISIONS = ("auto", "32-true", "bf16-mixed", "16-mixed")
+PRECISIONS = ("auto", "32-true", "bf16-mixed")
 # What may differ when a training goes on: it decides how fast and how far, not what is learned. (Parts of a batch,
 # whether by accumulation or over processes, give the same mean gradient up to rounding.)
 FREE = ("steps", "accumulate", "devices", "nodes", "save_every", "validate_every", "log_every", "prefetch", "threads",
@@ -30,7 +30,7 @@ class Settings:
     milestones: tuple[int, ...] = ()  # steps, for schedule "steps"; SphereFace: 16000, 24000 (of 28000)
     clip: float = 0.0  # greatest norm of the gradient; 0: as it comes
     accumulate: int = 1  # parts in which a process works through its share of the batch, where memory is short
-    precision: str = "auto"  # bf16-mixed on a GPU, 32-true on a CPU
+    precision: str = "auto"  # bf16-mixed on a GPU that has it, 32-true elsewhere
     seed: int = 0  # of the order, of alterations of the data, and of random numbers in the network
     save_every: int = 500  # steps between checkpoints: what a kill can cost
     validate_every: int = 500  # steps between validations; 0: at the end only

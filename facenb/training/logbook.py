@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 from tqdm import tqdm
 
-from facenb.checkpoint import write_whole
+from facenb.training.checkpoint import write_whole
 
 SLOW = 1 / 3  # share of time spent waiting for data above which the loader is called the bottleneck
 
@@ -69,10 +69,14 @@ class Log:
 
             self.writer = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1 if step else None)
 
-    def add(self, step: int, row: dict[str, Any]) -> None:
-        """Append a row; a name that was never there before becomes a new column."""
-        row = {"step": step, **row}
-        self.rows.append({name: "" if value is None else str(value) for name, value in row.items()})
+    def add(self, state: Progress, validated: bool) -> None:
+        """Append a row; a name that was never there before becomes a new column. `validated`: in this very step."""
+        row = {"step": state.step, "epoch": state.epoch, "rate": state.rate, **state.losses}
+        if validated:
+            row |= {f"validation {name}": value for name, value in state.validation.items()}
+        row |= {"pictures_per_second": state.pictures_per_second, "waiting": state.waiting}
+        row |= {"seconds": state.seconds, "note": state.note}
+        self.rows.append({name: str(value) for name, value in row.items()})
         new = [name for name in row if name not in self.names]
         if new:
             self.names += new
@@ -83,7 +87,7 @@ class Log:
         if self.writer is not None:
             for name, value in row.items():
                 if isinstance(value, float):
-                    self.writer.add_scalar(name.replace(" ", "/"), value, step)
+                    self.writer.add_scalar(name.replace(" ", "/"), value, state.step)
             self.writer.flush()
 
     def close(self) -> None:
@@ -98,7 +102,7 @@ class Log:
 def read_log(folder: Path) -> pd.DataFrame:
     """The table of a training, a row a report; empty where there is none yet."""
     try:
-        return pd.read_csv(folder / "log.csv")
+        return pd.read_csv(folder / "log.csv", converters={"note": str})
     except (FileNotFoundError, pd.errors.EmptyDataError):
         return pd.DataFrame()
 
@@ -129,8 +133,9 @@ class Bar:
             + (f", {state.note}" if state.note else "")
         )
         self.bar.update(state.step - self.bar.n)
-        if state.done:
-            self.bar.close()
+
+    def close(self) -> None:
+        self.bar.close()
 
 
 Watch = Callable[[Progress], Any]

@@ -6,6 +6,7 @@ training that goes on after a kill sees what it would have seen.
 
 import time
 from collections import deque
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache
 from typing import Protocol, runtime_checkable
@@ -58,7 +59,7 @@ class Feed:
     """
 
     def __init__(
-        self, data: Data, *, batch: int, seed: int, start: int, stop: int, parts: int, mine: list[int],
+        self, data: Data, *, batch: int, seed: int, start: int, stop: int, parts: int, mine: Sequence[int],
         ahead: int, threads: int, device: torch.device,
     ):  # fmt: skip
         self.data, self.batch, self.seed, self.parts, self.device = data, batch, seed, parts, device
@@ -69,8 +70,8 @@ class Feed:
         for _ in range(max(ahead, 1)):
             self._ask()
 
-    def next(self) -> tuple[Tensor, dict[str, Tensor]]:
-        """Rows and batch that come next, the batch on the device. What `load` raises is raised here."""
+    def next(self) -> dict[str, Tensor]:
+        """The batch that comes next, on the device. What the data's `load` raises is raised here."""
         future = self.ready.popleft()
         if not future.done():
             if self.device.type == "cuda":
@@ -78,9 +79,9 @@ class Feed:
             start = time.perf_counter()
             future.exception()
             self.waited += time.perf_counter() - start
-        rows, batch = future.result()
+        _, batch = future.result()
         self._ask()
-        return rows, {name: tensor.to(self.device, non_blocking=True) for name, tensor in batch.items()}
+        return {name: tensor.to(self.device, non_blocking=True) for name, tensor in batch.items()}
 
     def close(self) -> None:
         """Let the threads end; what they were loading is thrown away."""
@@ -89,9 +90,10 @@ class Feed:
     def _ask(self) -> None:
         place = next(self.wanted, None)
         if place is not None:
-            self.ready.append(self.pool.submit(self._load, *place))
+            self.ready.append(self.pool.submit(self.load, *place))
 
-    def _load(self, step: int, part: int) -> tuple[Tensor, dict[str, Tensor]]:
+    def load(self, step: int, part: int) -> tuple[Tensor, dict[str, Tensor]]:
+        """Rows and batch of a part of a step, the same whenever it is asked for; in memory, not on the device."""
         size = self.batch // self.parts
         rows = rows_of_step(step, self.batch, len(self.data), self.seed)[part * size : (part + 1) * size]
         generator = torch.Generator().manual_seed(seed_of(self.seed, ALTERATION, step, part))

@@ -1,0 +1,162 @@
+"""What is trained: modules and their loss as one module, its optimiser, and the state a checkpoint keeps of both."""
+
+import gc
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from facenb.errors import RunError
+from facenb.training.checkpoint import Checkpoint
+from facenb.training.settings import Settings
+
+Modules = dict[str, nn.Module] | nn.Module
+Loss = Callable[[Any, dict[str, Tensor]], Mapping[str, Tensor]]
+ANEW = "; give another folder, or fresh=True to train anew over it"
+NO_MEMORY = ("can't allocate memory", "not enough memory", "CUBLAS_STATUS_ALLOC_FAILED")
+
+
+class Step(nn.Module):
+    """The modules with their loss as one module: what is to be spread over processes is its forward."""
+
+    def __init__(self, modules: Modules, loss: Loss):
+        super().__init__()
+        self.parts = nn.ModuleDict(modules if isinstance(modules, dict) else {"module": modules})
+        self.given, self.loss = [modules], loss  # in a list: not to be registered a second time
+        if not self.trained():
+            raise RunError("no parameter of the modules asks for gradients: there is nothing to train")
+
+    def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The losses of a batch. RunError where they are not what a loss has to give."""
+        losses = {name: torch.as_tensor(value) for name, value in self.loss(self.given[0], batch).items()}
+        if "loss" not in losses:
+            raise RunError(f'the loss gives {", ".join(losses) or "nothing"}; one of them must be called "loss"')
+        shapes = {name: tuple(value.shape) for name, value in losses.items() if value.numel() != 1}
+        if shapes:
+            raise RunError(f"each loss must be one number, the mean over the batch; these have shapes: {shapes}")
+        if torch.is_grad_enabled() and not losses["loss"].requires_grad:
+            raise RunError("the loss does not depend on any parameter that asks for gradients")
+        return {name: value.reshape(()) for name, value in losses.items()}
+
+    def trained(self) -> dict[str, nn.Parameter]:
+        """The parameters that ask for gradients."""
+        return {name: one for name, one in self.named_parameters() if one.requires_grad}
+
+    def to_train(self) -> None:
+        """Training mode, but for what is frozen: its running statistics are not to move either."""
+        self.train()
+        for module in self.modules():
+            parameters = list(module.parameters())
+            if parameters and not any(parameter.requires_grad for parameter in parameters):
+                module.eval()
+
+
+def make_optimiser(settings: Settings, step: Step) -> torch.optim.Optimizer:
+    """SGD with momentum 0.9, or AdamW; weights of two dimensions and more decay."""
+    parameters = step.trained().values()
+    groups = [
+        {"params": [one for one in parameters if one.ndim > 1], "weight_decay": settings.weight_decay},
+        {"params": [one for one in parameters if one.ndim <= 1], "weight_decay": 0.0},
+    ]
+    groups = [group for group in groups if group["params"]]
+    if settings.optimiser == "sgd":
+        return torch.optim.SGD(groups, lr=settings.rate, momentum=0.9)
+    return torch.optim.AdamW(groups, lr=settings.rate)
+
+
+def state_of(step: Step, optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """All tensors to go on from: `weights/<name>` and `optimiser/<name of the parameter>/<key>`."""
+    tensors = {f"weights/{name}": tensor for name, tensor in step.parts.state_dict().items()}
+    for name, parameter in step.trained().items():
+        for key, value in optimiser.state[parameter].items():
+            if isinstance(value, Tensor):
+                tensors[f"optimiser/{name}/{key}"] = value
+    return tensors
+
+
+def restore(found: Checkpoint, step: Step, optimiser: torch.optim.Optimizer) -> None:
+    """Put a checkpoint's tensors back where `state_of` took them from."""
+    step.parts.load_state_dict(_weights(found))
+    for name, parameter in step.trained().items():
+        prefix = f"optimiser/{name}/"
+        for key, value in found.tensors.items():
+            if key.startswith(prefix):
+                # As the optimiser made it: with the parameter's device and strides, or a count on the CPU.
+                place = torch.empty_like(parameter) if value.shape == parameter.shape else torch.empty_like(value)
+                optimiser.state[parameter][key.removeprefix(prefix)] = place.detach().copy_(value)
+
+
+def check_same(found: Checkpoint, step: Step, rows: int, settings: Settings) -> None:
+    """RunError naming what differs between a checkpoint and the training that is to go on from it."""
+    now = {name: tuple(one.shape) for name, one in step.parts.state_dict().items()}
+    then = {name: tuple(one.shape) for name, one in _weights(found).items()}
+    if now != then:
+        names = sorted(name for name in now.keys() | then.keys() if now.get(name) != then.get(name))
+        told = ", ".join(f"{name} {now.get(name, 'absent')} (then {then.get(name, 'absent')})" for name in names[:4])
+        more = f" and {len(names) - 4} more" if len(names) > 4 else ""
+        raise RunError(f"{found.path} is of other modules: {told}{more}{ANEW}")
+    if different := settings.differences(found.facts["settings"]):
+        raise RunError(f"{found.path} was made with other settings: {different}{ANEW}")
+    if rows != found.facts["rows"]:
+        raise RunError(f"{found.path} was made with {found.facts['rows']} rows of data, here are {rows}{ANEW}")
+    if settings.steps < found.step:
+        raise RunError(f"{found.path} has done {found.step} steps, more than the {settings.steps} asked for{ANEW}")
+    if found.facts["trained"] != list(step.trained()):
+        raise RunError(f"{found.path} trained other parameters of the same modules (requires_grad differs){ANEW}")
+
+
+def _weights(found: Checkpoint) -> dict[str, Tensor]:
+    return {name.removeprefix("weights/"): one for name, one in found.tensors.items() if name.startswith("weights/")}
+
+
+def out_of_memory(error: Exception) -> bool:
+    """Whether an error says that a batch was too large."""
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
+        isinstance(error, RuntimeError) and any(sign in str(error) for sign in NO_MEMORY)
+    )
+
+
+def rows_that_fit(
+    step: Step, batch: dict[str, Tensor], settings: Settings, optimiser: torch.optim.Optimizer, autocast: Callable
+) -> int:
+    """How many rows of a batch pass forward and back: the half, the quarter and so on are tried; 0 where not even one.
+
+    Room for what the optimiser keeps is set apart where it has not taken it yet. Gradients are lost.
+    """
+    rows = max(len(tensor) for tensor in batch.values())
+    for size in _halves(rows):
+        _free(optimiser)
+        if _passes(step, {name: tensor[:size] for name, tensor in batch.items()}, settings, optimiser, autocast):
+            _free(optimiser)
+            return size
+    return 0
+
+
+def _halves(rows: int) -> Iterator[int]:
+    while rows > 1:
+        rows //= 2
+        yield rows
+
+
+def _passes(step, batch, settings, optimiser, autocast: Callable[[], AbstractContextManager]) -> bool:
+    try:
+        copies = 0 if optimiser.state else {"sgd": 1, "adamw": 2}[settings.optimiser]
+        reserve = [torch.empty_like(one) for one in step.trained().values() for _ in range(copies)]
+        with autocast():
+            loss = step(batch)["loss"]
+        loss.backward()
+        del reserve
+        return True
+    except (RuntimeError, MemoryError) as error:
+        if not out_of_memory(error):
+            raise
+        return False
+
+
+def _free(optimiser: torch.optim.Optimizer) -> None:
+    optimiser.zero_grad()
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
