@@ -70,7 +70,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     try:
         facts = json.loads(path.read_text())
         layout, step, size, digest = (facts.pop(key) for key in ("layout", "step", "size", "sha256"))
-    except (OSError, ValueError, KeyError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise RunError(f"{path} is no whole checkpoint ({type(error).__name__}: {error})") from error
     if layout != LAYOUT:
         raise OtherLayout(
