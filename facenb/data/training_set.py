@@ -1,0 +1,273 @@
+"""The training set of Liu et al. 2018: crops with identity and fitted coefficients, split by subject, as batches.
+
+Targets are what the fit found, never the ground truth; that lies in a folder of its own (`TrainingSet.truth`), for
+evaluation only.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from facenb.data.augmentation import NONE, Augmentation, network_input
+from facenb.data.shards import Shards, read_shards
+from facenb.errors import AssetError, RunError
+from facenb.morphable.model import MorphableModel
+
+FIELDS = ("image", "subject", "identity", "expression")
+MIRRORED = ("identity_mirrored", "expression_mirrored")
+TRUTH = "truth"
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """Coefficients to codes in [-1, 1], each dimension by itself: its lowest value to -1, its highest to 1.
+
+    How the paper scales is not published. A dimension that has no spread gets code 0, and its one value comes back.
+    """
+
+    low: Float[Tensor, " dimensions"]
+    high: Float[Tensor, " dimensions"]
+
+    @classmethod
+    def of(cls, coefficients: Float[Tensor, "rows dimensions"]) -> "Scaling":
+        """The scaling under which exactly these span [-1, 1]. ValueError if there are none or one is not finite."""
+        if not len(coefficients) or not coefficients.isfinite().all():
+            raise ValueError(f"{len(coefficients)} rows of coefficients give no scaling: none, or not all finite")
+        return cls(coefficients.amin(0), coefficients.amax(0))
+
+    @property
+    def centre(self) -> Float[Tensor, " dimensions"]:
+        return (self.low + self.high) / 2
+
+    @property
+    def half_range(self) -> Float[Tensor, " dimensions"]:
+        return (self.high - self.low) / 2
+
+    def to_codes(self, coefficients: Float[Tensor, "*batch dimensions"]) -> Float[Tensor, "*batch dimensions"]:
+        """Codes of whitened coefficients; outside [-1, 1] where they exceed those the scaling was made of."""
+        half = self.half_range
+        return torch.where(half > 0, (coefficients - self.centre) / half.where(half > 0, torch.ones_like(half)), 0.0)
+
+    def to_coefficients(self, codes: Float[Tensor, "*batch dimensions"]) -> Float[Tensor, "*batch dimensions"]:
+        """Whitened coefficients of codes."""
+        return self.centre + self.half_range * codes
+
+
+@dataclass(frozen=True)
+class TargetScaling:
+    """The scalings of both targets."""
+
+    identity: Scaling
+    expression: Scaling
+
+
+@dataclass(frozen=True)
+class Subset:
+    """Some people's pictures as batches for a network; implements the protocol of `facenb.training`."""
+
+    set: "TrainingSet"
+    rows: Int[Tensor, " rows"]  # of the whole set
+    labels: Int[Tensor, " rows"]  # 0 to classes - 1, without gaps
+    scaling: TargetScaling
+    augmentation: Augmentation = NONE
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def classes(self) -> int:
+        """How many people."""
+        return int(self.labels.max()) + 1 if len(self.labels) else 0
+
+    @property
+    def subjects(self) -> Int[Tensor, " rows"]:
+        """The set's subject number of each row."""
+        return self.set.subjects[self.rows]
+
+    @property
+    def truth(self) -> dict[str, Tensor]:
+        """The small true values of each row (angles, expression, ...), for evaluation only. RunError without any."""
+        return self.set.truth_of(self.rows)
+
+    def augmented(self, **options: Any) -> "Subset":
+        """The same pictures with random changes (see Augmentation). RunError where mirrored targets are not there."""
+        asked = replace(self.augmentation, **options)
+        if asked.mirror and not self.set.has_mirrored:
+            raise RunError(f"{self.set.folder} holds no targets of mirrored faces, so pictures cannot be mirrored")
+        return replace(self, augmentation=asked)
+
+    def load(self, rows: Int[Tensor, " batch"], generator: torch.Generator | None = None) -> dict[str, Tensor]:
+        """A batch: image (B, 3, H, W) in [-1, 1], identity and residual codes, label, and row in the whole set.
+
+        `rows` count within this subset. The augmentation draws from `generator` alone; without one, or with all off,
+        pictures come as they are. Raises IndexError for a row that is not there.
+        """
+        if len(rows) and not (0 <= int(rows.min()) and int(rows.max()) < len(self)):
+            raise IndexError(f"rows {int(rows.min())} to {int(rows.max())} were asked for; there are {len(self)}")
+        draw = None if generator is None else self.augmentation.draw(len(rows), generator)
+        mirrored = MIRRORED if self.augmentation.mirror and draw else ()
+        read = self.set.shards.read(self.rows[rows], [*FIELDS, *mirrored])
+        identity, expression = read["identity"], read["expression"]
+        if mirrored:
+            identity = torch.where(draw.flip[:, None], read["identity_mirrored"], identity)
+            expression = torch.where(draw.flip[:, None], read["expression_mirrored"], expression)
+        image = network_input(read["image"], draw)
+        return {
+            "image": image, "identity": self.scaling.identity.to_codes(identity),
+            "residual": self.scaling.expression.to_codes(expression), "label": self.labels[rows],
+            "row": self.rows[rows],
+        }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Split:
+    """People apart: nobody is in two of the subsets. The scaling is of the training people alone."""
+
+    train: Subset
+    validation: Subset
+    test: Subset
+
+    @property
+    def scaling(self) -> TargetScaling:
+        return self.train.scaling
+
+
+@dataclass(frozen=True)
+class TrainingSet:
+    """Crops with subject and fitted, whitened coefficients, as `read_training_set` or a builder gives it."""
+
+    shards: Shards
+
+    @property
+    def folder(self) -> Path:
+        return self.shards.folder
+
+    @property
+    def card(self) -> dict:
+        """What the set is: model, pictures, how they were made, who was left out."""
+        return self.shards.card
+
+    def __len__(self) -> int:
+        return len(self.shards)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the crops."""
+        return tuple(self.shards.fields["image"]["shape"][:2])
+
+    @property
+    def has_mirrored(self) -> bool:
+        """Whether targets of the mirrored pictures are there."""
+        return all(name in self.shards.fields for name in MIRRORED)
+
+    @cached_property
+    def subjects(self) -> Int[Tensor, " rows"]:
+        """The subject number of each row, as its source counts."""
+        return self.shards.column("subject")
+
+    @cached_property
+    def people(self) -> Int[Tensor, " people"]:
+        """The subject numbers there are, sorted."""
+        return self.subjects.unique()
+
+    @property
+    def labels(self) -> Int[Tensor, " rows"]:
+        """Class of each row: 0 to people - 1 without gaps, whatever the subject numbers are."""
+        return torch.searchsorted(self.people, self.subjects)
+
+    @cached_property
+    def truth(self) -> Shards:
+        """True values, row by row, for evaluation only. RunError where none are known (photos)."""
+        if not (self.folder / TRUTH).is_dir():
+            raise RunError(f"{self.folder} holds no ground truth; only pictures of SynthFace come with it")
+        return read_shards(self.folder / TRUTH, self.shards.check)
+
+    def truth_of(self, rows: Int[Tensor, " rows"]) -> dict[str, Tensor]:
+        """True values of these rows."""
+        return self.truth.read(rows)
+
+    def of(self, people: Sequence[int] | Tensor, scaling: TargetScaling | None = None) -> Subset:
+        """The pictures of these subjects; labels count them in sorted order. Scaling: None makes it of them.
+
+        RunError naming a subject that is not there.
+        """
+        asked = torch.as_tensor(people, dtype=torch.int64).unique()
+        absent = asked[~torch.isin(asked, self.people)]
+        if len(absent) or not len(asked):
+            what = f"subject {int(absent[0])}" if len(asked) else "an empty list of subjects"
+            raise RunError(f"{self.folder} has no {what}; it has {len(self.people)} people, {self._range()}")
+        rows = torch.isin(self.subjects, asked).nonzero()[:, 0]
+        if scaling is None:
+            scaling = self._scaling(rows)
+        return Subset(self, rows, torch.searchsorted(asked, self.subjects[rows]), scaling)
+
+    def _range(self) -> str:
+        return f"{int(self.people[0])} to {int(self.people[-1])}"
+
+    def _scaling(self, rows: Tensor) -> TargetScaling:
+        return TargetScaling(
+            Scaling.of(self.shards.column("identity")[rows]), Scaling.of(self.shards.column("expression")[rows])
+        )
+
+    def split(self, validation: float = 0.1, test: float | Sequence[int] = 0.2, seed: int = 0) -> Split:
+        """Training, validation and test people, drawn by seed; each person is in one of them only.
+
+        `test`: a share of the people, or the subjects themselves. Validation is a share of all people, of those that
+        are left. RunError where a part would be empty, or a person of the training has one picture only.
+        """
+        order = self.people[torch.randperm(len(self.people), generator=torch.Generator().manual_seed(seed))]
+        if isinstance(test, (float, int)):
+            chosen = order[: round(test * len(order))]
+        else:
+            chosen = torch.as_tensor(test, dtype=torch.int64)
+        rest = order[~torch.isin(order, chosen)]
+        count = round(validation * len(order))
+        parts = {"training": rest[count:], "validation": rest[:count], "test": chosen}
+        for name, some in parts.items():
+            if not len(some):
+                raise RunError(f"the split leaves no {name} people of {len(order)}; change its shares")
+        self._check_pictures(parts["training"])
+        train = self.of(parts["training"])
+        return Split(train, self.of(rest[:count], train.scaling), self.of(chosen, train.scaling))
+
+    def _check_pictures(self, people: Tensor) -> None:
+        """A class of one picture teaches nothing about what stays the same in a person."""
+        counts = torch.bincount(self.labels)
+        alone = people[counts[torch.searchsorted(self.people, people)] < 2]
+        if len(alone):
+            raise RunError(
+                f"subject {int(alone[0])} of {self.folder} has one picture only ({len(alone)} such people); "
+                "build the set with at least two pictures a person"
+            )
+
+
+def describe(model: MorphableModel) -> dict:
+    """What a set's card says of the model whose coefficients it holds."""
+    return {"name": model.name, "source": model.source, "vertices": len(model.mean),
+            "identity": len(model.identity_basis), "expression": len(model.expression_basis)}  # fmt: skip
+
+
+def read_training_set(folder: str | Path, model: MorphableModel | None = None, check: bool = True) -> TrainingSet:
+    """A set that a builder made. With `model`, its targets must be coefficients of that very model.
+
+    Raises AssetError where the folder holds no finished set, a damaged one or one without the fields of training;
+    RunError, naming both models, where the targets are another model's.
+    """
+    shards = read_shards(folder, check)
+    missing = [name for name in FIELDS if name not in shards.fields]
+    if missing:
+        raise AssetError(
+            f"{folder} is no training set: it has no {', '.join(missing)}, only {', '.join(shards.fields)}"
+        )
+    if model is not None and shards.card.get("model") != describe(model):
+        raise RunError(
+            f"the targets in {folder} are of the model {shards.card.get('model')}, not {describe(model)}; "
+            "build the set with this model, or use that one"
+        )
+    return TrainingSet(shards)
