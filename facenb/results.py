@@ -7,6 +7,7 @@ import json
 import math
 import os
 import platform
+import shlex
 import subprocess
 import sys
 import time
@@ -24,6 +25,7 @@ import torch
 
 import facenb
 from facenb.errors import RunError
+from facenb.evaluation.claims import Claim
 
 PROFILES = ("smoke", "quick", "full")
 DATA = ("synthetic", "photos", "paper")
@@ -173,6 +175,32 @@ class Run:
         if written != len(text):
             raise RunError(f"the record in {self.records} was cut short; the disk is full: free space, run again")
         return value
+
+    def claim(self, claim: Claim, *, experiment: str, data: str, method: str = "", **more: Any) -> Claim:
+        """Record a claim under the metric `claim <name>`: effect, interval, verdict; and give it back for the cell."""
+        effect = claim.effect
+        self.record(
+            f"claim {claim.name}", effect.value, claim.unit, experiment=experiment, method=method, data=data,
+            n=effect.subjects, interval=(effect.low, effect.high), level=effect.level, verdict=claim.verdict,
+            statement=claim.statement, at_least=claim.at_least, **more,
+        )  # fmt: skip
+        return claim
+
+    def need(self, name: str, notebook: str) -> Path:
+        """A file or folder of the run folder that an earlier notebook made; RunError with the command that makes it."""
+        path = self.folder / name
+        if path.exists():
+            return path
+        root = repository()
+        source = (root / "notebooks" if root else Path("notebooks")) / f"{notebook}.ipynb"
+        command = shlex.join(
+            ["python", "-m", "facenb.batch", str(source), "--profile", self.profile, "--data", self.data,
+             "--seed", str(self.seed), "--run-folder", str(self.folder.absolute())]
+        )  # fmt: skip
+        raise RunError(
+            f"{self.notebook} needs {path}, which notebook {notebook} makes. Make it with\n    {command}\n"
+            "in a terminal, or in a cell here with ! in front, and run this cell again"
+        )
 
     def figure(self, fig, name: str) -> Picture:
         """Save a matplotlib figure as `figures/<name>.png` and give it back as the cell's picture."""

@@ -1,0 +1,258 @@
+"""Verification: are two pictures of one person? ROC and its figures, and the protocol of folds (Huang et al. 2007).
+
+A score is high for one person. A pair is accepted from the threshold on: `score >= threshold`. Rates are fractions.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+
+class ROC(NamedTuple):
+    """False and true accept rates from the threshold that accepts nobody (inf) down to the one that accepts all.
+
+    With weights of pairs there is a curve for each row of weights, over the same thresholds.
+    """
+
+    far: Float[Tensor, "*draws steps"]
+    tar: Float[Tensor, "*draws steps"]
+    thresholds: Float[Tensor, " steps"]
+
+    def area(self) -> Float[Tensor, "*draws"]:
+        """Area under the curve: the chance that a pair of one person scores above a pair of two, ties by half."""
+        return torch.trapezoid(self.tar, self.far)
+
+    def equal_error_rate(self) -> Float[Tensor, "*draws"]:
+        """The rate where false accepts and false rejects are equally many, on straight lines between thresholds."""
+        excess = self.far + self.tar - 1  # false accepts less false rejects: rises from -1 to 1
+        after = (excess >= 0).long().argmax(-1, keepdim=True).clamp(min=1)
+        (low, high), (start, end) = [[x.gather(-1, after - 1), x.gather(-1, after)] for x in (excess, self.far)]
+        return (start + (end - start) * -low / (high - low))[..., 0]
+
+    def tar_at(self, far: float) -> Float[Tensor, "*draws"]:
+        """The highest true accept rate of the thresholds with at most this false accept rate (a step, no line)."""
+        if not 0 <= far <= 1:
+            raise ValueError(f"a false accept rate is a fraction between 0 and 1, not {far}")
+        allowed = self.far <= far + 1e-9  # 3 of 300 is 1 %, whatever the rounding says
+        best = torch.where(allowed, self.tar, 0.0).amax(-1)
+        return torch.where((self.far + self.tar)[..., -1].isnan(), math.nan, best)
+
+
+# What a paper's table reports of a curve, in its order and under its names; as fractions.
+CURVE_MEASURES: dict[str, Callable[[ROC], Tensor]] = {
+    "100-EER": lambda curve: 1 - curve.equal_error_rate(),
+    "AUC": ROC.area,
+    "TAR-10%": lambda curve: curve.tar_at(0.1),
+    "TAR-1%": lambda curve: curve.tar_at(0.01),
+}
+MEASURES = ("accuracy", *CURVE_MEASURES)
+
+
+def cosine(first: Float[Tensor, "pairs features"], second: Float[Tensor, "pairs features"]) -> Float[Tensor, " pairs"]:
+    """Cosine of the angle between the two features of each pair. ValueError for a feature of length zero or NaN."""
+    for features in (first, second):
+        usable = (features != 0).any(1) & features.isfinite().all(1)
+        if not usable.all():
+            raise ValueError(f"feature {int((~usable).nonzero()[0])} has no direction: it is zero or not finite")
+    return torch.nn.functional.cosine_similarity(first.double(), second.double(), dim=1, eps=0).to(first.dtype)
+
+
+def check_pairs(scores: Float[Tensor, " pairs"], same: Bool[Tensor, " pairs"], where: str = "the pairs") -> None:
+    """ValueError, saying where, unless all scores are finite and there are pairs of both kinds."""
+    if not scores.isfinite().all():
+        row = int((~scores.isfinite()).nonzero()[0])
+        raise ValueError(f"the score of pair {row} in {where} is {float(scores[row])}; a missing pair must be counted")
+    if same.all() or not same.any():
+        kind = "of one person" if len(same) and same.all() else "of two people"
+        raise ValueError(f"{where} ({len(same)}) are all {kind}; a rate needs pairs of both kinds")
+
+
+def roc(
+    scores: Float[Tensor, " pairs"],
+    same: Bool[Tensor, " pairs"],
+    weights: Float[Tensor, "draws pairs"] | None = None,
+) -> ROC:
+    """The curve over all thresholds that differ in what they accept; equal scores are accepted together.
+
+    `weights` (0 or more) let a pair count several times, or not at all; a row that leaves no pair of one kind gives
+    NaN. Works in float64. Raises ValueError for scores that are not finite, or pairs of one kind only.
+    """
+    check_pairs(scores, same)
+    ranked, order = scores.double().sort(descending=True)
+    last = torch.cat([ranked[1:] != ranked[:-1], same.new_ones(1)])  # the last of equal scores
+    weights = torch.ones(len(scores)).to(ranked) if weights is None else weights.double()
+    mass = weights[..., order]
+    rates = []
+    for kind in (~same[order], same[order]):
+        taken = torch.where(kind, mass, 0.0).cumsum(-1)[..., last]
+        rate = taken / taken[..., -1:]
+        rates.append(torch.cat([torch.zeros_like(rate[..., :1]), rate], -1))
+    return ROC(*rates, torch.cat([ranked.new_full((1,), math.inf), ranked[last]]))
+
+
+def area_under_roc(scores: Float[Tensor, " pairs"], same: Bool[Tensor, " pairs"]) -> float:
+    """`ROC.area` of the pairs."""
+    return float(roc(scores, same).area())
+
+
+def equal_error_rate(scores: Float[Tensor, " pairs"], same: Bool[Tensor, " pairs"]) -> float:
+    """`ROC.equal_error_rate` of the pairs."""
+    return float(roc(scores, same).equal_error_rate())
+
+
+def tar_at_far(scores: Float[Tensor, " pairs"], same: Bool[Tensor, " pairs"], far: float) -> float:
+    """`ROC.tar_at` of the pairs. With n pairs of two people, rates below 1/n all mean: no false accept."""
+    return float(roc(scores, same).tar_at(far))
+
+
+def best_threshold(scores: Float[Tensor, " pairs"], same: Bool[Tensor, " pairs"]) -> float:
+    """The threshold of highest accuracy, half way between the two scores it parts.
+
+    Of several that are equally good the middle one, as the extreme ones fit these pairs and no others. -inf or inf
+    where accepting all, or none, is best.
+    """
+    check_pairs(scores, same)
+    ranked, order = scores.double().sort()
+    positive = same[order].long()
+    # Right decisions when the lowest k are refused, k = 0 .. n.
+    refused = torch.cat([positive.new_zeros(1), (1 - positive).cumsum(0)])
+    right = refused + torch.cat([positive.flip(0).cumsum(0).flip(0), positive.new_zeros(1)])
+    apart = torch.cat([ranked[1:] != ranked[:-1], same.new_ones(1)])
+    apart = torch.cat([same.new_ones(1), apart])
+    best = torch.where(apart, right, -1)
+    best = (best == best.max()).nonzero()[:, 0]
+    cut = int(best[(len(best) - 1) // 2])
+    if cut in (0, len(ranked)):
+        return -math.inf if cut == 0 else math.inf
+    low, high = float(ranked[cut - 1]), float(ranked[cut])
+    middle = low / 2 + high / 2
+    return middle if low < middle <= high else high  # neighbours in floating point have nothing between them
+
+
+def decided_right(
+    scores: Float[Tensor, " pairs"], same: Bool[Tensor, " pairs"], threshold: float
+) -> Bool[Tensor, " pairs"]:
+    """Whether each pair is accepted if it is of one person, and refused if it is of two."""
+    return (scores.double() >= threshold) == same
+
+
+def accuracy(scores: Float[Tensor, " pairs"], same: Bool[Tensor, " pairs"], threshold: float) -> float:
+    """The share of pairs decided rightly at a threshold. ValueError for no pair, or scores that are not finite."""
+    finite = int(scores.isfinite().sum())
+    if not finite or finite < len(scores):
+        raise ValueError(f"accuracy needs finite scores; {finite} of {len(scores)} are")
+    return float(decided_right(scores, same, threshold).double().mean())
+
+
+@dataclass(frozen=True)
+class Verification:
+    """The five measures of each fold as fractions, and what is behind them."""
+
+    folds: tuple[int, ...]
+    values: Float[Tensor, "folds measures"]  # in the order of MEASURES
+    thresholds: tuple[float, ...]  # each chosen on the other folds
+    right: Bool[Tensor, " pairs"]  # whether a pair was decided rightly, in the order the pairs were given
+
+    def mean(self) -> dict[str, float]:
+        """Mean over the folds, as fractions."""
+        return dict(zip(MEASURES, self.values.mean(0).tolist(), strict=True))
+
+    def std(self) -> dict[str, float]:
+        """Standard deviation over the folds (n - 1), as the papers' tables put it behind the mean."""
+        return dict(zip(MEASURES, self.values.std(0).tolist(), strict=True))
+
+    def table(self) -> pd.DataFrame:
+        """The folds, their mean and standard deviation, in per cent."""
+        rows = torch.cat([self.values, self.values.mean(0)[None], self.values.std(0)[None]])
+        return pd.DataFrame(100 * rows.numpy(), [*self.folds, "mean", "std"], list(MEASURES)).rename_axis("fold")
+
+    def __repr__(self) -> str:
+        spread = self.std()
+        return ", ".join(f"{name} {100 * value:.2f} ± {100 * spread[name]:.2f}" for name, value in self.mean().items())
+
+    def _repr_html_(self) -> str:
+        return self.table().style.format("{:.2f}").to_html()
+
+    @classmethod
+    def join(cls, parts: Sequence["Verification"]) -> "Verification":
+        """Several as one, for networks that each serve some of the folds. ValueError where a fold comes twice."""
+        folds = tuple(fold for part in parts for fold in part.folds)
+        if len(set(folds)) != len(folds) or not folds:
+            raise ValueError(f"each fold must be there once, got {folds}")
+        values, right = torch.cat([part.values for part in parts]), torch.cat([part.right for part in parts])
+        return cls(folds, values, tuple(cut for part in parts for cut in part.thresholds), right)
+
+
+def verify(scores: Float[Tensor, " pairs"], same: Bool[Tensor, " pairs"], fold: Int[Tensor, " pairs"]) -> Verification:
+    """Each fold judged at the threshold that is best on the pairs of all others (LFW View 2, Huang et al. 2007).
+
+    The other four measures need no threshold. Raises ValueError for a single fold, a fold with pairs of one kind only,
+    and scores that are not finite.
+    """
+    scores, same, fold = scores.cpu(), same.cpu(), fold.cpu()
+    folds = fold.unique().tolist()
+    if len(folds) < 2:
+        raise ValueError(f"{len(folds)} fold cannot be judged: the threshold comes from other folds; give two or more")
+    for number in folds:
+        check_pairs(scores[fold == number], same[fold == number], f"fold {number}")
+    right, thresholds, rows = torch.zeros_like(same), [], []
+    for number in folds:
+        here = fold == number
+        threshold = best_threshold(scores[~here], same[~here])
+        right[here] = decided_right(scores[here], same[here], threshold)
+        curve = roc(scores[here], same[here])
+        rows.append([float(right[here].double().mean()), *(float(of(curve)) for of in CURVE_MEASURES.values())])
+        thresholds.append(threshold)
+    return Verification(tuple(folds), torch.tensor(rows, dtype=torch.float64), tuple(thresholds), right)
+
+
+class Pairs(NamedTuple):
+    """Rows of two pictures each, whether they show one person, and the fold."""
+
+    first: Int[Tensor, " pairs"]
+    second: Int[Tensor, " pairs"]
+    same: Bool[Tensor, " pairs"]
+    fold: Int[Tensor, " pairs"]
+
+
+def draw_pairs(subject: Int[Tensor, " pictures"], each: int, folds: int = 10, seed: int = 0) -> Pairs:
+    """Pairs as LFW has them for a set without a list: in each fold `each` of one person and `each` of two.
+
+    No person is in two folds, no pair comes twice, and all people of a fold give as many pairs of their own as
+    possible. Raises ValueError where the people or their pictures do not suffice, with what there is.
+    """
+    random = np.random.default_rng(seed)
+    labels = subject.cpu().numpy()
+    people = random.permutation(np.unique(labels))
+    if each < 1 or folds < 1 or len(people) < 2 * folds:
+        raise ValueError(f"{folds} folds of {each} pairs cannot be drawn from {len(people)} people")
+    rows = []
+    for number, members in enumerate(np.array_split(people, folds)):
+        pictures = [np.flatnonzero(labels == person) for person in members]
+        own = [random.permutation(p[np.stack(np.triu_indices(len(p), 1), 1)]) for p in pictures]
+        turn = np.concatenate([np.arange(len(o)) + random.random() for o in own])  # every person's first, then ...
+        alike = np.concatenate(own)[np.argsort(turn, kind="stable")][:each]
+        owner, everyone = np.repeat(np.arange(len(pictures)), [len(p) for p in pictures]), np.concatenate(pictures)
+        possible = (len(everyone) ** 2 - sum(len(p) ** 2 for p in pictures)) // 2
+        if len(alike) < each or 2 * each > possible:
+            raise ValueError(
+                f"fold {number} has {len(members)} people, {len(everyone)} pictures, {sum(map(len, own))} pairs of one "
+                f"person and {possible} of two: too few to draw {each} of each; ask for fewer pairs or folds"
+            )
+        unlike: dict[tuple, None] = {}
+        while len(unlike) < each:
+            a, b = sorted(random.integers(len(everyone), size=2).tolist())
+            if owner[a] != owner[b]:
+                unlike[a, b] = None
+        unlike = everyone[np.array(list(unlike))]
+        rows += [(alike, True, number), (unlike, False, number)]
+    both = torch.from_numpy(np.concatenate([pairs for pairs, _, _ in rows]))
+    same = torch.tensor([kind for _, kind, _ in rows]).repeat_interleave(each)
+    return Pairs(both[:, 0], both[:, 1], same, torch.tensor([fold for *_, fold in rows]).repeat_interleave(each))

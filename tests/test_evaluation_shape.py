@@ -1,0 +1,202 @@
+"""Shape errors against displacements that are known, and the best of a span against a plain minimiser."""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from scipy.optimize import least_squares
+from scipy.spatial.transform import Rotation
+
+from facenb.errors import LandmarkError
+from facenb.evaluation.shape import best_in_span, crop, shape_errors
+from facenb.morphable.alignment import similarity
+from facenb.morphable.model import Embedding, MorphableModel
+
+VERTICES = 400
+
+
+def draw(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def turned(faces: torch.Tensor, scale: float = 1.0, seed: int = 3) -> torch.Tensor:
+    """The faces under turns and shifts of their own."""
+    turn = torch.from_numpy(Rotation.random(len(faces), random_state=seed).as_matrix()).float()
+    return scale * faces @ turn.transpose(1, 2) + 30 * draw(len(faces), 1, 3, seed=seed)
+
+
+@pytest.fixture(scope="module")
+def model() -> MorphableModel:
+    """A cloud as wide as a head, whose first 68 vertices are the landmarks; 30 is at its middle."""
+    mean = 60 * draw(VERTICES, 3)
+    mean[30] = 0.0
+    landmarks = Embedding.at(range(68))
+    triangles = torch.zeros(1, 3, dtype=torch.int64)
+    return MorphableModel(
+        "cloud", mean, triangles, 3 * draw(5, VERTICES, 3, seed=1), draw(2, VERTICES, 3, seed=2), landmarks
+    )
+
+
+@pytest.fixture(scope="module")
+def faces(model) -> torch.Tensor:
+    return model.shape(*(draw(3, count, seed=7) for count in (5, 2)))
+
+
+def test_the_error_of_a_known_displacement_is_its_length(model, faces):
+    moved = faces.clone()
+    moved[:, 68::2] += torch.tensor([0.0, 3.0, 4.0])  # 5 mm, on vertices that take no part in the alignment
+    errors = shape_errors(moved, faces, model.landmarks)
+    inside = crop(faces, model.landmarks)
+    share = inside[:, 68::2].sum(1) / inside.sum(1)
+    torch.testing.assert_close(errors.mean, 5 * share, atol=1e-4, rtol=0)
+    torch.testing.assert_close(errors.rms, 5 * share.sqrt(), atol=1e-4, rtol=0)
+
+
+def test_only_vertices_within_the_radius_of_the_true_nose_tip_count(model, faces):
+    distance = (faces - faces[:, 30:31]).norm(dim=-1)
+    errors = shape_errors(faces + 1.0, faces, model.landmarks, align=False)
+    assert torch.equal(errors.per_vertex.isnan(), distance > 95)
+    assert (distance > 95).any() and (distance < 95).any()
+    torch.testing.assert_close(
+        errors.per_vertex[distance <= 95], torch.tensor(math.sqrt(3)).expand((distance <= 95).sum())
+    )
+
+
+def test_the_nose_tip_is_the_landmark_that_is_named(model, faces):
+    inside = crop(faces, model.landmarks, 50.0, nose_tip=12)
+    assert torch.equal(inside, (faces - faces[:, 12:13]).norm(dim=-1) <= 50)
+
+
+def test_how_the_prediction_lies_changes_nothing(model, faces):
+    predicted = faces + draw(3, VERTICES, 3, seed=9)
+    plain = shape_errors(predicted, faces, model.landmarks)
+    again = shape_errors(turned(predicted, 1.7), faces, model.landmarks)
+    torch.testing.assert_close(again.per_vertex, plain.per_vertex, atol=1e-3, rtol=0, equal_nan=True)
+
+
+def test_a_size_that_is_wrong_counts_where_scale_is_not_free(model, faces):
+    assert shape_errors(1.1 * faces, faces, model.landmarks).mean.max() < 1e-3
+    rigid = shape_errors(1.1 * faces, faces, model.landmarks, scale=False)
+    middle = faces[:, :68].mean(1, keepdim=True)
+    inside = crop(faces, model.landmarks)
+    expected = (0.1 * (faces - middle).norm(dim=-1) * inside).sum(1) / inside.sum(1)
+    torch.testing.assert_close(rigid.mean, expected, atol=1e-3, rtol=1e-3)
+
+
+def test_without_alignment_a_shift_is_an_error(model, faces):
+    moved = faces + torch.tensor([2.0, 0.0, 0.0])
+    torch.testing.assert_close(shape_errors(moved, faces, model.landmarks, align=False).mean, torch.full((3,), 2.0))
+
+
+def test_faces_by_themselves_and_together_give_the_same(model, faces, monkeypatch):
+    predicted = faces + draw(3, VERTICES, 3, seed=9)
+    together = shape_errors(predicted, faces, model.landmarks)
+    monkeypatch.setattr("facenb.evaluation.shape.CHUNK", VERTICES)
+    torch.testing.assert_close(shape_errors(predicted, faces, model.landmarks).rms, together.rms)
+
+
+def test_one_truth_serves_all_predictions(model, faces):
+    predicted = faces[:1] + draw(3, VERTICES, 3, seed=9)
+    one, many = (shape_errors(predicted, truth, model.landmarks) for truth in (faces[:1], faces[:1].repeat(3, 1, 1)))
+    torch.testing.assert_close(one.mean, many.mean)
+
+
+def test_the_map_is_the_mean_over_faces_that_have_the_vertex(model, faces):
+    errors = shape_errors(faces + draw(3, VERTICES, 3), faces, model.landmarks)
+    seen = ~errors.per_vertex.isnan()
+    vertex = int(((seen.sum(0) > 0) & (seen.sum(0) < 3)).nonzero()[0])
+    assert errors.map()[vertex] == pytest.approx(float(errors.per_vertex[seen[:, vertex], vertex].mean()))
+    assert torch.equal(errors.map().isnan(), ~seen.any(0))
+
+
+class TestBadInput:
+    @pytest.mark.parametrize("which", ["predicted", "true"])
+    def test_a_shape_that_is_not_finite_is_named(self, model, faces, which):
+        broken = faces.clone()
+        broken[1, 200] = math.nan
+        with pytest.raises(ValueError, match=f"the {which} shape of face 1 is not finite"):
+            shape_errors(*((broken, faces) if which == "predicted" else (faces, broken)), model.landmarks)
+
+    def test_landmarks_without_a_nose_tip(self, faces):
+        with pytest.raises(ValueError, match="no landmark 30 .* has 5"):
+            shape_errors(faces, faces, Embedding.at(range(5)))
+
+    def test_shapes_in_another_unit(self, faces):
+        # A nose tip between three vertices, with none near it.
+        far = Embedding(torch.tensor([[0, 1, 2]] * 3), torch.full((3, 3), 1 / 3))
+        with pytest.raises(ValueError, match="in mm"):
+            shape_errors(1000 * faces, 1000 * faces, far, nose_tip=0)
+
+    def test_landmarks_all_alike(self, model, faces):
+        flat = faces.clone()
+        flat[1, :68] = 0.0
+        with pytest.raises(LandmarkError, match="points 1 of 3"):
+            shape_errors(flat, faces, model.landmarks)
+
+    def test_a_truth_of_another_mesh(self, model, faces):
+        with pytest.raises(ValueError, match="cloud has 400 vertices, the true shapes have 399"):
+            best_in_span(model, faces[:, 1:])
+
+    def test_a_truth_that_is_not_finite(self, model, faces):
+        with pytest.raises(ValueError, match="face 0 is not finite"):
+            best_in_span(model, faces * math.nan)
+
+
+def rms_within(shape: torch.Tensor, truth: torch.Tensor, model: MorphableModel) -> torch.Tensor:
+    return shape_errors(shape, truth, model.landmarks, align=False).rms
+
+
+class TestBestInSpan:
+    @pytest.mark.parametrize("radius", [95.0, None])
+    def test_a_face_of_the_span_is_found_wherever_it_lies(self, model, faces, radius):
+        truth = turned(faces, 1.4)
+        best = best_in_span(model, truth, radius)
+        torch.testing.assert_close(best, truth, atol=1e-3, rtol=0)
+
+    def test_a_size_that_may_not_change_is_kept(self, model, faces):
+        truth = turned(faces)
+        torch.testing.assert_close(best_in_span(model, truth, scale=False), truth, atol=1e-3, rtol=0)
+        assert rms_within(best_in_span(model, 1.4 * truth, scale=False), 1.4 * truth, model).min() > 1
+
+    def test_without_expressions_the_face_comes_from_the_identities_alone(self, model, faces):
+        neutral = model.shape(draw(3, 5, seed=7))
+        assert rms_within(best_in_span(model, neutral, neutral=True), neutral, model).max() < 1e-3
+        assert rms_within(best_in_span(model, faces, neutral=True), faces, model).min() > 0.1
+
+    @pytest.mark.parametrize("scale", [True, False])
+    def test_a_minimiser_that_knows_nothing_of_the_problem_finds_no_better(self, model, faces, scale):
+        truth = turned(faces + 4 * draw(3, VERTICES, 3, seed=8))[:1]
+        inside = crop(truth, model.landmarks)[0].numpy()
+        aim, mean = truth[0].double().numpy()[inside], model.mean.double().numpy()[inside]
+        basis = torch.cat([model.identity_basis, model.expression_basis]).double().numpy()[:, inside]
+        first = similarity(model.mean[None], truth)
+
+        def residual(x):
+            shape = mean + (x[:7, None, None] * basis).sum(0)
+            size = math.exp(x[13]) if scale else 1.0
+            return (size * shape @ Rotation.from_rotvec(x[7:10]).as_matrix().T + x[10:13] - aim).ravel()
+
+        start = [0.0] * 7 + Rotation.from_matrix(first.rotation[0].numpy()).as_rotvec().tolist() + [0.0] * 4
+        lowest = math.sqrt(2 * least_squares(residual, start, xtol=1e-12, ftol=1e-12).cost / inside.sum())
+        best = best_in_span(model, truth, scale=scale)
+        assert float(rms_within(best, truth, model)[0]) == pytest.approx(lowest, rel=1e-4)
+
+    def test_only_the_crop_is_fitted(self, model, faces):
+        outside = ~crop(faces, model.landmarks)[..., None]
+        spoilt = faces + 50 * outside * draw(3, VERTICES, 3).abs()
+        spoilt = torch.where(crop(spoilt, model.landmarks)[..., None] & outside, 3 * faces, spoilt)
+        assert rms_within(best_in_span(model, spoilt), spoilt, model).max() < 1e-3
+        assert rms_within(best_in_span(model, spoilt, radius=None), spoilt, model).min() > 0.1
+
+    def test_components_that_are_alike_or_empty_do_no_harm(self, model, faces):
+        basis = torch.cat([model.identity_basis, model.identity_basis[:1], torch.zeros_like(model.identity_basis[:1])])
+        double = replace(model, identity_basis=basis)
+        truth = faces + draw(3, VERTICES, 3, seed=8)
+        torch.testing.assert_close(best_in_span(double, truth), best_in_span(model, truth), atol=1e-3, rtol=0)
+
+    def test_faces_by_themselves_and_together_give_the_same(self, model, faces, monkeypatch):
+        truth = turned(faces + draw(3, VERTICES, 3, seed=8))
+        together = best_in_span(model, truth)
+        monkeypatch.setattr("facenb.evaluation.shape.CHUNK", 1)
+        torch.testing.assert_close(best_in_span(model, truth), together, atol=1e-3, rtol=0)
