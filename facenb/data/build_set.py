@@ -26,6 +26,7 @@ from facenb.morphable.model import MorphableModel
 from facenb.morphable.synthetic import SynthFace
 
 TOGETHER = 200  # pictures of a batch, about: what a worker holds in memory
+ROWS = 2048  # rows of a shard: what a killed run loses at most
 NOISE = 101  # part of a subject's random numbers that the noise of its landmarks uses
 ENLARGE = 1.5  # a picture is so much higher than its crop, whose resampling then smooths jagged edges
 
@@ -49,9 +50,9 @@ def write_set(
 
     None instead of a batch is one without rows. `finish` gives what the card learns at the end.
     """
-    writers = [ShardWriter(folder, card)]
+    writers = [ShardWriter(folder, card, ROWS)]
     if truth:
-        writers.append(ShardWriter(folder / TRUTH, card, reopen=True))
+        writers.append(ShardWriter(folder / TRUTH, card, ROWS, reopen=True))
     first = min(writer.done for writer in writers)
     for writer in writers:
         writer.keep(first)

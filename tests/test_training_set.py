@@ -1,0 +1,375 @@
+"""Training sets: scaling, people apart, batches against slow twins, crops against the single crop, bad input."""
+
+import shutil
+
+import pytest
+import torch
+from torch.nn import functional
+
+from facenb.data import build_set
+from facenb.data.augmentation import Augmentation, Draw, network_input
+from facenb.data.build_set import build_synthetic, true_shapes
+from facenb.data.crops import ALIGNED, crop_centres, crop_faces, five_of_68, template
+from facenb.data.images import SPHEREFACE, five_point_crop
+from facenb.data.shards import ShardWriter, read_shards
+from facenb.data.synthetic import photograph
+from facenb.data.training_set import Scaling, TrainingSet, describe, read_training_set
+from facenb.errors import AssetError, RunError
+from facenb.fitting import fit
+from facenb.morphable.synthetic import SynthFace, build_model
+
+SIZE = (32, 28)
+
+
+def random_set(folder, counts=None, mirrored=True, card=None) -> TrainingSet:
+    """People 10, 13, 16, ...; row r shows r in its first pixel."""
+    counts = counts or [3, 2, 4, 2, 3, 2, 5, 2, 2, 3]
+    generator = torch.Generator().manual_seed(0)
+    subject = torch.repeat_interleave(10 + 3 * torch.arange(len(counts)), torch.tensor(counts))
+    rows = len(subject)
+    image = torch.randint(0, 256, (rows, *SIZE, 3), generator=generator).to(torch.uint8)
+    image[:, 0, 0, 0] = torch.arange(rows)
+    batch = {"image": image, "subject": subject, "identity": torch.randn(rows, 4, generator=generator),
+             "expression": torch.randn(rows, 3, generator=generator)}  # fmt: skip
+    if mirrored:
+        batch |= {"identity_mirrored": -batch["identity"], "expression_mirrored": 1 + batch["expression"]}
+    with ShardWriter(folder, card or {}, 7) as writer:
+        for part in range(0, rows, 5):
+            writer.append({name: tensor[part : part + 5] for name, tensor in batch.items()})
+    return read_training_set(folder)
+
+
+@pytest.fixture
+def small(tmp_path):
+    return random_set(tmp_path / "set")
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+class TestScaling:
+    def test_spans_exactly_minus_one_to_one(self):
+        values = torch.randn(50, 6, generator=generator())
+        codes = Scaling.of(values).to_codes(values)
+        torch.testing.assert_close(codes.amin(0), -torch.ones(6))
+        torch.testing.assert_close(codes.amax(0), torch.ones(6))
+
+    def test_comes_back(self):
+        values = 5 * torch.randn(50, 6, generator=generator())
+        scaling = Scaling.of(values[:20])
+        torch.testing.assert_close(scaling.to_coefficients(scaling.to_codes(values)), values)
+
+    def test_a_dimension_without_spread(self):
+        scaling = Scaling.of(torch.tensor([[1.0, 2.0], [3.0, 2.0]]))
+        codes = scaling.to_codes(torch.tensor([[2.0, 2.0], [3.0, 7.0]]))
+        torch.testing.assert_close(codes, torch.tensor([[0.0, 0.0], [1.0, 0.0]]))
+        torch.testing.assert_close(scaling.to_coefficients(codes)[:, 1], torch.tensor([2.0, 2.0]))
+
+    @pytest.mark.parametrize("values", [torch.zeros(0, 3), torch.tensor([[1.0, float("nan")]])])
+    def test_of_nothing_or_nan(self, values):
+        with pytest.raises(ValueError, match="no scaling"):
+            Scaling.of(values)
+
+
+class TestSplit:
+    def test_people_are_apart_and_all_there(self, small):
+        split = small.split(validation=0.2, test=0.3, seed=4)
+        parts = [set(part.subjects.tolist()) for part in (split.train, split.validation, split.test)]
+        assert [len(part) for part in parts] == [5, 2, 3]
+        assert set.union(*parts) == set(small.people.tolist())
+        assert sum(map(len, (split.train, split.validation, split.test))) == len(small)
+
+    def test_labels_have_no_gaps(self, small):
+        split = small.split(seed=1)
+        for part in (split.train, split.validation, split.test):
+            assert part.labels.unique().tolist() == list(range(part.classes))
+            pairs = {(int(label), int(subject)) for label, subject in zip(part.labels, part.subjects, strict=True)}
+            assert len(pairs) == part.classes
+        assert small.labels.unique().tolist() == list(range(10))
+
+    def test_seed_decides(self, small):
+        one, same, other = (small.split(seed=s).test.rows.tolist() for s in (0, 0, 1))
+        assert one == same != other
+
+    def test_named_test_people(self, small):
+        assert set(small.split(test=[10, 16]).test.subjects.tolist()) == {10, 16}
+
+    def test_scaling_is_of_the_training_people_only(self, small):
+        split = small.split(seed=3)
+        targets = small.shards.column("identity")[split.train.rows]
+        for part in (split.train, split.validation, split.test):
+            torch.testing.assert_close(part.scaling.identity.low, targets.amin(0))
+            torch.testing.assert_close(part.scaling.identity.high, targets.amax(0))
+
+    def test_a_person_with_one_picture(self, tmp_path):
+        alone = random_set(tmp_path / "set", [3, 1, 1, 1])
+        with pytest.raises(RunError, match=r"one picture only \(2 such people\)"):
+            alone.split(validation=0.25, test=[10])
+
+    @pytest.mark.parametrize(
+        ("options", "says"),
+        [({"test": 0.0}, "no test"), ({"validation": 0.0}, "no validation"), ({"test": 1.0}, "no training"),
+         ({"test": [11]}, "no subject 11")],
+    )  # fmt: skip
+    def test_a_split_that_cannot_be(self, small, options, says):
+        with pytest.raises(RunError, match=says):
+            small.split(**options)
+
+
+class TestBatches:
+    def test_without_augmentation(self, small):
+        part = small.split(seed=2).train
+        rows = torch.tensor([5, 0, 3, 3])
+        batch = part.load(rows, generator())
+        whole = small.shards.read(part.rows[rows])
+        assert set(batch) == {"image", "identity", "residual", "label", "row"}
+        assert batch["image"].shape == (4, 3, *SIZE) and batch["image"].dtype == torch.float32
+        torch.testing.assert_close(batch["image"], (whole["image"].permute(0, 3, 1, 2) / 255 * 2 - 1))
+        torch.testing.assert_close(part.scaling.identity.to_coefficients(batch["identity"]), whole["identity"])
+        torch.testing.assert_close(part.scaling.expression.to_coefficients(batch["residual"]), whole["expression"])
+        assert batch["row"].tolist() == part.rows[rows].tolist()
+        assert batch["label"].tolist() == part.labels[rows].tolist()
+
+    def test_codes_of_training_lie_within_one(self, small):
+        part = small.split(seed=2).train
+        batch = part.load(torch.arange(len(part)))
+        assert batch["identity"].abs().max() <= 1 + 1e-6 and batch["residual"].abs().max() <= 1 + 1e-6
+
+    def test_mirrored_pictures_have_mirrored_targets(self, small):
+        part = small.split(seed=2).train.augmented(mirror=True)
+        rows = torch.arange(len(part))
+        batch, plain = part.load(rows, generator()), part.load(rows)
+        flipped = (batch["image"] != plain["image"]).flatten(1).any(1)
+        assert 0 < flipped.sum() < len(rows)
+        torch.testing.assert_close(batch["image"][flipped], plain["image"][flipped].flip(3))
+        back = part.scaling.identity.to_coefficients
+        sign = 1 - 2 * flipped.float()[:, None]  # random_set stores the negative as mirrored
+        torch.testing.assert_close(back(batch["identity"]), sign * back(plain["identity"]))
+
+    def test_same_generator_same_batch(self, small):
+        part = small.split(seed=2).train.augmented(mirror=True, shift=3, brightness=0.2, contrast=0.3)
+        rows = torch.arange(len(part))
+        one, same, other = (part.load(rows, generator(s))["image"] for s in (7, 7, 8))
+        assert torch.equal(one, same) and not torch.equal(one, other)
+
+    def test_no_generator_no_change(self, small):
+        part = small.split(seed=2).train
+        rows = torch.arange(len(part))
+        changed = part.augmented(mirror=True, shift=3, contrast=0.3)
+        assert torch.equal(part.load(rows)["image"], changed.load(rows)["image"])
+
+    def test_mirror_without_mirrored_targets(self, tmp_path):
+        part = random_set(tmp_path / "set", mirrored=False).split().train
+        with pytest.raises(RunError, match="no targets of mirrored faces"):
+            part.augmented(mirror=True)
+
+    @pytest.mark.parametrize("row", [-1, 1000])
+    def test_a_row_that_is_not_there(self, small, row):
+        with pytest.raises(IndexError, match="were asked for"):
+            small.split().train.load(torch.tensor([0, row]))
+
+
+class TestAugmentation:
+    @pytest.mark.parametrize("shift", [(0, 0), (3, -2), (-4, 1), (0, 5)])
+    @pytest.mark.parametrize("flip", [False, True])
+    def test_shift_and_mirror_against_padding(self, shift, flip):
+        images = torch.randint(0, 256, (1, 9, 7, 3), generator=generator()).to(torch.uint8)
+        draw = Draw(torch.tensor([flip]), torch.tensor([shift]), torch.ones(1), torch.zeros(1))
+        planes = images.permute(0, 3, 1, 2).float() / 127.5 - 1
+        padded = functional.pad(planes.flip(3) if flip else planes, (5, 5, 5, 5), mode="replicate")
+        expected = padded[:, :, 5 - shift[1] : 14 - shift[1], 5 - shift[0] : 12 - shift[0]]
+        torch.testing.assert_close(network_input(images, draw), expected)
+
+    def test_brightness_and_contrast(self):
+        """Of a picture that does not reach the ends: mean and spread change by exactly what was drawn."""
+        images = torch.randint(100, 150, (2, 8, 8, 3), generator=generator()).to(torch.uint8)
+        same = Draw(
+            torch.zeros(2, dtype=torch.bool), torch.zeros(2, 2, dtype=torch.int64), torch.ones(2), torch.zeros(2)
+        )
+        draw = same._replace(contrast=torch.tensor([1.3, 0.7]), brightness=torch.tensor([0.1, -0.05]))
+        before, after = (network_input(images, one).flatten(1) for one in (same, draw))
+        torch.testing.assert_close(after.mean(1) - before.mean(1), torch.tensor([0.2, -0.1]))  # in [-1, 1]: twice
+        torch.testing.assert_close(after.std(1) / before.std(1), draw.contrast)
+
+    def test_drawn_within_limits(self):
+        draw = Augmentation(mirror=True, shift=2, brightness=0.1, contrast=0.2).draw(4000, generator())
+        assert 0.45 < draw.flip.float().mean() < 0.55
+        assert draw.shift.unique().tolist() == [-2, -1, 0, 1, 2]
+        assert 0.09 < draw.brightness.abs().max() <= 0.1
+        assert 0.8 <= draw.contrast.min() < 0.82 and 1.18 < draw.contrast.max() <= 1.2
+
+    @pytest.mark.parametrize("options", [{"shift": -1}, {"brightness": -0.1}, {"contrast": 1.0}])
+    def test_what_cannot_be(self, options):
+        with pytest.raises(ValueError, match="cannot be"):
+            Augmentation(**options)
+
+
+class TestCrops:
+    def test_many_at_once_are_the_single_crops(self):
+        """Of faces inside their photos, at 112x96, large and small: factors of reduction 1, 2 and 4."""
+        images = functional.avg_pool2d(torch.rand(3, 3, 400, 400, generator=generator()), 5, 1, 2).permute(0, 2, 3, 1)
+        aim = torch.tensor(SPHEREFACE) + 0.5
+        points = torch.stack([aim + 60, 2.4 * aim + 40, 3.3 * aim + 10])
+        expected = torch.stack([five_point_crop(i, p) for i, p in zip(images, points, strict=True)])
+        torch.testing.assert_close(crop_faces(images, points).float() / 255, expected, atol=0.51 / 255, rtol=0)
+
+    def test_an_aligned_picture_gives_its_own_middle(self):
+        image = torch.randint(0, 256, (1, 112, 112, 3), generator=generator()).to(torch.uint8)
+        points = torch.tensor(ALIGNED)[None] + 0.5
+        assert torch.equal(crop_faces(image / 255, points), image[:, :, 8:104])
+
+    @pytest.mark.parametrize("size", [(112, 96), (64, 64), (64, 56)])
+    def test_template_keeps_proportions(self, size):
+        points, full = template(size), template((112, 96))
+        ratio = torch.pdist(points) / torch.pdist(full)
+        torch.testing.assert_close(ratio, torch.full_like(ratio, size[0] / 112))
+        middle = points[:, 0].mean() - size[1] / 2
+        torch.testing.assert_close(middle, (full[:, 0].mean() - 48) * size[0] / 112)
+
+    def test_outside_repeats_the_edge(self):
+        crop = crop_faces(torch.full((1, 40, 40, 3), 0.6), torch.tensor(SPHEREFACE)[None] - 60)
+        assert crop.unique().tolist() == [153]
+
+    def test_five_of_68_on_a_synthetic_face(self):
+        """Eyes beside each other above nose above mouth, and left is the image's left."""
+        shot = photograph(SynthFace(0), [0], [0], size=(64, 64), yaw_limit=20)
+        left, right, nose, mouth_left, mouth_right = five_of_68(shot.landmarks)[0]
+        assert left[0] < nose[0] < right[0] and mouth_left[0] < mouth_right[0]
+        assert max(left[1], right[1]) < nose[1] < min(mouth_left[1], mouth_right[1])
+
+    def test_centre_crop_is_centred(self):
+        """The middle pixels of a cross stay in the middle, at the scale asked for."""
+        image = torch.zeros(1, 100, 100, 3)
+        image[:, 40:60, 40:60] = 1
+        crop = crop_centres(image, (56, 48), share=0.5)[0, :, :, 0] > 127
+        rows, columns = crop.any(1).nonzero()[:, 0], crop.any(0).nonzero()[:, 0]
+        assert (rows.min() + rows.max()) / 2 == 27.5 and (columns.min() + columns.max()) / 2 == 23.5
+        assert abs(len(rows) - 20 * 56 / 50) <= 1
+
+
+@pytest.fixture(scope="module")
+def model():
+    return build_model(0, people=40, components=12, albedo_components=6)
+
+
+@pytest.fixture(scope="module")
+def synthetic(model, tmp_path_factory):
+    return build_synthetic(tmp_path_factory.mktemp("sets") / "set", model, 0, [3, 4, 9], 4, (32, 32), quiet=True)
+
+
+class TestSynthetic:
+    def test_rows_and_fields(self, synthetic, model):
+        assert synthetic.subjects.tolist() == [3] * 4 + [4] * 4 + [9] * 4
+        assert synthetic.size == (32, 32) and synthetic.card["model"] == describe(model)
+        shapes = {name: tuple(one["shape"]) for name, one in synthetic.shards.fields.items()}
+        assert shapes == {"image": (32, 32, 3), "subject": (), "identity": (12,),
+                          "expression": (len(model.expression_basis),)}  # fmt: skip
+
+    def test_targets_are_the_fit_not_the_truth(self, model, tmp_path):
+        shots = photograph(SynthFace(0), [4] * 4, [0, 1, 2, 3], size=(48, 48))
+        exact = fit(model, shots.landmarks, shots.subject, slide_contour=False)
+        made = build_synthetic(tmp_path, model, 0, [4], 4, (32, 32), landmark_noise=0, quiet=True)
+        kept = made.shards.read(torch.arange(4))
+        torch.testing.assert_close(kept["expression"], exact.expression, atol=1e-3, rtol=1e-3)
+        torch.testing.assert_close(kept["identity"], exact.identity.expand(4, -1), atol=1e-3, rtol=1e-3)
+        assert (kept["expression"] - shots.expression).abs().max() > 0.1
+
+    def test_noise_of_landmarks_is_in_millimetres(self, synthetic, model, tmp_path):
+        """The noise drawn has the standard deviation asked for, and other people have other noise."""
+        task = build_set._Synthetic(model, 0, 300, (32, 32), 90.0, 1.5)
+        noise = task._noise(4, 68)
+        assert abs(float(noise.std()) - 1) < 0.02 and abs(float(noise.mean())) < 0.02
+        assert not torch.equal(noise, task._noise(5, 68))
+
+    def test_truth_is_the_photographs(self, synthetic):
+        shots = photograph(SynthFace(0), [4, 9], [1, 3], size=(48, 48))
+        truth = synthetic.truth_of(torch.tensor([5, 11]))
+        torch.testing.assert_close(truth["angles"], shots.angles)
+        torch.testing.assert_close(truth["expression"], shots.expression)
+        torch.testing.assert_close(true_shapes(synthetic, torch.tensor([5, 11])), shots.shape)
+        torch.testing.assert_close(true_shapes(synthetic, torch.tensor([5, 11]), neutral=True), shots.neutral)
+        torch.testing.assert_close(synthetic.of([4]).truth["angles"][1], shots.angles[0])
+
+    def test_crops_show_the_face(self, synthetic):
+        """Eyes are where the template says: the noiseless crop of the same picture looks nearly the same."""
+        shot = photograph(SynthFace(0), [4], [1], size=(48, 48), supersample=1)
+        crop = crop_faces(shot.image, five_of_68(shot.landmarks), (32, 32)).float()
+        kept = synthetic.shards.read(torch.tensor([5]), ["image"])["image"].float()
+        assert torch.corrcoef(torch.stack([crop.flatten(), kept.flatten()]))[0, 1] > 0.9
+
+    def test_a_person_does_not_depend_on_the_others(self, synthetic, model, tmp_path):
+        alone = build_synthetic(tmp_path, model, 0, [9], 4, (32, 32), quiet=True)
+        ours = synthetic.of([9]).rows
+        assert torch.equal(alone.shards.column("image"), synthetic.shards.read(ours, ["image"])["image"])
+        kept = synthetic.shards.read(ours, ["identity"])["identity"]
+        torch.testing.assert_close(alone.shards.column("identity"), kept, atol=1e-3, rtol=1e-3)
+
+    def test_made_once(self, synthetic, model, monkeypatch):
+        monkeypatch.setattr(build_set, "photograph", None)  # nothing is photographed again
+        again = build_synthetic(synthetic.folder, model, 0, [3, 4, 9], 4, (32, 32))
+        assert torch.equal(again.shards.column("image"), synthetic.shards.column("image"))
+
+    def test_another_set_is_not_overwritten(self, synthetic, model):
+        with pytest.raises(RunError, match="pictures is 4, not 5"):
+            build_synthetic(synthetic.folder, model, 0, [3, 4, 9], 5, (32, 32))
+
+    @pytest.mark.parametrize("stop", [1, 2])
+    def test_an_interrupted_build_goes_on(self, synthetic, model, tmp_path, monkeypatch, stop):
+        """Stopped between batches; the rest is made, and the whole is as if nothing had happened."""
+        monkeypatch.setattr(build_set, "TOGETHER", 4)  # a person a batch
+        monkeypatch.setattr(build_set, "ROWS", 4)
+        plain, calls = build_set.photograph, []
+
+        def photograph_some(*arguments, **options):
+            calls.append(arguments)
+            if len(calls) == stop + 1:
+                raise KeyboardInterrupt
+            return plain(*arguments, **options)
+
+        monkeypatch.setattr(build_set, "photograph", photograph_some)
+        with pytest.raises(KeyboardInterrupt):
+            build_synthetic(tmp_path, model, 0, [3, 4, 9], 4, (32, 32), quiet=True)
+        with pytest.raises(AssetError, match="unfinished"):
+            read_training_set(tmp_path)
+        whole = build_synthetic(tmp_path, model, 0, [3, 4, 9], 4, (32, 32), quiet=True)
+        assert len(calls) == 3 + 1  # no batch was made twice but the one that failed
+        assert torch.equal(whole.shards.column("image"), synthetic.shards.column("image"))
+        assert torch.equal(whole.truth.column("subject"), whole.subjects)
+
+    def test_killed_between_the_two_indices(self, synthetic, model, tmp_path):
+        """The truth has its index, the set not yet: it is finished, with nothing made twice."""
+        folder = tmp_path / "set"
+        shutil.copytree(synthetic.folder, folder)
+        (folder / "index.json").rename(folder / "unfinished.json")
+        whole = build_synthetic(folder, model, 0, [3, 4, 9], 4, (32, 32), quiet=True)
+        assert torch.equal(whole.shards.column("image"), synthetic.shards.column("image"))
+        assert torch.equal(whole.truth.column("angles"), synthetic.truth.column("angles"))
+
+    @pytest.mark.parametrize(("people", "pictures"), [([], 4), ([1, 1], 4), ([1, 2], 1)])
+    def test_what_cannot_be_built(self, model, tmp_path, people, pictures):
+        with pytest.raises(ValueError, match="each person once"):
+            build_synthetic(tmp_path, model, 0, people, pictures)
+
+
+class TestReading:
+    def test_targets_of_another_model(self, synthetic, model):
+        assert read_training_set(synthetic.folder, model).card == synthetic.card
+        with pytest.raises(RunError, match=r"'identity': 12.*not .*'identity': 5"):
+            read_training_set(synthetic.folder, model.truncate(identity=5))
+
+    def test_shards_of_something_else(self, tmp_path):
+        with ShardWriter(tmp_path, {}) as writer:
+            writer.append({"image": torch.zeros(1, 2, 2, 3, dtype=torch.uint8)})
+        with pytest.raises(AssetError, match="no subject, identity, expression"):
+            read_training_set(tmp_path)
+
+    def test_no_truth_of_photos(self, small):
+        with pytest.raises(RunError, match="no ground truth"):
+            small.split().test.truth  # noqa: B018
+
+    def test_several_processes_make_the_same(self, synthetic, model, tmp_path, monkeypatch):
+        monkeypatch.setattr(build_set, "TOGETHER", 8)  # two batches
+        shared = build_synthetic(tmp_path, model, 0, [3, 4, 9], 4, (32, 32), workers=2, quiet=True)
+        assert torch.equal(shared.shards.column("image"), synthetic.shards.column("image"))
+        assert read_shards(tmp_path / "truth").card == shared.card
