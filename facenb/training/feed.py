@@ -16,6 +16,9 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from facenb.errors import RunError
+from facenb.training.memory import out_of_memory
+
 ORDER, ALTERATION, NETWORK = range(3)  # what random numbers are for; each use has a stream of its own
 
 
@@ -64,7 +67,9 @@ class Feed:
     ):  # fmt: skip
         self.data, self.batch, self.seed, self.parts, self.device = data, batch, seed, parts, device
         self.wanted = ((step, part) for step in range(start, stop) for part in mine)
-        self.pool = ThreadPoolExecutor(threads, thread_name_prefix="loader")
+        self.cores = torch.get_num_threads()
+        # A loader takes one core; the others belong to the network.
+        self.pool = ThreadPoolExecutor(threads, "loader", initializer=torch.set_num_threads, initargs=(1,))
         self.ready: deque[Future] = deque()
         self.waited = 0.0  # seconds since somebody set it to 0
         for _ in range(max(ahead, 1)):
@@ -79,13 +84,22 @@ class Feed:
             start = time.perf_counter()
             future.exception()
             self.waited += time.perf_counter() - start
-        _, batch = future.result()
+        try:
+            _, batch = future.result()
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error):
+                raise
+            raise RunError(
+                f"there is no memory to load {self.batch // self.parts} rows ({error}); choose a smaller batch or "
+                "prefetch, or a larger accumulate"
+            ) from error
         self._ask()
         return {name: tensor.to(self.device, non_blocking=True) for name, tensor in batch.items()}
 
     def close(self) -> None:
         """Let the threads end; what they were loading is thrown away."""
         self.pool.shutdown(wait=True, cancel_futures=True)
+        torch.set_num_threads(self.cores)  # what the loaders set is also what new threads begin with
 
     def _ask(self) -> None:
         place = next(self.wanted, None)

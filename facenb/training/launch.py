@@ -75,6 +75,17 @@ def told_to_end() -> Iterator[list[str]]:
         signal.signal(signal.SIGTERM, before if before is not None else signal.SIG_DFL)
 
 
+@contextmanager
+def tuned(device: torch.device) -> Iterator[None]:
+    """On a GPU: try out the ways to convolve, once for each shape, and take the fastest. As it was before, after."""
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = before or device.type == "cuda"
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
+
+
 class Later:
     """Numbers on their way from the device, without holding up what the device does next."""
 

@@ -16,20 +16,11 @@ from lightning_fabric import Fabric
 from facenb.errors import RunError
 from facenb.training.checkpoint import clear, latest_checkpoint, list_checkpoints, save_checkpoint
 from facenb.training.feed import NETWORK, Data, Feed, seed_of
-from facenb.training.launch import Later, Stopped, launch, told_to_end
+from facenb.training.launch import Later, Stopped, launch, told_to_end, tuned
 from facenb.training.logbook import Bar, History, Log, Progress, Watch, read_log
+from facenb.training.memory import out_of_memory, rows_that_fit
 from facenb.training.settings import Settings
-from facenb.training.step import (
-    Loss,
-    Modules,
-    Step,
-    check_same,
-    make_optimiser,
-    out_of_memory,
-    restore,
-    rows_that_fit,
-    state_of,
-)
+from facenb.training.step import Loss, Modules, Step, check_same, make_optimiser, restore, state_of
 
 
 def train(
@@ -55,7 +46,7 @@ def train(
     step = Step(modules, loss)
     fabric = launch(settings, device)
     gpus = [fabric.device] if fabric.device.type == "cuda" else []
-    with torch.random.fork_rng(gpus, device_type="cuda"), told_to_end() as told:
+    with torch.random.fork_rng(gpus, device_type="cuda"), told_to_end() as told, tuned(fabric.device):
         run = _Run(fabric, step, data, settings, Path(folder), fresh)
         run.validate, run.told = validate, told
         run.watch = watch or (Bar(settings.steps, run.done) if fabric.is_global_zero else None)
@@ -229,8 +220,10 @@ class _Run:
         cause = "the data of these rows is finite: lower the rate, set clip, or look at the loss"
         if harmed:
             cause = "not finite in the data: " + "; ".join(f"{name} of rows {wrong}" for name, wrong in harmed.items())
+        world, rank = self.fabric.world_size, self.fabric.global_rank
+        share = f" in process {rank} of {world}" if world > 1 else ""
         return (
-            f"the loss of step {self.done + 1} is not finite ({told}). Its batch is rows {rows}; {cause}. "
+            f"the loss of step {self.done + 1} is not finite ({told}). Its batch is rows {rows}{share}; {cause}. "
             f"Nothing of it is saved; {self._last_good()}"
         )
 

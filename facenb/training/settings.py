@@ -1,6 +1,7 @@
 """Settings of a training, and the rate at each step."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -27,7 +28,7 @@ class Settings:
     weight_decay: float = 5e-4  # SphereFace's; on weights of two dimensions and more, not on biases, norms and slopes
     warm_up: int = 0  # steps over which the rate rises from nothing
     schedule: str = "cosine"  # to 0 at the end; "steps": a tenth from each milestone on; "constant"
-    milestones: tuple[int, ...] = ()  # steps, for schedule "steps"; SphereFace: 16000, 24000 (of 28000)
+    milestones: Sequence[int] = ()  # steps, for schedule "steps"; SphereFace: 16000, 24000 (of 28000)
     clip: float = 0.0  # greatest norm of the gradient; 0: as it comes
     accumulate: int = 1  # parts in which a process works through its share of the batch, where memory is short
     precision: str = "auto"  # bf16-mixed on a GPU that has it, 32-true elsewhere

@@ -1,8 +1,6 @@
 """What is trained: modules and their loss as one module, its optimiser, and the state a checkpoint keeps of both."""
 
-import gc
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -15,7 +13,6 @@ from facenb.training.settings import Settings
 Modules = dict[str, nn.Module] | nn.Module
 Loss = Callable[[Any, dict[str, Tensor]], Mapping[str, Tensor]]
 ANEW = "; give another folder, or fresh=True to train anew over it"
-NO_MEMORY = ("can't allocate memory", "not enough memory", "CUBLAS_STATUS_ALLOC_FAILED")
 
 
 class Step(nn.Module):
@@ -83,9 +80,10 @@ def restore(found: Checkpoint, step: Step, optimiser: torch.optim.Optimizer) -> 
         prefix = f"optimiser/{name}/"
         for key, value in found.tensors.items():
             if key.startswith(prefix):
-                # As the optimiser made it: with the parameter's device and strides, or a count on the CPU.
-                place = torch.empty_like(parameter) if value.shape == parameter.shape else torch.empty_like(value)
-                optimiser.state[parameter][key.removeprefix(prefix)] = place.detach().copy_(value)
+                key = key.removeprefix(prefix)
+                # As the optimiser made it: the count of steps on the CPU, all else on the parameter's device.
+                place = value if key == "step" else torch.empty_like(parameter, requires_grad=False).copy_(value)
+                optimiser.state[parameter][key] = place
 
 
 def check_same(found: Checkpoint, step: Step, rows: int, settings: Settings) -> None:
@@ -109,54 +107,3 @@ def check_same(found: Checkpoint, step: Step, rows: int, settings: Settings) -> 
 
 def _weights(found: Checkpoint) -> dict[str, Tensor]:
     return {name.removeprefix("weights/"): one for name, one in found.tensors.items() if name.startswith("weights/")}
-
-
-def out_of_memory(error: Exception) -> bool:
-    """Whether an error says that a batch was too large."""
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
-        isinstance(error, RuntimeError) and any(sign in str(error) for sign in NO_MEMORY)
-    )
-
-
-def rows_that_fit(
-    step: Step, batch: dict[str, Tensor], settings: Settings, optimiser: torch.optim.Optimizer, autocast: Callable
-) -> int:
-    """How many rows of a batch pass forward and back: the half, the quarter and so on are tried; 0 where not even one.
-
-    Room for what the optimiser keeps is set apart where it has not taken it yet. Gradients are lost.
-    """
-    rows = max(len(tensor) for tensor in batch.values())
-    for size in _halves(rows):
-        _free(optimiser)
-        if _passes(step, {name: tensor[:size] for name, tensor in batch.items()}, settings, optimiser, autocast):
-            _free(optimiser)
-            return size
-    return 0
-
-
-def _halves(rows: int) -> Iterator[int]:
-    while rows > 1:
-        rows //= 2
-        yield rows
-
-
-def _passes(step, batch, settings, optimiser, autocast: Callable[[], AbstractContextManager]) -> bool:
-    try:
-        copies = 0 if optimiser.state else {"sgd": 1, "adamw": 2}[settings.optimiser]
-        reserve = [torch.empty_like(one) for one in step.trained().values() for _ in range(copies)]
-        with autocast():
-            loss = step(batch)["loss"]
-        loss.backward()
-        del reserve
-        return True
-    except (RuntimeError, MemoryError) as error:
-        if not out_of_memory(error):
-            raise
-        return False
-
-
-def _free(optimiser: torch.optim.Optimizer) -> None:
-    optimiser.zero_grad()
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()

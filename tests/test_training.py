@@ -1,0 +1,660 @@
+import itertools
+import math
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from torch import nn
+from training_jobs import Points, loss, modules, settings, weights
+
+from facenb.errors import RunError
+from facenb.training import Progress, Settings, Stopped, latest_checkpoint, train
+from facenb.training import feed as feed_module
+from facenb.training.feed import Feed, rows_of_step
+from facenb.training.memory import rows_that_fit
+from facenb.training.step import Step, make_optimiser
+
+HERE = Path(__file__).parent
+LIMIT = 300  # seconds after which something hangs; far more than any of it takes on a busy machine
+
+
+def run(parts, folder, data=None, **changes):
+    options = {name: changes.pop(name) for name in ("validate", "watch", "fresh", "device") if name in changes}
+    options = {"device": "cpu", "watch": lambda progress: None} | options
+    return train(
+        parts, changes.pop("loss", loss), Points() if data is None else data, settings(**changes), folder, **options
+    )
+
+
+def same(first: dict, second: dict) -> bool:
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+class TestOrder:
+    @pytest.mark.parametrize("rows, batch", [(50, 8), (8, 8), (7, 3), (3, 8), (1, 4)])
+    def test_each_epoch_takes_each_row_once(self, rows, batch):
+        line = torch.cat([rows_of_step(step, batch, rows, seed=3) for step in range(4 * rows)])
+        epochs = line[: len(line) // rows * rows].reshape(-1, rows)
+        assert (epochs.sort(1).values == torch.arange(rows)).all()
+
+    def test_epochs_and_seeds_differ(self):
+        orders = [tuple(rows_of_step(step, 50, 50, seed).tolist()) for step in range(3) for seed in range(3)]
+        assert len(set(orders)) == 9
+
+    def test_the_loop_takes_these_rows(self, tmp_path):
+        data = Points()
+        run(modules(), tmp_path, data, steps=9, seed=5)
+        assert data.asked == [rows_of_step(step, 8, 50, 5).tolist() for step in range(9)]
+
+
+class TestFeed:
+    def make(self, data, **changes):
+        usual = {"batch": 8, "seed": 0, "start": 0, "stop": 6, "parts": 2, "mine": [1], "ahead": 2, "threads": 1}
+        return Feed(data, device=torch.device("cpu"), **usual | changes)
+
+    @pytest.mark.parametrize("ahead, threads", [(1, 1), (4, 1), (4, 3), (50, 2)])
+    def test_batches_depend_on_step_and_part_alone(self, ahead, threads):
+        feed = self.make(Points(), start=2, ahead=ahead, threads=threads)
+        other = self.make(Points(), start=0, stop=0)
+        for step in range(2, 6):
+            assert torch.equal(feed.next()["x"], other.load(step, 1)[1]["x"])
+        feed.close()
+
+    def test_parts_together_are_the_batch(self):
+        feed = self.make(Points(), mine=[0, 1])
+        rows = torch.cat([feed.next()["row"], feed.next()["row"]])
+        assert torch.equal(rows, rows_of_step(0, 8, 50, 0))
+        feed.close()
+
+    def test_no_more_than_asked_is_loaded_ahead(self):
+        data = Points()
+        feed = self.make(data, stop=10**6, ahead=3)
+        feed.next()
+        feed.pool.shutdown(wait=True)  # all that was asked for is loaded
+        assert len(data.asked) == 4
+
+    def test_what_the_data_raises_is_raised(self):
+        data = Points()
+        data.load = lambda rows, generator: 1 / 0
+        feed = self.make(data)
+        with pytest.raises(ZeroDivisionError):
+            feed.next()
+        feed.close()
+
+    @pytest.mark.parametrize(
+        "error", [MemoryError("no room"), RuntimeError("DefaultCPUAllocator: can't allocate memory")]
+    )
+    def test_no_memory_to_load(self, error):
+        data = Points()
+
+        def load(rows, generator):
+            raise error
+
+        data.load = load
+        feed = self.make(data)
+        with pytest.raises(RunError, match="no memory to load 4 rows.*prefetch"):
+            feed.next()
+        feed.close()
+
+    def test_the_number_of_threads_stays(self):
+        before = torch.get_num_threads()
+        feed = self.make(Points())
+        feed.next()
+        feed.close()
+        numbers = []
+        thread = threading.Thread(target=lambda: numbers.append(torch.get_num_threads()))
+        thread.start()
+        thread.join()
+        assert torch.get_num_threads() == before == numbers[0]
+
+    def test_waiting_is_measured(self, monkeypatch):
+        data, go, times = Points(), threading.Event(), iter([10.0, 15.0])
+        load = data.load
+        data.load = lambda *arguments: go.wait() and load(*arguments)
+
+        def clock():
+            go.set()  # the batch comes only once the wait is being measured
+            return next(times)
+
+        feed = self.make(data)
+        monkeypatch.setattr(feed_module.time, "perf_counter", clock)
+        feed.next()
+        monkeypatch.undo()
+        assert feed.waited == 5.0
+        feed.close()
+
+
+def test_a_linear_network_finds_the_least_squares_solution(tmp_path):
+    data = Points(blur=0.0)
+    parts = {"network": nn.Sequential(nn.Identity()), "head": nn.Linear(3, 1)}
+    run(parts, tmp_path, data, steps=400, batch=50, rate=0.1, weight_decay=0.0, schedule="constant", log_every=100)
+    solution = torch.linalg.lstsq(torch.cat([data.x, torch.ones(50, 1)], 1), data.y).solution
+    torch.testing.assert_close(parts["head"].weight[0], solution[:3, 0], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(parts["head"].bias[0], solution[3, 0], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("optimiser", ["sgd", "adamw"])
+def test_a_plain_torch_loop_gives_the_same_weights(tmp_path, optimiser):
+    """Momentum, decay on matrices alone, clipping, warm-up and cosine, written down a second time."""
+    parts, data = modules(dropout=0.0, norm=False), Points(blur=0.0)
+    run(parts, tmp_path, data, steps=12, optimiser=optimiser, rate=0.02, weight_decay=0.1, clip=0.3, warm_up=4, seed=7)
+    other = modules(dropout=0.0, norm=False)
+    trained = [one for part in other.values() for one in part.parameters()]
+    groups = [
+        {"params": [one for one in trained if one.ndim > 1], "weight_decay": 0.1},
+        {"params": [one for one in trained if one.ndim <= 1], "weight_decay": 0.0},
+    ]
+    plain = torch.optim.SGD(groups, 0.02, momentum=0.9) if optimiser == "sgd" else torch.optim.AdamW(groups, 0.02)
+    for step in range(12):
+        rate = 0.02 * (step + 1) / 4 if step < 4 else 0.01 * (1 + math.cos(math.pi * (step - 4) / 8))
+        for group in plain.param_groups:
+            group["lr"] = rate
+        batch = {"x": data.x[rows_of_step(step, 8, 50, 7)], "y": data.y[rows_of_step(step, 8, 50, 7)]}
+        plain.zero_grad()
+        loss(other, batch)["loss"].backward()
+        nn.utils.clip_grad_norm_(trained, 0.3)
+        plain.step()
+    for name, one in weights(other).items():
+        torch.testing.assert_close(weights(parts)[name], one, rtol=1e-6, atol=1e-7)
+
+
+def test_accumulation_gives_the_same_weights(tmp_path):
+    found = []
+    for accumulate in (1, 4):
+        parts = modules(dropout=0.0, norm=False)
+        run(parts, tmp_path / str(accumulate), Points(blur=0.0), accumulate=accumulate)
+        found.append(weights(parts))
+    for name, one in found[0].items():
+        torch.testing.assert_close(one, found[1][name], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "changes, reference",
+    [
+        ({"schedule": "constant"}, lambda plain: torch.optim.lr_scheduler.ConstantLR(plain, 1.0)),
+        ({"schedule": "cosine"}, lambda plain: torch.optim.lr_scheduler.CosineAnnealingLR(plain, 30)),
+        (
+            {"schedule": "steps", "milestones": (4, 17)},
+            lambda plain: torch.optim.lr_scheduler.MultiStepLR(plain, [4, 17], 0.1),
+        ),
+    ],
+    ids=["constant", "cosine", "steps"],
+)
+def test_rates_are_those_of_torch(changes, reference):
+    chosen = settings(steps=30, rate=0.3, **changes)
+    plain = torch.optim.SGD([nn.Parameter(torch.zeros(1))], 0.3)
+    schedule = reference(plain)
+    for step in range(30):
+        assert chosen.rate_at(step) == pytest.approx(plain.param_groups[0]["lr"], abs=1e-12)
+        plain.step()
+        schedule.step()
+
+
+def test_warm_up_rises_to_the_rate_and_does_not_jump():
+    chosen = settings(steps=100, rate=0.2, warm_up=10)
+    rates = [chosen.rate_at(step) for step in range(100)]
+    assert rates[:10] == pytest.approx([0.02 * step for step in range(1, 11)]) and rates[10] == pytest.approx(0.2)
+    assert all(later <= sooner for sooner, later in itertools.pairwise(rates[9:])) and rates[-1] < 1e-4
+
+
+class TestState:
+    def test_two_trainings_are_the_same_to_the_bit(self, tmp_path):
+        found = []
+        for name in "ab":
+            parts = modules()
+            torch.manual_seed(len(found))  # the caller's own random numbers do not matter
+            run(parts, tmp_path / name)
+            found.append(weights(parts))
+        assert same(*found)
+
+    def test_the_seed_matters(self, tmp_path):
+        found = []
+        for seed in (0, 1):
+            parts = modules()
+            run(parts, tmp_path / str(seed), seed=seed)
+            found.append(weights(parts))
+        assert not same(*found)
+
+    def test_the_callers_random_numbers_are_left_alone(self, tmp_path):
+        parts = modules()
+        torch.manual_seed(3)
+        expected = torch.rand(4)
+        torch.manual_seed(3)
+        run(parts, tmp_path, steps=2)
+        assert torch.equal(torch.rand(4), expected)
+
+    def test_frozen_modules_stay_as_they_are_and_the_rest_moves(self, tmp_path):
+        parts = modules()
+        parts["network"].requires_grad_(False)
+        before = weights(parts)
+        run(parts, tmp_path, steps=3)
+        moved = {name for name, one in weights(parts).items() if not torch.equal(one, before[name])}
+        assert moved == {"head.weight", "head.bias"}  # the running statistics of the frozen network stay, too
+
+    def test_modules_are_left_in_eval_mode(self, tmp_path):
+        parts = modules()
+        run(parts, tmp_path, steps=1)
+        assert not any(module.training for part in parts.values() for module in part.modules())
+
+    def test_one_module_alone_is_given_to_loss_and_validate(self, tmp_path):
+        network, seen = nn.Linear(3, 1), []
+
+        def simple(module, batch):
+            seen.append(module)
+            return {"loss": module(batch["x"]).square().mean()}
+
+        run(network, tmp_path, loss=simple, steps=2, validate=lambda module: seen.append(module) or {})
+        assert all(one is network for one in seen) and len(seen) == 3
+
+
+def test_validation_runs_in_eval_mode_without_gradients_and_training_goes_on(tmp_path):
+    parts, modes = modules(), []
+
+    def validate(given):
+        modes.append((given["network"].training, torch.is_grad_enabled()))
+        return {"error": torch.tensor(len(modes))}
+
+    history = run(parts, tmp_path, validate=validate, validate_every=6)
+    assert modes == [(False, False)] * 4  # after 6, 12, 18 and at the end
+    told = history.log.set_index("step")["validation error"].dropna()
+    assert told.to_dict() == {6: 1, 12: 2, 18: 3, 20: 4}
+    other = modules()
+    run(other, tmp_path / "without")
+    assert same(weights(parts), weights(other))
+
+
+class TestResume:
+    def test_goes_on_to_the_bit(self, tmp_path):
+        whole = modules()
+        run(whole, tmp_path / "whole")
+        with pytest.raises(ZeroDivisionError):
+            run(modules(), tmp_path / "cut", watch=lambda progress: progress.step == 13 and 1 / 0)
+        parts = modules()
+        for part in parts.values():
+            nn.utils.vector_to_parameters(torch.zeros(sum(p.numel() for p in part.parameters())), part.parameters())
+        history = run(parts, tmp_path / "cut")
+        assert history.resumed_from == 10
+        assert same(weights(parts), weights(whole))
+        columns = ["step", "epoch", "rate", "loss", "absolute"]  # the rest is time
+        pd.testing.assert_frame_equal(
+            history.log[columns], pd.read_csv(tmp_path / "whole" / "log.csv")[columns], check_exact=True
+        )
+
+    def test_a_damaged_newest_checkpoint_costs_one_interval(self, tmp_path):
+        whole, parts = modules(), modules()
+        run(whole, tmp_path)
+        (tmp_path / "checkpoint-20.safetensors").write_bytes(b"")
+        with pytest.warns(UserWarning, match="checkpoint-20"):
+            history = run(parts, tmp_path)
+        assert history.resumed_from == 15 and same(weights(parts), weights(whole))
+
+    def test_a_finished_training_returns_at_once(self, tmp_path):
+        whole, parts, data = modules(), modules(), Points()
+        run(whole, tmp_path)
+        history = run(parts, tmp_path, data)
+        assert history.resumed_from == 20 and len(history.log) == 20 and not data.asked
+        assert same(weights(parts), weights(whole))
+
+    def test_more_steps_may_be_asked_for(self, tmp_path):
+        whole, parts = modules(), modules()
+        run(whole, tmp_path / "whole", steps=20, schedule="constant")
+        run(modules(), tmp_path / "cut", steps=10, schedule="constant")
+        assert run(parts, tmp_path / "cut", steps=20, schedule="constant").resumed_from == 10
+        assert same(weights(parts), weights(whole))
+
+    def test_how_fast_it_goes_may_change(self, tmp_path):
+        whole, parts = modules(), modules()
+        run(whole, tmp_path / "whole")
+        run(modules(), tmp_path / "cut", steps=20, save_every=7, watch=lambda p: None)
+        (tmp_path / "cut" / "checkpoint-20.json").unlink()
+        run(parts, tmp_path / "cut", prefetch=1, threads=2, log_every=3, tensorboard=True)
+        assert same(weights(parts), weights(whole))
+
+    def test_fresh_begins_anew(self, tmp_path):
+        first, second = modules(), modules()
+        run(first, tmp_path, rate=0.1)
+        history = run(second, tmp_path, fresh=True)
+        assert history.resumed_from == 0 and len(history.log) == 20 and not same(weights(first), weights(second))
+
+    def test_other_settings_are_named(self, tmp_path):
+        run(modules(), tmp_path)
+        with pytest.raises(RunError, match=r"other settings: batch 4 \(then 8\), rate 0.01 \(then 0.05\).*fresh=True"):
+            run(modules(), tmp_path, rate=0.01, batch=4)
+
+    def test_other_architecture_is_named(self, tmp_path):
+        run(modules(), tmp_path)
+        parts = modules()
+        parts["head"] = nn.Linear(8, 1, bias=False)
+        parts["network"][0] = nn.Linear(4, 8)
+        with pytest.raises(
+            RunError, match=r"head.bias absent \(then \(1,\)\), network.0.weight \(8, 4\) \(then \(8, 3"
+        ):
+            run(parts, tmp_path)
+
+    def test_other_frozen_parameters_are_an_error(self, tmp_path):
+        run(modules(), tmp_path)
+        parts = modules()
+        parts["network"].requires_grad_(False)
+        with pytest.raises(RunError, match="requires_grad"):
+            run(parts, tmp_path)
+
+    def test_other_data_is_named(self, tmp_path):
+        run(modules(), tmp_path)
+        with pytest.raises(RunError, match="50 rows of data, here are 49"):
+            run(modules(), tmp_path, Points(49))
+
+    def test_fewer_steps_are_an_error(self, tmp_path):
+        run(modules(), tmp_path)
+        with pytest.raises(RunError, match="20 steps, more than the 19"):
+            run(modules(), tmp_path, steps=19)
+
+    def test_nothing_of_a_refused_folder_changes(self, tmp_path):
+        run(modules(), tmp_path)
+        before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+        with pytest.raises(RunError):
+            run(modules(), tmp_path, batch=4)
+        assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def job(name: str, folder: Path, **options) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, str(HERE / "training_jobs.py"), name, str(folder)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}, **options,
+    )  # fmt: skip
+
+
+def wait_for(path: Path, process: subprocess.Popen) -> None:
+    end = time.monotonic() + LIMIT
+    while not path.exists():
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < end, f"no {path}"
+        time.sleep(0.02)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_killed_at_any_moment_it_ends_with_the_same_weights(tmp_path):
+    process = job("kill", tmp_path)
+    _, told = process.communicate(timeout=LIMIT)
+    assert process.returncode == 0 and not told, told
+    whole = torch.load(tmp_path / "whole" / "end.pt", weights_only=True)
+    killed = list(tmp_path.glob("killed-*"))
+    assert len(killed) > 10
+    for folder in killed:
+        assert same(torch.load(folder / "end.pt", weights_only=True), whole), folder.name
+        log = pd.read_csv(folder / "log.csv")
+        assert log["step"].tolist() == list(range(1, 21)), folder.name
+
+
+class TestTerm:
+    def test_saves_and_ends(self, tmp_path):
+        process = job("endless", tmp_path)
+        try:
+            wait_for(tmp_path / "under-way.txt", process)
+            process.terminate()
+            out, told = process.communicate(timeout=LIMIT)
+        finally:
+            process.kill()
+        assert process.returncode == 1 and not out
+        assert "Stopped: told to end (SIGTERM) after step" in told
+        step = latest_checkpoint(tmp_path).step
+        assert step >= 3 and f"checkpoint-{step}.json" in told
+        assert pd.read_csv(tmp_path / "log.csv")["step"].tolist() == list(range(1, step + 1))
+
+    def test_goes_on_to_the_bit_and_the_handler_comes_back(self, tmp_path):
+        if threading.current_thread() is not threading.main_thread():
+            pytest.skip("signals reach the main thread only")
+        whole, parts = modules(), modules()
+        run(whole, tmp_path / "whole")
+        before = signal.getsignal(signal.SIGTERM)
+        with pytest.raises(Stopped, match="after step 7 of 20.*checkpoint-7.json"):
+            run(modules(), tmp_path / "cut", watch=lambda p: p.step == 6 and os.kill(os.getpid(), signal.SIGTERM))
+        assert signal.getsignal(signal.SIGTERM) is before
+        assert run(parts, tmp_path / "cut").resumed_from == 7
+        assert same(weights(parts), weights(whole))
+
+    def test_another_thread_trains_as_well(self, tmp_path):
+        whole, parts, failed = modules(), modules(), []
+        run(whole, tmp_path / "whole")
+
+        def work():
+            try:
+                run(parts, tmp_path / "thread")
+            except BaseException as error:
+                failed.append(error)
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        thread.join(LIMIT)
+        assert not failed and same(weights(parts), weights(whole))
+
+
+class TestNotFinite:
+    def test_names_step_rows_and_the_last_good_checkpoint(self, tmp_path):
+        data, parts = Points(), modules()
+        row = rows_of_step(12, 8, 50, 0)[3].item()
+        first = next(step for step in range(20) if row in rows_of_step(step, 8, 50, 0))
+        data.y[row] = float("nan")
+        with pytest.raises(RunError) as error:
+            run(parts, tmp_path, data, save_every=1)
+        rows = rows_of_step(first, 8, 50, 0).tolist()
+        assert f"the loss of step {first + 1} is not finite (loss nan, absolute nan)" in str(error.value)
+        assert f"rows {rows}" in str(error.value) and f"y of rows [{row}]" in str(error.value)
+        last = f"the last good checkpoint is {tmp_path / f'checkpoint-{first}.json'}" if first else "no checkpoint yet"
+        assert last in str(error.value)
+        assert all(one.isfinite().all() for name, one in weights(parts).items() if "running" not in name)
+
+    @pytest.mark.parametrize("value", [float("inf"), float("-inf"), float("nan")])
+    def test_from_the_loss_itself(self, tmp_path, value):
+        def bad(parts, batch):
+            return {"loss": parts["head"].weight.sum() * value}
+
+        with pytest.raises(RunError, match="step 1 is not finite.*data of these rows is finite.*no checkpoint yet"):
+            run(modules(), tmp_path, loss=bad)
+        assert not list(tmp_path.glob("checkpoint-*"))
+
+    def test_from_a_gradient_nothing_is_saved(self, tmp_path):
+        def bad(parts, batch):  # 0, with a slope that is not a number
+            return {"loss": (0 * parts["head"].weight).norm(dim=0).sqrt().sum()}
+
+        with pytest.raises(RunError, match="not finite, though the loss was.*no checkpoint yet"):
+            run(modules(), tmp_path, loss=bad, steps=1)
+        assert not list(tmp_path.glob("checkpoint-*"))
+
+
+class TestMemory:
+    def greedy(self, limit: int, bytes_each: int = 2**50):
+        def wants_too_much(parts, batch):
+            if len(batch["x"]) > limit:
+                torch.empty(len(batch["x"]) * bytes_each, dtype=torch.uint8)
+            return loss(parts, batch)
+
+        return wants_too_much
+
+    @pytest.mark.parametrize("limit, told", [(4, "4 do: set accumulate=2,"), (3, "2 do: set accumulate=4,")])
+    def test_says_what_fits_and_that_is_so(self, tmp_path, limit, told):
+        with pytest.raises(RunError, match=f"8 rows at once do not fit in the memory of cpu .*{told}"):
+            run(modules(), tmp_path, loss=self.greedy(limit))
+        accumulate = int(told.split("=")[1].strip(","))
+        assert len(run(modules(), tmp_path, loss=self.greedy(limit), accumulate=accumulate).log) == 20
+
+    def test_where_not_even_one_row_fits(self, tmp_path):
+        with pytest.raises(RunError, match="Not even one row"):
+            run(modules(), tmp_path, loss=self.greedy(0))
+
+    def test_parts_divide_the_batch(self, tmp_path):
+        with pytest.raises(RunError, match="4 do: set accumulate=3,"):  # 9 rows: parts of 3, as 4 is no divisor
+            run(modules(), tmp_path, loss=self.greedy(4), batch=9)
+
+    def test_the_gpus_own_error_counts(self, tmp_path):
+        def full(parts, batch):
+            if len(batch["x"]) > 2:
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 MiB")
+            return loss(parts, batch)
+
+        with pytest.raises(RunError, match="CUDA out of memory.*2 do: set accumulate=4"):
+            run(modules(), tmp_path, loss=full)
+
+    def test_other_errors_are_not_taken_for_it(self, tmp_path):
+        def wrong(parts, batch):
+            raise RuntimeError("shapes cannot be multiplied")
+
+        with pytest.raises(RuntimeError, match="shapes"):
+            run(modules(), tmp_path, loss=wrong)
+
+
+class TestBadInput:
+    @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+    def test_gpu_where_there_is_none(self, tmp_path):
+        with pytest.raises(RunError, match="no GPU here"):
+            run(modules(), tmp_path, device="cuda")
+
+    def test_unknown_device(self, tmp_path):
+        with pytest.raises(RunError, match="'meta'; choose"):
+            run(modules(), tmp_path, device="meta")
+
+    def test_processes_that_nobody_started(self, tmp_path):
+        with pytest.raises(RunError, match="torchrun --nnodes 1 --nproc-per-node 2"):
+            run(modules(), tmp_path, devices=2)
+
+    def test_batch_that_cannot_be_cut(self, tmp_path):
+        with pytest.raises(RunError, match="batch 8 cannot be cut into 3 equal parts"):
+            run(modules(), tmp_path, accumulate=3)
+
+    def test_no_rows(self, tmp_path):
+        with pytest.raises(RunError, match="no rows"):
+            run(modules(), tmp_path, Points(0))
+
+    def test_nothing_to_train(self, tmp_path):
+        with pytest.raises(RunError, match="nothing to train"):
+            run(nn.Linear(3, 1).requires_grad_(False), tmp_path)
+
+    @pytest.mark.parametrize(
+        "gives, told",
+        [
+            (lambda error: {"total": error.mean()}, 'total; one of them must be called "loss"'),
+            (lambda error: {"loss": error}, r"shapes: \{'loss': \(8, 1\)\}"),
+            (lambda error: {"loss": error.detach().mean()}, "does not depend"),
+        ],
+        ids=["no loss", "no number", "no gradient"],
+    )
+    def test_what_is_no_loss(self, tmp_path, gives, told):
+        with pytest.raises(RunError, match=told):
+            run(nn.Linear(3, 1), tmp_path, loss=lambda module, batch: gives(module(batch["x"])))
+
+    @pytest.mark.parametrize(
+        "changes, told",
+        [
+            ({"steps": 0}, "steps is 0"),
+            ({"batch": -1}, "batch is -1"),
+            ({"rate": 0.0}, "rate is 0.0"),
+            ({"rate": math.nan}, "rate is nan"),
+            ({"weight_decay": -1.0}, "weight_decay is -1"),
+            ({"optimiser": "lion"}, "optimiser is 'lion'; choose one of sgd, adamw"),
+            ({"schedule": "steps"}, "milestones"),
+            ({"milestones": (3,)}, "milestones"),
+            ({"precision": "8"}, "precision is '8'"),
+        ],
+    )
+    def test_settings(self, changes, told):
+        with pytest.raises(RunError, match=told):
+            settings(**changes)
+
+
+def test_settings_survive_json():
+    chosen = settings(schedule="steps", milestones=[3, 4])
+    assert Settings(**chosen.as_dict()) == chosen
+
+
+class TestLog:
+    def test_watch_is_called_every_so_often_and_at_the_end(self, tmp_path):
+        told: list[Progress] = []
+        run(modules(), tmp_path, log_every=7, save_every=100, watch=told.append)
+        assert [one.step for one in told] == [7, 14, 20] and [one.done for one in told] == [False, False, True]
+        assert told[-1].epoch == 20 * 8 / 50 and told[-1].seconds_left == 0
+        assert all(0 <= one.waiting <= 1 and one.pictures_per_second > 0 for one in told)
+
+    def test_losses_are_means_since_the_last_row(self, tmp_path):
+        each = run(modules(), tmp_path / "each").log
+        some = run(modules(), tmp_path / "some", log_every=5).log
+        assert some["loss"].tolist() == pytest.approx(each["loss"].to_numpy().reshape(-1, 5).mean(1).tolist())
+        assert some["step"].tolist() == [5, 10, 15, 20]
+
+    @pytest.mark.parametrize("waiting, told", [(0.34, "waiting for data 34 % of the time"), (0.33, "")])
+    def test_a_slow_loader_is_named(self, waiting, told):
+        state = Progress(1, 1, 1.0, {}, {}, 0.1, 1.0, waiting, 1.0, 0.0, True)
+        assert state.note.startswith(told) and bool(state.note) == bool(told)
+
+    def test_tensorboard_tells_the_same_as_the_table(self, tmp_path):
+        from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+        with pytest.raises(ZeroDivisionError):
+            run(modules(), tmp_path, tensorboard=True, watch=lambda progress: progress.step == 13 and 1 / 0)
+        history = run(modules(), tmp_path, tensorboard=True, validate=lambda parts: {"error": 1.5})
+        events = EventAccumulator(str(tmp_path / "tensorboard"))
+        events.Reload()
+        found = events.Scalars("loss")
+        assert [one.step for one in found] == history.log["step"].tolist() == list(range(1, 21))
+        assert [one.value for one in found] == pytest.approx(history.log["loss"].tolist())
+        assert [one.value for one in events.Scalars("validation/error")] == [1.5]
+
+    def test_a_row_that_a_kill_cut_short_is_dropped(self, tmp_path):
+        with pytest.raises(ZeroDivisionError):
+            run(modules(), tmp_path, watch=lambda progress: progress.step == 13 and 1 / 0)
+        text = (tmp_path / "log.csv").read_text()
+        (tmp_path / "log.csv").write_text(text[: text.rindex("\n13,") + 2])  # ends in "1", of 13
+        assert run(modules(), tmp_path).log["step"].tolist() == list(range(1, 21))
+
+
+@pytest.fixture(scope="module")
+def spread(tmp_path_factory) -> Path:
+    """The job `spread` in two processes, as torchrun starts them."""
+    folder = tmp_path_factory.mktemp("spread")
+    done = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
+         str(HERE / "training_jobs.py"), "spread", str(folder)],
+        capture_output=True, text=True, timeout=LIMIT, env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+class TestTwoProcesses:
+    @pytest.mark.parametrize("name, cuts", [("plain", 2), ("accumulated", 4)])
+    def test_give_the_weights_of_one(self, tmp_path, spread, name, cuts):
+        parts = modules(dropout=0.0, norm=False)
+        adam = {"optimiser": "adamw", "rate": 0.01} if name == "accumulated" else {}
+        run(parts, tmp_path, clip=0.5, accumulate=cuts, **adam)
+        for rank in (0, 1):
+            found = torch.load(spread / f"{name}-{rank}.pt", weights_only=True)
+            for key, one in weights(parts).items():
+                torch.testing.assert_close(found[key], one, rtol=1e-4, atol=1e-6)
+        one = pd.read_csv(tmp_path / "log.csv")
+        two = pd.read_csv(spread / name / "log.csv")
+        assert two["loss"].tolist() == pytest.approx(one["loss"].tolist(), rel=1e-4)
+
+    def test_end_together_where_one_meets_a_nan(self, spread):
+        told = [(spread / f"nan-{rank}.txt").read_text() for rank in (0, 1)]
+        assert all(text.startswith("RunError: the loss of step 7 is not finite") for text in told)
+        rows = rows_of_step(6, 8, 50, 0).tolist()
+        assert f"rows {rows[:4]} in process 0 of 2; the data of these rows is finite" in told[0]
+        assert f"rows {rows[4:]} in process 1 of 2; not finite in the data: x of rows [{rows[5]}]" in told[1]
+
+    def test_stop_together_where_one_is_told_to(self, spread):
+        told = [(spread / f"term-{rank}.txt").read_text() for rank in (0, 1)]
+        step = latest_checkpoint(spread / "term").step
+        assert all(text.startswith(f"Stopped: told to end (SIGTERM) after step {step} of") for text in told)
+
+
+def test_rows_that_fit_leaves_no_gradient(tmp_path):
+    step = Step(modules(), loss)
+    optimiser = make_optimiser(settings(), step)
+    batch = Points().load(torch.arange(8), torch.Generator())
+    assert rows_that_fit(step, batch, settings(), optimiser, torch.enable_grad) == 4
+    assert all(one.grad is None for one in step.parameters())
