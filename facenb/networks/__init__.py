@@ -1,0 +1,1 @@
+"""Networks: the encoder SphereFace, linear decoders, the joint network, class heads."""
