@@ -1,4 +1,4 @@
-"""A small training for the tests, and jobs of it in processes of their own: `python training_jobs.py <job> <folder>`."""
+"""A small training for the tests, and jobs of it in processes of their own: `training_jobs.py <job> <folder>`."""
 
 import os
 import signal
