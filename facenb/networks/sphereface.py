@@ -120,15 +120,14 @@ class SphereFace(nn.Module):
         return self.fc(self.stages(images).flatten(1))
 
     def _start(self) -> None:
-        """The authors' start: Xavier, but residual units near zero, so that without normalisation 20 layers train."""
+        """Weights that keep a signal's spread; residual units near zero, so that deep networks train unnormalised."""
         for name, module in self.named_modules():
-            if isinstance(module, nn.Conv2d):
-                if ".units." in name:
-                    nn.init.normal_(module.weight, std=RESIDUAL_STD)
-                else:
-                    nn.init.xavier_uniform_(module.weight)
+            if isinstance(module, nn.Conv2d) and ".units." in name:
+                nn.init.normal_(module.weight, std=RESIDUAL_STD)
+            elif isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, a=0.25)  # the slope a PReLU starts with
             elif isinstance(module, nn.Linear):
-                nn.init.xavier_uniform_(module.weight)
+                nn.init.kaiming_normal_(module.weight, nonlinearity="linear")
             if isinstance(module, nn.Conv2d | nn.Linear) and module.bias is not None:
                 nn.init.zeros_(module.bias)
 
@@ -159,7 +158,8 @@ def load_sphere20(network: SphereFace, path: str | Path, published_colours: bool
         raise ModelFileError(
             f"{path} holds a sphere20 without batch normalisation, and this network has it: use SphereFace()"
         )
-    found = {name: tensor for name, tensor in _read(path).items() if not name.startswith(HEAD)}
+    found = {name.removeprefix("module."): tensor for name, tensor in _read(path).items()}  # as DataParallel saves
+    found = {name: tensor for name, tensor in found.items() if not name.startswith(HEAD)}
     names = published_names(network)
     own = network.state_dict()
     missing = sorted(set(names.values()) - set(found))
