@@ -20,6 +20,7 @@ from facenb.networks.sphereface import SphereFace
 
 ARCHITECTURE = "JointNetwork"
 LAYOUT = 1  # of a saved network; a change that old files do not fit raises it
+FACTS = {"architecture": str, "card": dict, "config": dict, "layout": int}  # what a saved network tells of itself
 ENCODERS = {"SphereFace": SphereFace}
 
 
@@ -181,6 +182,9 @@ class JointNetwork(nn.Module):
         partial = path.with_name(path.name + ".partial")
         try:
             metadata = {"facenb": json.dumps(facts)}
+        except (TypeError, ValueError) as error:
+            raise RunError(f"the card of {path} holds what JSON does not: {error}") from error
+        try:
             path.parent.mkdir(parents=True, exist_ok=True)
             save_file(tensors, partial, metadata)
             with open(partial, "rb+") as file:
@@ -229,13 +233,23 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
             tensors = {name: file.get_tensor(name) for name in file.keys()}
     except (SafetensorError, OSError, ValueError) as error:
         raise RunError(f"{path} is no whole safetensors file ({error}); train the network again") from error
-    if missing := {"architecture", "layout", "config", "card"} - set(facts):
-        raise RunError(f"{path} was not saved by JointNetwork.save: it does not tell its {', '.join(sorted(missing))}")
+    facts = facts if isinstance(facts, dict) else {}
+    if missing := [name for name, kind in FACTS.items() if not isinstance(facts.get(name), kind)]:
+        raise RunError(f"{path} was not saved by JointNetwork.save: it does not tell its {', '.join(missing)}")
     return facts, tensors
 
 
 def _differences(found: dict[str, Any], expected: dict[str, Any]) -> str:
     """What differs, each as `name: found, expected`."""
+    found, expected = _flat(found), _flat(expected)
     names = [name for name in {**expected, **found} if found.get(name) != expected.get(name)]
     some = [f"{name}: there {found.get(name)}, needed {expected.get(name)}" for name in names[:4]]
     return "; ".join(some + ([f"and {len(names) - 4} more"] if len(names) > 4 else []))
+
+
+def _flat(facts: dict[str, Any], before: str = "") -> dict[str, Any]:
+    """Nested names with a dot between."""
+    flat = {}
+    for name, value in facts.items():
+        flat |= _flat(value, f"{before}{name}.") if isinstance(value, dict) else {before + name: value}
+    return flat

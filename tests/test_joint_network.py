@@ -1,0 +1,348 @@
+"""The joint network against the linear model it contains, its file against damage, its bad input."""
+
+import json
+import struct
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from facenb.errors import RunError
+from facenb.morphable.model import Embedding, MorphableModel
+from facenb.networks.joint import Codes, JointNetwork, LinearDecoder
+from facenb.networks.sphereface import SphereFace
+
+IDENTITY, RESIDUAL, VERTICES = 5, 3, 12
+
+
+def network(residual: int = RESIDUAL, seed: int = 0, **encoder) -> JointNetwork:
+    torch.manual_seed(seed)
+    options = {"channels": (4, 6), "units": (1, 1), "features": 8, "size": (16, 12), **encoder}
+    return JointNetwork(SphereFace(**options), IDENTITY, residual, VERTICES).eval()
+
+
+def scaling(residual: int = RESIDUAL) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(3)
+    return {
+        f"{name}_{what}": torch.rand(length, generator=generator) + 0.5
+        for name, length in (("identity", IDENTITY), ("residual", residual))
+        for what in ("centre", "half_range")
+    }
+
+
+def codes(count: int = 4, residual: int = RESIDUAL) -> Codes:
+    generator = torch.Generator().manual_seed(4)
+    return Codes(torch.randn(count, IDENTITY, generator=generator), torch.randn(count, residual, generator=generator))
+
+
+def images(count: int = 4) -> torch.Tensor:
+    return torch.rand(count, 3, 16, 12, generator=torch.Generator().manual_seed(5)) * 2 - 1
+
+
+@pytest.fixture
+def model() -> MorphableModel:
+    """A random linear model of the network's size."""
+    generator = torch.Generator().manual_seed(6)
+    mean, identity, expression = (
+        torch.randn(*count, VERTICES, 3, generator=generator) for count in ((), (IDENTITY,), (RESIDUAL,))
+    )
+    return MorphableModel(
+        name="random",
+        mean=100 * mean,
+        identity_basis=identity,
+        expression_basis=expression,
+        triangles=torch.tensor([[0, 1, 2]]),
+        landmarks=Embedding.at([]),
+    )
+
+
+def with_model(joint: JointNetwork, model: MorphableModel) -> JointNetwork:
+    """The network whose decoders are the model's own bases."""
+    of = scaling()
+    joint.set_scaling(**of)
+    joint.set_mean_shape(model.mean)
+    joint.identity_decoder.set_basis(model.identity_basis, of["identity_centre"], of["identity_half_range"])
+    joint.residual_decoder.set_basis(model.expression_basis, of["residual_centre"], of["residual_half_range"])
+    return joint
+
+
+def test_decoders_of_the_models_bases_give_the_models_faces(model):
+    joint, code = with_model(network(), model), codes()
+    coefficients = joint.coefficients(code)
+    expected = model.shape(coefficients.identity, coefficients.residual)
+    assert torch.allclose(joint.shape(code).whole, expected, atol=1e-4)
+
+
+def test_the_parts_of_a_shape_are_the_models_two_displacements(model):
+    joint, code = with_model(network(), model), codes()
+    coefficients, parts = joint.coefficients(code), joint.shape(code)
+    assert torch.allclose(parts.identity, model.shape(coefficients.identity) - model.mean, atol=1e-4)
+    alone = torch.einsum("bk,kvc->bvc", coefficients.residual, model.expression_basis)
+    assert torch.allclose(parts.residual, alone, atol=1e-4)
+
+
+def test_the_whole_is_the_mean_and_the_two_displacements():
+    joint = network()
+    joint.set_mean_shape(torch.randn(VERTICES, 3))
+    parts = joint.shape(codes())
+    assert torch.allclose(parts.whole, joint.mean_shape + parts.identity + parts.residual)
+
+
+def test_each_part_follows_its_own_code_only():
+    joint, code = network(), codes()
+    parts = joint.shape(code)
+    other = joint.shape(Codes(code.identity, code.residual + 1))
+    assert torch.equal(parts.identity, other.identity) and not torch.allclose(parts.residual, other.residual)
+
+
+def test_a_decoder_without_code_says_nothing_at_first():
+    assert not LinearDecoder(4, 7)(torch.zeros(2, 4)).any()
+
+
+def test_coefficients_undo_the_scaling():
+    joint, of = network(), scaling()
+    joint.set_scaling(**of)
+    coefficients = codes()
+    scaled = Codes(
+        (coefficients.identity - of["identity_centre"]) / of["identity_half_range"],
+        (coefficients.residual - of["residual_centre"]) / of["residual_half_range"],
+    )
+    for found, expected in zip(joint.coefficients(scaled), coefficients, strict=True):
+        assert torch.allclose(found, expected, atol=1e-6)
+
+
+def test_a_dimension_that_never_varied_comes_back_as_its_one_value():
+    joint, of = network(), scaling()
+    of["identity_half_range"][2] = 0
+    joint.set_scaling(**of)
+    assert (joint.coefficients(codes()).identity[:, 2] == of["identity_centre"][2]).all()
+
+
+def test_encoding_gives_codes_of_the_asked_lengths():
+    found = network()(images())
+    assert (found.identity.shape, found.residual.shape) == ((4, IDENTITY), (4, RESIDUAL))
+
+
+def test_calling_is_encoding():
+    joint = network()
+    assert all(torch.equal(a, b) for a, b in zip(joint(images()), joint.encode(images()), strict=True))
+
+
+def test_both_codes_come_from_the_same_features():
+    joint = network()
+    features = joint.encoder(images())
+    found = joint.encode(images())
+    assert torch.allclose(found.identity, features @ joint.to_identity.weight.T + joint.to_identity.bias, atol=1e-6)
+    assert torch.allclose(found.residual, features @ joint.to_residual.weight.T + joint.to_residual.bias, atol=1e-6)
+
+
+def test_without_residual_there_is_one_code_and_one_decoder():
+    joint = network(residual=0)
+    found = joint.encode(images())
+    parts = joint.shape(found)
+    assert found.residual.shape == (4, 0)
+    assert not parts.residual.any() and torch.equal(parts.whole, joint.mean_shape + parts.identity)
+    assert not [name for name, _ in joint.named_parameters() if "residual" in name]
+
+
+def test_without_residual_the_scaling_is_of_one_code():
+    joint, of = network(residual=0), scaling(0)
+    joint.set_scaling(of["identity_centre"], of["identity_half_range"])
+    found = joint.coefficients(codes(residual=0))
+    assert torch.allclose(found.identity, of["identity_centre"] + of["identity_half_range"] * codes().identity)
+    assert found.residual.shape == (4, 0)
+
+
+@pytest.mark.parametrize("residual", [RESIDUAL, 0])
+def test_every_parameter_gets_a_gradient_from_the_shape(residual):
+    joint = network(residual).train()
+    joint.shape(joint(images())).whole.square().sum().backward()
+    assert [name for name, p in joint.named_parameters() if p.grad is None or not p.grad.any()] == []
+
+
+def test_mean_and_scaling_do_not_train():
+    assert not {"mean_shape", *scaling()} & {name for name, _ in network().named_parameters()}
+    assert {"mean_shape", *scaling()} <= set(network().state_dict())
+
+
+# Saved networks
+
+
+@pytest.mark.parametrize("residual", [RESIDUAL, 0])
+@pytest.mark.parametrize("batch_norm", [False, True])
+def test_a_saved_network_comes_back_to_the_bit(tmp_path, residual, batch_norm):
+    joint = network(residual, batch_norm=batch_norm)
+    joint.train()(images(8))  # moves the running statistics of the normalisation
+    joint.eval().set_scaling(**scaling(residual))
+    joint.set_mean_shape(torch.randn(VERTICES, 3))
+    again = JointNetwork.load(joint.save(tmp_path / "joint.safetensors", {"seed": 7}))
+    assert again.card == {"seed": 7}
+    assert again.config == joint.config and not again.training
+    one, other = joint.shape(joint(images())), again.shape(again(images()))
+    assert torch.equal(one.whole, other.whole)
+    for a, b in zip(joint.coefficients(joint(images())), again.coefficients(again(images())), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_the_configuration_is_json_and_makes_the_architecture_again():
+    joint = network()
+    again = JointNetwork.from_config(json.loads(json.dumps(joint.config)))
+    assert {n: v.shape for n, v in again.state_dict().items()} == {n: v.shape for n, v in joint.state_dict().items()}
+
+
+def test_one_file_is_left_and_an_old_one_is_replaced(tmp_path):
+    path = tmp_path / "folder" / "joint.safetensors"
+    network(seed=1).save(path, {"number": 1})
+    network(seed=2).save(path, {"number": 2})
+    assert [file.name for file in path.parent.iterdir()] == ["joint.safetensors"]
+    assert JointNetwork.load(path).card == {"number": 2}
+
+
+def test_a_card_that_is_no_json_leaves_the_old_file(tmp_path):
+    path = network().save(tmp_path / "joint.safetensors", {})
+    before = path.read_bytes()
+    with pytest.raises(RunError, match="card"):
+        network(seed=9).save(path, {"what": torch.zeros(3)})
+    assert path.read_bytes() == before
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_save_that_is_cut_off_leaves_the_old_file(tmp_path, monkeypatch):
+    path = network().save(tmp_path / "joint.safetensors", {})
+    before = path.read_bytes()
+
+    def half(tensors, partial, metadata):
+        partial.write_bytes(before[:100])
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr("facenb.networks.joint.save_file", half)
+    with pytest.raises(RunError, match=r"joint.safetensors.*No space left"):
+        network(seed=9).save(path, {})
+    assert path.read_bytes() == before
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_loading_the_network_that_is_expected(tmp_path):
+    joint = network()
+    assert JointNetwork.load(joint.save(tmp_path / "joint.safetensors", {}), joint.config).config == joint.config
+
+
+def test_loading_another_network_than_expected_names_both(tmp_path):
+    path = network().save(tmp_path / "joint.safetensors", {})
+    with pytest.raises(RunError, match=r"joint.safetensors.*residual: there 3, needed 0"):
+        JointNetwork.load(path, network(residual=0).config)
+
+
+def test_loading_another_encoder_than_expected_names_what_differs(tmp_path):
+    path = network().save(tmp_path / "joint.safetensors", {})
+    with pytest.raises(RunError, match=r"encoder.features: there 8, needed 9") as error:
+        JointNetwork.load(path, network(features=9).config)
+    assert "channels" not in str(error.value)
+
+
+def metadata(path, **changes):
+    """Write the file again with other facts in its header."""
+    header = struct.unpack("<Q", path.read_bytes()[:8])[0]
+    facts = json.loads(json.loads(path.read_bytes()[8 : 8 + header])["__metadata__"]["facenb"])
+    save_file(load_file(path), path, {"facenb": json.dumps({**facts, **changes})})
+    return facts
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"architecture": "DetailDecoder"}, "holds a DetailDecoder of layout 1, and JointNetwork of layout 1"),
+        ({"layout": 99}, "JointNetwork of layout 99, and JointNetwork of layout 1"),
+        ({"config": {"identity": 3}}, "no configuration"),
+        ({"config": None}, "does not tell its config"),
+    ],
+)
+def test_another_architecture_or_layout_is_refused(tmp_path, changes, told):
+    path = network().save(tmp_path / "joint.safetensors", {})
+    metadata(path, **changes)
+    with pytest.raises(RunError, match=told):
+        JointNetwork.load(path)
+
+
+def test_an_encoder_this_version_does_not_have_is_named(tmp_path):
+    joint = network()
+    path = joint.save(tmp_path / "joint.safetensors", {})
+    metadata(path, config={**joint.config, "encoder": {**joint.config["encoder"], "name": "Transformer"}})
+    with pytest.raises(RunError, match="encoder is Transformer.*SphereFace"):
+        JointNetwork.load(path)
+
+
+def test_tensors_that_do_not_fit_the_configuration_are_named(tmp_path):
+    joint = network()
+    path = joint.save(tmp_path / "joint.safetensors", {})
+    metadata(path, config={**joint.config, "vertices": VERTICES + 1})
+    with pytest.raises(RunError, match=r"mean_shape.*12, 3.*13, 3"):
+        JointNetwork.load(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [(None, "there is no"), (b"", "no whole safetensors"), (b"PK\x03\x04" + b"x" * 100, "no whole safetensors")],
+)
+def test_a_file_that_is_no_network_is_refused(tmp_path, content, told):
+    path = tmp_path / "joint.safetensors"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(RunError, match=told) as error:
+        JointNetwork.load(path)
+    assert "joint.safetensors" in str(error.value)
+
+
+def test_a_truncated_file_is_refused(tmp_path):
+    path = network().save(tmp_path / "joint.safetensors", {})
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(RunError, match="no whole safetensors"):
+        JointNetwork.load(path)
+
+
+def test_plain_weights_without_facts_are_refused(tmp_path):
+    save_file(network().state_dict(), tmp_path / "weights.safetensors")
+    with pytest.raises(RunError, match="does not tell its architecture, card, config, layout"):
+        JointNetwork.load(tmp_path / "weights.safetensors")
+
+
+# Other bad input
+
+
+@pytest.mark.parametrize("sizes", [(0, 3, 12), (5, -1, 12), (5, 3, 0)])
+def test_lengths_that_cannot_be_are_refused(sizes):
+    with pytest.raises(ValueError, match="must be positive"):
+        JointNetwork(SphereFace(channels=(2,), units=(0,), features=4, size=(8, 8)), *sizes)
+
+
+@pytest.mark.parametrize(
+    ("names", "value", "told"),
+    [
+        (("identity_centre", "identity_half_range"), torch.zeros(IDENTITY + 1), r"\(6,\).*\(5,\)"),
+        (("residual_half_range",), None, "None"),
+        (("identity_half_range",), torch.tensor([1.0, 1, -1, 1, 1]), "not negative"),
+        (("residual_centre",), torch.tensor([0.0, torch.nan, 0]), "finite"),
+    ],
+)
+def test_a_scaling_that_does_not_fit_is_refused_whole(names, value, told):
+    joint = network()
+    before = {key: joint.get_buffer(key).clone() for key in scaling()}
+    with pytest.raises(ValueError, match=told) as error:
+        joint.set_scaling(**{**scaling(), **dict.fromkeys(names, value)})
+    assert names[0] in str(error.value)
+    assert all(torch.equal(joint.get_buffer(key), kept) for key, kept in before.items())
+
+
+def test_a_mean_shape_of_another_mesh_is_refused():
+    with pytest.raises(ValueError, match=r"\(13, 3\).*\(12, 3\)"):
+        network().set_mean_shape(torch.zeros(VERTICES + 1, 3))
+
+
+def test_a_basis_of_another_mesh_is_refused():
+    with pytest.raises(ValueError, match=r"\(4, 9, 3\).*4 codes and 7 vertices"):
+        LinearDecoder(4, 7).set_basis(torch.zeros(4, 9, 3), torch.zeros(4), torch.ones(4))
+
+
+def test_pictures_of_another_size_are_refused():
+    with pytest.raises(ValueError, match="crop them"):
+        network()(torch.zeros(2, 3, 16, 16))
