@@ -1,3 +1,4 @@
+import io
 import itertools
 import math
 import os
@@ -19,7 +20,7 @@ from facenb.training import Progress, Settings, Stopped, latest_checkpoint, trai
 from facenb.training import feed as feed_module
 from facenb.training.feed import Feed, rows_of_step
 from facenb.training.memory import rows_that_fit
-from facenb.training.step import Step, make_optimiser
+from facenb.training.step import Step, make_optimiser, restore
 
 HERE = Path(__file__).parent
 LIMIT = 300  # seconds after which something hangs; far more than any of it takes on a busy machine
@@ -286,6 +287,42 @@ class TestResume:
         pd.testing.assert_frame_equal(
             history.log[columns], pd.read_csv(tmp_path / "whole" / "log.csv")[columns], check_exact=True
         )
+
+    def test_in_bf16_as_well(self, tmp_path):
+        whole, parts = modules(), modules()
+        run(whole, tmp_path / "whole", precision="bf16-mixed", optimiser="adamw")
+        with pytest.raises(ZeroDivisionError):
+            run(
+                modules(), tmp_path / "cut", precision="bf16-mixed", optimiser="adamw",
+                watch=lambda progress: progress.step == 13 and 1 / 0,
+            )  # fmt: skip
+        run(parts, tmp_path / "cut", precision="bf16-mixed", optimiser="adamw")
+        assert same(weights(parts), weights(whole))
+        assert all(one.dtype in (torch.float32, torch.int64) for one in weights(parts).values())
+        plain = modules()
+        run(plain, tmp_path / "plain", optimiser="adamw")
+        assert not same(weights(plain), weights(whole))  # it did compute with fewer bits
+
+    def test_strides_of_weights_and_momentum_stay(self, tmp_path):
+        """A network in channels-last order goes on in channels-last order, or it would go on slower."""
+
+        def convolution():
+            torch.manual_seed(0)
+            return nn.Conv2d(3, 4, 3).to(memory_format=torch.channels_last)
+
+        def mean(module, batch):
+            return {"loss": module(batch["x"][:, :, None, None].expand(-1, -1, 3, 3)).square().mean()}
+
+        whole, part = convolution(), convolution()
+        run(whole, tmp_path / "whole", loss=mean)
+        with pytest.raises(ZeroDivisionError):
+            run(convolution(), tmp_path / "cut", loss=mean, watch=lambda progress: progress.step == 13 and 1 / 0)
+        run(part, tmp_path / "cut", loss=mean)
+        assert torch.equal(part.weight, whole.weight) and part.weight.stride() == whole.weight.stride()
+        step = Step(part, mean)
+        optimiser = make_optimiser(settings(), step)
+        restore(latest_checkpoint(tmp_path / "cut"), step, optimiser)
+        assert optimiser.state[part.weight]["momentum_buffer"].stride() == part.weight.stride()
 
     def test_a_damaged_newest_checkpoint_costs_one_interval(self, tmp_path):
         whole, parts = modules(), modules()
@@ -604,12 +641,48 @@ class TestLog:
         assert [one.value for one in found] == pytest.approx(history.log["loss"].tolist())
         assert [one.value for one in events.Scalars("validation/error")] == [1.5]
 
+    def test_a_fresh_start_leaves_no_old_events(self, tmp_path):
+        from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+        run(modules(), tmp_path, tensorboard=True)
+        history = run(modules(), tmp_path, tensorboard=True, fresh=True, rate=0.01)
+        events = EventAccumulator(str(tmp_path / "tensorboard"))
+        events.Reload()
+        assert [one.value for one in events.Scalars("loss")] == pytest.approx(history.log["loss"].tolist())
+
+    def test_a_bar_on_a_terminal_and_nothing_elsewhere(self, tmp_path, monkeypatch, capsys):
+        run(modules(), tmp_path / "file", watch=None)
+        assert capsys.readouterr().err == ""
+        terminal = io.StringIO()
+        terminal.isatty = lambda: True
+        monkeypatch.setattr(sys, "stderr", terminal)
+        run(modules(), tmp_path / "terminal", watch=None)
+        assert "20/20" in terminal.getvalue() and "pictures/s" in terminal.getvalue()
+
     def test_a_row_that_a_kill_cut_short_is_dropped(self, tmp_path):
         with pytest.raises(ZeroDivisionError):
             run(modules(), tmp_path, watch=lambda progress: progress.step == 13 and 1 / 0)
         text = (tmp_path / "log.csv").read_text()
         (tmp_path / "log.csv").write_text(text[: text.rindex("\n13,") + 2])  # ends in "1", of 13
         assert run(modules(), tmp_path).log["step"].tolist() == list(range(1, 21))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+class TestGPU:
+    def test_goes_on_there_and_on_a_cpu(self, tmp_path):
+        parts = modules()
+        history = run(parts, tmp_path, device="cuda", optimiser="adamw", rate=0.01, steps=40)
+        assert parts["head"].weight.is_cuda and history.log["loss"].iloc[-5:].mean() < history.log["loss"].iloc[0]
+        assert run(modules(), tmp_path, device="cuda", optimiser="adamw", rate=0.01, steps=60).resumed_from == 40
+        assert run(modules(), tmp_path, device="cpu", optimiser="adamw", rate=0.01, steps=80).resumed_from == 60
+
+    def test_memory(self, tmp_path):
+        def greedy(parts, batch):
+            torch.empty(torch.cuda.mem_get_info()[1] // 5 * len(batch["x"]), dtype=torch.uint8, device="cuda")
+            return loss(parts, batch)
+
+        with pytest.raises(RunError, match="do not fit in the memory of cuda.*accumulate="):
+            run(modules(), tmp_path, device="cuda", loss=greedy)
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.strategies import DDPStrategy
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
 from facenb.errors import RunError
@@ -49,14 +50,15 @@ def launch(settings: Settings, device: str | torch.device) -> Fabric:
         precision = "bf16-mixed" if bf16 else "32-true"
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it tells of the devices at every start
     warnings.filterwarnings("ignore", message="find_unused_parameters=True was specified")
-    fabric = Fabric(
-        accelerator="cuda" if gpu else "cpu",
-        devices=[index] if index is not None and not many else devices,
-        num_nodes=nodes,
-        precision=precision,
-        # Phase I leaves the decoders out, phase II the encoder: parameters without a gradient are no mistake.
-        strategy=DDPStrategy(find_unused_parameters=True) if many else "auto",
-    )
+    # Phase I leaves the decoders out, phase II the encoder: parameters without a gradient are no mistake.
+    strategy = DDPStrategy(find_unused_parameters=True) if many else "auto"
+    which = [index] if index is not None and not many else devices
+    try:
+        fabric = Fabric(
+            accelerator="cuda" if gpu else "cpu", strategy=strategy, devices=which, num_nodes=nodes, precision=precision
+        )
+    except (MisconfigurationException, ValueError) as error:
+        raise RunError(f"{devices} processes on each of {nodes} nodes cannot run here: {error}") from error
     fabric.launch()
     return fabric
 

@@ -67,6 +67,8 @@ class Log:
         if tensorboard:
             from torch.utils.tensorboard import SummaryWriter  # seconds to import
 
+            for old in [] if step else (folder / "tensorboard").glob("events.out.tfevents.*"):
+                old.unlink()
             self.writer = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1 if step else None)
 
     def add(self, state: Progress, validated: bool) -> None:

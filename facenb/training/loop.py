@@ -212,10 +212,10 @@ class _Run:
             some, batch = self.feed.load(self.done, part)
             rows += some.tolist()
             for name, tensor in batch.items():
-                if tensor.is_floating_point():
-                    wrong = some[~tensor.isfinite().flatten(1 if tensor.ndim > 1 else 0).reshape(len(some), -1).all(1)]
-                    if len(wrong):
-                        harmed.setdefault(name, []).extend(wrong.tolist())
+                if tensor.is_floating_point() and tensor.ndim and len(tensor) == len(some):
+                    wrong = some[~tensor.isfinite().reshape(len(some), -1).all(1)].tolist()
+                    harmed.setdefault(name, []).extend(wrong)
+        harmed = {name: wrong for name, wrong in harmed.items() if wrong}
         told = ", ".join(f"{name} {value:.6g}" for name, value in losses.items())
         cause = "the data of these rows is finite: lower the rate, set clip, or look at the loss"
         if harmed:

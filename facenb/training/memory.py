@@ -27,10 +27,11 @@ def rows_that_fit(
 
     Room for what the optimiser keeps is set apart where it has not taken it yet. Gradients are lost.
     """
-    rows = max(len(tensor) for tensor in batch.values())
+    rows = max(len(tensor) for tensor in batch.values() if tensor.ndim)
     for size in _halves(rows):
         _free(optimiser)
-        if _passes(step, {name: tensor[:size] for name, tensor in batch.items()}, settings, optimiser, autocast):
+        part = {name: one[:size] if one.ndim and len(one) == rows else one for name, one in batch.items()}
+        if _passes(step, part, settings, optimiser, autocast):
             _free(optimiser)
             return size
     return 0
