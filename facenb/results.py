@@ -179,9 +179,10 @@ class Run:
     def claim(self, claim: Claim, *, experiment: str, data: str, method: str = "", **more: Any) -> Claim:
         """Record a claim under the metric `claim <name>`: effect, interval, verdict; and give it back for the cell."""
         effect = claim.effect
+        ends = (effect.low, effect.high)
         self.record(
             f"claim {claim.name}", effect.value, claim.unit, experiment=experiment, method=method, data=data,
-            n=effect.subjects, interval=(effect.low, effect.high), level=effect.level, verdict=claim.verdict,
+            n=effect.subjects, interval=ends if all(map(math.isfinite, ends)) else None, level=effect.level, verdict=claim.verdict,
             statement=claim.statement, at_least=claim.at_least, **more,
         )  # fmt: skip
         return claim

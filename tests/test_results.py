@@ -2,12 +2,15 @@
 
 import multiprocessing
 import os
+import shlex
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import pytest
 import torch
 
 from facenb.errors import RunError
+from facenb.evaluation.claims import Claim, Effect
 from facenb.results import Run, commit, default_folder, read_records
 
 
@@ -133,3 +136,39 @@ def test_a_figure_is_saved_and_shown(tmp_path):
     picture = run.figure(plt.figure(), "error")
     assert repr(picture) == "figure: error" and picture._repr_png_()[:4] == b"\x89PNG"
     assert [p.name for p in (tmp_path / "figures").iterdir()] == ["error.png"] and not plt.get_fignums()
+
+
+def test_a_claim_is_recorded_with_its_verdict_and_given_back(tmp_path):
+    run = Run("09", folder=str(tmp_path))
+    claim = Claim("L2", "the identification loss lowers the error", Effect(0.3, 0.1, 0.5, 60), "mm", 0.05)
+    assert run.claim(claim, experiment="ablation", data="SynthFace", protocol="unseen people") is claim
+    row = read_records(tmp_path).iloc[0]
+    assert row.metric == "claim L2" and row.value == 0.3 and row.unit == "mm" and row.n == 60
+    assert list(row.interval) == [0.1, 0.5] and row.level == 0.95 and row.protocol == "unseen people"
+    assert row.verdict == "holds" and row.at_least == 0.05 and row.statement == claim.statement
+
+
+def test_an_undecided_claim_without_an_interval_is_still_a_whole_record(tmp_path):
+    run = Run("09", folder=str(tmp_path))
+    run.claim(Claim("L1", "it does", Effect(0.3, float("nan"), float("nan"), 60), "mm"), experiment="a", data="b")
+    assert "NaN" not in run.records.read_text() and read_records(tmp_path).verdict.item() == "not decided"
+
+
+def test_what_an_earlier_notebook_made_is_found(tmp_path):
+    run = Run("08", folder=str(tmp_path))
+    run.path("models/encoder.safetensors").write_bytes(b"")
+    assert run.need("models/encoder.safetensors", "06") == tmp_path / "models/encoder.safetensors"
+    assert run.need("models", "06") == tmp_path / "models"
+
+
+def test_what_is_missing_comes_with_a_command_that_makes_it(tmp_path):
+    from facenb.batch import parser
+
+    run = Run("08_joint", "smoke", "photos", seed=3, folder=str(tmp_path / "my runs"))
+    with pytest.raises(RunError, match="08_joint needs .*encoder, which notebook 00_start_here makes") as error:
+        run.need("models/encoder", "00_start_here")
+    command = shlex.split(str(error.value).splitlines()[1])
+    assert command[:3] == ["python", "-m", "facenb.batch"] and "with !" in str(error.value)
+    asked = parser().parse_args(command[3:])
+    assert Path(asked.notebook).is_file() and asked.run_folder == str(tmp_path / "my runs")
+    assert (asked.profile, asked.data, int(asked.seed)) == ("smoke", "photos", 3)

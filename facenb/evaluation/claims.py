@@ -214,6 +214,10 @@ def difference_of_scores(
     """
     if measure not in CURVE_MEASURES:
         raise ValueError(f"{measure!r} is no measure of the curve; there are {', '.join(CURVE_MEASURES)}")
+    if not len(first) == len(second) == len(same):
+        raise ValueError(f"each pair needs all three: {len(first)} scores, {len(second)} scores, {len(same)} kinds")
+    if len(one) != len(same):
+        raise ValueError(f"there are {len(same)} pairs, but the names of {len(one)}")
     of = CURVE_MEASURES[measure]
     parts = [slice(None)] if fold is None else [fold == number for number in fold.unique()]
 
@@ -234,10 +238,12 @@ def difference_of_accuracy(
 ) -> Effect:  # fmt: skip
     """How much more of the pairs the first method decides rightly than the second, as a fraction.
 
-    The thresholds stay as `verify` chose them on other folds: what is drawn is the people they are used on.
+    The thresholds stay as `verify` chose them on other folds: what is drawn is the people they are used on. Every pair
+    counts alike, so with folds of one size it is the difference of the folds' means.
     """
-    if len(first.right) != len(second.right):
-        raise ValueError(f"the two were verified on {len(first.right)} and {len(second.right)} pairs; give the same")
+    if not len(first.right) == len(second.right) == len(one):
+        counts = f"{len(first.right)} and {len(second.right)} pairs, and there are the names of {len(one)}"
+        raise ValueError(f"the two were verified on {counts}; all must be of the same pairs")
     gain = first.right.double().numpy() - second.right.double().numpy()
 
     def statistic(weights: np.ndarray) -> np.ndarray:
