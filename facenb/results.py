@@ -182,8 +182,8 @@ class Run:
         ends = (effect.low, effect.high)
         self.record(
             f"claim {claim.name}", effect.value, claim.unit, experiment=experiment, method=method, data=data,
-            n=effect.subjects, interval=ends if all(map(math.isfinite, ends)) else None, level=effect.level, verdict=claim.verdict,
-            statement=claim.statement, at_least=claim.at_least, **more,
+            n=effect.subjects, interval=ends if all(map(math.isfinite, ends)) else None, level=effect.level,
+            verdict=claim.verdict, statement=claim.statement, at_least=claim.at_least, **more,
         )  # fmt: skip
         return claim
 

@@ -19,7 +19,6 @@ from torch import Tensor
 
 from facenb.evaluation.recognition import CURVE_MEASURES, Verification, roc
 
-VERDICTS = ("holds", "does not hold", "not decided")
 CHUNK = 2**22  # weights held at a time
 
 
@@ -42,7 +41,7 @@ class Effect:
 
 
 class _Sample(NamedTuple):
-    """What a bootstrap has seen: the value itself, its draws, and its values with one person left out."""
+    """The value itself, its draws, and its values with one person left out."""
 
     value: float
     draws: np.ndarray
@@ -61,7 +60,7 @@ def _array(name: str, values: ArrayLike) -> np.ndarray:
 
 def _people(subject: ArrayLike, rows: int) -> tuple[np.ndarray, int]:
     """Each row's person as a number from 0, and how many people there are."""
-    labels = np.asarray(subject.detach().cpu() if isinstance(subject, Tensor) else subject)
+    labels = np.asarray(subject.cpu() if isinstance(subject, Tensor) else subject)
     if labels.shape != (rows,):
         raise ValueError(f"there are {rows} values, but the subjects have shape {labels.shape}")
     names, index = np.unique(labels, return_inverse=True)
@@ -118,11 +117,7 @@ def _interval(sample: _Sample, level: float) -> tuple[float, float]:
 
 
 def bootstrap(
-    statistic: Callable[[np.ndarray], np.ndarray],
-    people: int,
-    draws: int = 5000,
-    seed: int = 0,
-    level: float = 0.95,
+    statistic: Callable[[np.ndarray], np.ndarray], people: int, draws: int = 5000, seed: int = 0, level: float = 0.95
 ) -> Effect:
     """Value and interval of any figure that can be computed with a weight for each person.
 
@@ -219,7 +214,8 @@ def difference_of_scores(
     if len(one) != len(same):
         raise ValueError(f"there are {len(same)} pairs, but the names of {len(one)}")
     of = CURVE_MEASURES[measure]
-    parts = [slice(None)] if fold is None else [fold == number for number in fold.unique()]
+    first, second, same = first.cpu(), second.cpu(), same.cpu()
+    parts = [slice(None)] if fold is None else [fold.cpu() == number for number in fold.unique().tolist()]
 
     def statistic(weights: np.ndarray) -> np.ndarray:
         weights = torch.from_numpy(weights)

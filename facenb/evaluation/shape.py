@@ -161,7 +161,7 @@ def _nearest(design: Tensor, offset: Tensor, mean: Tensor, truth: Tensor, inside
         normal = weighted @ columns.transpose(1, 2) - cross.transpose(1, 2) @ inverse @ cross
         residual = (weighted @ aim.flatten(1)[..., None]) - cross.transpose(1, 2) @ first
         turn = (torch.linalg.pinv(normal, hermitian=True) @ residual)[..., 0]
-        if turn.abs().max() < 1e-9:
+        if turn.abs().max() < 1e-7:  # a hundred-thousandth of a mm on a head
             break
         rotation = rotation @ axis_angle_to_matrix(turn)
     aim = (truth - middle) @ rotation - offset
