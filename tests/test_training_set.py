@@ -107,9 +107,23 @@ class TestSplit:
         with pytest.raises(RunError, match=r"one picture only \(2 such people\)"):
             alone.split(validation=0.25, test=[10])
 
+    def test_people_named_are_in_no_part(self, tmp_path):
+        """Their share is of those who remain; names count as the card lists them."""
+        named = random_set(tmp_path / "set", card={"names": [f"person {k}" for k in range(40)]})
+        split = named.split(validation=0.25, test=0.25, without=["person 13", "person 22", "nobody"])
+        parts = [set(part.subjects.tolist()) for part in (split.train, split.validation, split.test)]
+        assert [len(part) for part in parts] == [4, 2, 2]
+        assert set.union(*parts) == set(named.people.tolist()) - {13, 22}
+
+    def test_a_share_of_nothing_is_empty(self, small):
+        split = small.split(validation=0.0, test=0.0)
+        assert len(split.train) == len(small) and len(split.validation) == len(split.test) == 0
+        assert split.test.classes == 0
+
     @pytest.mark.parametrize(
         ("options", "says"),
-        [({"test": 0.0}, "no test"), ({"validation": 0.0}, "no validation"), ({"test": 1.0}, "no training"),
+        [({"test": 0.01}, "no test"), ({"validation": 0.01}, "no validation"), ({"test": 1.0}, "no training"),
+         ({"test": []}, "no test"),
          ({"test": [11]}, "no subject 11")],
     )  # fmt: skip
     def test_a_split_that_cannot_be(self, small, options, says):
@@ -275,12 +289,14 @@ class TestSynthetic:
         torch.testing.assert_close(kept["identity"], exact.identity.expand(4, -1), atol=1e-3, rtol=1e-3)
         assert (kept["expression"] - shots.expression).abs().max() > 0.1
 
-    def test_noise_of_landmarks_is_in_millimetres(self, synthetic, model, tmp_path):
-        """The noise drawn has the standard deviation asked for, and other people have other noise."""
-        task = build_set._Synthetic(model, 0, 300, (32, 32), 90.0, 1.5)
-        noise = task._noise(4, 68)
-        assert abs(float(noise.std()) - 1) < 0.02 and abs(float(noise.mean())) < 0.02
-        assert not torch.equal(noise, task._noise(5, 68))
+    def test_noise_of_landmarks_is_in_millimetres(self, model, tmp_path, monkeypatch):
+        seen, plain = [], build_set.fit
+        monkeypatch.setattr(build_set, "fit", lambda *given, **more: seen.append(given[1]) or plain(*given, **more))
+        build_synthetic(tmp_path, model, 0, [4, 5], 10, (32, 32), landmark_noise=2, quiet=True)
+        shots = photograph(SynthFace(0), [4] * 10 + [5] * 10, list(range(10)) * 2, size=(48, 48))
+        noise = (seen[0] - shots.landmarks) / shots.camera.scale[:, None, None]
+        assert abs(float(noise.std()) - 2) < 0.1 and abs(float(noise.mean())) < 0.1
+        assert torch.corrcoef(noise.view(2, -1))[0, 1].abs() < 0.1  # another person, other noise
 
     def test_truth_is_the_photographs(self, synthetic):
         shots = photograph(SynthFace(0), [4, 9], [1, 3], size=(48, 48))

@@ -118,7 +118,13 @@ class ShardWriter:
             self.close()
 
     def append(self, batch: dict[str, Tensor]) -> None:
-        """Add rows: a tensor a field, as many rows in each. ValueError where fields, shapes or kinds do not fit."""
+        """Add rows: a tensor a field, as many rows in each. ValueError where fields, shapes or kinds do not fit.
+
+        An empty dictionary is a batch that has no rows; it counts.
+        """
+        if not batch:
+            self._waiting.append(batch)
+            return
         counts = {name: len(tensor) for name, tensor in batch.items()}
         if len(set(counts.values())) != 1 or not next(iter(counts.values())):
             raise ValueError(f"a batch needs as many rows in each field, and one at least; it has {counts}")
@@ -133,11 +139,13 @@ class ShardWriter:
             raise ValueError(f"this batch does not go with the rows before: {differences(self._fields, fields)}")
         self._fields = fields
         self._waiting.append(batch)
-        if sum(len(next(iter(one.values()))) for one in self._waiting) >= self.rows_per_shard:
+        if sum(len(next(iter(one.values()))) for one in self._waiting if one) >= self.rows_per_shard:
             self._write()
 
     def _write(self) -> None:
-        whole = {name: torch.cat([one[name] for one in self._waiting]).cpu().contiguous() for name in self._fields}
+        whole = {
+            name: torch.cat([one[name] for one in self._waiting if one]).cpu().contiguous() for name in self._fields
+        }
         name = f"shard-{len(self._shards):05d}.safetensors"
         partial = self.folder / f".{name}.{os.getpid()}.partial"
         try:
@@ -162,7 +170,7 @@ class ShardWriter:
 
     def close(self, **more: Any) -> None:
         """Write what waits, and the index; `more` is added to the card. RunError if there are no rows."""
-        if self._waiting:
+        if any(self._waiting):
             self._write()
         if not self._shards:
             raise RunError(f"no rows were given for {self.folder}; a set needs one at least")

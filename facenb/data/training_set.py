@@ -4,7 +4,7 @@ Targets are what the fit found, never the ground truth; that lies in a folder of
 evaluation only.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -192,6 +192,14 @@ class TrainingSet:
         """True values of these rows."""
         return self.truth.read(rows)
 
+    @property
+    def left_out(self) -> tuple[int, list[str]]:
+        """How many of the pictures given showed no face that could be used, and the names of people not here at all."""
+        names = self.card.get("names", [])
+        there = set(self.people.tolist())
+        absent = [name for number, name in enumerate(names) if number not in there]
+        return self.card.get("pictures_given", len(self)) - len(self), absent
+
     def of(self, people: Sequence[int] | Tensor, scaling: TargetScaling | None = None) -> Subset:
         """The pictures of these subjects; labels count them in sorted order. Scaling: None makes it of them.
 
@@ -215,26 +223,39 @@ class TrainingSet:
             Scaling.of(self.shards.column("identity")[rows]), Scaling.of(self.shards.column("expression")[rows])
         )
 
-    def split(self, validation: float = 0.1, test: float | Sequence[int] = 0.2, seed: int = 0) -> Split:
+    def numbers(self, names: Collection[str]) -> Int[Tensor, " people"]:
+        """Subject numbers of the people of these names; a name that is not in the set is passed over."""
+        wanted, listed = set(names), self.card.get("names", [])
+        chosen = torch.tensor([k for k, name in enumerate(listed) if name in wanted], dtype=torch.int64)
+        return chosen[torch.isin(chosen, self.people)]
+
+    def split(
+        self, validation: float = 0.1, test: float | Sequence[int] = 0.2, seed: int = 0, without: Collection[str] = ()
+    ) -> Split:
         """Training, validation and test people, drawn by seed; each person is in one of them only.
 
         `test`: a share of the people, or the subjects themselves. Validation is a share of all people, of those that
-        are left. RunError where a part would be empty, or a person of the training has one picture only.
+        are left; a share of 0 gives an empty subset. People named in `without` are in none (those of LFW's pairs).
+        RunError where another part would be empty, or a person of the training has one picture only.
         """
-        order = self.people[torch.randperm(len(self.people), generator=torch.Generator().manual_seed(seed))]
-        if isinstance(test, (float, int)):
-            chosen = order[: round(test * len(order))]
-        else:
-            chosen = torch.as_tensor(test, dtype=torch.int64)
+        people = self.people[~torch.isin(self.people, self.numbers(without))]
+        order = people[torch.randperm(len(people), generator=torch.Generator().manual_seed(seed))]
+        shared = isinstance(test, (float, int))
+        chosen = order[: round(test * len(order))] if shared else torch.as_tensor(test, dtype=torch.int64)
         rest = order[~torch.isin(order, chosen)]
         count = round(validation * len(order))
-        parts = {"training": rest[count:], "validation": rest[:count], "test": chosen}
-        for name, some in parts.items():
-            if not len(some):
+        parts = {"training": (rest[count:], 1), "validation": (rest[:count], validation), "test": (chosen, test)}
+        for name, (some, share) in parts.items():
+            if not len(some) and share != 0:
                 raise RunError(f"the split leaves no {name} people of {len(order)}; change its shares")
-        self._check_pictures(parts["training"])
-        train = self.of(parts["training"])
-        return Split(train, self.of(rest[:count], train.scaling), self.of(chosen, train.scaling))
+        self._check_pictures(rest[count:])
+        train = self.of(rest[count:])
+        return Split(train, self._part(rest[:count], train), self._part(chosen, train))
+
+    def _part(self, people: Tensor, train: Subset) -> Subset:
+        if len(people):
+            return self.of(people, train.scaling)
+        return replace(train, rows=train.rows[:0], labels=train.labels[:0])
 
     def _check_pictures(self, people: Tensor) -> None:
         """A class of one picture teaches nothing about what stays the same in a person."""

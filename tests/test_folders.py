@@ -1,0 +1,269 @@
+"""Photographs as training sets: LFW and image folders, against the parts they are made of; bad input."""
+
+import shutil
+from dataclasses import replace
+
+import pytest
+import torch
+from PIL import Image
+
+from facenb.data import build_photos as photos
+from facenb.data.build_lfw import build_lfw, lfw_test_crops, people_of_folds
+from facenb.data.build_photos import (
+    Source,
+    build_folder,
+    crop_photos,
+    detect_padded,
+    fit_photos,
+    mirrored_landmarks,
+)
+from facenb.data.crops import ALIGNED, crop_centres, crop_faces
+from facenb.data.folders import read_folder
+from facenb.data.images import read_image
+from facenb.data.landmarks import MESH, detect, five_points
+from facenb.data.lfw import LFW, Pair, read_lfw
+from facenb.data.photo import ict_fitter
+from facenb.errors import AssetError, RunError
+
+pytest.importorskip("mediapipe")
+SIZE = (64, 56)
+
+
+def paint(path, size=(40, 40)):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size, (90, 120, 60)).save(path)
+
+
+class TestFolder:
+    def test_people_and_pictures(self, tmp_path):
+        for name in ("b/2.png", "b/1.JPG", "a/x.jpeg", ".hidden/1.png"):
+            paint(tmp_path / name)
+        (tmp_path / "a" / "notes.txt").write_text("no picture")
+        (tmp_path / "a" / ".cache.png").write_text("hidden")
+        found = read_folder(tmp_path)
+        assert {name: [p.name for p in some] for name, some in found.people.items()} == {
+            "a": ["x.jpeg"],
+            "b": ["1.JPG", "2.png"],
+        }
+        assert len(found) == 3 and list(found.with_at_least(2)) == ["b"]
+
+    def test_what_is_missing(self, tmp_path):
+        with pytest.raises(AssetError, match="no folder"):
+            read_folder(tmp_path / "nothing")
+        with pytest.raises(AssetError, match="no directories"):
+            read_folder(tmp_path)
+        (tmp_path / "ann").mkdir()
+        with pytest.raises(AssetError, match="ann holds no pictures"):
+            read_folder(tmp_path)
+
+    def test_pictures_beside_the_people(self, tmp_path):
+        paint(tmp_path / "ann" / "1.png")
+        paint(tmp_path / "loose.png")
+        with pytest.raises(AssetError, match=r"loose\.png lies beside"):
+            read_folder(tmp_path)
+
+
+@pytest.fixture
+def lfw(real_asset):
+    """Three of LFW's people with their first three photos, and two folds of pairs that name two of them."""
+    for name in ("mediapipe", "ict-facekit"):
+        real_asset(name)
+    whole = read_lfw(real_asset("lfw"))
+    people = {name: some[:3] for name, some in list(whole.with_at_least(3).items())[:3]}
+    return Small(whole.folder, people, whole.pairs_file)
+
+
+class Small(LFW):
+    def pairs(self):
+        (a, b, *_), (c, *_), _ = self.people.values()
+        return [Pair(a, b, True, 0), Pair(a, c, False, 0), Pair(c, b, False, 1)]
+
+
+@pytest.fixture
+def fitter(lfw):
+    """A part of ICT-FaceKit, quick to fit."""
+    whole = ict_fitter(64)
+    return replace(whole, model=whole.model.truncate(20, 12))
+
+
+@pytest.fixture
+def built(lfw, fitter, tmp_path):
+    return build_lfw(tmp_path / "set", 2, SIZE, lfw=lfw, fitter=fitter, cache=tmp_path / "kept.npz", quiet=True)
+
+
+class TestLFW:
+    def test_rows_are_the_photos_fits(self, built, lfw, fitter):
+        """The second person's rows against a fit and crops made here."""
+        name, paths = list(lfw.people.items())[1]
+        assert built.card["names"] == list(lfw.people) and built.subjects.tolist() == [0] * 3 + [1] * 3 + [2] * 3
+        points = torch.stack([detect(read_image(path)).pick("central") for path in paths])
+        found = fit_photos(fitter, points[:, :MESH], torch.zeros(3, dtype=torch.int64))
+        kept = built.shards.read(torch.arange(3, 6))
+        torch.testing.assert_close(kept["identity"], found.identity.expand(3, -1), atol=2e-3, rtol=1e-2)
+        torch.testing.assert_close(kept["expression"], found.expression, atol=2e-3, rtol=1e-2)
+        five = torch.stack([five_points(one) for one in points])
+        images = torch.stack([read_image(path) for path in paths])
+        assert torch.equal(kept["image"], crop_faces(images, five, SIZE))
+
+    def test_mirrored_targets_are_the_mirrored_shape(self, lfw, tmp_path):
+        """The whole model's mesh is symmetric: the shape of the mirrored targets is the mirror image, by vertex."""
+        fitter, people = ict_fitter(64), dict(list(lfw.people.items())[:2])
+        built = build_lfw(tmp_path, 2, SIZE, lfw=replace(lfw, people=people), fitter=fitter, cache=tmp_path / "k.npz")
+        model = fitter.model
+        flip = torch.tensor([-1.0, 1.0, 1.0])
+        partner = torch.cat([torch.cdist(part * flip, model.mean).argmin(1) for part in model.mean.split(2000)])
+        kept = built.shards.read(torch.arange(6))
+        shape = model.shape(kept["identity"], kept["expression"])
+        other = model.shape(kept["identity_mirrored"], kept["expression_mirrored"])
+        away = (shape[:, partner] * flip - other).norm(dim=-1).mean()
+        assert away < 0.1 < (shape - other).norm(dim=-1).mean()  # mm
+
+    def test_people_of_the_pairs_are_not_in_the_training(self, built, lfw, fitter, tmp_path):
+        test_people = people_of_folds(lfw.pairs(), [1])
+        names = list(lfw.people)
+        assert test_people == set(names[:2])
+        options = {"lfw": lfw, "fitter": fitter, "cache": tmp_path / "kept.npz", "quiet": True}
+        apart = build_lfw(tmp_path / "apart", 2, SIZE, test_people, **options)
+        assert apart.card["names"] == names[2:] and len(apart) == 3
+        split = built.split(validation=0.0, test=0.0, without=test_people)
+        assert {names[k] for k in split.train.subjects.tolist()} == set(names[2:])
+        with pytest.raises(RunError, match="0 people of LFW"):
+            build_lfw(tmp_path / "none", 2, SIZE, set(names), **options)
+
+    def test_a_photo_without_a_face_is_left_out_and_counted(self, lfw, fitter, tmp_path):
+        """And the person of whom one photo is left."""
+        names = list(lfw.people)
+        paint(tmp_path / "photos" / "wall.jpg", (250, 250))
+        wall = tmp_path / "photos" / "wall.jpg"
+        people = {names[0]: (*lfw.people[names[0]], wall), names[1]: (lfw.people[names[1]][0], wall)}
+        made = build_lfw(
+            tmp_path / "set", 2, SIZE, lfw=LFW(lfw.folder, people, lfw.pairs_file), fitter=fitter,
+            cache=tmp_path / "kept.npz", quiet=True,
+        )  # fmt: skip
+        assert len(made) == 3 and made.left_out == (3, [names[1]])
+
+    def test_crops_of_the_pairs(self, lfw, fitter, tmp_path):
+        pairs = lfw_test_crops([0, 1], SIZE, lfw, fitter, tmp_path / "kept.npz", quiet=True)
+        assert pairs.image.shape == (3, *SIZE, 3) and pairs.missing == 0
+        assert pairs.same.tolist() == [True, False, False] and pairs.fold.tolist() == [0, 0, 1]
+        for k, pair in enumerate(lfw.pairs()):
+            assert (pairs.photos[pairs.first[k]], pairs.photos[pairs.second[k]]) == (pair.first.name, pair.second.name)
+        points = detect(read_image(lfw.pairs()[0].second)).pick("central")
+        alone = fit_photos(fitter, points[None, :MESH], None).identity[0]
+        torch.testing.assert_close(pairs.identity[pairs.second[0]], alone, atol=2e-3, rtol=1e-2)
+        turned = pairs.inputs(torch.tensor([1]), mirror=True)
+        torch.testing.assert_close(turned, pairs.image[[1]].flip(2).permute(0, 3, 1, 2) / 127.5 - 1)
+        only = lfw_test_crops([1], SIZE, lfw, fitter, tmp_path / "kept.npz", quiet=True)
+        assert only.fold.tolist() == [1] and len(only.image) == 2
+
+    def test_a_photo_of_a_pair_without_a_face(self, lfw, fitter, tmp_path, monkeypatch):
+        """Its crop is the photo's middle, and its coefficients say nothing."""
+        paint(tmp_path / "photos" / "wall.jpg", (250, 250))
+        a, b = lfw.people[list(lfw.people)[0]][:2]
+        three = [Pair(a, tmp_path / "photos" / "wall.jpg", False, 0), Pair(a, b, True, 0)]
+        monkeypatch.setattr(Small, "pairs", lambda self: three)
+        pairs = lfw_test_crops([0], SIZE, lfw, fitter, tmp_path / "kept.npz", quiet=True)
+        wall = pairs.second[0]
+        assert pairs.missing == 1 and not pairs.found[wall]
+        assert torch.equal(pairs.image[wall], crop_centres(read_image(three[0].second)[None], SIZE)[0])
+        torch.testing.assert_close(pairs.identity[wall], pairs.identity[pairs.found].mean(0))
+
+    def test_a_fold_that_is_not_there(self, lfw, fitter, tmp_path):
+        with pytest.raises(ValueError, match=r"folds \[7\] are not in"):
+            lfw_test_crops([0, 7], SIZE, lfw, fitter, tmp_path / "kept.npz")
+
+
+class TestMirror:
+    def test_twice_is_once(self, real_asset):
+        real_asset("mediapipe")
+        points, width = torch.rand(3, MESH, 2) * 100, torch.tensor([100.0, 250.0, 64.0])
+        torch.testing.assert_close(mirrored_landmarks(mirrored_landmarks(points, width), width), points)
+
+    def test_the_detector_finds_them_on_the_mirrored_photo(self, real_asset):
+        """To within what the detector itself differs on a photo and its mirror image."""
+        real_asset("mediapipe")
+        image = read_image(real_asset("astronaut") / "astronaut.png")
+        points = detect(image).pick()[None, :MESH]
+        turned = detect(image.flip(1).contiguous()).pick()[:MESH]
+        away = (mirrored_landmarks(points, torch.tensor([float(image.shape[1])]))[0] - turned).norm(dim=1)
+        size = (turned.amax(0) - turned.amin(0)).max()
+        assert away.mean() < 0.02 * size and away.max() < 0.08 * size
+
+
+class TestCropsOfPhotos:
+    def test_of_several_sizes(self):
+        """Each as if alone; where points are missing, the middle."""
+        images = [torch.rand(90, 80, 3), torch.rand(120, 120, 3), torch.rand(90, 80, 3), torch.rand(90, 80, 3)]
+        points = torch.tensor(ALIGNED)[None] * torch.tensor([0.7, 1.0, 0.6, 0.5]).view(-1, 1, 1)
+        points[2] = float("nan")
+        crops = crop_photos(images, points, SIZE)
+        for k in (0, 1, 3):
+            assert torch.equal(crops[k], crop_faces(images[k][None], points[k : k + 1], SIZE)[0])
+        assert torch.equal(crops[2], crop_centres(images[2][None], SIZE)[0])
+
+
+@pytest.fixture
+def aligned_folder(lfw, tmp_path):
+    """112x112 pictures on InsightFace's five points, as sets circulate: two people, two each."""
+    for name, some in list(lfw.people.items())[:2]:
+        for path in some[:2]:
+            image = read_image(path)
+            five = five_points(detect(image).pick("central"))
+            crop = crop_faces(image[None], five[None], (112, 112))[0]
+            (tmp_path / "aligned" / name).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(crop.numpy()).save(tmp_path / "aligned" / name / f"{path.stem}.png")
+    return tmp_path / "aligned"
+
+
+class TestBuildFolder:
+    def test_aligned_pictures_keep_their_middle(self, aligned_folder, fitter, tmp_path):
+        made = build_folder(tmp_path / "set", aligned_folder, aligned=True, fitter=fitter, quiet=True)
+        assert made.size == (112, 96) and made.subjects.tolist() == [0, 0, 1, 1]
+        first = sorted((aligned_folder / made.card["names"][0]).iterdir())[0]
+        whole = (read_image(first) * 255).round().to(torch.uint8)
+        assert torch.equal(made.shards.read(torch.tensor([0]))["image"][0], whole[:, 8:104])
+
+    def test_photos_as_they_are_give_nearly_the_same(self, lfw, built, fitter, tmp_path):
+        for name, some in list(lfw.people.items())[:2]:
+            shutil.copytree(some[0].parent, tmp_path / "photos" / name)
+            for extra in sorted((tmp_path / "photos" / name).iterdir())[3:]:
+                extra.unlink()
+        made = build_folder(tmp_path / "folder", tmp_path / "photos", 2, SIZE, fitter=fitter, quiet=True)
+        assert torch.equal(made.shards.column("image"), built.shards.read(torch.arange(6))["image"])
+
+    def test_a_person_with_one_picture(self, aligned_folder, fitter, tmp_path):
+        names = sorted(one.name for one in aligned_folder.iterdir())
+        next((aligned_folder / names[0]).iterdir()).unlink()
+        with pytest.raises(AssetError, match=f"{names[0]} in .* has 1 picture, fewer than 2"):
+            build_folder(tmp_path / "set", aligned_folder, aligned=True, fitter=fitter)
+        made = build_folder(tmp_path / "set", aligned_folder, aligned=True, leave_out=True, fitter=fitter, quiet=True)
+        assert made.card["names"] == names[1:]
+
+    def test_pictures_of_several_sizes(self, aligned_folder, fitter, tmp_path):
+        wrong = sorted(next(iter(sorted(aligned_folder.iterdir()))).iterdir())[1]
+        Image.open(wrong).resize((96, 112)).save(wrong)
+        with pytest.raises(AssetError, match=f"{wrong.name} is 96 x 112 pixels"):
+            build_folder(tmp_path / "set", aligned_folder, aligned=True, fitter=fitter, quiet=True)
+
+    def test_no_faces_at_all(self, real_asset, fitter, tmp_path):
+        for k in range(2):
+            paint(tmp_path / "walls" / "ann" / f"{k}.png", (120, 120))
+        with pytest.raises(RunError, match="no rows"):
+            build_folder(tmp_path / "set", tmp_path / "walls", fitter=fitter, quiet=True)
+
+
+def test_margin_helps_where_a_face_fills_the_picture(lfw):
+    """The points come back in the picture's own pixels."""
+    image = read_image(next(iter(lfw.people.values()))[0])
+    points = detect(image).pick("central")
+    low, high = points.amin(0).long(), points.amax(0).long() + 1
+    tight = image[low[1] : high[1], low[0] : high[0]]
+    found = detect_padded([tight, torch.zeros(64, 64, 3)])
+    assert found[1].isnan().all()
+    assert (found[0] + low - points).norm(dim=1).mean() < 0.04 * (high - low).max()
+
+
+def test_batches_hold_whole_people():
+    people = {"a": [0] * 3, "b": [0] * 4, "c": [0] * 9, "d": [0]}
+    source = Source(people, lambda key: None, lambda keys, images: None)
+    assert photos._batches(source, 8) == [[0, 1], [2], [3]]
