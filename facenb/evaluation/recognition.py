@@ -40,8 +40,7 @@ class ROC(NamedTuple):
         """The highest true accept rate of the thresholds with at most this false accept rate (a step, no line)."""
         if not 0 <= far <= 1:
             raise ValueError(f"a false accept rate is a fraction between 0 and 1, not {far}")
-        allowed = self.far <= far + 1e-9  # 3 of 300 is 1 %, whatever the rounding says
-        best = torch.where(allowed, self.tar, 0.0).amax(-1)
+        best = torch.where(self.far <= far, self.tar, 0.0).amax(-1)
         return torch.where((self.far + self.tar)[..., -1].isnan(), math.nan, best)
 
 

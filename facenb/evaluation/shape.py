@@ -110,17 +110,16 @@ def best_in_span(
     _check("the true shape", truth)
     basis = model.identity_basis if neutral else torch.cat([model.identity_basis, model.expression_basis])
     shifts = torch.eye(3).to(model.mean)[:, None].expand(-1, len(model.mean), -1)
-    # Free size: a multiple of the mean is as good as the mean itself, and the problem stays linear.
+    # The mean among the components is the size left free, and the problem stays linear.
     design = torch.cat([basis, shifts, *([model.mean[None]] if scale else [])]).double().flatten(1)  # (C, 3V)
     design = design / design.norm(dim=1, keepdim=True).clamp(min=1e-12)
-    offset = torch.zeros_like(model.mean) if scale else model.mean
     everywhere = torch.ones(1, len(model.mean), dtype=torch.bool, device=truth.device)
     best = torch.empty_like(truth)
     rows = max(1, CHUNK // 4 // len(model.mean))
     for start in range(0, len(truth), rows):
         aim = truth[start : start + rows]
         inside = everywhere if radius is None else crop(aim, model.landmarks, radius, nose_tip)
-        best[start : start + rows] = _nearest(design, offset.double(), model.mean.double(), aim.double(), inside)
+        best[start : start + rows] = _nearest(design, model.mean.double(), aim.double(), inside)
     return best
 
 
@@ -137,8 +136,8 @@ def _inverse_gram(design: Tensor, inside: Bool[Tensor, "faces vertices"]) -> Flo
     return torch.linalg.pinv(gram, hermitian=True, rtol=1e-12)
 
 
-def _nearest(design: Tensor, offset: Tensor, mean: Tensor, truth: Tensor, inside: Tensor) -> Tensor:
-    """`best_in_span` of a few faces: D p + offset, turned and back in the truth's frame."""
+def _nearest(design: Tensor, mean: Tensor, truth: Tensor, inside: Tensor) -> Tensor:
+    """`best_in_span` of a few faces: D p + mean, turned and back in the truth's frame."""
     weights = inside.double()[..., None].expand(len(truth), -1, 1)
     # All in the model's axes, about the middle of the truth: x -> R^T (x - middle).
     middle = (truth * weights).sum(1, keepdim=True) / weights.sum(1, keepdim=True)
@@ -150,10 +149,10 @@ def _nearest(design: Tensor, offset: Tensor, mean: Tensor, truth: Tensor, inside
         return (vectors * weights).flatten(1) @ design.T
 
     for _ in range(ROUNDS):
-        aim = (truth - middle) @ rotation - offset
+        aim = (truth - middle) @ rotation - mean
         right = project(aim)[..., None]
         first = inverse @ right
-        shape = (first[..., 0] @ design).unflatten(-1, (-1, 3)) + offset
+        shape = (first[..., 0] @ design).unflatten(-1, (-1, 3)) + mean
         turning = [torch.linalg.cross(axis.expand_as(shape), shape) for axis in axes]
         cross = torch.stack([project(column) for column in turning], 2)  # (B, C, 3)
         columns = torch.stack(turning, 1).flatten(2)  # (B, 3, 3V)
@@ -164,6 +163,6 @@ def _nearest(design: Tensor, offset: Tensor, mean: Tensor, truth: Tensor, inside
         if turn.abs().max() < 1e-7:  # a hundred-thousandth of a mm on a head
             break
         rotation = rotation @ axis_angle_to_matrix(turn)
-    aim = (truth - middle) @ rotation - offset
-    shape = ((inverse @ project(aim)[..., None])[..., 0] @ design).unflatten(-1, (-1, 3)) + offset
+    aim = (truth - middle) @ rotation - mean
+    shape = ((inverse @ project(aim)[..., None])[..., 0] @ design).unflatten(-1, (-1, 3)) + mean
     return shape @ rotation.transpose(1, 2) + middle
