@@ -183,6 +183,21 @@ def test_sixteen_bits_are_close():
     assert (half - full).norm() < 0.03 * full.norm()
 
 
+@pytest.mark.parametrize("batch_norm", [False, True])
+def test_all_twenty_layers_learn_a_few_pictures_by_heart(batch_norm):
+    network = small(batch_norm=batch_norm)
+    images, codes = torch.randn(8, 3, 32, 24), torch.rand(8, 20) * 2 - 1
+    optimiser = torch.optim.SGD(network.parameters(), lr=0.05, momentum=0.9)
+    losses = []
+    for _ in range(150):
+        loss = functional.mse_loss(network(images), codes)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.02 * losses[0]
+
+
 # Bad input
 
 
