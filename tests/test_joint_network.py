@@ -165,6 +165,15 @@ def test_mean_and_scaling_do_not_train():
     assert {"mean_shape", *scaling()} <= set(network().state_dict())
 
 
+def test_sixteen_bits_cost_a_shape_less_than_a_hundredth_of_its_displacement(model):
+    joint, code = with_model(network(), model), codes()
+    full = joint.shape(code)
+    with torch.autocast("cpu", torch.bfloat16):
+        half = joint.shape(code)
+    assert half.whole.dtype == torch.float32
+    assert (half.whole - full.whole).norm() < 0.01 * (full.whole - model.mean).norm()
+
+
 # Saved networks
 
 

@@ -26,12 +26,14 @@ class Softmax(nn.Module):
         self.bias = nn.Parameter(torch.zeros(classes))
 
     def scores(self, codes: Float[Tensor, "batch features"]) -> Float[Tensor, "batch classes"]:
+        """Logits without margin."""
         with _full(codes):
             return functional.linear(codes.to(self.weight), self.weight, self.bias)
 
     def forward(
         self, codes: Float[Tensor, "batch features"], labels: Int[Tensor, " batch"]
     ) -> Float[Tensor, "batch classes"]:
+        """Logits to train on. Raises ValueError for a label that is no class."""
         _check_labels(labels, len(self.weight))
         return self.scores(codes)
 
@@ -58,12 +60,14 @@ class Angular(nn.Module):
         raise NotImplementedError
 
     def scores(self, codes: Float[Tensor, "batch features"]) -> Float[Tensor, "batch classes"]:
+        """Logits without margin."""
         with _full(codes):
             return self.length(codes) * self.cosines(codes)
 
     def forward(
         self, codes: Float[Tensor, "batch features"], labels: Int[Tensor, " batch"]
     ) -> Float[Tensor, "batch classes"]:
+        """Logits to train on. Raises ValueError for a label that is no class."""
         _check_labels(labels, len(self.weight))
         with _full(codes):
             cosines = self.cosines(codes)
@@ -161,6 +165,7 @@ class ASoftmax(Angular):
     def forward(
         self, codes: Float[Tensor, "batch features"], labels: Int[Tensor, " batch"]
     ) -> Float[Tensor, "batch classes"]:
+        """Logits to train on. Raises ValueError for a label that is no class."""
         logits = super().forward(codes, labels)
         if self.training:
             self.calls.add_(1)

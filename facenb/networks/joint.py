@@ -48,6 +48,7 @@ class LinearDecoder(nn.Module):
         nn.init.zeros_(self.fc.bias)
 
     def forward(self, code: Float[Tensor, "batch codes"]) -> Float[Tensor, "batch vertices 3"]:
+        """Displacements in mm of codes."""
         return self.fc(code).unflatten(1, (-1, 3))
 
     @torch.no_grad()
@@ -57,17 +58,20 @@ class LinearDecoder(nn.Module):
         centre: Float[Tensor, " codes"],
         half_range: Float[Tensor, " codes"],
     ) -> None:
-        """Become the linear model `displacement = sum_k (centre_k + half_range_k code_k) basis_k`: the 3DMM's own."""
+        """Become the 3DMM's own: `displacement = sum_k (centre_k + half_range_k code_k) basis_k`, basis in mm.
+
+        Raises ValueError for a basis of other codes or vertices.
+        """
         flat = basis.flatten(1).to(self.fc.weight)
         if flat.shape != self.fc.weight.T.shape:
-            raise ValueError(f"basis {tuple(basis.shape)} for a decoder of {self.fc.in_features} codes and "
-                             f"{self.fc.out_features // 3} vertices")  # fmt: skip
+            own = f"{self.fc.in_features} codes and {self.fc.out_features // 3} vertices"
+            raise ValueError(f"basis {tuple(basis.shape)} for a decoder of {own}")
         self.fc.weight.copy_((half_range.to(flat)[:, None] * flat).T)
         self.fc.bias.copy_(centre.to(flat) @ flat)
 
 
 class JointNetwork(nn.Module):
-    """Encoder, two heads, two linear decoders, the mean face, and the scaling of the codes (Liu et al. 2018, Fig. 2).
+    """Encoder, two heads, two linear decoders, the mean face, and the scaling of the codes (Liu et al. 2018).
 
     `identity` and `residual` are the lengths of the codes (the paper: 199 and 29), `vertices` the number n of vertices.
     `residual=0` has one code and one decoder for the whole shape: the ablation without disentangling.
@@ -97,7 +101,10 @@ class JointNetwork(nn.Module):
         return Codes(self.to_identity(features), residual)
 
     def shape(self, codes: Codes) -> ShapeParts:
-        """Vertices in mm of codes: the two displacements and the whole face (Liu et al. 2018, Eq. 1)."""
+        """Vertices in mm of codes: the two displacements and the whole face, `s = s_mean + ds_id + ds_res`.
+
+        In a 16 bit training the displacements have 16 bits, and the sum has the mean's 32.
+        """
         identity = self.identity_decoder(codes.identity)
         residual = self.residual_decoder(codes.residual) if self.residual else torch.zeros_like(identity)
         return ShapeParts(identity, residual, self.mean_shape + identity + residual)

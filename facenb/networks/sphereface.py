@@ -32,6 +32,7 @@ class Convolution(nn.Module):
         self.relu = nn.PReLU(outputs)
 
     def forward(self, x: Float[Tensor, "batch inputs height width"]) -> Float[Tensor, "batch outputs high wide"]:
+        """Features a stride smaller."""
         return self.relu(self.norm(self.conv(x)))
 
 
@@ -44,6 +45,7 @@ class Residual(nn.Module):
         self.second = Convolution(channels, channels, 1, batch_norm)
 
     def forward(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch channels height width"]:
+        """Features of the same size."""
         return x + self.second(self.first(x))
 
 
@@ -56,6 +58,7 @@ class Stage(nn.Module):
         self.units = nn.Sequential(*(Residual(outputs, batch_norm) for _ in range(units)))
 
     def forward(self, x: Float[Tensor, "batch inputs height width"]) -> Float[Tensor, "batch outputs high wide"]:
+        """Features of half the size."""
         return self.units(self.down(x))
 
 
