@@ -552,6 +552,23 @@ class TestBadInput:
         with pytest.raises(RunError, match="no GPU here"):
             run(modules(), tmp_path, device="cuda")
 
+    def test_folder_that_is_a_file(self, tmp_path):
+        (tmp_path / "file").write_text("mine")
+        with pytest.raises(RunError, match="cannot write to .*file"):
+            run(modules(), tmp_path / "file" / "folder")
+        assert (tmp_path / "file").read_text() == "mine"
+
+    def test_two_trainings_in_one_folder(self, tmp_path):
+        pytest.importorskip("fcntl")
+
+        def another(progress):
+            with pytest.raises(RunError, match="another training is at work"):
+                run(modules(), tmp_path, fresh=True)
+
+        history = run(modules(), tmp_path, watch=another, log_every=10)
+        assert history.log["step"].tolist() == [5, 10, 15, 20]
+        run(modules(), tmp_path, log_every=10)  # free again
+
     def test_unknown_device(self, tmp_path):
         with pytest.raises(RunError, match="'meta'; choose"):
             run(modules(), tmp_path, device="meta")
@@ -622,6 +639,10 @@ class TestLog:
         some = run(modules(), tmp_path / "some", log_every=5).log
         assert some["loss"].tolist() == pytest.approx(each["loss"].to_numpy().reshape(-1, 5).mean(1).tolist())
         assert some["step"].tolist() == [5, 10, 15, 20]
+
+    def test_the_note_is_in_the_table(self, tmp_path):
+        history = run(modules(), tmp_path)
+        assert set(history.log["note"].map(type)) == {str} and history.note == history.log["note"].iloc[-1]
 
     @pytest.mark.parametrize("waiting, told", [(0.34, "waiting for data 34 % of the time"), (0.33, "")])
     def test_a_slow_loader_is_named(self, waiting, told):

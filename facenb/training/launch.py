@@ -7,6 +7,7 @@ import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 from lightning_fabric import Fabric
@@ -75,6 +76,31 @@ def told_to_end() -> Iterator[list[str]]:
         yield told
     finally:
         signal.signal(signal.SIGTERM, before if before is not None else signal.SIG_DFL)
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Make the folder, and keep it to this training while it lasts; the system frees it however the training ends.
+
+    Raises RunError where the folder cannot be written, and where another training is at work in it.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = open(folder / "lock", "w")
+    except OSError as error:
+        raise RunError(f"cannot write to {folder} ({error.strerror}); choose another folder") from error
+    with file:
+        try:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise RunError(
+                f"another training is at work in {folder}; end it first, or choose another folder"
+            ) from error
+        except (ImportError, OSError):
+            pass  # Windows, and network disks without locks
+        yield
 
 
 @contextmanager

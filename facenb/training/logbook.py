@@ -104,9 +104,11 @@ class Log:
 def read_log(folder: Path) -> pd.DataFrame:
     """The table of a training, a row a report; empty where there is none yet."""
     try:
-        return pd.read_csv(folder / "log.csv", converters={"note": str})
+        table = pd.read_csv(folder / "log.csv")
     except (FileNotFoundError, pd.errors.EmptyDataError):
         return pd.DataFrame()
+    table["note"] = table["note"].astype(object).where(table["note"].notna(), "")
+    return table
 
 
 def _lines(rows: list[dict[str, str]], names: list[str]) -> str:

@@ -7,6 +7,7 @@ training killed at any moment goes on, and on one CPU ends with the same weights
 import math
 import time
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,9 @@ import torch
 from lightning_fabric import Fabric
 
 from facenb.errors import RunError
-from facenb.training.checkpoint import clear, latest_checkpoint, list_checkpoints, save_checkpoint
+from facenb.training.checkpoint import Checkpoint, clear, latest_checkpoint, list_checkpoints, save_checkpoint
 from facenb.training.feed import NETWORK, Data, Feed, seed_of
-from facenb.training.launch import Later, Stopped, launch, told_to_end, tuned
+from facenb.training.launch import Later, Stopped, alone_in, launch, told_to_end, tuned
 from facenb.training.logbook import Bar, History, Log, Progress, Watch, read_log
 from facenb.training.memory import out_of_memory, rows_that_fit
 from facenb.training.settings import Settings
@@ -39,31 +40,38 @@ def train(
     whole checkpoint, or returns at once where all steps are done; more steps than before may be asked for. `fresh`
     throws away what is there. Several processes need a folder that all of them see.
 
-    Raises RunError: a GPU asked for where there is none; a checkpoint of other modules, settings or another number of
-    rows; a loss that is not finite; memory too small for the batch (and which would fit). Stopped after a SIGTERM.
+    Raises RunError: a GPU asked for where there is none; a folder that cannot be written, or in which another training
+    is at work; a checkpoint of other modules, settings or another number of rows; a loss that is not finite; memory
+    too small for the batch (and which would fit). Stopped after a SIGTERM.
     """
-    begun = time.perf_counter()
+    begun, folder = time.perf_counter(), Path(folder)
     step = Step(modules, loss)
     fabric = launch(settings, device)
     gpus = [fabric.device] if fabric.device.type == "cuda" else []
-    with torch.random.fork_rng(gpus, device_type="cuda"), told_to_end() as told, tuned(fabric.device):
-        run = _Run(fabric, step, data, settings, Path(folder), fresh)
-        run.validate, run.told = validate, told
-        run.watch = watch or (Bar(settings.steps, run.done) if fabric.is_global_zero else None)
+    with ExitStack() as around:
+        around.enter_context(alone_in(folder) if fabric.is_global_zero else nullcontext())
+        around.enter_context(torch.random.fork_rng(gpus, device_type="cuda"))
+        around.enter_context(tuned(fabric.device))
+        told = around.enter_context(told_to_end())
+        run = _Run(fabric, step, data, settings, folder, fresh, validate, watch, told)
         try:
             run.loop()
         finally:
             run.close()
             step.eval()
     fabric.barrier()
-    return History(read_log(Path(folder)), run.resumed_from, time.perf_counter() - begun, run.note)
+    return History(read_log(folder), run.resumed_from, time.perf_counter() - begun, run.note)
 
 
 class _Run:
     """One call of `train`: what its loop needs at hand."""
 
-    def __init__(self, fabric: Fabric, step: Step, data: Data, settings: Settings, folder: Path, fresh: bool):
+    def __init__(
+        self, fabric: Fabric, step: Step, data: Data, settings: Settings, folder: Path, fresh: bool,
+        validate: Callable | None, watch: Watch | None, told: list[str],
+    ):  # fmt: skip
         self.fabric, self.step, self.settings, self.folder, self.rows = fabric, step, settings, folder, len(data)
+        self.validate, self.told = validate, told
         parts = fabric.world_size * settings.accumulate
         if settings.batch % parts:
             raise RunError(
@@ -79,6 +87,7 @@ class _Run:
             restore(found, step, self.optimiser.optimizer)
             self.done, self.seconds, self.validation = found.step, found.facts["seconds"], found.facts["validation"]
         self.resumed_from, self.validated, self.note, self.log = self.done, -1, "", None
+        self.watch = watch or (Bar(settings.steps, self.done) if fabric.is_global_zero else None)
         first = fabric.global_rank * settings.accumulate
         self.mine = range(first, first + settings.accumulate)
         self.feed = Feed(
@@ -86,10 +95,9 @@ class _Run:
             mine=self.mine, ahead=settings.prefetch, threads=settings.threads, device=fabric.device,
         )  # fmt: skip
 
-    def _found(self, fresh: bool):
+    def _found(self, fresh: bool) -> Checkpoint | None:
         """The checkpoint to go on from, once it is known to be of this training."""
         if self.fabric.is_global_zero:
-            self.folder.mkdir(parents=True, exist_ok=True)
             clear(self.folder, everything=fresh)
         self.fabric.barrier()
         found = latest_checkpoint(self.folder)
