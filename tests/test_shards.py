@@ -156,6 +156,15 @@ def test_an_interrupted_run_goes_on(tmp_path):
     torch.testing.assert_close(read_shards(tmp_path).column("number"), torch.arange(14))
 
 
+def test_leavings_of_killed_runs_are_cleared(tmp_path):
+    (tmp_path / "set").mkdir()
+    for name in (".shard-00000.safetensors.123.partial", "shard-00009.safetensors", "notes.txt"):
+        (tmp_path / "set" / name).write_text("left")
+    write(tmp_path / "set")
+    names = {one.name for one in (tmp_path / "set").iterdir()}
+    assert names == {"index.json", "notes.txt", "shard-00000.safetensors", "shard-00001.safetensors"}
+
+
 def test_a_lost_shard_is_made_again(tmp_path):
     writer = ShardWriter(tmp_path, {}, 2)
     for k in range(3):

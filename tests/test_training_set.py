@@ -115,6 +115,11 @@ class TestSplit:
         assert [len(part) for part in parts] == [4, 2, 2]
         assert set.union(*parts) == set(named.people.tolist()) - {13, 22}
 
+    @pytest.mark.parametrize("shares", [{"test": 3.0}, {"validation": -0.1}])
+    def test_a_share_that_is_none(self, small, shares):
+        with pytest.raises(ValueError, match="between 0 and 1"):
+            small.split(**shares)
+
     def test_a_share_of_nothing_is_empty(self, small):
         split = small.split(validation=0.0, test=0.0)
         assert len(split.train) == len(small) and len(split.validation) == len(split.test) == 0

@@ -27,6 +27,8 @@ from facenb.data.training_set import TrainingSet, describe
 from facenb.errors import AssetError
 from facenb.fitting import Fit, fit
 
+AT_ONCE = 16  # photos held in memory
+
 
 @functools.cache
 def _partners() -> Int[Tensor, " 468"]:
@@ -89,22 +91,25 @@ def _rows(source: Source, people: list[int], fitter: Fitter, size: tuple[int, in
     names = list(source.people)
     keys = [key for number in people for key in source.people[names[number]]]
     subject = torch.tensor([number for number in people for _ in source.people[names[number]]])
-    photos = [source.photo(key) for key in keys]
-    points = source.landmarks(keys, photos)
-    usable = ~points.isnan().any(2).any(1)
+    points, width, crops = [], [], []
+    for first in range(0, len(keys), AT_ONCE):
+        some = keys[first : first + AT_ONCE]
+        photos = [source.photo(key) for key in some]
+        points.append(source.landmarks(some, photos))
+        width += [float(photo.shape[1]) for photo in photos]
+        five = torch.stack([five_points(one) for one in points[-1]])
+        if source.aligned:
+            five = (torch.tensor(ALIGNED) + 0.5).expand(len(photos), -1, -1)
+        crops.append(crop_photos(photos, five, size))
+    mesh = torch.cat(points)[:, :MESH]
+    usable = ~mesh.isnan().any(2).any(1)
     usable &= torch.bincount(subject[usable], minlength=len(names))[subject] >= 2
     if not usable.any():
         return {}
-    chosen, points, subject = usable.nonzero()[:, 0].tolist(), points[usable], subject[usable]
-    photos = [photos[index] for index in chosen]
-    five = torch.stack([five_points(one) for one in points])
-    if source.aligned:
-        five = (torch.tensor(ALIGNED) + 0.5).expand(len(photos), -1, -1)
-    width = torch.tensor([float(photo.shape[1]) for photo in photos])
-    mesh = points[:, :MESH]
+    mesh, subject = mesh[usable], subject[usable]
     found = fit_photos(fitter, mesh, subject)
-    other = fit_photos(fitter, mirrored_landmarks(mesh, width), subject)
-    return {"image": crop_photos(photos, five, size), "subject": subject,
+    other = fit_photos(fitter, mirrored_landmarks(mesh, torch.tensor(width)[usable]), subject)
+    return {"image": torch.cat(crops)[usable], "subject": subject,
             "identity": found.identity[found.subject], "expression": found.expression,
             "identity_mirrored": other.identity[other.subject], "expression_mirrored": other.expression}  # fmt: skip
 

@@ -178,6 +178,10 @@ class ShardWriter:
         try:
             _write_json(self.folder / INDEX, self._content(self._shards))
             (self.folder / UNFINISHED).unlink(missing_ok=True)
+            listed = {shard["name"] for shard in self._shards}
+            for left in self.folder.glob("*shard-*"):  # by killed runs
+                if left.name not in listed:
+                    left.unlink()
         except OSError as error:
             raise RunError(f"cannot write {self.folder / INDEX} ({error}); free space there") from error
 

@@ -219,9 +219,12 @@ class TrainingSet:
         return f"{int(self.people[0])} to {int(self.people[-1])}"
 
     def _scaling(self, rows: Tensor) -> TargetScaling:
-        return TargetScaling(
-            Scaling.of(self.shards.column("identity")[rows]), Scaling.of(self.shards.column("expression")[rows])
-        )
+        """Of these rows' targets, a part at a time; not finite ones show in the ends."""
+        ends = []
+        for name in ("identity", "expression"):
+            parts = (self.shards.read(some, [name])[name] for some in rows.split(65536))
+            ends.append(torch.cat([torch.stack([part.amin(0), part.amax(0)]) for part in parts]))
+        return TargetScaling(*map(Scaling.of, ends))
 
     def numbers(self, names: Collection[str]) -> Int[Tensor, " people"]:
         """Subject numbers of the people of these names; a name that is not in the set is passed over."""
@@ -241,6 +244,8 @@ class TrainingSet:
         people = self.people[~torch.isin(self.people, self.numbers(without))]
         order = people[torch.randperm(len(people), generator=torch.Generator().manual_seed(seed))]
         shared = isinstance(test, (float, int))
+        if not 0 <= validation <= 1 or shared and not 0 <= test <= 1:
+            raise ValueError(f"validation is {validation} and test {test}; shares lie between 0 and 1")
         chosen = order[: round(test * len(order))] if shared else torch.as_tensor(test, dtype=torch.int64)
         rest = order[~torch.isin(order, chosen)]
         count = round(validation * len(order))
