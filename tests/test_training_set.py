@@ -1,5 +1,6 @@
 """Training sets: scaling, people apart, batches against slow twins, crops against the single crop, bad input."""
 
+import os
 import shutil
 
 import pytest
@@ -394,3 +395,8 @@ class TestReading:
         shared = build_synthetic(tmp_path, model, 0, [3, 4, 9], 4, (32, 32), workers=2, quiet=True)
         assert torch.equal(shared.shards.column("image"), synthetic.shards.column("image"))
         assert read_shards(tmp_path / "truth").card == shared.card
+
+
+def test_a_worker_that_is_killed():
+    with pytest.raises(RunError, match="workers=1"):
+        list(build_set._in_order(os._exit, [1, 1], workers=2))

@@ -6,6 +6,7 @@ import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -127,6 +128,11 @@ def _in_order(task: Callable, items: Sequence, workers: int) -> Iterator:
                 result = waiting.popleft().result()
                 waiting.extend(pool.submit(_work, item) for item in itertools.islice(rest, 1))
                 yield result
+        except BrokenProcessPool as error:
+            raise RunError(
+                "a process that makes the training set was ended: memory may have run out, or the script that began "
+                'it has no `if __name__ == "__main__"`; take workers=1, what is made already is kept'
+            ) from error
         finally:
             for future in waiting:
                 future.cancel()
