@@ -22,11 +22,11 @@ from facenb.networks.heads import make_head
 from facenb.networks.joint import JointNetwork
 from facenb.networks.sphereface import SphereFace
 
-BATCHES = (1, 256)
+BATCHES = "1,256"
 PEOPLE = 10_575  # CASIA-WebFace's
 NETWORKS = {  # the paper's, and what `quick` trains on SynthFace
     "sphereface20": lambda: JointNetwork(SphereFace(), 199, 29, 29_495),
-    "narrow": lambda: JointNetwork(SphereFace.narrow((64, 64)), 80, 12, 4_771),
+    "narrow": lambda: JointNetwork(SphereFace.narrow((64, 64)), 80, 18, 4_958),
 }
 
 
@@ -140,9 +140,11 @@ def ready(mode: Mode, name: str, device: torch.device) -> tuple[nn.Module, Calla
 
     run = forward
     if mode.compiled and device.type == "cuda":
-        run = torch.compile(forward, mode="reduce-overhead")  # CUDA graphs
+        run = torch.compile(forward, dynamic=False, mode="reduce-overhead")  # CUDA graphs
     elif mode.compiled:
-        run = torch.compile(forward, options={"freezing": True})  # weights are packed for the kernels once
+        run = torch.compile(
+            forward, dynamic=False, options={"freezing": True}
+        )  # weights are packed for the kernels once
     return network, run
 
 
@@ -151,13 +153,13 @@ def pictures(batch: int, network: nn.Module, mode: Mode, device: torch.device) -
     return images.contiguous(memory_format=torch.channels_last if mode.channels_last else torch.contiguous_format)
 
 
-def forward(name: str, device: torch.device, seconds: float) -> list[Timed]:
+def forward(name: str, device: torch.device, batches: list[int], seconds: float) -> list[Timed]:
     """The forward pass, in each mode and at each batch."""
     figures = []
     for mode in MODES:
         torch._dynamo.reset()
         network, run = ready(mode, name, device)
-        for batch in BATCHES:
+        for batch in batches:
             images = pictures(batch, network, mode, device)
             took = None
             with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=mode.half):
@@ -231,7 +233,10 @@ def main() -> None:
     parser.add_argument("--networks", default=",".join(NETWORKS), help="which, with commas (default: all)")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--seconds", type=float, default=1.0, help="about how long each figure is measured (default 1)")
-    parser.add_argument("--batch", type=int, help="of the training step (default: 32 on a CPU, 256 on a GPU)")
+    parser.add_argument("--batches", default=BATCHES, help=f"of the forward pass, with commas (default {BATCHES})")
+    parser.add_argument(
+        "--batch", type=int, help="of the training step, 0 for none (default: 32 on a CPU, 256 on a GPU)"
+    )
     parser.add_argument("--markdown", action="store_true", help="print the tables for benchmarks/RESULTS.md")
     options = parser.parse_args()
     device = torch.device(options.device)
@@ -244,12 +249,13 @@ def main() -> None:
         millions = sum(parameter.numel() for parameter in network.parameters()) / 1e6
         print(f"{name}: {height} x {width} pixels, {network.identity} + {network.residual} codes, ", end="")
         print(f"{network.vertices:,} vertices, {millions:.1f} M parameters")
-    batch = options.batch or (256 if device.type == "cuda" else 32)
+    batch = (256 if device.type == "cuda" else 32) if options.batch is None else options.batch
+    batches = [int(batch) for batch in options.batches.split(",")]
     machine = Machine(device, {})
     machine.measure()
-    passes = [figure for name in names for figure in forward(name, device, options.seconds)]
+    passes = [figure for name in names for figure in forward(name, device, batches, options.seconds)]
     machine.measure()
-    steps = [figure for name in names for figure in training(name, device, batch, options.seconds)]
+    steps = [figure for name in names if batch for figure in training(name, device, batch, options.seconds)]
     machine.measure()
     print(f"measured: {machine.operations[torch.float32] / 1e12:.2f} TFLOP/s in 32 bits, ", end="")
     print(f"{machine.operations[torch.bfloat16] / 1e12:.2f} in bf16, reading {machine.bandwidth / 1e9:,.1f} GB/s")
@@ -257,9 +263,10 @@ def main() -> None:
     show(
         head, [row(figure, machine, 1) for figure in sorted(passes, key=lambda f: (f.name, f.batch))], options.markdown
     )
-    print()
-    show(["network", "training", *head[2:]], [row(figure, machine, 3) for figure in steps], options.markdown)
-    print("A step counts as three forward passes; the optimiser and the losses are not counted.")
+    if steps:
+        print()
+        show(["network", "training", *head[2:]], [row(figure, machine, 3) for figure in steps], options.markdown)
+        print("A step counts as three forward passes; the optimiser and the losses are not counted.")
 
 
 if __name__ == "__main__":
