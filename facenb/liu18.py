@@ -177,9 +177,8 @@ def prepare(run: Run, folds: tuple[int, int] | None = None) -> Material:
 class Supervision(nn.Module):
     """Fitted shapes from fitted codes: `ds = sum_k (centre_k + half_range_k code_k) basis_k`, in mm.
 
-    `unit` is the mean squared length of a vertex's displacement over the training pictures, mm^2. L_R is given in it,
-    so that 1 is what the mean face gets, whatever the model; the paper does not print its own unit, on which the
-    meaning of lambda_R hangs.
+    `unit` is the mean squared length of a vertex's displacement over the training pictures, mm^2: what the mean face
+    gets.
     """
 
     def __init__(self, model: MorphableModel, training: Subset):
@@ -222,6 +221,7 @@ def phase_two(modules: dict[str, nn.Module], batch: dict[str, Tensor]) -> dict[s
 def phase_three(steps: int, reconstruction: bool = True, identification: bool = True) -> Callable:
     """Phase III, `lambda_R L_R + L_C`: end to end. lambda_R rises from 0.5 to 1 after a third of the steps.
 
+    L_R in mm^2, the mean over vertices; the paper does not print its unit, on which the meaning of lambda_R hangs.
     L_R counts the displacement by identity and the one by residual, each against its own target: what keeps the two
     apart. (The paper prints a loss on the shape; on the sum alone, c_id bends to the classes and c_res undoes it.)
     """
@@ -232,7 +232,7 @@ def phase_three(steps: int, reconstruction: bool = True, identification: bool = 
         zero = codes.identity.new_zeros(())
         if reconstruction:
             made, aim = network.shape(codes), targets(batch)
-            parts["L_R"] = (shape_loss(made.identity, aim[0]) + shape_loss(made.residual, aim[1])) / targets.unit
+            parts["L_R"] = shape_loss(made.identity, aim[0]) + shape_loss(made.residual, aim[1])
         if identification:
             logits = modules["head"](codes.identity, batch["label"])
             parts["L_C"] = nn.functional.cross_entropy(logits, batch["label"])
