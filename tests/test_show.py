@@ -3,13 +3,17 @@
 import io
 
 import matplotlib.pyplot as plt
+import nbclient
+import nbformat
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import trimesh
 from PIL import Image
 
 from facenb import show
+from facenb.training import Progress
 
 
 @pytest.fixture(scope="module")
@@ -85,3 +89,83 @@ def test_a_slider_moves_the_mesh_and_its_colours(ball):
 
 def test_every_colour_is_told_apart():
     assert len(set(show.COLOURS.values())) >= len(show.COLOURS) - 1  # "fit" and "within" are one thing's colour
+
+
+def at(step: int, loss: float, **more) -> Progress:
+    known = {"epoch": 0.1, "validation": {}, "rate": 0.1, "pictures_per_second": 830.0, "waiting": 0.0, "seconds": 9.0}
+    known |= {"seconds_left": 40.0, "done": step == 1000} | more
+    return Progress(step=step, steps=1000, losses={"loss": loss}, **known)
+
+
+def curves(live: show.Live) -> list[dict[str, list]]:
+    """For each axes its lines' points, by name; the dots under the name of their colour's line and a star."""
+    fig = live.figure("now")
+    found = []
+    for axis in fig.axes:
+        name_of = {line.get_color(): line.get_label() for line in axis.lines if not line.get_label().startswith("_")}
+        found.append(
+            {
+                name_of[line.get_color()] + "*" * line.get_label().startswith("_"): line.get_xydata().tolist()
+                for line in axis.lines
+            }
+        )
+    plt.close(fig)
+    return found
+
+
+def test_a_live_training_is_drawn_as_it_was_told():
+    live = show.Live("phase")
+    live(at(10, 8.0))
+    live(at(20, 4.0, validation={"loss": 5.0, "accuracy": 0.5}))
+    live(at(30, 2.0, validation={"loss": 5.0, "accuracy": 0.5}))  # the same validation, told again
+    left, right = curves(live)
+    assert left == {"loss": [[10, 8], [20, 4], [30, 2]], "loss*": [[20, 5]]} and right == {"accuracy": [[20, 0.5]]}
+
+
+def test_a_finished_training_is_drawn_from_its_log():
+    live = show.Live("phase")
+    live.finish(pd.DataFrame())  # nothing there yet
+    table = {"step": [5, 10], "epoch": [0.1, 0.2], "rate": [1.0, 0.5], "loss": [3.0, 1.0]}
+    table |= {"validation loss": [np.nan, 2.0], "pictures_per_second": [9.0, 9.0], "waiting": [0.0, 0.0]}
+    live.finish(pd.DataFrame(table | {"seconds": [1.0, 2.0], "note": ["", ""]}))
+    assert curves(live) == [{"loss": [[5, 3], [10, 1]], "loss*": [[10, 2]]}]
+
+
+@pytest.mark.parametrize(("losses", "scale"), [((9.0, 1.0), "log"), ((1.2, 1.0), "linear"), ((9.0, -1.0), "linear")])
+def test_a_loss_that_falls_far_has_a_log_axis(losses, scale):
+    live = show.Live("phase")
+    for step, loss in enumerate(losses, 1):
+        live(at(step, loss))
+    fig = live.figure()
+    assert fig.axes[0].get_yscale() == scale
+    plt.close(fig)
+
+
+def test_a_live_training_is_silent_outside_a_notebook(capfd):
+    live = show.Live("phase")
+    live(at(1000, 1.0))
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("stored", ["", "1"])
+def test_a_notebook_shows_a_training_in_one_output(stored, monkeypatch):
+    monkeypatch.setenv("FACENB_HEADLESS", stored)
+    source = """
+from types import SimpleNamespace
+from facenb import show
+live, known = show.Live("phase"), {"steps": 1000, "validation": {}, "pictures_per_second": 830.0, "note": "slow"}
+live.every = 0.0
+drawn, show.live.png = [], lambda fig, png=show.live.png: drawn.append(fig._suptitle.get_text()) or png(fig)
+for step in range(100, 1001, 300):
+    live.due = 0.0
+    live(SimpleNamespace(step=step, losses={"loss": 1 / step}, seconds=9, seconds_left=200, done=step == 1000, **known))
+"""
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in (source, "drawn")])
+    nbclient.NotebookClient(notebook, kernel_name="python3").execute()
+    [output] = notebook.cells[0].outputs
+    assert output.data["text/plain"] == "training: phase, 1,000 steps" and "image/png" in output.data
+    last = "'phase: step 1,000 of 1,000, 830 pictures/s, 9 s, slow'"
+    first = "'phase: step 100 of 1,000, 830 pictures/s, 3 min left, slow'"
+    [told] = notebook.cells[1].outputs
+    drawn = told.data["text/plain"].strip("[]").split(",\n ")
+    assert drawn[-1] == last and len(drawn) == (1 if stored else 4) and (stored or drawn[0] == first)

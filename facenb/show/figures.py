@@ -1,20 +1,13 @@
-"""Everything a person looks at: rendered faces, figures, and live 3D views that leave a picture behind.
-
-A live view (k3d) needs a running kernel. So every view also carries a picture made by our own renderer; with
-FACENB_HEADLESS set (batch runs, stored notebooks) the picture stands alone.
-"""
+"""Figures and rendered faces, in the course's one style."""
 
 import io
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
+from typing import Any
 
-import ipywidgets
-import k3d
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
-from k3d.objects import Mesh
-from k3d.plot import Plot
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -47,7 +40,7 @@ STYLE = {
 }
 
 
-def figure(rows: int = 1, columns: int = 1, width: float = 8.0, height: float = 3.4, **more) -> tuple[Figure, ...]:
+def figure(rows: int = 1, columns: int = 1, width: float = 8.0, height: float = 3.4, **more) -> tuple[Figure, Any]:
     """Figure and axes (as `plt.subplots`) in the course's style; `height` is of one row, in inches."""
     with plt.rc_context(STYLE):
         return plt.subplots(rows, columns, figsize=(width, height * rows), layout="constrained", **more)
@@ -65,7 +58,8 @@ def studio_light() -> Tensor:
     return ambient(0.38 * white) + directional(key, 0.62 * white) + directional(fill, 0.16 * white)
 
 
-def _three(array, what: str) -> Tensor:
+def three(array, what: str) -> Tensor:
+    """Vertices or colours (n, 3) from anything like them; ValueError naming the shape otherwise."""
     values = torch.as_tensor(array, dtype=torch.float32).detach().cpu()
     if values.ndim == 3 and len(values) == 1:
         values = values[0]
@@ -82,11 +76,11 @@ def snapshot(
 
     `centre` (3,) mm and `extent` mm (what fills the picture) keep several pictures to one frame.
     """
-    vertices = _three(vertices, "vertices")
+    vertices = three(vertices, "vertices")
     low, high = vertices.amin(0), vertices.amax(0)
     centre = (low + high) / 2 if centre is None else torch.as_tensor(centre, dtype=torch.float32)
     extent = float((high - low)[:2].max()) * 1.08 if extent is None else extent
-    albedo = torch.tensor(CLAY).expand_as(vertices) if colours is None else _three(colours, "colours")
+    albedo = torch.tensor(CLAY).expand_as(vertices) if colours is None else three(colours, "colours")
     fine = 2 * size  # twice as fine, then averaged: smooth outlines
     angles = torch.tensor([[yaw, pitch, roll]]).deg2rad()
     camera = WeakPerspective(euler_to_matrix(angles), torch.tensor([fine / extent]), torch.full((1, 2), fine / 2))
@@ -145,99 +139,9 @@ def draw_landmarks(axis, landmarks, visible=None, colour: str = COLOURS["landmar
     axis.set(xticks=[], yticks=[])
 
 
-def _packed(colours: Tensor) -> np.ndarray:
-    """RGB in [0, 1] as k3d's 0xRRGGBB."""
-    bytes_ = (colours.clamp(0, 1) * 255).round().to(torch.int64)
-    return ((bytes_[:, 0] << 16) + (bytes_[:, 1] << 8) + bytes_[:, 2]).numpy().astype(np.uint32)
-
-
-def _plot(vertices: Tensor, triangles, colours: Tensor | None) -> tuple[Plot, Mesh]:
-    plot = k3d.plot(height=440, grid_visible=False, camera_auto_fit=False, menu_visibility=False, camera_up_axis="y")
-    look = {"color": 0xC7BAB0} if colours is None else {"colors": _packed(colours)}
-    faces = np.asarray(triangles, dtype=np.uint32)
-    mesh = k3d.mesh(vertices.numpy().astype(np.float32), faces, flat_shading=False, side="double", **look)
-    plot += mesh
-    low, high = vertices.amin(0), vertices.amax(0)
-    middle = ((low + high) / 2).tolist()
-    distance = 1.25 * float((high - low).max())
-    plot.camera = [middle[0], middle[1], middle[2] + distance, *middle, 0, 1, 0]
-    return plot, mesh
-
-
-class View:
-    """A widget to turn and move, and a picture for readers without a kernel; one cell's value."""
-
-    def __init__(self, name: str, widget: ipywidgets.DOMWidget, picture: bytes):
-        self.name, self.widget, self.picture = name, widget, picture
-
-    def __repr__(self) -> str:
-        return f"3D view: {self.name}"
-
-    def _repr_mimebundle_(self, **_) -> dict:
-        bundle = {"text/plain": repr(self), "image/png": self.picture}
-        if not headless():
-            live = self.widget._repr_mimebundle_()
-            live = live[0] if isinstance(live, tuple) else live
-            bundle |= {key: value for key, value in (live or {}).items() if "widget" in key}
-        return bundle
-
-
-def _png(fig: Figure) -> bytes:
+def png(fig: Figure) -> bytes:
+    """A figure as PNG; it is closed."""
     buffer = io.BytesIO()
     fig.savefig(buffer, format="png", dpi=110, bbox_inches="tight", facecolor="white")
     plt.close(fig)
     return buffer.getvalue()
-
-
-def view(name: str, vertices, triangles, colours=None, yaws: Sequence[float] = (-60, -25, 0, 25, 60)) -> View:
-    """A mesh to turn in 3D; behind it the same mesh rendered at several yaws (degrees)."""
-    vertices = _three(vertices, "vertices")
-    colours = None if colours is None else _three(colours, "colours")
-    pictures = [snapshot(vertices, triangles, colours, yaw=yaw) for yaw in yaws]
-    titles = [f"yaw {yaw:+.0f}°" for yaw in yaws]
-    return View(name, _plot(vertices, triangles, colours)[0], _png(sheet(pictures, titles)))
-
-
-def explore(
-    name: str, update: Callable[..., tuple], triangles, sliders: Mapping[str, tuple[float, float]],
-    frames: Sequence[Mapping[str, float]] = (), columns: int | None = None, yaw: float = 20.0, centre=None,
-    extent: float | None = None,
-) -> View:  # fmt: skip
-    """Sliders that move a face: `update(**values)` gives (vertices, colours or None) for a value per slider.
-
-    `sliders` maps a name to (lowest, highest), all start at zero (or the nearest end). The picture behind shows each of
-    `frames` (values of some sliders, the others at their start), or each slider at its two ends, from `yaw` degrees;
-    `centre` (3,) and `extent` in mm frame it, as in `snapshot`.
-    """
-    start = {key: float(np.clip(0.0, *ends)) for key, ends in sliders.items()}
-    frames = frames or [{key: end} for key, ends in sliders.items() for end in ends if end != start[key]]
-    low, high = _three(update(**start)[0], "vertices").aminmax(dim=0)
-    centre = (low + high) / 2 if centre is None else centre
-    frame = {"centre": centre, "extent": float((high - low)[:2].max()) * 1.08 if extent is None else extent}
-    pictures, titles = [], []
-    for values in frames:
-        vertices, colours = update(**(start | dict(values)))
-        pictures.append(snapshot(vertices, triangles, colours, yaw=yaw, **frame))
-        titles.append(", ".join(f"{key} {value:+.3g}" for key, value in values.items() if value) or "at rest")
-    vertices, colours = update(**start)
-    plot, mesh = _plot(_three(vertices, "vertices"), triangles, None if colours is None else _three(colours, "colours"))
-    handles = {
-        key: ipywidgets.FloatSlider(
-            start[key], min=ends[0], max=ends[1], step=(ends[1] - ends[0]) / 100, description=key,
-            style={"description_width": "initial"},
-        )
-        for key, ends in sliders.items()
-    }  # fmt: skip
-
-    def moved(_change) -> None:
-        vertices, colours = update(**{key: handle.value for key, handle in handles.items()})
-        with plot.hold_sync(), mesh.hold_sync():
-            mesh.vertices = _three(vertices, "vertices").numpy()
-            if colours is not None:
-                mesh.colors = _packed(_three(colours, "colours"))
-
-    for handle in handles.values():
-        handle.observe(moved, "value")
-    controls = ipywidgets.VBox(list(handles.values()), layout={"width": "340px"})
-    box = ipywidgets.HBox([controls, ipywidgets.Box([plot], layout={"flex": "1 1 auto"})])
-    return View(name, box, _png(sheet(pictures, titles, columns)))

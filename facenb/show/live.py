@@ -1,0 +1,103 @@
+"""A training's curves in a notebook, redrawn in place while it runs."""
+
+import time
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from IPython import get_ipython
+from IPython.display import display
+from matplotlib.figure import Figure
+
+from facenb.show.figures import COLOURS, figure, headless, png
+
+
+class Picture:
+    """A PNG with the words that stand for it where there are no pictures."""
+
+    def __init__(self, png: bytes, text: str):
+        self.png, self.text = png, text
+
+    def _repr_png_(self) -> bytes:
+        return self.png
+
+    def __repr__(self) -> str:
+        return self.text
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
+
+
+class Live:
+    """Shows a training while it runs, in one output that is redrawn: `train(..., watch=Live("phase I"))`.
+
+    Lines are losses, dots the same of the validation; values that only the validation has get axes of their own.
+    Silent outside a notebook; with FACENB_HEADLESS only the end is drawn. The output's text tells no times.
+    """
+
+    every = 2.0  # seconds from one picture to the next, and at least ten times what one costs
+
+    def __init__(self, title: str):
+        self.title, self.steps, self.due, self.handle = title, 0, 0.0, None
+        self.lines: dict[str, dict[int, float]] = {}  # name of a loss: value at each step
+        self.dots: dict[str, dict[int, float]] = {}  # of a validation
+
+    def __call__(self, state: Any) -> None:
+        """Take up a `facenb.training.Progress`."""
+        self.steps = state.step
+        for kept, values in ((self.lines, state.losses), (self.dots, state.validation)):
+            for name, value in values.items():
+                if kept is self.lines or value not in list(kept.get(name, {}).values())[-1:]:  # told until the next
+                    kept.setdefault(name, {})[state.step] = value
+        words = [f"step {state.step:,} of {state.steps:,}", f"{state.pictures_per_second:,.0f} pictures/s"]
+        words += [_duration(state.seconds) if state.done else f"{_duration(state.seconds_left)} left"]
+        if state.done or not headless():
+            self._draw(", ".join(words + [state.note] * bool(state.note)), state.done)
+
+    def finish(self, log: pd.DataFrame) -> None:
+        """Show the whole table of a training: also what was trained before, of which nobody told this time."""
+        if log.empty:
+            return
+        values = {name: log.dropna(subset=name).set_index("step")[name].to_dict() for name in log if name != "step"}
+        told = ("epoch", "rate", "pictures_per_second", "waiting", "seconds", "note")
+        validated = {name for name in values if name.startswith("validation ")}
+        self.steps = int(log["step"].iloc[-1])
+        self.lines = {name: values[name] for name in values if name not in told and name not in validated}
+        self.dots = {name.removeprefix("validation "): values[name] for name in values if name in validated}
+        self._draw(f"{self.steps:,} steps, {_duration(log['seconds'].iloc[-1])}", True)
+
+    def figure(self, words: str = "") -> Figure:
+        """The curves so far under `title: words`."""
+        apart = [name for name in self.dots if name not in self.lines]
+        fig, axes = figure(columns=2 if apart else 1, width=8.0 if apart else 6.0, height=2.6, squeeze=False)
+        colours = [COLOURS[name] for name in ("truth", "fit", "between", "best possible", "second", "landmark")] * 4
+        of = dict(zip(dict.fromkeys([*self.lines, *self.dots]), colours, strict=False))
+        for name, values in self.lines.items():
+            axes[0, 0].plot(list(values), list(values.values()), color=of[name], lw=1.2, label=name)
+        for name, values in self.dots.items():
+            axis, style = (axes[0, 1], "o-") if name in apart else (axes[0, 0], "o")
+            label = name if name in apart else None
+            axis.plot(list(values), list(values.values()), style, color=of[name], ms=4, lw=0.8, label=label)
+        for axis, what in zip(axes.flat, ("loss", "validation"), strict=False):
+            drawn = np.concatenate([line.get_ydata() for line in axis.lines] or [[1.0]])
+            log = what == "loss" and drawn.min() > 0 and drawn.max() > 5 * drawn.min()
+            axis.set(xlabel="step", ylabel=what, yscale="log" if log else "linear", xlim=(0, None))
+            axis.legend(fontsize=8, frameon=False)
+        shared = any(name not in apart for name in self.dots)
+        fig.suptitle(
+            f"{self.title}: {words}" + ("\ndots: validation" if shared else ""), fontsize=10, x=0.02, ha="left"
+        )
+        return fig
+
+    def _draw(self, words: str, last: bool) -> None:
+        began, shell = time.monotonic(), get_ipython()
+        if not hasattr(shell, "kernel") or began < self.due and not last:
+            return
+        picture = Picture(png(self.figure(words)), f"training: {self.title}, {self.steps:,} steps")
+        if self.handle is None:
+            self.handle = display(picture, display_id=True)
+        else:
+            self.handle.update(picture)
+        now = time.monotonic()
+        self.due = now + max(self.every, 10 * (now - began))
