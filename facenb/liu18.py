@@ -4,10 +4,13 @@ The notebooks tell the story; here is what two of them need. What the paper does
 unit of L_R) is our choice, and `Plan` gives the reason for each.
 """
 
+import hashlib
+import json
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -218,6 +221,14 @@ def phase_two(modules: dict[str, nn.Module], batch: dict[str, Tensor]) -> dict[s
     return {"loss": identity + residual, "identity": identity, "residual": residual}
 
 
+def reconstruction(network: JointNetwork, codes: Codes, aim: tuple[Tensor, Tensor]) -> Float[Tensor, ""]:
+    """L_R, mm^2: each displacement against its own aim; where the network has one code, against the sum of both."""
+    made = network.shape(codes)
+    if network.residual:
+        return shape_loss(made.identity, aim[0]) + shape_loss(made.residual, aim[1])
+    return shape_loss(made.identity, aim[0] + aim[1])
+
+
 def phase_three(steps: int, reconstruction: bool = True, identification: bool = True) -> Callable:
     """Phase III, `lambda_R L_R + L_C`: end to end. lambda_R rises from 0.5 to 1 after a third of the steps.
 
@@ -231,8 +242,7 @@ def phase_three(steps: int, reconstruction: bool = True, identification: bool = 
         codes, parts = network.encode(batch["image"]), {}
         zero = codes.identity.new_zeros(())
         if reconstruction:
-            made, aim = network.shape(codes), targets(batch)
-            parts["L_R"] = shape_loss(made.identity, aim[0]) + shape_loss(made.residual, aim[1])
+            parts["L_R"] = reconstruction(network, codes, targets(batch))
         if identification:
             logits = modules["head"](codes.identity, batch["label"])
             parts["L_C"] = nn.functional.cross_entropy(logits, batch["label"])
@@ -325,3 +335,22 @@ def need_network(run: Run, name: str, notebook: str, like: dict[str, Any]) -> Jo
     """A network that an earlier notebook saved, on the run's device; RunError that says which command makes it."""
     path = run.need(f"networks/{name}.safetensors", notebook)
     return JointNetwork.load(path, like).to(run.device)
+
+
+def training_folder(material: Material, name: str, settings: Settings, **more: Any) -> Path:
+    """Where a training lives: another folder for other settings, pictures, network, or whatever `more` tells apart.
+
+    So a notebook run again goes on where it was, and one that was changed begins anew beside it.
+    """
+    train = material.train
+    facts = {"settings": settings.as_dict(), "card": train.set.card, "people": train.subjects.unique().tolist(),
+             "augmentation": asdict(train.augmentation), "encoder": material.plan.encoder, **more}  # fmt: skip
+    told = json.dumps(facts, sort_keys=True, default=str)
+    return material.run.path(f"training/{name}-{hashlib.sha256(told.encode()).hexdigest()[:10]}")
+
+
+def mean_coefficients(material: Material) -> Float[Tensor, " identity"]:
+    """Mean of the training people's fitted identity coefficients, every picture alike."""
+    train = material.train
+    parts = [train.set.shards.read(rows, ["identity"])["identity"].sum(0) for rows in train.rows.split(65536)]
+    return torch.stack(parts).sum(0) / len(train)
