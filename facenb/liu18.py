@@ -17,14 +17,18 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from facenb.data.assets import asset
 from facenb.data.build_lfw import TestPairs, build_lfw, lfw_test_crops, people_of_folds
+from facenb.data.build_photos import build_records
 from facenb.data.build_set import build_synthetic, true_shapes
+from facenb.data.canonical import mediapipe_embedding
 from facenb.data.lfw import read_lfw
-from facenb.data.photo import ict_fitter
+from facenb.data.photo import Fitter, ict_fitter
 from facenb.data.training_set import Subset, TargetScaling
 from facenb.evaluation.shape import shape_errors
 from facenb.losses import coefficient_loss, joint_loss, shape_loss
 from facenb.morphable.model import MorphableModel
+from facenb.morphable.sources import read
 from facenb.morphable.synthetic import load_or_build
 from facenb.networks.joint import Codes, JointNetwork, ShapeParts
 from facenb.networks.sphereface import SphereFace
@@ -103,6 +107,7 @@ class Material:
     validation: Subset
     test: Subset | None  # SynthFace's people with their truth; None for photos
     folds: tuple[int, ...] = ()  # of LFW's pairs, whose people are in none of the above
+    fitter: Fitter | None = None  # of photos: the model with the landmarks it is fitted to
 
     @property
     def scaling(self) -> TargetScaling:
@@ -121,7 +126,7 @@ class Material:
     @cached_property
     def pairs(self) -> TestPairs:
         """LFW's pairs of `folds`, photos only."""
-        return lfw_test_crops(self.folds, self.plan.size)
+        return lfw_test_crops(self.folds, self.plan.size, fitter=self.fitter)
 
     @property
     def yaw(self) -> Float[Tensor, " test"]:
@@ -146,35 +151,43 @@ class Material:
 
 
 def prepare(run: Run, folds: tuple[int, int] | None = None) -> Material:
-    """The training set of a run (made where it is not there yet), split by people.
+    """The training set of a run, made where it is not there yet, split by people.
 
-    `folds`: of LFW, which pair of folds to keep apart (None: the plan's first). Raises RunError where the papers' own
-    data is asked for and not there.
+    `synthetic`: people of SynthFace. `photos`: LFW's people with two photos or more, but for those in `folds`, which
+    pair of folds to keep apart (None: the plan's first). `paper`: the records of CASIA-WebFace with BFM-2019, to be
+    tested on all pairs of LFW. Raises AssetError where data is not here, with what gets it.
     """
-    run.serves("synthetic", "photos", why="CASIA-WebFace is built by facenb.data.build_photos.build_records; see 08")
-    chosen, cores = plan(run.profile, run.data), os.cpu_count() or 1
-    augment = chosen.augmentation
+    chosen = plan(run.profile, run.data)
+    if run.data == "synthetic":
+        people = range(FIRST_SUBJECT, FIRST_SUBJECT + chosen.people)
+        model = load_or_build(run.path("models/synthface").parent, run.seed)
+        options = {"pictures": chosen.pictures, "size": chosen.size, "workers": os.cpu_count() or 1}
+        whole = build_synthetic(run.path("sets/liu18"), model, run.seed, people, **options)
+        parts = whole.split(chosen.validation, chosen.test, run.seed)
+        return Material(run, chosen, model, parts.train.augmented(**chosen.augmentation), parts.validation, parts.test)
+    lfw = read_lfw()
     if run.data == "photos":
-        folds = folds or chosen.folds[0]
-        fitter, lfw = ict_fitter(), read_lfw()
-        whole = build_lfw(run.path("sets/lfw"), 3, chosen.size, lfw=lfw, fitter=fitter)
+        folds, fitter = folds or chosen.folds[0], ict_fitter()
+        whole = build_lfw(run.path("sets/lfw"), 2, chosen.size, lfw=lfw, fitter=fitter)
         apart = people_of_folds(lfw.pairs(), folds)
-        names = whole.card["names"]
-        free = [k for k in whole.people.tolist() if names[k] not in apart]
-        if run.profile == "smoke":
-            free = free[:24]
-        order = torch.tensor(free)[torch.randperm(len(free), generator=torch.Generator().manual_seed(run.seed))]
-        held = max(2, round(chosen.validation * len(free)))
-        train = whole.of(order[held:])
-        assert not {names[k] for k in train.subjects.unique().tolist()} & apart, "a person of the test is trained on"
-        return Material(run, chosen, fitter.model, train.augmented(**augment), whole.of(order[:held], train.scaling),
-                        None, tuple(folds))  # fmt: skip
-    model = load_or_build(run.path("models/synthface").parent, run.seed)
-    people = range(FIRST_SUBJECT, FIRST_SUBJECT + chosen.people)
-    folder = run.path("sets/liu18")
-    whole = build_synthetic(folder, model, run.seed, people, chosen.pictures, chosen.size, workers=cores)
-    parts = whole.split(chosen.validation, chosen.test, run.seed)
-    return Material(run, chosen, model, parts.train.augmented(**augment), parts.validation, parts.test)
+    else:
+        folds, fitter = tuple(sorted({pair.fold for pair in lfw.pairs()})), paper_fitter()
+        records, size = asset("casia-webface-records"), chosen.size
+        whole = build_records(run.path("sets/casia"), records, 2, size, leave_out=True, fitter=fitter)
+        apart = set()
+    parts = whole.split(chosen.validation, 0, run.seed, without=apart)
+    train, names = parts.train, whole.card.get("names", [])
+    if run.profile == "smoke":
+        train = whole.of(train.subjects.unique()[:24])
+    assert not {names[k] for k in train.subjects.unique().tolist()} & apart, "a person of the test is trained on"
+    validation = replace(parts.validation, scaling=train.scaling)
+    return Material(run, chosen, fitter.model, train.augmented(**chosen.augmentation), validation, None, folds, fitter)
+
+
+def paper_fitter() -> Fitter:
+    """BFM-2019 with MediaPipe's points on it. (The paper's BFM-2009 has no expressions.) AssetError where it is not."""
+    model = read(asset("bfm-2019") / "model2019_bfm.h5")
+    return Fitter.of(model, mediapipe_embedding(model))
 
 
 class Supervision(nn.Module):
