@@ -234,7 +234,7 @@ def phase_two(modules: dict[str, nn.Module], batch: dict[str, Tensor]) -> dict[s
     return {"loss": identity + residual, "identity": identity, "residual": residual}
 
 
-def reconstruction(network: JointNetwork, codes: Codes, aim: tuple[Tensor, Tensor]) -> Float[Tensor, ""]:
+def reconstruction_loss(network: JointNetwork, codes: Codes, aim: tuple[Tensor, Tensor]) -> Float[Tensor, ""]:
     """L_R, mm^2: each displacement against its own aim; where the network has one code, against the sum of both."""
     made = network.shape(codes)
     if network.residual:
@@ -255,7 +255,7 @@ def phase_three(steps: int, reconstruction: bool = True, identification: bool = 
         codes, parts = network.encode(batch["image"]), {}
         zero = codes.identity.new_zeros(())
         if reconstruction:
-            parts["L_R"] = reconstruction(network, codes, targets(batch))
+            parts["L_R"] = reconstruction_loss(network, codes, targets(batch))
         if identification:
             logits = modules["head"](codes.identity, batch["label"])
             parts["L_C"] = nn.functional.cross_entropy(logits, batch["label"])

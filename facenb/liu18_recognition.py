@@ -146,7 +146,7 @@ def watch_validation(material: liu18.Material) -> Callable[[dict[str, nn.Module]
         for some in rows.split(liu18.TOGETHER):
             batch = {name: value.to(device) for name, value in subset.load(some).items()}
             codes = network.encode(batch["image"])
-            total += float(liu18.reconstruction(network, codes, targets(batch))) * len(some)
+            total += float(liu18.reconstruction_loss(network, codes, targets(batch))) * len(some)
             identity.append(codes.identity.float().cpu())
         return {"AUC": auc_of_all_pairs(torch.cat(identity), subset.subjects[rows]), "L_R": total / len(rows)}
 
