@@ -67,6 +67,12 @@ def _settings(steps: int, rate: float, batch: int = 64, **more: Any) -> Settings
     )  # fmt: skip
 
 
+def _decoders(steps: int, batch: int = 64) -> Settings:
+    """Adam moves a weight by about the rate a step, whatever its unit: columns are several mm long, so it must be high.
+    In 32 bits, as they are held against the closed form."""
+    return _settings(steps, 0.2, batch, precision="32-true")
+
+
 NARROW = {"channels": (16, 32, 64, 128), "units": (0, 1, 1, 0), "batch_norm": True, "features": 256, "size": (64, 64)}
 WIDER = NARROW | {"channels": (24, 48, 96, 192)}  # photographs differ in more than a renderer's pictures do
 LIGHT = {"shift": 2, "brightness": 0.1, "contrast": 0.2}
@@ -79,7 +85,7 @@ def plan(profile: str, data: str) -> Plan:
         folds = ((0, 1), (2, 3), (4, 5), (6, 7)) if photos else ()
         return Plan(
             (112, 96), 2400, 50, 1 / 6, 1 / 24, {"size": (112, 96)}, _settings(4000, 5e-4, 256, threads=8),
-            _settings(2000, 1e-3, 256), _settings(4000, 5e-4, 256, threads=8), _settings(2000, 5e-4, 256, threads=8),
+            _decoders(2000, 256), _settings(4000, 5e-4, 256, threads=8), _settings(2000, 5e-4, 256, threads=8),
             LIGHT | {"mirror": photos}, folds,
         )  # fmt: skip
     if profile == "smoke":  # does every line run
@@ -87,11 +93,11 @@ def plan(profile: str, data: str) -> Plan:
         return Plan((64, 64), 24, 4, 0.5, 0.125, NARROW, *few, LIGHT | {"mirror": photos}, ((0, 1),) * photos)
     if photos:
         return Plan(
-            (64, 64), 0, 0, 0.0, 0.05, WIDER, _settings(1000, 2e-3), _settings(400, 1e-3), _settings(2500, 3e-3, 96),
+            (64, 64), 0, 0, 0.0, 0.05, WIDER, _settings(1000, 2e-3), _decoders(800), _settings(2500, 3e-3, 96),
             _settings(600, 3e-3), LIGHT | {"mirror": True}, ((0, 1),),
         )  # fmt: skip
     return Plan(
-        (64, 64), 960, 8, 0.1041, 0.0417, NARROW, _settings(1000, 4e-3), _settings(400, 1e-3), _settings(900, 4e-3),
+        (64, 64), 960, 8, 0.1041, 0.0417, NARROW, _settings(1000, 4e-3), _decoders(800), _settings(900, 4e-3),
         _settings(400, 4e-3), LIGHT,
     )  # fmt: skip
 
@@ -190,6 +196,28 @@ def paper_fitter() -> Fitter:
     return Fitter.of(model, mediapipe_embedding(model))
 
 
+@dataclass(frozen=True)
+class CodesOnly:
+    """Fitted codes without their pictures, as phase II learns from them; implements the protocol of training."""
+
+    identity: Float[Tensor, "rows identity"]
+    residual: Float[Tensor, "rows residual"]
+
+    @classmethod
+    def of(cls, subset: Subset) -> "CodesOnly":
+        """Those of a subset, as its `load` gives them without mirroring."""
+        read = subset.set.shards.read(subset.rows, ["identity", "expression"])
+        scaling = subset.scaling
+        return cls(scaling.identity.to_codes(read["identity"]), scaling.expression.to_codes(read["expression"]))
+
+    def __len__(self) -> int:
+        return len(self.identity)
+
+    def load(self, rows: Int[Tensor, " batch"], generator: torch.Generator | None = None) -> dict[str, Tensor]:
+        """A batch of both codes; nothing random is done to them."""
+        return {"identity": self.identity[rows], "residual": self.residual[rows]}
+
+
 class Supervision(nn.Module):
     """Fitted shapes from fitted codes: `ds = sum_k (centre_k + half_range_k code_k) basis_k`, in mm.
 
@@ -212,7 +240,9 @@ class Supervision(nn.Module):
     def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Displacements (B, V, 3) by identity and by residual."""
         found = [
-            (self.get_buffer(f"{name}_centre") + batch[name] @ self.get_buffer(f"{name}_basis")).unflatten(1, (-1, 3))
+            torch.addmm(self.get_buffer(f"{name}_centre"), batch[name], self.get_buffer(f"{name}_basis")).unflatten(
+                1, (-1, 3)
+            )
             for name in ("identity", "residual")
         ]
         return found[0], found[1]
