@@ -20,7 +20,7 @@ from facenb.networks.joint import JointNetwork
 from facenb.results import Run
 
 NOISE = 1.5  # mm, of the landmarks: that of the training set
-WATCHED = 1024  # validation pictures at most: a validation must not cost more than the steps between two
+WATCHED = 512  # validation pictures at most: a validation must not cost more than the steps between two
 
 
 @dataclass(frozen=True)
@@ -121,9 +121,9 @@ class Galleries:
 
 
 def materials(run: Run) -> dict[str, liu18.Material]:
-    """What each network of a run is trained with, by the suffix of its file: photos have one for two folds."""
+    """What each network of a run is trained with, by the suffix of its file: LFW's own people, one for two folds."""
     folds = liu18.plan(run.profile, run.data).folds
-    if run.data == "synthetic":
+    if run.data != "photos":
         return {"": liu18.prepare(run)}
     return {f"_folds{one}-{two}": liu18.prepare(run, (one, two)) for one, two in folds}
 
@@ -140,6 +140,7 @@ def watch_validation(material: liu18.Material) -> Callable[[dict[str, nn.Module]
     subset = material.validation
     rows = torch.arange(0, len(subset), max(1, len(subset) // WATCHED))
 
+    @torch.no_grad()
     def validate(modules: dict[str, nn.Module]) -> dict[str, float]:
         network, targets = modules["network"], modules["targets"]
         device, identity, total = network.mean_shape.device, [], 0.0
