@@ -4,7 +4,7 @@ A gallery's pictures are SynthFace's test people or the photos of LFW's pairs; b
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -13,6 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from facenb import liu18
+from facenb.data.augmentation import NONE
 from facenb.evaluation.recognition import Pairs, Verification, area_under_roc, cosine, draw_pairs, verify
 from facenb.fitting import fit
 from facenb.imaging.camera import WeakPerspective, euler_to_matrix
@@ -126,6 +127,15 @@ def materials(run: Run) -> dict[str, liu18.Material]:
     if run.data != "photos":
         return {"": liu18.prepare(run)}
     return {f"_folds{one}-{two}": liu18.prepare(run, (one, two)) for one, two in folds}
+
+
+@torch.no_grad()
+def mean_codes(material: liu18.Material, network: JointNetwork, mirror: bool = False) -> Float[Tensor, " features"]:
+    """Mean c_id of the training people (of about 1024 pictures); `mirror` as in `Gallery.codes`."""
+    plain = replace(material.train, augmentation=NONE)
+    image = plain.load(torch.arange(0, len(plain), max(1, len(plain) // 1024)))["image"].to(network.mean_shape.device)
+    sides = [image, image.flip(3)] if mirror else [image]
+    return torch.cat([network.encode(side).identity.float().mean(0).cpu() for side in sides])
 
 
 def auc_of_all_pairs(codes: Float[Tensor, "pictures features"], person: Int[Tensor, " pictures"]) -> float:
