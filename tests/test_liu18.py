@@ -1,0 +1,180 @@
+"""Phases, material and measures of Liu et al. 2018 on a set of two dozen people."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from facenb import liu18
+from facenb.data.build_set import true_shapes
+from facenb.errors import FacenbError
+from facenb.networks.heads import make_head
+from facenb.networks.joint import Codes
+from facenb.results import Run
+from facenb.training import train
+
+
+@pytest.fixture(scope="module")
+def material(tmp_path_factory):
+    return liu18.prepare(Run("06_test", "smoke", "synthetic", 0, "cpu", str(tmp_path_factory.mktemp("run"))))
+
+
+@pytest.fixture(scope="module")
+def in_closed_form(material):
+    """A network whose decoders are the 3DMM's own."""
+    network = material.new_network()
+    scaling, model = material.scaling, material.model
+    network.identity_decoder.set_basis(model.identity_basis, scaling.identity.centre, scaling.identity.half_range)
+    network.residual_decoder.set_basis(model.expression_basis, scaling.expression.centre, scaling.expression.half_range)
+    return network
+
+
+@pytest.fixture
+def batch(material):
+    return material.train.load(torch.arange(6), torch.Generator().manual_seed(0))
+
+
+def modules_of(material, network):
+    torch.manual_seed(0)
+    head = make_head("softmax", network.identity, material.train.classes)
+    return {"network": network, "head": head, "targets": material.supervision()}
+
+
+class TestMaterial:
+    def test_nobody_is_in_two_parts(self, material):
+        parts = [set(part.subjects.tolist()) for part in (material.train, material.validation, material.test)]
+        assert sum(map(len, parts)) == len(set.union(*parts)) == liu18.plan("smoke", "synthetic").people
+
+    def test_again_is_the_same_set_and_split(self, material):
+        again = liu18.prepare(material.run)
+        assert torch.equal(again.train.rows, material.train.rows)
+        assert torch.equal(again.test.rows, material.test.rows)
+
+    def test_scaling_knows_training_people_only(self, material):
+        codes = material.train.load(torch.arange(len(material.train)))["identity"]
+        assert codes.abs().max() <= 1 + 1e-5
+        torch.testing.assert_close(codes.amax(0), torch.ones(codes.shape[1]))
+
+    def test_same_seed_same_network(self, material):
+        one, two, other = material.new_network(3), material.new_network(3), material.new_network(4)
+        assert torch.equal(one.to_identity.weight, two.to_identity.weight)
+        assert not torch.equal(one.to_identity.weight, other.to_identity.weight)
+
+    def test_truth_is_that_of_the_pictures(self, material):
+        rows = torch.tensor([0, 5])
+        torch.testing.assert_close(material.truth[rows], true_shapes(material.test.set, material.test.rows[rows]))
+
+    def test_paper_data_says_what_is_missing(self, tmp_path, monkeypatch):
+        monkeypatch.setenv("FACENB_DATA", str(tmp_path / "data"))
+        monkeypatch.delenv("FACENB_MIRROR", raising=False)
+        with pytest.raises(FacenbError, match="lfw|bfm-2019"):
+            liu18.prepare(Run("06_test", "smoke", "paper", 0, "cpu", str(tmp_path)))
+
+    @pytest.mark.parametrize("profile", ["smoke", "quick", "full"])
+    @pytest.mark.parametrize("data", ["synthetic", "photos", "paper"])
+    def test_every_profile_has_a_plan_that_fits_together(self, profile, data):
+        plan = liu18.plan(profile, data)
+        assert tuple(plan.encoder["size"]) == plan.size
+        assert plan.folds or data != "photos"
+        assert 0 <= plan.test + plan.validation < 1
+
+
+class TestSupervision:
+    def test_targets_are_the_models_shapes_of_the_fitted_coefficients(self, material, batch):
+        identity, residual = material.supervision()(batch)
+        fitted = material.train.set.shards.read(batch["row"], ["identity", "expression"])
+        model = material.model
+        expected = model.shape(fitted["identity"], fitted["expression"])
+        torch.testing.assert_close(model.mean + identity + residual, expected, atol=2e-3, rtol=0)
+
+    def test_unit_is_what_the_mean_face_gets(self, material):
+        rows = torch.arange(0, len(material.train), max(1, len(material.train) // 512))
+        targets = material.supervision()
+        parts = targets(material.train.load(rows))
+        own = np.mean([part.double().square().sum(2).mean().item() for part in parts]) * 2
+        assert targets.unit == pytest.approx(own, rel=1e-5)
+
+
+class TestPhases:
+    def test_phase_one_is_the_mean_squared_code_error(self, material, batch):
+        network = material.new_network().eval()
+        found = liu18.phase_one({"network": network}, batch)
+        codes = network.encode(batch["image"])
+        expected = sum(
+            ((a - b).detach().numpy() ** 2).mean()
+            for a, b in ((codes.identity, batch["identity"]), (codes.residual, batch["residual"]))
+        )
+        assert found["loss"].item() == pytest.approx(float(expected), rel=1e-5)
+
+    def test_phase_two_vanishes_for_the_models_own_decoders(self, material, in_closed_form, batch):
+        found = liu18.phase_two({"network": in_closed_form, "targets": material.supervision()}, batch)
+        assert float(found["loss"]) < 1e-9
+
+    def test_phase_three_is_the_weighted_sum(self, material, in_closed_form, batch):
+        modules = modules_of(material, in_closed_form.eval())
+        modules["targets"].eval()
+        found = liu18.phase_three(steps=30)(modules, batch)
+        codes = in_closed_form.encode(batch["image"])
+        aim = modules["targets"](batch)
+        made = in_closed_form.shape(codes)
+        by_vertex = [(m - a).double().norm(dim=2).square().mean() for m, a in zip(made[:2], aim, strict=True)]
+        classes = modules["head"](codes.identity, batch["label"]).double().log_softmax(1)
+        own = -classes[torch.arange(6), batch["label"]].mean()
+        assert float(found["L_R"]) == pytest.approx(float(sum(by_vertex)), rel=1e-4)
+        assert float(found["loss"]) == pytest.approx(float(0.5 * sum(by_vertex) + own), rel=1e-4)
+
+    def test_weight_rises_after_a_third_and_is_kept_by_the_module(self, material, in_closed_form, batch):
+        modules, loss = modules_of(material, in_closed_form), liu18.phase_three(steps=6)
+        modules["targets"].train()
+        weights = []
+        for _ in range(4):
+            found = loss(modules, batch)
+            weights.append(round(float((found["loss"] - found["L_C"]) / found["L_R"]), 3))
+        assert weights == [0.5, 0.5, 1.0, 1.0]
+        assert modules["targets"].state_dict().keys() == {"calls"}  # so that a checkpoint goes on with the right one
+
+    def test_an_arm_without_a_part_does_not_train_it(self, material, batch):
+        network = material.new_network()
+        modules = modules_of(material, network)
+        liu18.phase_three(6, reconstruction=False)(modules, batch)["loss"].backward()
+        assert network.identity_decoder.fc.weight.grad is None and network.to_identity.weight.grad is not None
+        network.zero_grad(set_to_none=True)
+        modules["head"].zero_grad(set_to_none=True)
+        liu18.phase_three(6, identification=False)(modules, batch)["loss"].backward()
+        assert modules["head"].weight.grad is None and network.to_residual.weight.grad is not None
+
+    def test_training_lowers_the_loss_on_what_it_sees(self, material, tmp_path):
+        settings = replace(material.plan.one, steps=12, log_every=4)
+        history = train({"network": material.new_network()}, liu18.phase_one, material.train, settings, tmp_path)
+        assert history.log["loss"].iloc[-1] < history.log["loss"].iloc[0]
+
+
+class TestMeasures:
+    def test_encode_goes_by_batches_without_augmentation(self, material, monkeypatch):
+        network = material.new_network().eval()
+        monkeypatch.setattr(liu18, "TOGETHER", 7)
+        found = liu18.encode(network, material.train, torch.arange(20))
+        with torch.no_grad():
+            own = network.encode(material.train.load(torch.arange(20))["image"])
+        torch.testing.assert_close(found.identity, own.identity, atol=1e-5, rtol=1e-4)
+
+    def test_the_truth_itself_has_no_error(self, material):
+        found = liu18.measure(material, lambda rows: (material.truth[rows], material.neutral[rows]))
+        assert float(found.whole.max()) < 1e-3 and float(found.identity.max()) < 1e-3
+
+    def test_closed_form_decoders_measure_as_the_model_does(self, material, in_closed_form):
+        generator = torch.Generator().manual_seed(0)
+        rows = len(material.test)
+        codes = Codes(*(0.3 * torch.randn(rows, n, generator=generator) for n in (80, 18)))
+        one = liu18.measure_network(material, in_closed_form, codes)
+        two = liu18.measure_model(material, in_closed_form, codes)
+        torch.testing.assert_close(one.whole, two.whole, atol=2e-3, rtol=0)
+        torch.testing.assert_close(one.identity, two.identity, atol=2e-3, rtol=0)
+
+    def test_another_network_is_refused_by_name(self, material):
+        network = material.new_network()
+        network.save(material.run.path("networks/test.safetensors"), {})
+        wrong = network.config | {"identity": 79}
+        with pytest.raises(FacenbError, match="identity: there 80, needed 79"):
+            liu18.need_network(material.run, "test", "06_test", wrong)
