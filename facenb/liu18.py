@@ -98,7 +98,7 @@ def plan(profile: str, data: str) -> Plan:
         )  # fmt: skip
     return Plan(
         (64, 64), 960, 8, 0.1041, 0.0417, NARROW, _settings(1000, 4e-3), _decoders(800), _settings(900, 4e-3),
-        _settings(400, 4e-3), LIGHT,
+        _settings(260, 4e-3), LIGHT,
     )  # fmt: skip
 
 
@@ -380,16 +380,22 @@ def need_network(run: Run, name: str, notebook: str, like: dict[str, Any]) -> Jo
     return JointNetwork.load(path, like).to(run.device)
 
 
-def training_folder(material: Material, name: str, settings: Settings, **more: Any) -> Path:
+def training_folder(
+    material: Material, name: str, settings: Settings, start: dict[str, nn.Module] | None = None, **more: Any
+) -> Path:
     """Where a training lives: another folder for other settings, pictures, network, or whatever `more` tells apart.
 
-    So a notebook run again goes on where it was, and one that was changed begins anew beside it.
+    `start`: the modules as they are before the training, by their weights. So a notebook run again goes on where it
+    was, and one that was changed begins anew beside it.
     """
     train = material.train
     facts = {"settings": settings.as_dict(), "card": train.set.card, "people": train.subjects.unique().tolist(),
              "augmentation": asdict(train.augmentation), "encoder": material.plan.encoder, **more}  # fmt: skip
-    told = json.dumps(facts, sort_keys=True, default=str)
-    return material.run.path(f"training/{name}-{hashlib.sha256(told.encode()).hexdigest()[:10]}")
+    digest = hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode())
+    for part, module in (start or {}).items():
+        for key, value in module.state_dict().items():
+            digest.update(f"{part}.{key}".encode() + value.detach().cpu().contiguous().numpy().tobytes())
+    return material.run.path(f"training/{name}-{digest.hexdigest()[:10]}")
 
 
 def mean_coefficients(material: Material) -> Float[Tensor, " identity"]:
