@@ -69,9 +69,9 @@ class Gallery:
         if material.test is None:
             return material.pairs.identity - mean
         # Fit and measure are blind to scale and place, so the marks are made in the head's own millimetres.
-        camera = WeakPerspective(
-            euler_to_matrix(material.test.truth["angles"]), torch.ones(len(self.person)), torch.zeros(1, 2)
-        )
+        count = len(self.person)
+        turned = euler_to_matrix(material.test.truth["angles"])
+        camera = WeakPerspective(turned, torch.ones(count), torch.zeros(count, 2))
         marks = camera.project(material.model.landmarks.of(material.truth))[..., :2]
         generator = torch.Generator().manual_seed(material.run.seed)
         marks = marks + NOISE * torch.randn(marks.shape, generator=generator)
