@@ -56,6 +56,8 @@ class Plan:
     ablation: Settings  # one arm of notebook 09
     augmentation: dict[str, Any]  # of training pictures; a shifted crop is what another detector would have given
     folds: tuple[tuple[int, int], ...] = ()  # of LFW, tested two and two; nobody in them is trained on
+    # The class head of phase III and its options: the paper's softmax; a margin where there are few pictures a person.
+    head: tuple[str, dict[str, Any]] = ("softmax", {})
 
 
 def _settings(steps: int, rate: float, batch: int = 64, **more: Any) -> Settings:
