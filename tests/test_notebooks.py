@@ -16,6 +16,9 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+CHAINED = ("04", "06", "07", "08", "09")  # each loads what the one before has made: the set, then networks
+CHAINS = [[path] for path in NOTEBOOKS if path.name[:2] not in CHAINED]
+CHAINS += [[path for path in NOTEBOOKS if path.name[:2] in CHAINED]]
 STRICT = [path for path in NOTEBOOKS if path.name[:2] in ("01", "02", "03")]
 PARAMETERS = {"profile": "quick", "data": "synthetic", "seed": 0, "device": "auto", "run_folder": ""}
 # A home, a mount or a temporary folder in a text that readers see; /dev, /usr and the like tell of no machine.
@@ -115,11 +118,12 @@ def test_the_graph_names_every_notebook():
     assert graph == [path.stem for path in NOTEBOOKS]
 
 
-def nbval(path: Path, runs: Path, profile: str, *options: str) -> None:
+def nbval(paths: list[Path], runs: Path, profile: str, *options: str) -> None:
+    """One pytest process runs the notebooks in the order given."""
     variables = {"FACENB_PROFILE": profile, "FACENB_RUNS": str(runs), "FACENB_HEADLESS": "1"}
     result = subprocess.run(
         [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "no:xdist", "--rootdir", ROOT / "notebooks",
-         "-c", os.devnull, "--nbval-cell-timeout", "400", *options, path],
+         "-c", os.devnull, "--nbval-cell-timeout", "400", *options, *paths],
         cwd=ROOT / "notebooks", env=os.environ | variables, capture_output=True, text=True,
     )  # fmt: skip
     assert result.returncode == 0, result.stdout[-6000:] + result.stderr[-2000:]
@@ -135,13 +139,13 @@ def runs(tmp_path_factory) -> Path:
 
 
 @pytest.mark.notebooks
-@pytest.mark.parametrize("path", **named(NOTEBOOKS))
-def test_every_cell_runs(path, runs):
-    nbval(path, runs, "smoke", "--nbval-lax")
+@pytest.mark.parametrize("paths", CHAINS, ids=["-".join(path.stem[:2] for path in paths) for paths in CHAINS])
+def test_every_cell_runs(paths, runs):
+    nbval(paths, runs, "smoke", "--nbval-lax")
 
 
 @pytest.mark.notebooks
 @pytest.mark.parametrize("path", **named(STRICT))
 def test_prints_what_is_stored(path, runs):
     """At the profile the stored outputs have, which the notebook's parameters name."""
-    nbval(path, runs, "", "--nbval", "--nbval-sanitize-with", str(ROOT / "tests/nbval_sanitize.cfg"))
+    nbval([path], runs, "", "--nbval", "--nbval-sanitize-with", str(ROOT / "tests/nbval_sanitize.cfg"))
