@@ -9,6 +9,7 @@ import torch
 from facenb import liu18
 from facenb.data.build_set import true_shapes
 from facenb.errors import FacenbError
+from facenb.liu18.__main__ import main
 from facenb.networks.heads import make_head
 from facenb.networks.joint import Codes
 from facenb.results import Run
@@ -153,7 +154,7 @@ class TestPhases:
 class TestMeasures:
     def test_encode_goes_by_batches_without_augmentation(self, material, monkeypatch):
         network = material.new_network().eval()
-        monkeypatch.setattr(liu18, "TOGETHER", 7)
+        monkeypatch.setattr("facenb.liu18.measures.TOGETHER", 7)
         found = liu18.encode(network, material.train, torch.arange(20))
         with torch.no_grad():
             own = network.encode(material.train.load(torch.arange(20))["image"])
@@ -178,3 +179,18 @@ class TestMeasures:
         wrong = network.config | {"identity": 79}
         with pytest.raises(FacenbError, match="identity: there 80, needed 79"):
             liu18.need_network(material.run, "test", "06_test", wrong)
+
+
+class TestCommand:
+    def test_a_notebook_finds_the_training_done(self, material):
+        """`python -m facenb.liu18 I` and notebook 06 train the same thing in the same folder."""
+        run, settings = material.run, replace(material.plan.one, seed=0)
+        main(["I", "--profile", "smoke", "--device", "cpu", "--run-folder", str(run.folder)])
+        folder = liu18.training_folder(material, "06_phase_one_encoder", settings)
+        network = material.new_network(0)
+        history = train({"network": network}, liu18.phase_one, material.train, settings, folder, device="cpu")
+        assert history.resumed_from == settings.steps
+
+    def test_names_what_is_missing(self, material):
+        with pytest.raises(FacenbError, match="07_phase_two_decoders"):
+            main(["III", "--profile", "smoke", "--device", "cpu", "--run-folder", str(material.run.folder)])

@@ -10,7 +10,7 @@ from sklearn.metrics import roc_auc_score
 from facenb import liu18
 from facenb.data.augmentation import NONE
 from facenb.evaluation.recognition import cosine
-from facenb.liu18_recognition import (
+from facenb.liu18.recognition import (
     Galleries,
     Gallery,
     auc_of_all_pairs,
