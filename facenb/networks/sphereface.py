@@ -10,13 +10,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from jaxtyping import Float
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from facenb.errors import ModelFileError
+from facenb.networks.weights import read_weights, some_of
 
 HEAD = "fc6."  # the class head in published files: it knows the people of their training set, not ours
 RESIDUAL_STD = 0.01  # of the residual units' weights at the start, as in the authors' own network definition
@@ -161,7 +159,8 @@ def load_sphere20(network: SphereFace, path: str | Path, published_colours: bool
         raise ModelFileError(
             f"{path} holds a sphere20 without batch normalisation, and this network has it: use SphereFace()"
         )
-    found = {name.removeprefix("module."): tensor for name, tensor in _read(path).items()}  # as DataParallel saves
+    # DataParallel saves names with `module.` before them.
+    found = {name.removeprefix("module."): tensor for name, tensor in read_weights(path).items()}
     found = {name: tensor for name, tensor in found.items() if not name.startswith(HEAD)}
     names = published_names(network)
     own = network.state_dict()
@@ -170,7 +169,7 @@ def load_sphere20(network: SphereFace, path: str | Path, published_colours: bool
     if missing or extra:
         raise ModelFileError(
             f"{path} is no sphere20 of stages {network.units} (residual units): "
-            f"missing {_some(missing)}; not of this network {_some(extra)}"
+            f"missing {some_of(missing)}; not of this network {some_of(extra)}"
         )
     for name, other in names.items():
         if found[other].shape != own[name].shape:
@@ -186,30 +185,3 @@ def load_sphere20(network: SphereFace, path: str | Path, published_colours: bool
         first = "stages.0.down.conv.weight"
         weights[first] = weights[first].flip(1) * (127.5 / 128)
     network.load_state_dict(weights)
-
-
-def _read(path: Path) -> dict[str, Tensor]:
-    """The tensors of a file of weights, by name; code in it is never run."""
-    if not path.is_file():
-        raise ModelFileError(f"there is no {path}; give the path of a sphere20 file, .safetensors or .pth")
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        found = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, OSError, RuntimeError, ValueError, EOFError, KeyError) as error:
-        raise ModelFileError(f"{path} is no readable file of weights ({error}); get it again") from error
-    except Exception as error:  # torch raises pickle's own UnpicklingError for what is not plain weights
-        if type(error).__name__ != "UnpicklingError":
-            raise
-        raise ModelFileError(
-            f"{path} holds more than weights, or is damaged, and is not read: it could run code; "
-            "save its state_dict alone, or get it as .safetensors"
-        ) from error
-    if not isinstance(found, dict) or not all(isinstance(value, Tensor) for value in found.values()):
-        raise ModelFileError(f"{path} holds no state_dict (names and tensors), but a {type(found).__name__}")
-    return dict(found)
-
-
-def _some(names: list[str], shown: int = 6) -> str:
-    more = f" and {len(names) - shown} more" if len(names) > shown else ""
-    return (", ".join(names[:shown]) or "nothing") + more
