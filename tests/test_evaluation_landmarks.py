@@ -2,13 +2,29 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.optimize import least_squares
+from scipy.spatial.transform import Rotation
+from scipy.stats import ecdf
 
 from facenb.errors import LandmarkError
-from facenb.evaluation.landmarks import bootstrap_mean_of_bins, box_size, by_yaw, nme
+from facenb.evaluation.claims import bootstrap
+from facenb.evaluation.landmarks import (
+    bootstrap_mean_of_bins,
+    box_size,
+    by_yaw,
+    cumulative_curve,
+    found_by_all,
+    mean_of_bins,
+    nme,
+    posed_landmarks,
+    yaw_bin,
+)
+from facenb.imaging.camera import WeakPerspective, euler_to_matrix
 
 
 def faces(count: int = 4) -> torch.Tensor:
@@ -79,3 +95,115 @@ def test_interval_covers_the_mean_and_shrinks_with_more_faces():
         assert low < by_yaw(errors, yaw).mean < high
         widths.append(high - low)
     assert widths[1] < widths[0] / 3  # the standard error goes with 1 / sqrt(n): a fifth
+
+
+def test_the_mean_of_images_is_another_one():
+    yaw = torch.tensor([0.0, 5.0, -10.0, 45.0, -80.0]).deg2rad()
+    errors = torch.tensor([0.01, 0.02, math.nan, 0.05, 0.12])
+    assert by_yaw(errors, yaw).mean_of_images == pytest.approx((0.01 + 0.02 + 0.05 + 0.12) / 4)
+    assert math.isnan(by_yaw(errors * math.nan, yaw).mean_of_images)
+
+
+def test_a_bin_without_faces_does_not_spoil_the_mean_of_images():
+    assert by_yaw(torch.tensor([0.02, 0.04]), torch.zeros(2)).mean_of_images == pytest.approx(0.03)
+
+
+def test_a_yaw_that_is_not_finite_names_the_face():
+    with pytest.raises(LandmarkError, match="face 1"):
+        yaw_bin(torch.tensor([0.0, math.nan]))
+
+
+def test_the_statistic_of_the_bins_is_the_tables_mean():
+    generator = torch.Generator().manual_seed(3)
+    errors, yaw = torch.rand(60, generator=generator), 3.1 * torch.rand(60, generator=generator) - 1.55
+    errors[::7] = math.nan
+    statistic, people = mean_of_bins(errors, yaw, torch.arange(60) // 4)
+    assert people == 15
+    assert statistic(np.ones((1, people)))[0] == pytest.approx(by_yaw(errors, yaw).mean, rel=1e-6)
+    weights = np.ones((1, people))
+    weights[0, [2, 5]] = 3, 0
+    drawn = torch.cat([torch.arange(20), torch.arange(24, 60), torch.arange(8, 12).repeat(2)])
+    assert statistic(weights)[0] == pytest.approx(by_yaw(errors[drawn], yaw[drawn]).mean, rel=1e-6)
+
+
+def test_pictures_of_one_person_are_no_independent_evidence():
+    """Four copies of each face under the same name: no narrower an interval."""
+    errors = torch.rand(60, generator=torch.Generator().manual_seed(1))
+    yaw = torch.tensor([0.0, 45.0, 80.0]).deg2rad().repeat(20)
+    one = bootstrap(*mean_of_bins(errors, yaw, torch.arange(60)))
+    four = bootstrap(*mean_of_bins(errors.repeat(4), yaw.repeat(4), torch.arange(60).repeat(4)))
+    assert (four.low, four.high) == pytest.approx((one.low, one.high))
+
+
+def test_rows_are_compared_where_all_have_found_a_face():
+    errors = [torch.tensor([0.1, math.nan, 0.3]), torch.tensor([0.1, 0.2, math.nan])]
+    assert found_by_all(errors).tolist() == [True, False, False]
+
+
+def test_the_cumulative_curve_is_that_of_scipy():
+    errors = torch.rand(200, generator=torch.Generator().manual_seed(2), dtype=torch.float32) * 0.2
+    curve = cumulative_curve(errors)
+    expected = ecdf(errors.double().numpy()).cdf.evaluate(curve.thresholds.numpy())
+    np.testing.assert_allclose(curve.share.numpy(), expected)
+    assert curve.failures == pytest.approx(float((errors > 0.1).double().mean()))
+
+
+def test_a_miss_is_never_good_enough():
+    """Of ten faces two are missed: with a threshold as large as one likes the curve ends at 0.8."""
+    errors = torch.tensor([0.01] * 8 + [math.nan] * 2)
+    curve = cumulative_curve(errors, limit=1000)
+    assert (float(curve.share[-1]), curve.missed, curve.failures) == (0.8, 2, pytest.approx(0.2))
+
+
+def test_area_of_one_error_everywhere():
+    """A step at half the width leaves half the area; no error leaves all of it."""
+    assert cumulative_curve(torch.full((5,), 0.05)).area == pytest.approx(0.5, abs=0.01)
+    assert cumulative_curve(torch.zeros(5)).area == 1
+
+
+def test_a_curve_of_nothing_is_refused():
+    with pytest.raises(LandmarkError, match="no faces"):
+        cumulative_curve(torch.zeros(0))
+    with pytest.raises(ValueError, match="limit above 0"):
+        cumulative_curve(torch.zeros(3), limit=0)
+
+
+def shape_and_camera(count=3):
+    generator = torch.Generator().manual_seed(5)
+    points = 60 * torch.randn(count, 40, 3, generator=generator)
+    angles = torch.tensor([[0.2, 0.1, -0.3], [-1.4, 0.3, 0.1], [1.0, -0.2, 0.4]])[:count]
+    camera = WeakPerspective(euler_to_matrix(angles), torch.tensor([1.7, 0.4, 3.0])[:count],
+                             torch.tensor([[200.0, 210.0], [31.0, 20.0], [800.0, 640.0]])[:count])  # fmt: skip
+    return points, camera
+
+
+def test_the_pose_of_known_points_places_the_others():
+    points, camera = shape_and_camera()
+    image = camera.project(points)[..., :2]
+    found = posed_landmarks(points[:, :20], image[:, :20], points[:, 20:])
+    torch.testing.assert_close(found, image[:, 20:], atol=2e-2, rtol=1e-4)
+
+
+def test_the_pose_is_the_one_of_least_squares():
+    """With noise, against scipy's minimiser over six numbers."""
+    points, camera = shape_and_camera(1)
+    image = camera.project(points)[..., :2] + 8 * torch.randn(1, 40, 2, generator=torch.Generator().manual_seed(0))
+    seen, shape = image[0].double().numpy(), points[0].double().numpy()
+
+    def place(p):
+        turned = shape @ Rotation.from_rotvec(p[:3]).as_matrix().T
+        return p[3] * turned[:, :2] * [1, -1] + p[4:]
+
+    start = [*Rotation.from_matrix(camera.rotation[0].double().numpy()).as_rotvec(), 1.7, 200.0, 210.0]
+    best = least_squares(lambda p: (place(p) - seen).ravel(), start)
+    np.testing.assert_allclose(posed_landmarks(points, image, points)[0].numpy(), place(best.x), atol=0.05)
+
+
+def test_one_shape_serves_many_images_and_misses_stay_misses():
+    points, camera = shape_and_camera()
+    image = camera.project(points[:1].expand(3, -1, -1))[..., :2]
+    image[1, 4] = math.nan
+    found = posed_landmarks(points[:1], image, points[:1])
+    assert found[1].isnan().all()
+    torch.testing.assert_close(found[[0, 2]], image[[0, 2]], atol=2e-2, rtol=1e-4)
+    assert posed_landmarks(points[:1], image * math.nan, points[:1]).isnan().all()

@@ -1,14 +1,23 @@
-"""Landmark accuracy: normalised mean error and its mean over bins of yaw (Zhu et al. 2016, AFLW2000-3D)."""
+"""Landmark accuracy: normalised mean error and its mean over bins of yaw (Zhu et al. 2016, AFLW2000-3D).
+
+The box that an error is divided by is that of the true landmarks. Two means circulate: of the three bins' means, and of
+all images; `YawTable` has both. A missing prediction is a NaN in the errors: counted beside the means, and in the
+cumulative curve a face that no threshold reaches.
+"""
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from facenb.errors import LandmarkError
-from facenb.fitting import Fit
+from facenb.fitting import Fit, scaled_orthographic
+from facenb.fitting.pose import refine_pose
+from facenb.imaging.camera import WeakPerspective
 from facenb.morphable.model import MorphableModel
 
 BINS = ((0.0, 30.0), (30.0, 60.0), (60.0, 90.0))  # |yaw| in degrees: [0, 30], (30, 60], (60, 90]
@@ -37,9 +46,24 @@ class YawTable:
     counts: tuple[int, ...]  # faces with a prediction, by bin
     missed: tuple[int, ...]  # faces without one, by bin: never part of the means
 
+    @property
+    def mean_of_images(self) -> float:
+        """Mean of all images with a prediction: mostly frontal faces, where most images are frontal."""
+        known = [(value, count) for value, count in zip(self.bins, self.counts, strict=True) if count]
+        return sum(value * count for value, count in known) / sum(self.counts) if known else math.nan
+
     def percent(self) -> list[float]:
         """The bins and their mean, in per cent."""
         return [100 * value for value in (*self.bins, self.mean)]
+
+
+def yaw_bin(yaw: Float[Tensor, " faces"]) -> Int[Tensor, " faces"]:
+    """Which of `BINS` each |yaw| (radians) lies in, above 90 degrees the last. LandmarkError for one not finite."""
+    if not torch.isfinite(yaw).all():
+        raise LandmarkError(f"yaw of face {int((~torch.isfinite(yaw)).nonzero()[0])} is not finite")
+    # Radians of float32 do not hit the edges exactly; a ten-thousandth of a degree decides no face.
+    edges = torch.tensor([high + 1e-4 for _, high in BINS[:-1]], dtype=torch.float64, device=yaw.device)
+    return torch.bucketize(yaw.abs().double().rad2deg(), edges)
 
 
 def by_yaw(errors: Float[Tensor, " faces"], yaw: Float[Tensor, " faces"]) -> YawTable:
@@ -47,20 +71,104 @@ def by_yaw(errors: Float[Tensor, " faces"], yaw: Float[Tensor, " faces"]) -> Yaw
 
     A bin without a prediction has the mean NaN, and so has the mean of the bins.
     """
-    if not torch.isfinite(yaw).all():
-        raise LandmarkError(f"yaw of face {int((~torch.isfinite(yaw)).nonzero()[0])} is not finite")
-    # Radians of float32 do not hit the edges exactly; a ten-thousandth of a degree decides no face.
-    degrees = yaw.abs().double().rad2deg()
+    place = yaw_bin(yaw)
     means, counts, missed = [], [], []
-    for place, (low, high) in enumerate(BINS):
-        inside: Bool[Tensor, " faces"] = degrees > low + 1e-4 if place else degrees >= 0
-        if place < len(BINS) - 1:
-            inside = inside & (degrees <= high + 1e-4)
+    for number in range(len(BINS)):
+        inside = place == number
         found = errors[inside & ~errors.isnan()]
         means.append(float(found.double().mean()) if len(found) else math.nan)
         counts.append(len(found))
         missed.append(int((inside & errors.isnan()).sum()))
     return YawTable(tuple(means), sum(means) / len(means), tuple(counts), tuple(missed))
+
+
+def mean_of_bins(
+    errors: Float[Tensor, " faces"], yaw: Float[Tensor, " faces"], subject: Int[Tensor, " faces"]
+) -> tuple[Callable[[np.ndarray], np.ndarray], int]:
+    """The mean of the bins' means as `facenb.evaluation.claims.bootstrap` takes it, and how many people there are.
+
+    The statistic takes weights (draws, people), how often each person is drawn; where they leave a bin without a
+    prediction it is NaN.
+    """
+    values, place = errors.double().numpy(), yaw_bin(yaw).numpy()
+    _, person = np.unique(subject.numpy(), return_inverse=True)
+    people, found = int(person.max()) + 1, ~np.isnan(values)
+    sums, counts = np.zeros((people, len(BINS))), np.zeros((people, len(BINS)))
+    np.add.at(sums, (person[found], place[found]), values[found])
+    np.add.at(counts, (person[found], place[found]), 1)
+
+    def statistic(weights: np.ndarray) -> np.ndarray:
+        with np.errstate(invalid="ignore"):
+            return ((weights @ sums) / (weights @ counts)).mean(1)
+
+    return statistic, people
+
+
+def found_by_all(errors: Sequence[Float[Tensor, " faces"]]) -> Bool[Tensor, " faces"]:
+    """The faces for which every method has a prediction: only there may rows with misses be compared."""
+    return ~torch.stack(list(errors)).isnan().any(0)
+
+
+@dataclass(frozen=True)
+class CumulativeCurve:
+    """The share of all faces, misses among them, whose error is at most each threshold."""
+
+    thresholds: Float[Tensor, " thresholds"]  # NME as a fraction
+    share: Float[Tensor, " thresholds"]
+    missed: int  # faces without a prediction, which no threshold reaches
+
+    @property
+    def area(self) -> float:
+        """Area under the curve over its whole width, as a fraction: 1 where every error is zero."""
+        width = float(self.thresholds[-1] - self.thresholds[0])
+        return float(torch.trapezoid(self.share, self.thresholds)) / width
+
+    @property
+    def failures(self) -> float:
+        """Share of faces whose error is larger than the last threshold, or that have no prediction."""
+        return 1 - float(self.share[-1])
+
+
+def cumulative_curve(errors: Float[Tensor, " faces"], limit: float = 0.1, steps: int = 201) -> CumulativeCurve:
+    """How many faces are good enough, for thresholds from 0 to `limit` (a fraction of the box).
+
+    Raises LandmarkError for no faces, ValueError for a limit that is not positive or fewer than two steps.
+    """
+    if not len(errors):
+        raise LandmarkError("there are no faces to draw a cumulative curve of")
+    if not limit > 0 or steps < 2:
+        raise ValueError(f"a curve needs a limit above 0 and two steps or more, got {limit} and {steps}")
+    thresholds = torch.linspace(0, limit, steps, dtype=torch.float64)
+    missed = errors.isnan()
+    known = errors[~missed].double().sort().values
+    share = torch.searchsorted(known, thresholds, right=True).double() / len(errors)
+    return CumulativeCurve(thresholds, share, int(missed.sum()))
+
+
+def posed_landmarks(
+    known: Float[Tensor, "#faces points 3"], observed: Float[Tensor, "faces points 2"],
+    wanted: Float[Tensor, "#faces landmarks 3"],
+) -> Float[Tensor, "faces landmarks 2"]:  # fmt: skip
+    """Where the `wanted` points of a shape (mm) lie in an image that shows its `known` points at `observed` (pixels).
+
+    For shapes that come without a pose, as a network's or the mean face: the weak perspective camera of least squares
+    over the known points, all alike. Faces whose observations are not finite are misses, NaN.
+    """
+    found = observed.isfinite().flatten(1).all(1)
+    placed = observed.new_full((len(observed), wanted.shape[1], 2), torch.nan)
+    if not found.any():
+        return placed
+    points, goal = (x.expand(len(observed), -1, -1)[found].double() for x in (known, wanted))
+    flip = points.new_tensor([1.0, -1.0])  # pixels count v down
+    seen = observed[found].double() * flip
+    middle = seen.mean(1, keepdim=True)
+    weights = torch.ones_like(seen[..., 0])
+    start = scaled_orthographic(points, seen - middle, weights)
+    rotation, scale, shift, _ = refine_pose(points, seen - middle, weights, *start, steps=10)
+    placed[found] = (
+        WeakPerspective(rotation, scale, (shift + middle[:, 0]) * flip).project(goal)[..., :2].to(placed.dtype)
+    )
+    return placed
 
 
 def fitted_landmarks(model: MorphableModel, fit: Fit) -> Float[Tensor, "images 68 2"]:
@@ -76,9 +184,7 @@ def bootstrap_mean_of_bins(
 ) -> tuple[float, float]:
     """95 % interval of the mean of the bins' means, by drawing the found faces of each bin with replacement."""
     generator = torch.Generator().manual_seed(seed)
-    degrees = yaw.abs().double().rad2deg()
-    edges = torch.tensor([high + 1e-4 for _, high in BINS[:-1]], dtype=torch.float64)
-    place = torch.bucketize(degrees, edges)
+    place = yaw_bin(yaw)
     total = torch.zeros(draws, dtype=torch.float64)
     for bin_ in range(len(BINS)):
         found = errors[(place == bin_) & ~errors.isnan()].double()
