@@ -1,10 +1,14 @@
 """Effects and verdicts on cases whose truth is known: closed forms, and intervals that hold it as often as they say."""
 
 import math
+from dataclasses import replace
+from itertools import combinations
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as some
 from scipy import stats
 
 from facenb.evaluation.claims import (
@@ -12,12 +16,15 @@ from facenb.evaluation.claims import (
     Effect,
     bootstrap,
     bootstrap_pairs,
+    decide,
     difference_of_accuracy,
     difference_of_scores,
     draw_weights,
+    holm,
     mean_of,
     paired_difference,
     verdict,
+    with_seeds,
 )
 from facenb.evaluation.recognition import CURVE_MEASURES, draw_pairs, verify
 
@@ -118,13 +125,193 @@ class TestBootstrap:
             seen.append(len(weights))
             return weights.mean(1)
 
-        monkeypatch.setattr("facenb.evaluation.claims.CHUNK", 10 * 70)
+        monkeypatch.setattr("facenb.evaluation.intervals.CHUNK", 10 * 70)
         bootstrap(mean, 10, draws=205)
         assert seen == [70, 70, 65, 10, 1]  # the draws, one left out each, everybody
 
     def test_a_figure_that_most_draws_cannot_give_decides_nothing(self):
         effect = bootstrap(lambda weights: np.where((weights == 1).all(1), 1.0, math.nan), 20)
         assert effect.value == 1 and math.isnan(effect.low) and verdict(effect) == "not decided"
+
+
+class TestPValue:
+    def test_of_many_people_it_is_that_of_student(self):
+        own = random(2).normal(0.1, 1.0, size=600)
+        effect = mean_of(own, np.arange(600), draws=20000)
+        for at_least in (0.0, 0.05, 0.25):
+            expected = stats.ttest_1samp(own, at_least).pvalue
+            assert effect.p_value(at_least) == pytest.approx(expected, rel=0.15, abs=0.005)
+
+    @pytest.mark.parametrize("skew", [1, 3])
+    @pytest.mark.parametrize("people", [6, 60])
+    def test_it_is_below_what_the_level_leaves_just_where_the_interval_decides(self, people, skew):
+        sample = mean_of(random(people).exponential(size=people) ** skew, np.arange(people), draws=2000).sample
+        decided = set()
+        for level in (0.5, 0.9, 0.95, 0.99):
+            effect = Effect.of(sample, people, level)
+            reach = effect.high - effect.low
+            for at_least in np.linspace(effect.low - reach, effect.high + reach, 101):
+                says = verdict(effect, at_least)
+                assert (effect.p_value(at_least) < 1 - level) == (says != "not decided")
+                decided.add(says)
+        assert len(decided) == 3
+
+    def test_where_nothing_is_to_be_found_it_says_so_as_often_as_it_promises(self):
+        """400 studies of nothing: p < 0.05 in 5 % within three standard errors, and p < 0.5 in half."""
+        numbers = random(1)
+        found = np.array(
+            [mean_of(numbers.normal(size=12), np.arange(12), 1000, study).p_value() for study in range(400)]
+        )
+        assert 0.017 <= (found < 0.05).mean() <= 0.083 and 0.425 <= (found < 0.5).mean() <= 0.575
+
+    def test_it_is_never_smaller_than_the_draws_can_tell(self):
+        effect = mean_of(100 + random().normal(size=30), np.arange(30), draws=999)
+        assert effect.p_value() == pytest.approx(0.002) and effect.p_value(1e6) == pytest.approx(0.002)
+
+    @given(some.floats(0.1, 100), some.floats(-100, 100), some.floats(-1, 1))
+    @settings(max_examples=30, deadline=None)
+    def test_another_unit_changes_nothing(self, factor, shift, at_least):
+        effect = mean_of(random(6).normal(size=20), np.arange(20), draws=500)
+        there, back = effect.scaled(factor, shift), effect.scaled(-factor, shift)
+        assert there.p_value(factor * at_least + shift) == pytest.approx(effect.p_value(at_least), rel=1e-4, abs=1e-6)
+        assert back.p_value(-factor * at_least + shift) == pytest.approx(effect.p_value(at_least), rel=1e-4, abs=1e-6)
+        assert (back.low, back.high) == pytest.approx((shift - factor * effect.high, shift - factor * effect.low))
+
+    def test_without_draws_there_is_none(self):
+        assert math.isnan(Effect(0.3, 0.1, 0.5, 60).p_value())
+        few = bootstrap(lambda weights: np.where((weights == 1).all(1), 1.0, math.nan), 20)
+        assert math.isnan(few.p_value())
+
+    def test_a_value_changed_without_its_draws_is_refused(self):
+        effect = mean_of(random().normal(size=30), np.arange(30), draws=200)
+        with pytest.raises(ValueError, match=r"use Effect\.scaled\(\)"):
+            replace(effect, value=2 * effect.value)
+
+
+class TestSeeds:
+    """Trainings are drawn as people are."""
+
+    @staticmethod
+    def study(numbers, seeds, people, of_seeds, of_people=1.0, both=0.3):
+        """(seeds, 2 pictures a person): what seeds, people, and a seed with a person add; truth 0.2."""
+        own = of_people * numbers.normal(size=people) + both * numbers.normal(size=(seeds, people))
+        return 0.2 + of_seeds * numbers.normal(size=(seeds, 1)) + np.repeat(own, 2, axis=1)
+
+    @pytest.mark.parametrize("seeds", [2, 3, 6])
+    @pytest.mark.parametrize("of_seeds", [0.0, 0.2, 1.0])
+    def test_the_interval_holds_the_truth_at_least_as_often_as_it_says(self, seeds, of_seeds):
+        """200 studies; 95 % within what chance allows (three standard errors: 0.904)."""
+        numbers, subject, held = random(seeds), np.repeat(np.arange(25), 2), 0
+        for study in range(200):
+            effect = mean_of(self.study(numbers, seeds, 25, of_seeds), subject, draws=500, seed=study)
+            held += effect.low <= 0.2 <= effect.high
+        assert held / 200 >= 0.904
+
+    def test_an_interval_of_people_alone_would_not(self):
+        numbers, subject, held = random(3), np.repeat(np.arange(25), 2), 0
+        for study in range(200):
+            values = self.study(numbers, 3, 25, 1.0).mean(0)
+            effect = mean_of(values, subject, draws=500, seed=study)
+            held += effect.low <= 0.2 <= effect.high
+        assert held / 200 < 0.75
+
+    def test_it_is_as_wide_as_the_two_spreads_make_it(self):
+        """Many seeds and people, whose effects add: the normal interval of the sum of variances."""
+        numbers = random(5)
+        values = self.study(numbers, 60, 400, 1.0, 2.0, 0.0)
+        effect = mean_of(values, np.repeat(np.arange(400), 2), draws=20000)
+        spread = math.sqrt(values.mean(1).var(ddof=1) / 60 + values.mean(0)[::2].var(ddof=1) / 400)
+        assert effect.high - effect.low == pytest.approx(2 * 1.96 * spread, rel=0.05) and effect.seeds == 60
+
+    def test_seeds_that_agree_add_nothing(self):
+        values = random().normal(size=40)
+        one, three = (mean_of(np.tile(values, (n, 1)), np.arange(40), draws=20000) for n in (1, 3))
+        assert (three.low, three.high) == pytest.approx((one.low, one.high), abs=0.02) and one.seeds == 1
+        assert repr(three).endswith("(95 %, 40 people and 3 seeds)") and "seed" not in repr(one)
+
+    def test_two_seeds_that_differ_decide_hardly_anything(self):
+        values = np.array([[1.0], [2.0]]) + 0.01 * random().normal(size=(2, 50))
+        effect = mean_of(values, np.arange(50))
+        assert verdict(effect) == "not decided" and effect.p_value() > 0.05
+
+    def test_seeds_are_paired_one_by_one(self):
+        """Seeds that are good or bad for both methods alike cancel."""
+        luck = 10 * random().normal(size=(4, 1))
+        first, second = luck + 1 + 0.1 * random(1).normal(size=(4, 30)), luck + 0.1 * random(2).normal(size=(4, 30))
+        effect = paired_difference(first, second, np.arange(30))
+        assert 0.8 < effect.low < effect.high < 1.2
+        without = paired_difference(first, luck.mean() + np.zeros(30), np.arange(30))
+        assert without.high - without.low > 10
+
+    def test_accuracy_over_seeds(self):
+        same, fold = torch.arange(80) % 2 == 0, torch.arange(80) // 40
+        names = np.arange(80) // 4, (np.arange(80) // 4 + (~same).numpy()) % 20
+        better, worse = (
+            [verify(strength * same.float() + torch.randn(80, generator=torch.Generator().manual_seed(k)), same, fold)
+             for k in range(3)]
+            for strength in (4.0, 0.5)
+        )  # fmt: skip
+        effect = difference_of_accuracy(better, worse, *names, draws=300)
+        each = [b.mean()["accuracy"] - w.mean()["accuracy"] for b, w in zip(better, worse, strict=True)]
+        assert effect.value == pytest.approx(np.mean(each)) and effect.seeds == 3
+        one = difference_of_accuracy(better[0], worse[0], *names, draws=300)
+        assert one == difference_of_accuracy(better[:1], worse[:1], *names, draws=300) and one.seeds == 1
+
+    def test_bad_input(self):
+        effect = mean_of(random().normal(size=30), np.arange(30), draws=200)
+        with pytest.raises(ValueError, match="is not the mean of the seeds' values"):
+            with_seeds(effect, [effect.value + 1, effect.value])
+        with pytest.raises(ValueError, match="one finite value"):
+            with_seeds(effect, [math.nan, 1.0])
+        with pytest.raises(ValueError, match="paired one by one, got 2 and 3"):
+            paired_difference(np.zeros((2, 4)), np.zeros((3, 4)), np.arange(4))
+        with pytest.raises(ValueError, match="row 2, is inf"):
+            mean_of([[0, 0, 0], [0, 0, math.inf]], np.arange(3))
+        with pytest.raises(ValueError, match="paired one by one, got 0 and 0"):
+            difference_of_accuracy([], [], [], [])
+
+
+class TestHolm:
+    def test_a_case_done_by_hand(self):
+        assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+
+    @given(some.lists(some.floats(0, 1), max_size=6))
+    @settings(deadline=None)
+    def test_it_is_what_testing_every_subset_by_bonferroni_gives(self, p):
+        """The closed test (Marcus, Peritz, Gabriel 1976): one falls when all subsets with it do."""
+        subsets = [chosen for size in range(1, len(p) + 1) for chosen in combinations(range(len(p)), size)]
+        closed = [
+            max(min(1.0, len(chosen) * min(p[k] for k in chosen)) for chosen in subsets if row in chosen)
+            for row in range(len(p))
+        ]
+        assert holm(p) == pytest.approx(closed)
+
+    def test_a_family_errs_as_seldom_as_it_says(self):
+        """2,000 families of ten questions about nothing: one or more are answered in at most 5 %."""
+        families = random().uniform(size=(2000, 10))
+        wrong = np.mean([min(holm(p)) < 0.05 for p in families])
+        assert 0.035 <= wrong <= 0.065 and (families.min(1) < 0.05).mean() > 0.35
+
+    def test_a_question_without_an_answer_was_asked_too(self):
+        adjusted = holm([0.01, math.nan, 0.02])
+        assert adjusted[0] == pytest.approx(0.03) and math.isnan(adjusted[1]) and adjusted[2] == pytest.approx(0.04)
+
+    def test_what_is_no_p_value(self):
+        with pytest.raises(ValueError, match="between 0 and 1"):
+            holm([0.5, 1.5])
+
+    @pytest.mark.parametrize(
+        ("value", "at_least", "p", "says"),
+        [(0.3, 0.0, 0.04, "holds"), (0.3, 0.0, 0.05, "not decided"), (-0.3, 0.0, 0.04, "does not hold"),
+         (0.3, 0.5, 0.001, "does not hold"), (0.3, 0.0, math.nan, "not decided")],
+    )  # fmt: skip
+    def test_the_verdict_that_is_left(self, value, at_least, p, says):
+        assert decide(value, at_least, p) == says
+
+    def test_alone_a_claim_keeps_its_verdict(self):
+        for shift in (-1.0, 0.0, 1.0):
+            claim = Claim("L1", "it does", mean_of(shift + random(3).normal(size=40), np.arange(40)), "mm")
+            assert decide(claim.effect.value, 0.0, holm([claim.p_value])[0]) == claim.verdict
 
 
 class TestPairs:
@@ -203,8 +390,8 @@ class TestBadInput:
             paired_difference(np.zeros(3), np.zeros(4), np.arange(3))
         with pytest.raises(ValueError, match=r"3 values, but the subjects have shape \(2,\)"):
             paired_difference(np.zeros(3), np.zeros(3), np.arange(2))
-        with pytest.raises(ValueError, match=r"first must be one value a picture .* shape \(3, 2\)"):
-            paired_difference(np.zeros((3, 2)), np.zeros(3), np.arange(3))
+        with pytest.raises(ValueError, match=r"first must be one value a picture .* shape \(3, 2, 1\)"):
+            paired_difference(np.zeros((3, 2, 1)), np.zeros(3), np.arange(3))
 
     def test_a_missing_value_is_named(self):
         with pytest.raises(ValueError, match="second, row 1, is nan"):

@@ -1,61 +1,39 @@
 """Claims and their verdicts: how large an effect is, between which bounds, and whether that decides the claim.
 
-What is drawn again and again is people, never pictures: pictures of one person are alike, and a claim is about people
-not seen yet. Intervals are bias-corrected and accelerated (BCa, Efron 1987), their levels widened for small numbers of
-people as Student's t is wider than the normal distribution (Hesterberg 2015); both vanish as the number grows.
+Intervals and p-values are those of `intervals`: over people, and over seeds where a method was trained several times.
+Where several claims are judged together, `holm` and `decide` correct for their number.
 """
 
 import html
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
-from scipy.special import ndtr, ndtri, stdtrit
 from torch import Tensor
 
+from facenb.evaluation import intervals
+from facenb.evaluation.intervals import Effect, Sample, bootstrap, draw, draw_weights, with_seeds
 from facenb.evaluation.recognition import CURVE_MEASURES, Verification, roc
 
-CHUNK = 2**22  # weights held at a time
-
-
-@dataclass(frozen=True)
-class Effect:
-    """A measured quantity and the interval it lies in."""
-
-    value: float
-    low: float
-    high: float
-    subjects: int  # people behind it
-    level: float = 0.95
-
-    def __repr__(self) -> str:
-        return f"{self.value:.3g} [{self.low:.3g}, {self.high:.3g}] ({100 * self.level:g} %, {self.subjects} people)"
-
-    def percent(self) -> "Effect":
-        """The same, of fractions, in per cent."""
-        return replace(self, value=100 * self.value, low=100 * self.low, high=100 * self.high)
-
-
-class _Sample(NamedTuple):
-    """The value itself, its draws, and its values with one person left out."""
-
-    value: float
-    draws: np.ndarray
-    without: np.ndarray
+__all__ = ["Claim", "Effect", "bootstrap", "bootstrap_pairs", "decide", "difference_of_accuracy",
+           "difference_of_scores", "draw_weights", "holm", "mean_of", "paired_difference", "verdict",
+           "with_seeds"]  # fmt: skip
 
 
 def _array(name: str, values: ArrayLike) -> np.ndarray:
+    """(seeds, pictures), of one seed where there is no such level."""
     array = np.asarray(values.detach().cpu() if isinstance(values, Tensor) else values, dtype=np.float64)
-    if array.ndim != 1:
-        raise ValueError(f"{name} must be one value a picture (or pair), got shape {array.shape}")
+    if array.ndim not in (1, 2) or array.shape[0] < array.ndim - 1:
+        raise ValueError(f"{name} must be one value a picture (or pair), or (seeds, pictures), got shape {array.shape}")
     if not np.isfinite(array).all():
-        row = int(np.flatnonzero(~np.isfinite(array))[0])
-        raise ValueError(f"{name}, row {row}, is {array[row]}; what is missing must be counted, not left in the mean")
-    return array
+        row = int(np.argwhere(~np.isfinite(array))[0, -1])
+        bad = np.atleast_2d(array)[:, row]
+        bad = bad[~np.isfinite(bad)][0]
+        raise ValueError(f"{name}, row {row}, is {bad}; what is missing must be counted, not left in the mean")
+    return np.atleast_2d(array)
 
 
 def _people(subject: ArrayLike, rows: int) -> tuple[np.ndarray, int]:
@@ -69,73 +47,19 @@ def _people(subject: ArrayLike, rows: int) -> tuple[np.ndarray, int]:
     return index, len(names)
 
 
-def draw_weights(people: int, draws: int, random: np.random.Generator) -> np.ndarray:
-    """How often each person is in a sample of as many, drawn with replacement: (draws, people)."""
-    drawn = random.integers(people, size=(draws, people))
-    drawn += people * np.arange(draws)[:, None]
-    return np.bincount(drawn.ravel(), minlength=draws * people).reshape(draws, people).astype(np.float64)
-
-
-def _sample(statistic: Callable[[np.ndarray], np.ndarray], people: int, width: int, draws: int, seed: int) -> _Sample:
-    """The statistic of everybody, of `draws` samples, and without each person; `width`: weights it makes of a draw."""
-    if draws < 100:
-        raise ValueError(f"{draws} draws say nothing about the ends of an interval; give 100 or more")
-    random = np.random.default_rng(seed)
-    rows = max(1, CHUNK // max(width, people))
-    drawn = [statistic(draw_weights(people, min(rows, draws - start), random)) for start in range(0, draws, rows)]
-    everyone = np.arange(people)
-    left = [  # the jackknife, by weights as well
-        statistic((everyone[start : start + rows, None] != everyone).astype(np.float64))
-        for start in range(0, people, rows)
-    ]
-    value = float(statistic(np.ones((1, people)))[0])
-    return _Sample(value, np.concatenate(drawn), np.concatenate(left))
-
-
-def _interval(sample: _Sample, level: float) -> tuple[float, float]:
-    """The BCa interval of a sample, with levels widened for few people; draws without a value (NaN) are left out."""
-    if not 0 < level < 1:
-        raise ValueError(f"a level lies between 0 and 1, not at {level}")
-    draws = np.sort(sample.draws[np.isfinite(sample.draws)])
-    without = sample.without[np.isfinite(sample.without)]
-    people = len(sample.without)
-    if len(draws) < len(sample.draws) / 2 or not math.isfinite(sample.value):
-        return math.nan, math.nan
-    below = ((draws < sample.value).mean() + (draws <= sample.value).mean()) / 2
-    bias = ndtri(np.clip(below, 0.5 / len(draws), 1 - 0.5 / len(draws)))
-    influence = without.mean() - without
-    spread = (influence**2).sum() ** 1.5
-    # Differences that are rounding only have no skew to speak of.
-    rounding = 1e-12 * max(1.0, abs(sample.value))
-    acceleration = (influence**3).sum() / (6 * spread) if np.abs(influence).max() > rounding else 0.0
-    ends = []
-    for tail in ((1 - level) / 2, (1 + level) / 2):
-        wider = math.sqrt(people / (people - 1)) * stdtrit(people - 1, tail)
-        place = bias + (bias + wider) / (1 - acceleration * (bias + wider))
-        ends.append(float(np.quantile(draws, ndtr(place))))
-    return ends[0], ends[1]
-
-
-def bootstrap(
-    statistic: Callable[[np.ndarray], np.ndarray], people: int, draws: int = 5000, seed: int = 0, level: float = 0.95
-) -> Effect:
-    """Value and interval of any figure that can be computed with a weight for each person.
-
-    `statistic` takes weights (rows, people), how often each person counts, and gives a value a row (NaN where a row
-    leaves nothing to compute); ones give the figure itself. Raises ValueError for fewer than two people or 100 draws.
-    """
-    if people < 2:
-        raise ValueError(f"an interval over people needs two or more, there is {people}")
-    sample = _sample(statistic, people, people, draws, seed)
-    return Effect(sample.value, *_interval(sample, level), people, level)
-
-
 def mean_of(values: ArrayLike, subject: ArrayLike, draws: int = 5000, seed: int = 0, level: float = 0.95) -> Effect:
-    """Mean over the people's own means, with its interval; every person counts alike, however many pictures."""
+    """Mean over the people's own means, with its interval; every person counts alike, however many pictures.
+
+    `values` (pictures) or, of a method trained several times, (seeds, pictures): then trainings are drawn as well as
+    people (`with_seeds`), and the interval is about people *and* trainings not seen yet.
+    """
     values = _array("values", values)
-    index, people = _people(subject, len(values))
-    own = np.bincount(index, values, people) / np.bincount(index, minlength=people)
-    return bootstrap(lambda weights: weights @ own / weights.sum(1), people, draws, seed, level)
+    index, people = _people(subject, values.shape[1])
+    count = np.bincount(index, minlength=people)
+    own = np.stack([np.bincount(index, row, people) / count for row in values])
+    middle = own.mean(0)
+    effect = bootstrap(lambda weights: weights @ middle / weights.sum(1), people, draws, seed, level)
+    return effect if len(own) == 1 else with_seeds(effect, own.mean(1), seed)
 
 
 def paired_difference(
@@ -143,12 +67,16 @@ def paired_difference(
 ) -> Effect:
     """first - second, picture by picture, as the mean over the people's own means (`mean_of`).
 
-    Both must be of the same pictures in the same order; several seeds of one method are averaged picture by picture
-    first. Raises ValueError for arrays that do not fit, values that are not finite, or fewer than two people.
+    Both must be of the same pictures in the same order, (pictures) or (seeds, pictures); several seeds are paired one
+    by one, or all with the one that a method without training has. Raises ValueError for arrays that do not fit,
+    values that are not finite, or fewer than two people.
     """
     first, second = _array("first", first), _array("second", second)
-    if len(first) != len(second):
-        raise ValueError(f"a paired difference needs the same pictures in both, got {len(first)} and {len(second)}")
+    if first.shape[1] != second.shape[1]:
+        counts = f"{first.shape[1]} and {second.shape[1]}"
+        raise ValueError(f"a paired difference needs the same pictures in both, got {counts}")
+    if len(first) != len(second) and 1 not in (len(first), len(second)):
+        raise ValueError(f"seeds are paired one by one, got {len(first)} and {len(second)}")
     return mean_of(first - second, subject, draws, seed, level)
 
 
@@ -176,19 +104,18 @@ def bootstrap_pairs(
     def of_people(weights: np.ndarray) -> np.ndarray:
         return statistic(np.where(single, weights[:, left], weights[:, left] * weights[:, right]))
 
-    sample = _sample(of_people, people, len(one), draws, seed)
+    value, drawn, without = draw(of_people, people, len(one), draws, seed)
     both, unlike = (_variance_of_pairs(statistic, which, draws, seed) for which in (single | True, ~single))
-    found = np.nanvar(sample.draws)
+    found = np.nanvar(drawn)
     pull = math.sqrt(min(1.0, max(found - 2 * unlike, both) / found)) if found > 0 else 1.0
-    sample = sample._replace(draws=sample.value + (sample.draws - sample.value) * pull)
-    return Effect(sample.value, *_interval(sample, level), people, level)
+    return Effect.of(Sample.of(value, value + (drawn - value) * pull, without), people, level)
 
 
 def _variance_of_pairs(statistic: Callable[[np.ndarray], np.ndarray], which: np.ndarray, draws: int, seed: int):
     """Variance of the statistic where the pairs of `which` are drawn by themselves and the others stay."""
     if which.sum() < 2:
         return 0.0
-    random, rows = np.random.default_rng(seed + 1), max(1, CHUNK // len(which))
+    random, rows = np.random.default_rng(seed + 1), max(1, intervals.CHUNK // len(which))
     values = []
     for start in range(0, draws, rows):
         weights = np.ones((min(rows, draws - start), len(which)))
@@ -229,24 +156,33 @@ def difference_of_scores(
 
 
 def difference_of_accuracy(
-    first: Verification, second: Verification, one: ArrayLike, other: ArrayLike, draws: int = 2000, seed: int = 0,
-    level: float = 0.95,
+    first: Verification | Sequence[Verification], second: Verification | Sequence[Verification], one: ArrayLike,
+    other: ArrayLike, draws: int = 2000, seed: int = 0, level: float = 0.95,
 ) -> Effect:  # fmt: skip
     """How much more of the pairs the first method decides rightly than the second, as a fraction.
 
     The thresholds stay as `verify` chose them on other folds: what is drawn is the people they are used on. Every pair
-    counts alike, so with folds of one size it is the difference of the folds' means.
+    counts alike, so with folds of one size it is the difference of the folds' means. Methods trained several times give
+    one verification a seed, paired one by one; then the seeds are drawn too (`with_seeds`).
     """
-    if not len(first.right) == len(second.right) == len(one):
-        counts = f"{len(first.right)} and {len(second.right)} pairs, and there are the names of {len(one)}"
-        raise ValueError(f"the two were verified on {counts}; all must be of the same pairs")
-    gain = first.right.double().numpy() - second.right.double().numpy()
+    firsts, seconds = ([x] if isinstance(x, Verification) else list(x) for x in (first, second))
+    if len(firsts) != len(seconds) or not firsts:
+        raise ValueError(f"seeds are paired one by one, got {len(firsts)} and {len(seconds)}")
+    for pair in zip(firsts, seconds, strict=True):
+        if not len(pair[0].right) == len(pair[1].right) == len(one):
+            counts = f"{len(pair[0].right)} and {len(pair[1].right)} pairs, and there are the names of {len(one)}"
+            raise ValueError(f"the two were verified on {counts}; all must be of the same pairs")
+    gains = np.stack(
+        [a.right.double().numpy() - b.right.double().numpy() for a, b in zip(firsts, seconds, strict=True)]
+    )
+    gain = gains.mean(0)
 
     def statistic(weights: np.ndarray) -> np.ndarray:
         with np.errstate(invalid="ignore"):
             return weights @ gain / weights.sum(1)
 
-    return bootstrap_pairs(statistic, one, other, draws, seed, level)
+    effect = bootstrap_pairs(statistic, one, other, draws, seed, level)
+    return effect if len(gains) == 1 else with_seeds(effect, gains.mean(1), seed)
 
 
 def verdict(effect: Effect, at_least: float = 0.0) -> str:
@@ -258,6 +194,33 @@ def verdict(effect: Effect, at_least: float = 0.0) -> str:
     if effect.low > at_least:
         return "holds"
     return "does not hold" if effect.high <= at_least else "not decided"
+
+
+def holm(p_values: ArrayLike) -> list[float]:
+    """The p-values corrected for how many there are (Holm 1979): below 0.05, at most one in twenty such families errs.
+
+    The k-th smallest of m is multiplied by m - k + 1, never less than the one before, at most 1. What has no p-value
+    (NaN) was asked too: it counts among the m, and stays NaN. Raises ValueError for what is no p-value.
+    """
+    values = np.asarray(p_values, dtype=np.float64)
+    if values.ndim != 1 or ((values < 0) | (values > 1)).any():
+        raise ValueError(f"a p-value lies between 0 and 1, got {values.tolist()}")
+    adjusted, so_far = np.full(len(values), math.nan), 0.0
+    known = np.flatnonzero(~np.isnan(values))
+    for place, row in enumerate(known[np.argsort(values[known], kind="stable")]):
+        so_far = max(so_far, min(1.0, (len(values) - place) * values[row]))
+        adjusted[row] = so_far
+    return adjusted.tolist()
+
+
+def decide(value: float, at_least: float, adjusted: float, level: float = 0.95) -> str:
+    """The verdict on "more than `at_least`" that is left after `holm`: never stronger than the interval's own.
+
+    `value` is the effect, `adjusted` its corrected p. Without a p (NaN) nothing is decided.
+    """
+    if not 1 - adjusted > level:
+        return "not decided"
+    return "holds" if value > at_least else "does not hold"
 
 
 @dataclass(frozen=True)
@@ -272,16 +235,22 @@ class Claim:
 
     @property
     def verdict(self) -> str:
-        """`verdict` of the effect."""
+        """`verdict` of the effect, by itself: not corrected for the number of claims."""
         return verdict(self.effect, self.at_least)
+
+    @property
+    def p_value(self) -> float:
+        """`Effect.p_value` of the claim."""
+        return self.effect.p_value(self.at_least)
 
     @property
     def measured(self) -> str:
         """The effect in words: value, interval, people, and what was asked for."""
         effect, unit = self.effect, f" {self.unit}" if self.unit else ""
         ends = f"{effect.low:.3g} to {effect.high:.3g}{unit}"
+        seeds = f" and {effect.seeds} seeds" if effect.seeds > 1 else ""
         return (
-            f"{effect.value:.3g}{unit}, {100 * effect.level:g} % interval {ends} over {effect.subjects} people; "
+            f"{effect.value:.3g}{unit}, {100 * effect.level:g} % interval {ends} over {effect.subjects} people{seeds}; "
             f"asked for: more than {self.at_least:g}{unit}"
         )
 

@@ -1,0 +1,191 @@
+"""Intervals over people, and over seeds where there are several: the draws behind every effect, and what they decide.
+
+What is drawn again and again is people, never pictures: pictures of one person are alike, and a claim is about people
+not seen yet. Intervals are bias-corrected and accelerated (BCa, Efron 1987), their levels widened for small numbers of
+people as Student's t is wider than the normal distribution (Hesterberg 2015); both vanish as the number grows.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy.special import ndtr, ndtri, stdtr, stdtrit
+
+CHUNK = 2**22  # weights held at a time
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A figure, its draws, and what makes an interval of them."""
+
+    value: float
+    draws: np.ndarray  # sorted; those without a value (NaN) left out
+    influence: np.ndarray  # what one person (or seed) does to the figure, by leaving it out
+    freedom: float  # degrees of freedom of Student's t
+    stretch: float  # the draws vary less than the figure by this factor
+    enough: bool = True  # half of the draws or more had a value
+
+    @classmethod
+    def of(cls, value: float, draws: np.ndarray, without: np.ndarray) -> "Sample":
+        """From the draws and from the values with one person left out each."""
+        finite, left = np.sort(draws[np.isfinite(draws)]), without[np.isfinite(without)]
+        people, enough = len(without), 2 * len(finite) >= len(draws) and math.isfinite(value)
+        influence = left.mean() - left if len(left) else left
+        return cls(value, finite, influence, people - 1, math.sqrt(people / (people - 1)), enough)
+
+    def scaled(self, factor: float, shift: float = 0.0) -> "Sample":
+        """The sample of `factor * figure + shift`."""
+        draws = np.sort(factor * self.draws + shift)
+        return replace(self, value=factor * self.value + shift, draws=draws, influence=factor * self.influence)
+
+    def _corrections(self) -> tuple[float, float]:
+        """BCa's two: how far the middle of the draws lies off (z0), and the skew (a)."""
+        below = ((self.draws < self.value).mean() + (self.draws <= self.value).mean()) / 2
+        bias = float(ndtri(np.clip(below, 0.5 / len(self.draws), 1 - 0.5 / len(self.draws))))
+        spread = (self.influence**2).sum() ** 1.5
+        # Differences that are rounding only have no skew to speak of.
+        rounding = 1e-12 * max(1.0, abs(self.value))
+        skewed = np.abs(self.influence).max(initial=0.0) > rounding
+        return bias, float((self.influence**3).sum() / (6 * spread)) if skewed else 0.0
+
+    def quantile(self, tail: float) -> float:
+        """The end of the interval that leaves this share outside, below it."""
+        if not self.enough:
+            return math.nan
+        bias, acceleration = self._corrections()
+        wide = bias + self.stretch * stdtrit(self.freedom, tail)
+        place = bias + wide / max(1 - acceleration * wide, 1e-12)
+        return float(np.quantile(self.draws, ndtr(place)))
+
+    def share_up_to(self, value: float) -> float:
+        """The inverse of `quantile`: the largest share with an end at or below the value."""
+        count = int(np.searchsorted(self.draws, value, side="right"))
+        if count in (0, len(self.draws)):
+            return float(count > 0)
+        low, high = self.draws[count - 1], self.draws[count]
+        share = (count - 1 + (value - low) / (high - low)) / (len(self.draws) - 1)
+        bias, acceleration = self._corrections()
+        away = float(ndtri(share)) - bias
+        whole = 1 + acceleration * away
+        wide = away / whole if whole > 0 else math.copysign(math.inf, away)
+        return float(stdtr(self.freedom, (wide - bias) / self.stretch))
+
+
+@dataclass(frozen=True)
+class Effect:
+    """A measured quantity and the interval it lies in."""
+
+    value: float
+    low: float
+    high: float
+    subjects: int  # people behind it
+    level: float = 0.95
+    seeds: int = 1  # trainings it is the mean of, which the interval then knows of too
+    sample: Sample | None = field(default=None, repr=False, compare=False)
+
+    def __post_init__(self):
+        if self.sample is not None and not math.isclose(self.sample.value, self.value, rel_tol=1e-9, abs_tol=1e-12):
+            raise ValueError("the value was changed and the draws behind it were not: use Effect.scaled()")
+
+    def __repr__(self) -> str:
+        many = f" and {self.seeds} seeds" if self.seeds > 1 else ""
+        ends = f"[{self.low:.3g}, {self.high:.3g}]"
+        return f"{self.value:.3g} {ends} ({100 * self.level:g} %, {self.subjects} people{many})"
+
+    @classmethod
+    def of(cls, sample: Sample, subjects: int, level: float = 0.95, seeds: int = 1) -> "Effect":
+        """The figure with the interval that its sample gives."""
+        if not 0 < level < 1:
+            raise ValueError(f"a level lies between 0 and 1, not at {level}")
+        low, high = (sample.quantile(tail) for tail in ((1 - level) / 2, (1 + level) / 2))
+        return cls(sample.value, low, high, subjects, level, seeds, sample)
+
+    def scaled(self, factor: float, shift: float = 0.0) -> "Effect":
+        """`factor * effect + shift`: another unit, or the difference seen from the other side."""
+        ends = sorted((factor * self.low + shift, factor * self.high + shift))
+        sample = self.sample and self.sample.scaled(factor, shift)
+        return replace(self, value=factor * self.value + shift, low=ends[0], high=ends[1], sample=sample)
+
+    def percent(self) -> "Effect":
+        """The same, of fractions, in per cent."""
+        return self.scaled(100)
+
+    def p_value(self, at_least: float = 0.0) -> float:
+        """Two-sided p of "more than `at_least`": the level 1 - p is the highest whose interval still decides it.
+
+        So p < 0.05 wherever the 95 % interval lies wholly above `at_least`, or none of it does. Never below
+        2 / (draws + 1), which is all that the draws can tell; NaN without draws, or where too few of them had a value.
+        """
+        if self.sample is None or not self.sample.enough:
+            return math.nan
+        least = 1 / (len(self.sample.draws) + 1)
+        share = min(max(self.sample.share_up_to(at_least), least), 1 - least)
+        return 2 * min(share, 1 - share)
+
+
+def draw_weights(people: int, draws: int, random: np.random.Generator) -> np.ndarray:
+    """How often each person is in a sample of as many, drawn with replacement: (draws, people)."""
+    drawn = random.integers(people, size=(draws, people))
+    drawn += people * np.arange(draws)[:, None]
+    return np.bincount(drawn.ravel(), minlength=draws * people).reshape(draws, people).astype(np.float64)
+
+
+def draw(
+    statistic: Callable[[np.ndarray], np.ndarray], people: int, width: int, draws: int, seed: int
+) -> tuple[float, np.ndarray, np.ndarray]:
+    """The statistic of everybody, of `draws` samples, and without each person; `width`: weights it makes of a draw."""
+    if draws < 100:
+        raise ValueError(f"{draws} draws say nothing about the ends of an interval; give 100 or more")
+    random = np.random.default_rng(seed)
+    rows = max(1, CHUNK // max(width, people))
+    drawn = [statistic(draw_weights(people, min(rows, draws - start), random)) for start in range(0, draws, rows)]
+    everyone = np.arange(people)
+    left = [  # the jackknife, by weights as well
+        statistic((everyone[start : start + rows, None] != everyone).astype(np.float64))
+        for start in range(0, people, rows)
+    ]
+    value = float(statistic(np.ones((1, people)))[0])
+    return value, np.concatenate(drawn), np.concatenate(left)
+
+
+def bootstrap(
+    statistic: Callable[[np.ndarray], np.ndarray], people: int, draws: int = 5000, seed: int = 0, level: float = 0.95
+) -> Effect:
+    """Value and interval of any figure that can be computed with a weight for each person.
+
+    `statistic` takes weights (rows, people), how often each person counts, and gives a value a row (NaN where a row
+    leaves nothing to compute); ones give the figure itself. Raises ValueError for fewer than two people or 100 draws.
+    """
+    if people < 2:
+        raise ValueError(f"an interval over people needs two or more, there is {people}")
+    return Effect.of(Sample.of(*draw(statistic, people, people, draws, seed)), people, level)
+
+
+def with_seeds(effect: Effect, each: ArrayLike, seed: int = 0) -> Effect:
+    """An effect that is the mean of several trainings, its interval widened for these being a sample as well.
+
+    `effect` is of the mean over the seeds and knows of people only; `each` (seeds) are the values of the single ones.
+    `effect` is of the mean over the seeds and knows of people only; `each` (seeds) are the values of the single ones.
+    Few seeds cannot be drawn from each other: what they do to the mean comes from Student's t with their own spread,
+    and is added to the draws of people (as Behrens and Fisher add two unknown spreads). What a training does to single
+    people is in both and counts twice: the interval is a little too wide rather than too narrow. Two seeds that differ
+    leave an interval that hardly decides anything; that is what two seeds know. Raises ValueError for values whose
+    mean is another, or an effect without draws.
+    """
+    values, people = np.asarray(each, dtype=np.float64), effect.sample
+    if values.ndim != 1 or not np.isfinite(values).all():
+        raise ValueError(f"each seed has one finite value, got {values}")
+    if people is None or abs(values.mean() - effect.value) > 1e-4 * np.abs(values).max():
+        raise ValueError(f"the effect, {effect.value:g}, is not the mean of the seeds' values, {values.mean():g}")
+    number = len(values)
+    if number < 2 or not people.enough:
+        return replace(effect, seeds=number)
+    random = np.random.default_rng(seed + 2)
+    count, free = len(people.draws), people.freedom
+    of_people = people.stretch * (people.draws - people.value) * np.sqrt(free / random.chisquare(free, count))
+    error = values.std(ddof=1) / math.sqrt(number)
+    draws = np.sort(people.value + of_people + error * random.standard_t(number - 1, count))
+    influence = np.append(people.influence, [error / math.sqrt(2), -error / math.sqrt(2)])  # a spread without skew
+    return Effect.of(Sample(people.value, draws, influence, math.inf, 1.0), effect.subjects, effect.level, number)
