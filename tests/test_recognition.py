@@ -12,6 +12,7 @@ from sklearn.metrics import roc_auc_score, roc_curve
 
 from facenb.evaluation.recognition import (
     MEASURES,
+    STRICT_MEASURES,
     Verification,
     accuracy,
     area_under_roc,
@@ -22,6 +23,7 @@ from facenb.evaluation.recognition import (
     roc,
     tar_at_far,
     verify,
+    verify_by_fold,
 )
 
 
@@ -178,6 +180,47 @@ def test_mean_and_spread_are_over_the_folds():
     assert table.loc["mean", "accuracy"] == pytest.approx(100 * float(result.right.double().mean()))
     assert f"AUC {table.loc['mean', 'AUC']:.2f} ± {table.loc['std', 'AUC']:.2f}" in repr(result)
     assert "TAR-1%" in result._repr_html_()
+
+
+def test_two_folds_alike_have_no_spread():
+    scores, same = some_pairs(3, 300)
+    result = verify(scores.repeat(2), same.repeat(2), torch.arange(2).repeat_interleave(300))
+    assert set(result.std().values()) == {0.0}
+
+
+def test_a_sixth_measure_only_where_asked_for():
+    scores, same = some_pairs(4, 4000)
+    fold = torch.arange(4000) // 2000
+    five, six = verify(scores, same, fold), verify(scores, same, fold, STRICT_MEASURES)
+    assert five.measures == MEASURES and six.measures == (*MEASURES, "TAR-0.1%")
+    torch.testing.assert_close(six.values[:, :5], five.values)
+    assert six.values[1, 5] == pytest.approx(tar_at_far(scores[2000:], same[2000:], 0.001))
+    with pytest.raises(ValueError, match="same measures"):
+        Verification.join([five, verify(scores, same, fold + 2, STRICT_MEASURES)])
+
+
+def test_what_is_learned_for_a_fold_is_learned_without_it():
+    scores, same = some_pairs(3, 300)
+    fold, asked = torch.arange(300) % 3, []
+
+    def scores_for(others):
+        asked.append(others.clone())
+        return scores + others.sum()  # a fold's own scores, moved as a whole: no measure changes
+
+    result = verify_by_fold(scores_for, same, fold)
+    assert [set(fold[others].tolist()) for others in asked] == [{1, 2}, {0, 2}, {0, 1}]
+    torch.testing.assert_close(result.values, verify(scores, same, fold).values)
+    torch.testing.assert_close(result.scores, scores + 200)
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.permutations(range(60)))
+def test_the_order_of_pairs_changes_no_figure(order):
+    scores, same = some_pairs(8, 60)
+    order, fold = torch.tensor(order), torch.arange(60) % 2
+    here, there = verify(scores, same, fold), verify(scores[order], same[order], fold[order])
+    torch.testing.assert_close(here.values, there.values)
+    assert torch.equal(here.right[order], there.right)
 
 
 def test_folds_judged_apart_come_together():

@@ -167,7 +167,7 @@ ADMITTED = {
 class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str):
         if (module, name) not in ADMITTED:
-            raise ModelFileError(f"it names {module}.{name}, which a model file has no use for")
+            raise ModelFileError(f"it names {module}.{name}, which a file of plain data has no use for")
         return ADMITTED[module, name]
 
 
@@ -189,13 +189,22 @@ def read_pickle(path: Path) -> dict:
 
     Raises ModelFileError, having run nothing, for any other content or a damaged file.
     """
+    content = read_plain(path)
+    if not isinstance(content, dict):
+        raise ModelFileError(f"{path} is a pickle of a {type(content).__name__}, not of a model")
+    return content
+
+
+def read_plain(path: Path) -> object:
+    """What a pickle holds, of numbers, text, bytes, arrays, and lists, tuples and dictionaries of them.
+
+    Bytes that Python 2 wrote come as text of their latin-1 letters. Raises ModelFileError, having run nothing, for
+    anything else or a damaged file.
+    """
     try:
         with open(path, "rb") as file:
-            content = _plain(_Unpickler(file, encoding="latin1").load())
+            return _plain(_Unpickler(file, encoding="latin1").load())
     except ModelFileError as error:
         raise ModelFileError(f"{path} was refused, nothing of it was run: {error}. Get it from its source") from error
     except Exception as error:  # a damaged pickle fails in every way a program can
         raise ModelFileError(f"{path} is a damaged pickle or none ({error!r}); fetch it again") from error
-    if not isinstance(content, dict):
-        raise ModelFileError(f"{path} is a pickle of a {type(content).__name__}, not of a model")
-    return content

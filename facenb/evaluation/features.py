@@ -1,0 +1,107 @@
+"""What is done to features before they are compared: the mirrored picture's beside them, a mean less, many as one.
+
+Papers differ in these, and each moves a table by points. All are off unless asked for.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from facenb.evaluation.recognition import CURVE_MEASURES, ROC, Pairs, Verification, cosine, verify_by_fold
+
+MIRROR = ("", "average", "concatenate")
+
+
+def with_mirrored(
+    features: Float[Tensor, "pictures features"], mirrored: Float[Tensor, "pictures features"] | None, how: str
+) -> Float[Tensor, "pictures joined"]:
+    """Features of pictures and of the same pictures turned left to right as one.
+
+    `average` (InsightFace's script) or `concatenate` (SphereFace's, so that a cosine compares like with like); empty:
+    the pictures' own. ValueError for another word, or where the mirrored ones are not given.
+    """
+    if how not in MIRROR:
+        raise ValueError(f"mirror is {how!r}; choose one of {', '.join(map(repr, MIRROR))}")
+    if not how:
+        return features
+    if mirrored is None:
+        raise ValueError(f"mirror={how!r} needs the features of the mirrored pictures too")
+    return torch.cat([features, mirrored], 1) if how == "concatenate" else (features + mirrored) / 2
+
+
+def verify_features(
+    features: Float[Tensor, "pictures features"],
+    pairs: Pairs,
+    mirrored: Float[Tensor, "pictures features"] | None = None,
+    mirror: str = "",
+    subtract_mean: bool = False,
+    measures: Mapping[str, Callable[[ROC], Tensor]] = CURVE_MEASURES,
+) -> Verification:
+    """`verify` of the cosines of features, with what scripts for LFW do to them first, where asked.
+
+    `mirror` as in `with_mirrored`. `subtract_mean`: less the mean feature of the pictures in the *other* folds' pairs,
+    each counted as often as pairs name it (the SphereFace script). Raises ValueError for a pair that names no picture,
+    and as `cosine` and `verify` do.
+    """
+    features = with_mirrored(features, mirrored, mirror).cpu()
+    rows = torch.cat([pairs.first, pairs.second])
+    if len(rows) and (int(rows.min()) < 0 or int(rows.max()) >= len(features)):
+        raise ValueError(f"a pair names picture {int(rows.max())}, and there are features of {len(features)}")
+
+    def scores_for(others: Bool[Tensor, " pairs"]) -> Float[Tensor, " pairs"]:
+        mean = features[rows[others.repeat(2)]].mean(0) if subtract_mean else features.new_zeros(())
+        return cosine(features[pairs.first] - mean, features[pairs.second] - mean)
+
+    return verify_by_fold(scores_for, pairs.same, pairs.fold, measures)
+
+
+class Templates(NamedTuple):
+    """One feature a template: all that is known of a person at one place of a protocol, or a video."""
+
+    numbers: Int[Tensor, " templates"]  # in rising order
+    features: Float[Tensor, "templates features"]
+
+    def rows(self, numbers: Int[Tensor, " some"]) -> Int[Tensor, " some"]:
+        """Where templates are. ValueError naming the first that is not there."""
+        place = torch.searchsorted(self.numbers, numbers).clamp(max=len(self.numbers) - 1)
+        absent = self.numbers[place] != numbers
+        if absent.any():
+            raise ValueError(
+                f"template {int(numbers[absent][0])} has no picture ({int(absent.sum())} such); what is missing must "
+                "be counted: leave its pairs out and say how many"
+            )
+        return place
+
+
+def pool(
+    features: Float[Tensor, "pictures features"],
+    template: Int[Tensor, " pictures"],
+    media: Int[Tensor, " pictures"] | None = None,
+    normalise: bool = True,
+) -> Templates:
+    """The pictures of each template as one feature: the mean over its media of the mean over a medium's pictures.
+
+    So a video of a thousand frames weighs no more than a photo (Crosswhite et al. 2018, "Template adaptation for face
+    verification and identification"). Without `media` every picture weighs alike, as frames of one video do.
+    `normalise`: pictures count by direction, not by length. Raises ValueError for a picture without a direction.
+    """
+    if media is None:
+        media = torch.arange(len(features))
+    if normalise:
+        length = features.norm(dim=1, keepdim=True)
+        bad = ~(length[:, 0].isfinite() & (length[:, 0] > 0))
+        if bad.any():
+            raise ValueError(f"feature {int(bad.nonzero()[0])} has no direction: it is zero or not finite")
+        features = features / length
+    both, inside = torch.stack([template, media], 1).unique(dim=0, return_inverse=True)
+    means = _means(features, inside, len(both))
+    numbers, outside = both[:, 0].unique(return_inverse=True)
+    return Templates(numbers, _means(means, outside, len(numbers)))
+
+
+def _means(values: Tensor, group: Tensor, groups: int) -> Tensor:
+    total = values.new_zeros(groups, values.shape[1]).index_add_(0, group, values)
+    return total / torch.bincount(group, minlength=groups)[:, None]
