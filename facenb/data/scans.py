@@ -48,8 +48,8 @@ def _file(path: Path, name: str) -> Path:
     return path
 
 
-def _mesh(path: Path, name: str) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Vertices, triangles and UV of an OBJ; quads are cut in two."""
+def read_mesh(path: Path, name: str) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Vertices, triangles and UV of an OBJ; quads are cut in two. AssetError naming a missing or damaged file."""
     try:
         mesh = trimesh.load(_file(path, name), process=False, force="mesh", skip_materials=True)
         uv = getattr(mesh.visual, "uv", None)
@@ -91,11 +91,11 @@ def read_scan(name: str, folder: str | Path | None = None) -> Scan:
     entry = {"james": "scan-james", "leeperrysmith": "scan-leeperrysmith"}.get(name, "scan-vtk")
     root = Path(folder) if folder is not None else asset(entry)
     if name == "james":
-        vertices, triangles, uv = _mesh(root / "james.obj", name)
+        vertices, triangles, uv = read_mesh(root / "james.obj", name)
         landmarks = read_ljson(_file(root / "james.ljson", name))
         return Scan(name, vertices, triangles, "mm", landmarks, uv, _file(root / "james.jpg", name))
     if name == "leeperrysmith":
-        vertices, triangles, uv = _mesh(root / "LeePerrySmith.obj", name)
+        vertices, triangles, uv = read_mesh(root / "LeePerrySmith.obj", name)
         return Scan(name, vertices, triangles, "unknown", None, uv)
     path = _file(root / ("fran_cut.npz" if name == "fran" else "headsq_skin.npz"), name)
     try:

@@ -1,0 +1,152 @@
+"""Pictures of scans: where a known point appears, what the texture shows there, landmarks laid back on a surface."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+import trimesh
+from PIL import Image
+
+from facenb.data.landmarks import Detection
+from facenb.data.scan_frame import prepared, seen_from_outside, to_front, weld
+from facenb.data.scan_views import YAWS, mark, render_views
+from facenb.data.scans import NAMES, Scan
+from facenb.errors import LandmarkError
+from facenb.morphable.alignment import similarity
+from facenb.morphable.synthetic import SynthFace
+
+ENTRY = {"james": "scan-james", "leeperrysmith": "scan-leeperrysmith", "fran": "scan-vtk", "headsq": "scan-vtk"}
+
+
+@pytest.fixture(scope="module")
+def ball() -> Scan:
+    """A sphere of 80 mm with its landmarks all round the front."""
+    mesh = trimesh.creation.icosphere(subdivisions=4, radius=80.0)
+    at = torch.linspace(-1, 1, 68)
+    at[[0, 36]], at[[45, 67]] = at[[36, 0]], at[[67, 45]]  # the eye corners lie outermost
+    points = torch.stack([60 * at, 30 * (5 * at).sin(), torch.zeros(68)], 1)
+    points[:, 2] = (80.0**2 - points.square().sum(1)).sqrt()
+    vertices, triangles = torch.tensor(mesh.vertices, dtype=torch.float32), torch.tensor(mesh.faces)
+    return Scan("ball", vertices, triangles, "mm", points)
+
+
+def test_the_papers_yaws_are_nineteen():
+    assert YAWS == (-90, -80, -70, -60, -50, -40, -30, -20, -10, 0, 10, 20, 30, 40, 50, 60, 70, 80, 90)
+
+
+def test_positive_yaw_turns_the_nose_to_the_right(ball):
+    scan = replace(ball, vertices=torch.cat([ball.vertices, torch.tensor([[0.0, 0.0, 120.0]])]))
+    scan = replace(scan, landmarks=scan.vertices[-1:].expand(68, 3) * torch.linspace(0, 1, 68)[:, None])
+    views = render_views(scan, (-40, 0, 40), (80, 120))
+    tip = views.landmarks[:, -1, 0] - views.landmarks[:, 0, 0]  # of the axis through the nose
+    assert tip[0] < -1 and abs(float(tip[1])) < 1e-3 and tip[2] > 1
+    assert views.image.shape == (3, 80, 120, 3) and views.mask.any()
+
+
+def test_the_picture_of_a_ball_is_a_disc_of_its_size(ball):
+    views = render_views(ball, (0.0,), (215, 215))  # one pixel a mm
+    assert int(views.mask.sum()) == pytest.approx(np.pi * 80**2, rel=0.01)
+
+
+def test_a_texture_is_shown_where_its_uv_say_and_the_right_way_up(tmp_path):
+    pixels = np.zeros((64, 64, 3), np.uint8)
+    pixels[:32, :, 0], pixels[32:, :, 2] = 255, 255  # red above, blue below
+    pixels[:, 32:, 1] = 255  # green on the right
+    Image.fromarray(pixels).save(tmp_path / "paint.png")
+    vertices = torch.tensor([[-50.0, -50, 0], [50, -50, 0], [50, 50, 0], [-50, 50, 0]])
+    uv = torch.tensor([[0.0, 0], [1, 0], [1, 1], [0, 1]])
+    scan = Scan("square", vertices, torch.tensor([[0, 1, 2], [0, 2, 3]]), "mm", None, uv, tmp_path / "paint.png")
+    image = render_views(scan, (0.0,), (64, 64)).image[0]
+    for row, column, colour in ((20, 20, [1, 0, 0]), (20, 44, [1, 1, 0]), (48, 20, [0, 0, 1]), (48, 44, [0, 1, 1])):
+        torch.testing.assert_close(image[row, column], torch.tensor(colour, dtype=torch.float32))
+
+
+@pytest.mark.parametrize("yaws", [(), (float("nan"),), (1000.0,)])
+def test_yaws_that_are_none(ball, yaws):
+    with pytest.raises(ValueError, match="yaws are"):
+        render_views(ball, yaws)
+
+
+class TestMark:
+    def test_points_of_the_picture_come_back_to_the_surface(self, ball, monkeypatch):
+        """A detector that sees known places of the ball: the marks are these places."""
+
+        def detect(image, closer):
+            camera = render_views(self.seen, (0.0,), image.shape[:2], self.field).camera
+            points = torch.zeros(478, 2)
+            points[list(IBUG68)] = camera.project(ball.landmarks[None])[0, :, :2]
+            return Detection(points[None], image.shape[:2])
+
+        from facenb.data import scan_views
+        from facenb.data.landmarks import IBUG68
+
+        look = scan_views._look
+
+        def remember(scan, side, field):
+            self.seen, self.field = scan, field
+            return look(scan, side, field)
+
+        monkeypatch.setattr(scan_views, "detect", detect)
+        monkeypatch.setattr(scan_views, "_look", remember)
+        found = mark(replace(ball, landmarks=None))
+        torch.testing.assert_close(found, ball.landmarks, atol=0.6, rtol=0)  # one pixel is 0.3 mm
+
+    def test_where_no_face_is_seen_the_scan_is_named(self, ball, monkeypatch):
+        nothing = Detection(torch.zeros(0, 478, 2), (512, 512))
+        monkeypatch.setattr("facenb.data.scan_views.detect", lambda image, closer: nothing)
+        with pytest.raises(LandmarkError, match="no face is seen on the scan ball"):
+            mark(ball)
+
+
+class TestFrame:
+    def test_a_head_turned_away_comes_back(self):
+        synth = SynthFace()
+        marks = synth.landmarks.of(synth.mean)
+        scan = Scan("head", synth.mean, synth.triangles, "mm", marks)
+        turn = torch.linalg.qr(torch.randn(3, 3, generator=torch.Generator().manual_seed(0))).Q
+        turn = turn * torch.linalg.det(turn)
+        away = replace(scan, vertices=2 * scan.vertices @ turn + 50, landmarks=2 * marks @ turn + 50)
+        back = to_front(away, metrical=False)
+        torch.testing.assert_close(similarity(back.vertices[None], synth.mean[None]).rotation[0], torch.eye(3).double(),
+                                   atol=1e-4, rtol=0)  # fmt: skip
+        assert float((back.landmarks[36] - back.landmarks[45]).norm()) == pytest.approx(90, abs=1e-3)
+        kept = to_front(away, metrical=True)
+        assert float((kept.landmarks[36] - kept.landmarks[45]).norm()) == pytest.approx(
+            2 * float((marks[36] - marks[45]).norm()), rel=1e-5
+        )
+
+    def test_what_lies_inside_is_not_seen(self):
+        outer, inner = (trimesh.creation.icosphere(subdivisions=3, radius=r) for r in (80.0, 40.0))
+        vertices = torch.tensor(np.concatenate([outer.vertices, inner.vertices]), dtype=torch.float32)
+        triangles = torch.tensor(np.concatenate([outer.faces, inner.faces + len(outer.vertices)]))
+        seen = seen_from_outside(vertices, triangles)
+        assert not seen[len(outer.faces) :].any() and seen[: len(outer.faces)].float().mean() > 0.7
+
+    def test_a_torn_surface_is_welded(self):
+        mesh = trimesh.creation.icosphere(subdivisions=2)
+        corners = torch.tensor(mesh.vertices[mesh.faces].reshape(-1, 3), dtype=torch.float32)
+        torn = Scan("torn", corners, torch.arange(len(corners)).view(-1, 3), "mm")
+        whole = weld(torn)
+        assert len(whole.vertices) == len(mesh.vertices)
+        torch.testing.assert_close(whole.vertices[whole.triangles], torn.vertices[torn.triangles])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_real_ones_look_at_the_viewer(real_asset, name):
+    pytest.importorskip("mediapipe")
+    real_asset("mediapipe")
+    found = prepared(name, real_asset(ENTRY[name]))
+    scan, marks = found.scan, found.scan.landmarks
+    assert found.metrical == (name in ("james", "headsq"))
+    assert 75 < float((marks[36] - marks[45]).norm()) < 110  # mm
+    assert marks[36, 0] < marks[45, 0] and marks[27, 1] > marks[30, 1] > marks[57, 1] > marks[8, 1]
+    assert marks[30, 2] > marks[[36, 45, 48, 54], 2].max()  # the nose stands out
+    away = torch.cdist(marks, scan.vertices).amin(1)
+    assert away.median() < 2.5
+    views = render_views(scan, (-30, 0, 30), (96, 96))
+    assert views.mask.flatten(1).float().mean(1).min() > 0.2
+    a, b, c = (scan.vertices[scan.triangles[:, k]] for k in range(3))
+    front = torch.linalg.cross(b - a, c - a)[:, 2]
+    near = (a - marks[30]).norm(dim=1) < 50
+    assert (front[near] > 0).float().mean() > 0.85  # triangles face outwards
