@@ -33,8 +33,6 @@ import papermill
 import torch
 from papermill.exceptions import PapermillExecutionError
 
-from data_download.entries import load_entries
-from data_download.install import is_ready, marker
 from facenb import graph, results
 from facenb.errors import FacenbError, RunError
 from facenb.kernel import PeakMemory, private_kernel
@@ -177,12 +175,6 @@ def checksums(folder: Path) -> dict[str, str]:
     return found
 
 
-def assets() -> dict[str, str]:
-    """What tells each data set and released model of this machine from any other copy: its manifest's SHA-256."""
-    ready = {name: marker(entry) for name, entry in load_entries().items() if is_ready(entry)}
-    return {name: found["manifest"] for name, found in ready.items() if found}
-
-
 # One notebook -------------------------------------------------------------------------------------------------------
 
 
@@ -283,7 +275,7 @@ def _run(source: Path, parameters: dict[str, Any], folder: Path, timeout: int | 
             raise
     finally:
         record |= {"ended": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "wall_seconds": round(time.monotonic() - begun, 2)}
-        record |= {"data": checksums(folder), "assets": assets()}
+        record |= {"data": checksums(folder), "assets": results.assets()}
         with suppress(OSError) if record["status"] == "failed" else ExitStack():
             write_json(report, record)
     if error is not None:

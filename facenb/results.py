@@ -3,6 +3,7 @@
 A run folder holds `executed/` (the notebooks), `records/` (one line of JSON a number), `figures/`, `models/`, `sets/`.
 """
 
+import hashlib
 import json
 import math
 import os
@@ -12,7 +13,6 @@ import subprocess
 import sys
 import time
 import uuid
-import warnings
 from collections.abc import Sequence
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -20,13 +20,16 @@ from pathlib import Path
 from typing import Any, SupportsFloat
 
 import numpy as np
-import pandas as pd
 import torch
 
 import facenb
+from data_download.entries import load_entries
+from data_download.install import data_folder, is_ready, marker
 from facenb.errors import RunError
 from facenb.evaluation.claims import Claim
+from facenb.recorded import mixed, read_records
 
+__all__ = ["Picture", "Run", "assets", "commit", "default_folder", "mixed", "read_records", "repository", "versions"]
 PROFILES = ("smoke", "quick", "full")
 DATA = ("synthetic", "photos", "paper")
 DEVICES = ("auto", "cpu", "cuda")
@@ -70,6 +73,12 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
+
+
+def assets() -> dict[str, str]:
+    """What tells each data set and released model of this machine from any other copy: its manifest's SHA-256."""
+    ready = {name: marker(entry) for name, entry in load_entries().items() if is_ready(entry)}
+    return {name: found["manifest"] for name, found in ready.items() if found}
 
 
 def check_choice(name: str, value: Any, allowed: tuple[str, ...]) -> str:
@@ -121,6 +130,7 @@ class Run:
         self.folder = Path(folder).expanduser() if folder else default_folder(self.profile, self.data)
         self.id = f"{time.strftime('%Y%m%dT%H%M%S')}-{uuid.uuid4().hex[:6]}"
         self.records = self.path(f"records/{notebook}.{self.id}.jsonl")
+        self._data: tuple[list, dict[str, str]] = ([], {})
 
     def __repr__(self) -> str:
         return f"{self.notebook}: {self.profile} profile, {self.data} data, seed {self.seed}"
@@ -145,25 +155,38 @@ class Run:
         if self.data not in data:
             raise RunError(f"{self.notebook} does not serve data={self.data!r}: {why}. Use one of: {', '.join(data)}")
 
+    def checksums(self) -> dict[str, str]:
+        """What tells the data of this moment from any other: the assets that are ready, the sets of the run folder.
+
+        SHA-256, the first 16 digits: of an asset's manifest, and of a set's index, which holds those of its shards.
+        """
+        indices = sorted(self.folder.glob("sets/*/index.json"))
+        files = [*indices, *sorted(data_folder().glob("*/.facenb.json"))]
+        seen = [(str(path), path.stat().st_mtime_ns) for path in files]
+        if seen != self._data[0]:
+            found = {f"sets/{path.parent.name}": hashlib.sha256(path.read_bytes()).hexdigest() for path in indices}
+            self._data = seen, {name: digest[:16] for name, digest in (found | assets()).items()}
+        return self._data[1]
+
     def record(
         self, metric: str, value: SupportsFloat, unit: str, *, experiment: str, method: str, data: str,
         protocol: str = "", n: int | None = None, interval: Sequence | None = None, **more: Any,
     ) -> float:  # fmt: skip
         """Append one measured number with all that tells how it came about, and return it.
 
-        `data` is the set's name as a reader knows it; `n` how many things were averaged; `interval` a 95 % interval.
+        `data` is the set's name as a reader knows it; `n` how many things were averaged; `interval` a 95 % interval;
+        `more` whatever else tells it from its neighbours. What is no finite number is written as missing (null).
         The line is written by one append, so a killed run leaves whole lines only.
         """
         value = float(value)
         line = {
             "experiment": experiment, "data": data, "protocol": protocol, "method": method, "metric": metric,
-            "value": value if math.isfinite(value) else None, "unit": unit, "n": n,
-            "interval": None if interval is None else [float(end) for end in interval],
+            "value": value, "unit": unit, "n": n, "interval": None if interval is None else list(map(float, interval)),
             **more, "seed": self.seed, "profile": self.profile, "device": device_name(self.device),
             "notebook": self.notebook, "run": self.id, "time": time.strftime("%Y-%m-%dT%H:%M:%S"),
-            "commit": commit(), "versions": versions(),
+            "commit": commit(), "versions": versions(), "checksums": self.checksums(),
         }  # fmt: skip
-        text = (json.dumps(line, default=_plain) + "\n").encode()
+        text = (json.dumps(_finite(json.loads(json.dumps(line, default=_plain)))) + "\n").encode()
         try:
             descriptor = os.open(self.records, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
             try:
@@ -177,12 +200,11 @@ class Run:
         return value
 
     def claim(self, claim: Claim, *, experiment: str, data: str, method: str = "", **more: Any) -> Claim:
-        """Record a claim under the metric `claim <name>`: effect, interval, verdict; and give it back for the cell."""
+        """Record a claim under the metric `claim <name>`: effect, interval, p, verdict; give it back for the cell."""
         effect = claim.effect
-        ends = (effect.low, effect.high)
         self.record(
             f"claim {claim.name}", effect.value, claim.unit, experiment=experiment, method=method, data=data,
-            n=effect.subjects, interval=ends if all(map(math.isfinite, ends)) else None, level=effect.level,
+            n=effect.subjects, interval=(effect.low, effect.high), level=effect.level, p=claim.p_value,
             verdict=claim.verdict, statement=claim.statement, at_least=claim.at_least, **more,
         )  # fmt: skip
         return claim
@@ -223,24 +245,11 @@ def _plain(value: Any) -> Any:
     raise TypeError(f"{type(value).__name__} cannot go into a record")
 
 
-def read_records(folder: str | Path, latest: bool = True) -> pd.DataFrame:
-    """All records of a run folder as a table, the latest run of each notebook only unless `latest` is False.
-
-    A line that is no record is left out with a warning that names the file and the line.
-    """
-    lines = []
-    for path in sorted(Path(folder).glob("records/*.jsonl")):
-        for number, text in enumerate(path.read_text().splitlines(), 1):
-            try:
-                record = json.loads(text)
-                record["metric"], record["value"], record["run"]
-            except (ValueError, KeyError, TypeError):
-                warnings.warn(f"{path}, line {number}, is no record and is left out", stacklevel=2)
-                continue
-            lines.append(record)
-    table = pd.DataFrame(lines)
-    if "n" in table:
-        table["n"] = table["n"].astype("Int64")  # whole numbers, also beside records that have none
-    if latest and len(table):
-        table = table[table.groupby("notebook")["run"].transform("max") == table["run"]]
-    return table.reset_index(drop=True)
+def _finite(value: Any) -> Any:
+    """A JSON value with null for what is no finite number; an interval that lacks an end is null as a whole."""
+    if isinstance(value, dict):
+        value = {name: _finite(part) for name, part in value.items()}
+        return value | {"interval": None} if None in (value.get("interval") or ()) else value
+    if isinstance(value, list):
+        return [_finite(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

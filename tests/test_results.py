@@ -1,5 +1,6 @@
 """Runs and records: what was asked for is checked, every number is a whole line, a broken line is named."""
 
+import json
 import multiprocessing
 import os
 import shlex
@@ -10,8 +11,8 @@ import pytest
 import torch
 
 from facenb.errors import RunError
-from facenb.evaluation.claims import Claim, Effect
-from facenb.results import Run, commit, default_folder, read_records
+from facenb.evaluation.claims import Claim, Effect, mean_of
+from facenb.results import Run, commit, default_folder, mixed, read_records
 
 
 @pytest.fixture(autouse=True)
@@ -44,6 +45,52 @@ def test_only_the_latest_run_of_each_notebook_is_read(tmp_path):
     assert len(read_records(tmp_path, latest=False)) == 3
 
 
+def test_another_seed_or_profile_is_no_newer_run(tmp_path):
+    for seed, profile in ((0, "quick"), (1, "quick"), (0, "smoke")):
+        record(Run("03", profile, seed=seed, folder=str(tmp_path)), 1.0 + seed)
+    assert sorted(zip(*(read_records(tmp_path)[name] for name in ("seed", "profile")), strict=True)) == [
+        (0, "quick"), (0, "smoke"), (1, "quick")]  # fmt: skip
+
+
+def test_of_a_cell_that_was_run_again_the_last_measurement_counts(tmp_path):
+    run = Run("03", folder=str(tmp_path))
+    for value in (1.0, 2.0):
+        record(run, value)
+        run.record("nme", value, "%", experiment="fit", method="fit", data="SynthFace", yaw=10 * int(value))
+    table = read_records(tmp_path)
+    assert table[table.method == "mean face"].value.tolist() == [2.0]
+    assert sorted(table[table.method == "fit"].yaw) == [10, 20]  # what else is told of them keeps two apart
+
+
+def test_a_record_knows_the_data_it_was_measured_on(tmp_path, monkeypatch):
+    monkeypatch.setenv("FACENB_DATA", str(tmp_path / "data"))
+    run, index = Run("03", folder=str(tmp_path)), tmp_path / "sets/synth/index.json"
+    record(run, 1.0)
+    index.parent.mkdir(parents=True)
+    for content in ("{}", '{"rows": 3}'):
+        index.write_text(content)
+        run.record(content, 1.0, "", experiment="a", method="b", data="c")
+    first, second, third = read_records(tmp_path).checksums
+    assert first == {} and second == {"sets/synth": "44136fa355b3678a"} and third != second  # sha256sum of {}
+
+
+def test_what_the_numbers_of_a_folder_differ_in_is_said(tmp_path, monkeypatch):
+    monkeypatch.setenv("FACENB_DATA", str(tmp_path / "data"))
+    run = Run("03", folder=str(tmp_path))
+    record(run, 1.0)
+    assert mixed(read_records(tmp_path)) == []
+    (tmp_path / "sets/synth").mkdir(parents=True)
+    (tmp_path / "sets/synth/index.json").write_text("{}")
+    record(Run("04", folder=str(tmp_path)), 1.0)
+    (tmp_path / "sets/synth/index.json").write_text("{ }")
+    monkeypatch.setattr("facenb.results.commit", lambda: 40 * "f" + "+")
+    record(Run("05", seed=1, folder=str(tmp_path)), 1.0)
+    notes = mixed(read_records(tmp_path))
+    assert len(notes) == 3 and notes[0] == "numbers of more than one seed (0: 03, 04; 1: 05)"
+    assert "more than one commit" in notes[1] and "ffffffff+: 05" in notes[1]
+    assert notes[2].startswith("sets/synth was not the same for all (") and "44136fa355b3678a: 04" in notes[2]
+
+
 def test_counts_stay_whole_numbers_beside_records_without_one(tmp_path):
     run = Run("03", folder=str(tmp_path))
     record(run, 1.0)
@@ -51,12 +98,38 @@ def test_counts_stay_whole_numbers_beside_records_without_one(tmp_path):
     assert [str(n) for n in read_records(tmp_path).n] == ["3", "<NA>"]
 
 
-def test_a_broken_line_is_named_and_left_out(tmp_path):
+GOOD = {"experiment": "fit", "data": "SynthFace", "protocol": "", "method": "fit", "metric": "nme", "value": 1.0,
+        "unit": "%", "profile": "quick", "notebook": "03", "run": "9", "seed": 0}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ('{"metric": "nme", "val', "no JSON"),
+        ("\x00\xff", "no JSON"),
+        ("[1, 2]", "no object"),
+        (json.dumps(GOOD | {"value": "1.0"}), "value missing or of another kind"),
+        (json.dumps(GOOD | {"value": True}), "value missing"),
+        (json.dumps(GOOD | {"seed": None}), "seed missing"),
+        (json.dumps(GOOD | {"interval": [1.0]}), "interval missing"),
+        (json.dumps({k: v for k, v in GOOD.items() if k not in ("data", "run")}), "data, run missing"),
+    ],
+)
+def test_a_broken_line_is_named_and_left_out(tmp_path, line, says):
     run = Run("03", folder=str(tmp_path))
     record(run, 1.0)
-    with run.records.open("a") as file:
-        file.write('{"metric": "nme", "val')
-    with pytest.warns(UserWarning, match=f"{run.records.name}, line 2"):
+    with run.records.open("a", encoding="latin-1") as file:
+        file.write(line + "\n" + json.dumps(GOOD | {"run": run.id}) + "\n")
+    with pytest.warns(UserWarning, match=f"{run.records.name}, line 2, is no record and is left out: .*{says}"):
+        assert len(read_records(tmp_path)) == 2
+
+
+def test_the_line_of_a_killed_run_is_left_out_and_no_other(tmp_path):
+    run = Run("03", folder=str(tmp_path))
+    record(run, 1.0)
+    whole = run.records.read_bytes()
+    run.records.write_bytes(whole + whole[: len(whole) // 2])
+    with pytest.warns(UserWarning, match="line 2"):
         assert len(read_records(tmp_path)) == 1
 
 
@@ -148,10 +221,18 @@ def test_a_claim_is_recorded_with_its_verdict_and_given_back(tmp_path):
     assert row.verdict == "holds" and row.at_least == 0.05 and row.statement == claim.statement
 
 
+def test_a_claim_is_recorded_with_its_p(tmp_path):
+    run, effect = Run("09", folder=str(tmp_path)), mean_of([0.1, 0.3, 0.2, 0.4, 0.1, 0.2], range(6))
+    run.claim(Claim("L2", "it lowers the error", effect, "mm", 0.1), experiment="ablation", data="SynthFace")
+    assert read_records(tmp_path).p.item() == effect.p_value(0.1)
+
+
 def test_an_undecided_claim_without_an_interval_is_still_a_whole_record(tmp_path):
     run = Run("09", folder=str(tmp_path))
     run.claim(Claim("L1", "it does", Effect(0.3, float("nan"), float("nan"), 60), "mm"), experiment="a", data="b")
-    assert "NaN" not in run.records.read_text() and read_records(tmp_path).verdict.item() == "not decided"
+    row = read_records(tmp_path).iloc[0]
+    assert "NaN" not in run.records.read_text() and row.verdict == "not decided" and row.interval is None
+    assert row.p is None
 
 
 def test_what_an_earlier_notebook_made_is_found(tmp_path):
