@@ -110,7 +110,7 @@ class TestPhases:
 
     def test_phase_two_vanishes_for_the_models_own_decoders(self, material, in_closed_form, batch):
         found = liu18.phase_two({"network": in_closed_form, "targets": material.supervision()}, batch)
-        assert float(found["loss"]) < 1e-9
+        assert found["loss"].item() < 1e-9
 
     def test_phase_three_is_the_weighted_sum(self, material, in_closed_form, batch):
         modules = modules_of(material, in_closed_form.eval())

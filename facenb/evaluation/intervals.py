@@ -167,7 +167,6 @@ def with_seeds(effect: Effect, each: ArrayLike, seed: int = 0) -> Effect:
     """An effect that is the mean of several trainings, its interval widened for these being a sample as well.
 
     `effect` is of the mean over the seeds and knows of people only; `each` (seeds) are the values of the single ones.
-    `effect` is of the mean over the seeds and knows of people only; `each` (seeds) are the values of the single ones.
     Few seeds cannot be drawn from each other: what they do to the mean comes from Student's t with their own spread,
     and is added to the draws of people (as Behrens and Fisher add two unknown spreads). What a training does to single
     people is in both and counts twice: the interval is a little too wide rather than too narrow. Two seeds that differ
