@@ -75,5 +75,5 @@ def plan(profile: str, data: str) -> Plan:
         )  # fmt: skip
     return Plan(
         (64, 64), 960, 8, 0.1041, 0.0417, NARROW, _settings(1000, 4e-3), _decoders(800), _settings(900, 4e-3),
-        _settings(520, 4e-3), LIGHT,
+        _settings(460, 4e-3), LIGHT,
     )  # fmt: skip
