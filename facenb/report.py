@@ -1,0 +1,257 @@
+"""Paper against here: what run folders recorded, beside what the papers printed, and what became of each claim.
+
+Only records are read. A table keeps the paper's columns and ours apart, ours with the name of the data they were
+measured on; claims are corrected for their number (Holm), one family for each run folder. `report_page` shows it all
+as one HTML file.
+"""
+
+import json
+import math
+import re
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from facenb.errors import RunError
+from facenb.evaluation.claims import decide, holm
+from facenb.papers import CLAIMS, TABLES, VERIFICATION
+from facenb.results import mixed, read_records
+
+WAITING, ELSEWHERE, UNCORRECTED = "not run yet", "not on this data", ", not corrected"
+# What notebooks call one method, under one name.
+ALIASES = {
+    "c_id after phase I": "phase I", "c_id after phase III": "phase III", "random network": "untrained",
+    "after phase II": "phase II", "after phase III": "phase III", "fit of all pictures": "fit of a person's pictures",
+}  # fmt: skip
+WHOLE, IDENTITY = "mean vertex distance, whole shape", "mean vertex distance, identity shape"
+FULL, OWN = "mean distance, full shape", "mean distance, identity shape"  # what our columns are called
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Which records stand beside which table of a paper."""
+
+    table: str  # key of papers.TABLES
+    notebook: str  # number of the one that measures it in the end
+    experiment: str
+    protocols: str  # pattern at the begin of a record's protocol
+    metrics: dict[str, tuple[str, ...]]  # a column -> what records call it; columns the paper lacks are ours alone
+    pairs: dict[str, str]  # our method -> the paper's row that it stands for
+    across: bool = False  # methods across and measures down, for long tables
+    also: str = ""  # a second table of the paper's, beside the first
+    only: str = ""  # pattern of our methods that belong here
+    closed: str = ""  # why there may be nothing of ours
+
+
+RATES = {name: (name,) for name in (*VERIFICATION, "TAR-0.1%")}
+FIGURES = {name: (name,) for name in ("median", "mean", "std")}
+BINS = {
+    "0-30": ("NME 0-30",), "30-60": ("NME 30-60",), "60-90": ("NME 60-90",), "mean": ("NME mean of bins",),
+    "mean of images": ("NME mean of images",),
+}  # fmt: skip
+ARMS = ("(a) one code", "(b) two codes", "(c) the method")
+NOW = {"mean face": "mean face only (FLAME neutral)", "3DDFA-V2": "3DDFA-V2"}
+YAWS = {yaw: (f"RMSE yaw {yaw}",) for yaw in TABLES["bu3dfe pose"].columns[:-1]} | {"avg": ("RMSE mean of yaws",)}
+COMPARISONS = {
+    "Shape": (
+        Comparison("micc", "13", "shape", "MICC|Procrustes on 68", {"mean distance": ("mean", WHOLE)},
+                   {"phase III": "Liu18"}),
+        Comparison("bu3dfe pose", "13", "shape", "BU-3DFE pose", YAWS, {"phase III": "Liu18"}, across=True),
+        Comparison("bu3dfe expression", "13", "shape", "BU-3DFE expression|Procrustes on 68",
+                   {FULL: ("RMSE full shape", WHOLE), OWN: ("RMSE identity shape", IDENTITY)},
+                   {"phase III": "Liu18"}),
+        Comparison("now", "13", "shape", "NoW", FIGURES, NOW, also="now printed"),
+        Comparison("ablation", "09", "ablation", "",
+                   {FULL: (WHOLE,), OWN: (IDENTITY,), "accuracy %": ("accuracy",)},
+                   dict(zip(ARMS, TABLES["ablation"].rows, strict=True))),
+    ),
+    "Landmarks": (Comparison("aflw", "14", "landmarks", "NME 68", BINS, {}),),
+    "Recognition": (
+        Comparison("lfw", "15", "recognition", r"LFW|SynthFace|\d+ folds", RATES,
+                   {"phase III": "Liu18 S", "fitted coefficients": "3DMM S"}),
+        Comparison("ytf", "15", "recognition", "YTF", RATES, {"phase III": "Liu18 S", "fitted coefficients": "3DMM S"},
+                   closed="YTF is given on request; the protocol runs on its official folders (data = paper)"),
+        Comparison("fusion", "15", "recognition", r"LFW|SynthFace|\d+ folds", {"accuracy": ("accuracy",)},
+                   {"texture (softmax SphereFace)": "SphereFace alone",
+                    "phase III + texture (softmax SphereFace)": "with c_id"}, only="phase III$|.*texture"),
+    ),
+    "Speed": (Comparison("runtime", "16", "speed", "", {"time": ("time", "network"), "fit": ("fit",)},
+                         {"phase III": "Liu18"}),),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Source:
+    """The records of one folder, of one profile and seed."""
+
+    folder: Path
+    profile: str
+    seed: int
+    records: pd.DataFrame
+    notes: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """As a reader tells it from others."""
+        return f"{self.folder.name}" + (f", seed {self.seed}" if self.seed else "")
+
+
+def read_sources(folder: Path) -> list[Source]:
+    """A folder's records by profile and seed, with a note on all that is odd. RunError where there is none."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        table = read_records(folder)
+    broken = [str(one.message).replace(f"{folder}/", "") for one in caught]
+    if table.empty:
+        why = f"; {broken[0]}" if broken else ""
+        raise RunError(
+            f"there is no record in {folder}{why}. Run notebooks into it first, for instance\n"
+            f"    python -m facenb.batch all --run-folder {folder}"
+        )
+    failed = []
+    for path in sorted(folder.glob("records/*.run.json")):
+        try:
+            run = json.loads(path.read_text())
+            if run["status"] != "done":
+                failed.append(
+                    f"the last run of {path.name.split('.')[0]} is {run['status']}: its numbers may lack some"
+                )
+        except (ValueError, KeyError, TypeError):
+            failed.append(f"{path.name} is no run record")
+    return [
+        Source(folder, profile, int(seed), part.reset_index(drop=True), (*broken, *failed, *mixed(part)))
+        for (profile, seed), part in table.groupby(["profile", "seed"])
+    ]
+
+
+def cell(row: dict, percent: bool) -> str:
+    """A record as a table shows it: value, then spread or interval."""
+    value, unit, interval = row["value"], row["unit"], row.get("interval")
+    if value is None or not math.isfinite(value):
+        return "missing"
+    spread = next((row[name] for name in ("spread", "std") if isinstance(row.get(name), float)), math.nan)
+    factor = 100.0 if percent and unit == "" else 1.0
+    digits = 2 if factor * abs(value) < 1000 else 0
+    text = f"{factor * value:.{digits}f}"
+    if math.isfinite(spread):
+        return f"{text} ± {factor * spread:.{digits}f}"
+    if isinstance(interval, list):
+        return f"{text} [{factor * interval[0]:.{digits}f}, {factor * interval[1]:.{digits}f}]"
+    return text
+
+
+class Report:
+    """The tables and claims of one or more run folders. Raises RunError for a folder without records."""
+
+    def __init__(self, sources: Sequence[Source]):
+        self.sources = list(sources)
+        self.claims = self._claims()
+
+    @classmethod
+    def of(cls, *folders: str | Path) -> "Report":
+        """From run folders; the first is the one whose report it is."""
+        return cls([source for folder in folders for source in read_sources(Path(folder))])
+
+    def here(self, comparison: Comparison) -> pd.DataFrame:
+        """Our part of a table: methods down; across, the data it was measured on, and the measure."""
+        percent, cells = "%" in TABLES[comparison.table].unit, {}
+        names = {name: column for column, given in comparison.metrics.items() for name in given}
+        for source in self.sources:
+            rows = source.records.sort_values("notebook", kind="stable").to_dict("records")
+            rows = [
+                row for row in rows
+                if row["experiment"] == comparison.experiment and row["metric"] in names
+                and re.match(comparison.protocols, row["protocol"])
+                and re.match(comparison.only, ALIASES.get(row["method"], row["method"]))
+            ]  # fmt: skip
+            if not rows:
+                continue
+            last = {row["data"].split(",")[0]: row["notebook"] for row in rows}  # of two notebooks the later one
+            for row in rows:
+                data = row["data"].split(",")[0]
+                if row["notebook"] == last[data]:
+                    where = " · ".join(filter(None, [data, row["protocol"], source.name]))
+                    key = where, names[row["metric"]]
+                    cells.setdefault(key, {})[ALIASES.get(row["method"], row["method"])] = cell(row, percent)
+        groups = dict.fromkeys(where for where, _ in cells)
+        columns = [(w, c) for w in groups for c in comparison.metrics if (w, c) in cells]
+        methods = list(dict.fromkeys(method for column in cells.values() for method in column))
+        table = pd.DataFrame({key: cells[key] for key in columns}, index=methods, dtype=object).fillna("")
+        table.columns = pd.MultiIndex.from_tuples(columns, names=["", ""])
+        return table
+
+    def table(self, comparison: Comparison) -> pd.DataFrame:
+        """The paper's table and ours side by side; the first level of the columns says whose and of what data."""
+        ours, frames = self.here(comparison), []
+        for paper in (TABLES[name] for name in (comparison.table, comparison.also) if name):
+            frames.append(paper.frame())
+            frames[-1].columns = pd.MultiIndex.from_product([[f"{paper.paper}: {paper.data}"], paper.columns])
+        theirs = pd.concat(frames, axis=1)
+        labels = {row: f"{row} · here: {method}" for method, row in comparison.pairs.items() if method in ours.index}
+        ours = ours.rename(index={method: labels.get(row, method) for method, row in comparison.pairs.items()})
+        ours.columns = pd.MultiIndex.from_tuples([(f"here: {w}", c) for w, c in ours.columns], names=["", ""])
+        theirs = theirs.rename(index=labels)
+        order = [*theirs.index, *(method for method in ours.index if method not in theirs.index)]
+        joined = pd.concat([theirs.reindex(order), ours.reindex(order)], axis=1).fillna("")
+        if not comparison.across:
+            return joined
+        parts = []
+        for where in dict.fromkeys(joined.columns.get_level_values(0)):
+            part = joined[where].T
+            part = part.loc[:, (part != "").any()]
+            part.columns = pd.MultiIndex.from_product([[where], [_own_name(n, where) for n in part.columns]])
+            parts.append(part)
+        return pd.concat(parts, axis=1).fillna("")
+
+    def _claims(self) -> pd.DataFrame:
+        """Every recorded verdict, corrected by Holm over all that its source recorded."""
+        found = []
+        for source in self.sources:
+            rows = source.records[source.records.metric.str.startswith("claim ")].to_dict("records")
+            p = [row["p"] if isinstance(row.get("p"), float) else math.nan for row in rows]
+            for row, own, adjusted in zip(rows, p, holm(p), strict=True):
+                name = row["metric"].removeprefix("claim ")
+                value = math.nan if row["value"] is None else row["value"]
+                low, high = row["interval"] if isinstance(row.get("interval"), list) else (math.nan, math.nan)
+                at_least, level = float(row.get("at_least", 0.0)), float(row.get("level", 0.95))
+                says = decide(value, at_least, adjusted, level)
+                if "p" not in row or (math.isnan(own) and math.isfinite(low)):  # a record from before there were p
+                    says = f"{row.get('verdict', 'not decided')}{UNCORRECTED}"
+                found.append({
+                    "claim": name.split(",")[0], "name": name, "statement": row.get("statement", ""),
+                    "source": source.name, "data": row["data"], "effect": value, "low": low, "high": high,
+                    "unit": row["unit"], "at_least": at_least, "level": level, "n": row.get("n"),
+                    "p": own, "p (Holm)": adjusted, "alone": row.get("verdict", ""),
+                    "verdict": says, "notebook": row["notebook"],
+                })  # fmt: skip
+        columns = ["claim", "name", "statement", "source", "data", "effect", "low", "high", "unit", "at_least", "level",
+                   "n", "p", "p (Holm)", "alone", "verdict", "notebook"]  # fmt: skip
+        return pd.DataFrame(found, columns=columns)
+
+    def headline(self) -> pd.DataFrame:
+        """One row a claim of the papers: its sentence, and for each source the verdict, or what is still to be run."""
+        rows = []
+        for claim in CLAIMS.values():
+            row = {"claim": claim.name, "paper": claim.paper, "statement": claim.statement, "notebook": claim.notebook}
+            for source in self.sources:
+                row[source.name] = self.verdict(claim.name, source.name)
+            rows.append(row)
+        return pd.DataFrame(rows).set_index("claim")
+
+    def verdict(self, claim: str, source: str) -> str:
+        """What a source says of a claim: of its main sentence, or where that was not asked, of the first part of it."""
+        own = self.claims[(self.claims.claim == claim) & (self.claims.source == source)]
+        if own.empty:
+            records = next(one.records for one in self.sources if one.name == source)
+            return ELSEWHERE if records.notebook.str.startswith(CLAIMS[claim].notebook).any() else WAITING
+        main = own[own.name == claim]
+        return (own if main.empty else main).verdict.iloc[-1 if len(main) else 0]
+
+
+def _own_name(label: str, where: str) -> str:
+    """A paired row's label, "Liu18 · here: phase III", on the side that it stands on."""
+    theirs, _, ours = label.partition(" · here: ")
+    return ours if ours and where.startswith("here") else theirs

@@ -1,0 +1,295 @@
+"""The report: paper and here never share a column, verdicts are corrected for their number, the page opens offline."""
+
+import json
+import math
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+from facenb import report_page
+from facenb.errors import RunError
+from facenb.evaluation.claims import Claim, Effect, mean_of
+from facenb.papers import CLAIMS, TABLES
+from facenb.report import COMPARISONS, ELSEWHERE, UNCORRECTED, WAITING, Report, cell
+from facenb.results import Run
+
+COMPARED = {comparison.table: comparison for given in COMPARISONS.values() for comparison in given}
+
+
+@pytest.fixture(autouse=True)
+def _own_folders(monkeypatch, tmp_path):
+    monkeypatch.setenv("FACENB_DATA", str(tmp_path / "data"))
+    monkeypatch.delenv("FACENB_PROFILE", raising=False)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return tmp_path / "runs" / "quick-synthetic"
+
+
+def verified(run, method, accuracy, data="SynthFace, unseen people", unit="%", protocol="10 folds, cosine", **more):
+    run.record("accuracy", accuracy, unit, experiment="recognition", method=method, data=data, protocol=protocol,
+               **more)  # fmt: skip
+
+
+def claimed(run, name, effect, at_least=0.0, statement="it does"):
+    run.claim(Claim(name, statement, effect, "mm", at_least), experiment="ablation", data="SynthFace")
+
+
+def effect(mean, people=40, seed=0):
+    """Of people whose mean is exactly that, and their standard deviation about 1."""
+    values = np.random.default_rng(seed).normal(size=people)
+    return mean_of(mean + values - values.mean(), np.arange(people), draws=2000)
+
+
+class TestTables:
+    def test_ours_stands_beside_the_papers_under_the_name_of_its_data(self, folder):
+        run = Run("08", folder=str(folder))
+        verified(run, "c_id after phase III", 89.5, spread=3.72)
+        table = Report.of(folder).table(COMPARED["lfw"])
+        theirs, ours = dict.fromkeys(table.columns.get_level_values(0))
+        assert theirs.startswith("Liu18: LFW View 2") and ours.startswith("here: SynthFace · 10 folds")
+        row = table.loc["Liu18 S · here: phase III"]
+        assert row[theirs, "accuracy"] == "94.43 ± 1.47" and row[ours, "accuracy"] == "89.50 ± 3.72"
+
+    @pytest.mark.parametrize("name", list(COMPARED))
+    def test_the_papers_cells_are_as_printed_whatever_was_measured_here(self, folder, name):
+        run, comparison, paper = Run("16", folder=str(folder)), COMPARED[name], TABLES[name]
+        for given in comparison.metrics.values():
+            run.record(given[0], 7.77, "mm", experiment=comparison.experiment, method="3DDFA", data="X",
+                       protocol=comparison.protocols.split("|")[0].replace("$", ""))  # fmt: skip
+        table = Report.of(folder).table(comparison)
+        theirs = table[[c for c in table.columns if not c[0].startswith("here")]]
+        printed = sorted(value for cells in paper.rows.values() for value in cells if value)
+        also = [v for cells in (TABLES[comparison.also].rows.values() if comparison.also else ()) for v in cells if v]
+        assert sorted(value for value in theirs.to_numpy().ravel() if value) == sorted(printed + also)
+        ours = table[[c for c in table.columns if c[0].startswith("here")]].to_numpy().ravel()
+        assert {value for value in ours if value} <= {"7.77"}
+
+    def test_two_data_sets_and_two_seeds_get_columns_of_their_own(self, folder):
+        for seed, sets in ((0, ("LFW", "ORL")), (1, ("LFW",))):
+            run = Run("15", seed=seed, folder=str(folder))
+            for data in sets:
+                verified(run, "phase III", 80 + seed, data)
+        here = Report.of(folder).here(COMPARED["lfw"])
+        words = ["LFW · 10 folds, cosine · quick-synthetic", "ORL · 10 folds, cosine · quick-synthetic"]
+        assert here.columns.get_level_values(0).tolist() == [*words, f"{words[0]}, seed 1"]
+        assert here.to_numpy().tolist() == [["80.00", "80.00", "81.00"]]
+
+    def test_of_two_notebooks_the_later_one_counts(self, folder):
+        verified(Run("08_joint", folder=str(folder)), "c_id after phase III", 80.0)
+        verified(Run("15_recognition", folder=str(folder)), "phase III", 81.0)
+        here = Report.of(folder).here(COMPARED["lfw"])
+        assert here.to_numpy().tolist() == [["81.00"]] and here.index.tolist() == ["phase III"]
+
+    def test_measures_go_down_where_methods_go_across(self, folder):
+        run = Run("13", folder=str(folder))
+        for yaw, value in ((90, 2.5), (0, 1.5)):
+            run.record(f"RMSE yaw {yaw}", value, "mm", experiment="shape", method="phase III", data="SynthFace scans",
+                       protocol="BU-3DFE pose")  # fmt: skip
+        table = Report.of(folder).table(COMPARED["bu3dfe pose"])
+        theirs, ours = dict.fromkeys(table.columns.get_level_values(0))
+        assert table.loc["90", (theirs, "Liu18")] == "2.09" and table.loc["90", (ours, "phase III")] == "2.50"
+        assert table.loc["0", (ours, "phase III")] == "1.50" and table.loc["50", (ours, "phase III")] == ""
+
+    def test_what_was_not_measured_leaves_the_papers_table_alone(self, folder):
+        Run("01", folder=str(folder)).record("x", 1.0, "mm", experiment="other", method="a", data="b")
+        report = Report.of(folder)
+        for comparison in COMPARED.values():
+            assert report.here(comparison).empty
+            assert not any(where.startswith("here") for where, _ in report.table(comparison).columns)
+
+    @pytest.mark.parametrize(
+        ("row", "shown"),
+        [
+            ({"value": 0.9318, "unit": "", "std": 0.0198}, "93.18 ± 1.98"),
+            ({"value": 93.18, "unit": "%", "spread": 1.98}, "93.18 ± 1.98"),
+            ({"value": 2.253, "unit": "mm", "interval": [2.097, 2.409], "std": math.nan}, "2.25 [2.10, 2.41]"),
+            ({"value": 4409.2, "unit": "ms", "interval": None}, "4409"),
+            ({"value": None, "unit": "mm"}, "missing"),
+            ({"value": math.nan, "unit": "mm"}, "missing"),
+        ],
+    )
+    def test_a_cell(self, row, shown):
+        assert cell(row, percent=True) == shown
+
+    def test_wide_tables_are_one_for_each_data_set(self, folder):
+        run = Run("14", folder=str(folder))
+        for data in ("SynthFace", "AFLW2000-3D", "Other"):
+            for metric in ("NME 0-30", "NME 30-60", "NME 60-90", "NME mean of bins", "NME mean of images"):
+                run.record(metric, 3.0, "%", experiment="landmarks", method=data, data=data, protocol="NME 68")
+        parts = report_page.split(Report.of(folder).table(COMPARED["aflw"]))
+        assert len(parts) == 3 and all(part.shape[1] == 4 + 5 for part in parts)
+        assert [part.index[-1] for part in parts] == ["SynthFace", "AFLW2000-3D", "Other"]
+
+
+class TestClaims:
+    def test_a_verdict_that_the_number_of_claims_does_not_bear_is_not_decided(self, folder):
+        """p of 0.02: decided alone and in pairs, not among four."""
+        for count, says in ((1, "holds"), (2, "holds"), (4, "not decided")):
+            run = Run("09", folder=str(folder / str(count)))
+            sample = effect(0.5, 20)
+            at_least = next(x for x in np.linspace(-1, 1, 2001) if sample.p_value(x) > 0.018 and x < sample.value)
+            claimed(run, "L1", sample, at_least)
+            for k in range(count - 1):
+                claimed(run, f"L{k + 2}", effect(0.0, seed=7))
+            report = Report.of(folder / str(count))
+            row = report.claims.iloc[0]
+            assert row["alone"] == "holds" and row["verdict"] == says
+            assert row["p (Holm)"] == pytest.approx(min(1, count * row["p"]))
+            assert report.verdict("L1", str(count)) == says
+
+    def test_known_truths_get_their_verdicts(self, folder):
+        run = Run("09", folder=str(folder))
+        for name, truth in (("L1", 2.0), ("L2", -2.0), ("L3", 0.0)):
+            claimed(run, name, effect(truth, seed=7))
+        head = Report.of(folder).headline()["quick-synthetic"]
+        assert head[["L1", "L2", "L3"]].tolist() == ["holds", "does not hold", "not decided"]
+        assert list(head.index) == list(CLAIMS) and head["S1"] == WAITING
+
+    def test_families_of_two_folders_are_apart(self, folder):
+        for name in ("one", "two"):
+            for k in range(3):
+                claimed(Run(f"0{k}", folder=str(folder / name)), f"L{k + 1}", effect(0.4, seed=k))
+        both, one = Report.of(folder / "one", folder / "two"), Report.of(folder / "one")
+        assert both.claims["p (Holm)"].tolist()[:3] == one.claims["p (Holm)"].tolist() and len(both.claims) == 6
+
+    def test_the_main_sentence_is_the_verdict_and_its_parts_are_listed(self, folder):
+        run = Run("09", folder=str(folder))
+        claimed(run, "L1, at all", effect(2.0))
+        claimed(run, "L1", effect(2.0), 3.5)
+        report = Report.of(folder)
+        assert report.verdict("L1", "quick-synthetic") == "does not hold"
+        assert report.claims[report.claims.claim == "L1"].verdict.tolist() == ["holds", "does not hold"]
+
+    def test_where_only_a_part_was_asked_it_stands_for_the_claim(self, folder):
+        claimed(Run("08", folder=str(folder)), "L3, phase III against I", effect(2.0))
+        assert Report.of(folder).verdict("L3", "quick-synthetic") == "holds"
+
+    def test_a_notebook_that_ran_without_deciding_says_that_the_data_cannot(self, folder):
+        verified(Run("09_ablation", folder=str(folder)), "(c) the method", 85.0)
+        report = Report.of(folder)
+        assert (
+            report.verdict("L1", "quick-synthetic") == ELSEWHERE and report.verdict("L4", "quick-synthetic") == WAITING
+        )
+
+    def test_a_record_without_p_is_told_from_a_corrected_one(self, folder):
+        run = Run("09", folder=str(folder))
+        claimed(run, "L1", Effect(1.0, 0.5, 1.5, 30))  # an interval without draws
+        claimed(run, "L2", Effect(1.0, math.nan, math.nan, 30))
+        report = Report.of(folder)
+        assert report.verdict("L1", "quick-synthetic") == "holds" + UNCORRECTED
+        assert report.verdict("L2", "quick-synthetic") == "not decided"
+
+
+class Reader(HTMLParser):
+    """Every tag closed in order; what is linked, shown and named."""
+
+    EMPTY = ("meta", "img", "br", "line", "circle")
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.seen, self.links, self.ids = [], [], [], set()
+
+    def handle_starttag(self, tag, attributes):
+        self.seen.append(tag)
+        values = dict(attributes)
+        self.links += [values[name] for name in ("src", "href", "xlink:href", "data", "poster") if name in values]
+        self.ids |= {values["id"]} if "id" in values else set()
+        assert not [name for name in values if name.startswith("on")]
+        if tag not in self.EMPTY:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.handle_starttag(tag, attributes)
+        if tag not in self.EMPTY:
+            self.open.pop()
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+class TestPage:
+    @pytest.fixture
+    def report(self, folder):
+        run = Run("09_ablation", folder=str(folder))
+        claimed(run, "L1", effect(2.0), statement="lower <script>alert(1)</script> & better")
+        verified(run, "phase III", 89.5, spread=3.72)
+        (folder / "figures").mkdir()
+        picture = bytes.fromhex("89504e470d0a1a0a")
+        (folder / "figures/09_arms.png").write_bytes(picture)
+        (folder / "executed").mkdir()
+        (folder / "executed/09_ablation.ipynb").write_text("{}")
+        return Report.of(folder)
+
+    @pytest.fixture
+    def read(self, report):
+        reader = Reader()
+        reader.feed(report_page.page(report))
+        reader.close()
+        assert reader.open == []
+        return reader
+
+    def test_nothing_is_fetched_and_nothing_runs(self, read):
+        assert not {"script", "link", "iframe", "object", "embed"} & set(read.seen)
+        for link in read.links:
+            inside = link.startswith(("data:image/png;base64,", "#"))
+            assert inside or (":" not in link and not link.startswith("/")), link[:80]
+
+    def test_the_style_fetches_nothing(self):
+        assert "url(" not in report_page.STYLE and "@import" not in report_page.STYLE
+
+    def test_every_link_within_the_page_leads_somewhere(self, read):
+        assert {link[1:] for link in read.links if link.startswith("#")} <= read.ids
+        assert set(CLAIMS) <= read.ids
+
+    def test_a_claim_leads_to_the_notebook_that_was_run(self, read):
+        assert "executed/09_ablation.ipynb" in read.links
+
+    def test_what_records_say_is_text(self, report):
+        page = report_page.page(report)
+        assert "lower &lt;script&gt;alert(1)&lt;/script&gt; &amp; better" in page and "<script" not in page
+
+    def test_figures_are_inside(self, read):
+        assert [link for link in read.links if link.startswith("data:image/png;base64,iVBORw0KGgo")]
+
+    def test_it_names_no_machine(self, report, tmp_path):
+        assert str(tmp_path) not in report_page.page(report)
+
+    def test_it_replaces_the_one_before_and_leaves_no_pieces(self, report, folder):
+        (folder / "report.html").write_text("before")
+        path = report_page.write(report)
+        assert path == folder / "report.html" and path.read_text().startswith("<!DOCTYPE html>")
+        assert [p.name for p in folder.glob("report*")] == ["report.html"]
+
+
+class TestWhatIsOdd:
+    def test_a_broken_record_is_named_on_the_page(self, folder):
+        run = Run("09", folder=str(folder))
+        claimed(run, "L1", effect(2.0))
+        with run.records.open("a") as file:
+            file.write("{}\n")
+        page = report_page.page(Report.of(folder))
+        assert f"records/{run.records.name}, line 2, is no record and is left out" in page
+
+    def test_a_run_that_failed_is_named(self, folder):
+        claimed(Run("09", folder=str(folder)), "L1", effect(2.0))
+        for name, status in (("09", "failed"), ("08", "done")):
+            (folder / f"records/{name}.run.json").write_text(json.dumps({"status": status}))
+        (folder / "records/07.run.json").write_text("{")
+        [source] = Report.of(folder).sources
+        assert source.notes == (
+            "07.run.json is no run record",
+            "the last run of 09 is failed: its numbers may lack some",
+        )
+
+    def test_a_folder_without_records_says_how_to_make_some(self, folder):
+        with pytest.raises(RunError, match=r"(?s)no record in .*quick-synthetic.*python -m facenb.batch all"):
+            Report.of(folder)
+
+    def test_a_folder_of_broken_records_only(self, folder):
+        (folder / "records").mkdir(parents=True)
+        (folder / "records/09.x.jsonl").write_text("nothing\n")
+        with pytest.raises(RunError, match="line 1, is no record"):
+            Report.of(folder)
