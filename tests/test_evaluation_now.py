@@ -1,0 +1,262 @@
+"""The NoW protocol on heads whose errors are known beforehand; its table against numpy; the cases that go wrong."""
+
+import numpy as np
+import pytest
+import torch
+import trimesh
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.spatial.transform import Rotation
+
+from facenb.errors import LandmarkError
+from facenb.evaluation.now import SEVEN, crop_scan, now_errors, now_table, unit_of
+from facenb.evaluation.scan import scan_to_mesh
+from facenb.morphable.alignment import similarity
+
+LANDMARKS = torch.tensor(
+    [[-45.0, 35, 45], [-16, 33, 55], [16, 33, 55], [45, 35, 45], [0, -12, 85], [-25, -38, 65], [25, -38, 65]]
+)
+
+
+def head(grow: float = 0.0, subdivisions: int = 4) -> tuple[torch.Tensor, torch.Tensor]:
+    """An ellipsoid with a nose; `grow` mm larger along its normals."""
+    mesh = trimesh.creation.icosphere(subdivisions=subdivisions)
+    vertices = np.array(mesh.vertices) * [70, 95, 80]
+    vertices[:, 2] += 15 * np.exp(-(((vertices - [3, 0, 80]) ** 2).sum(1)) / 18**2)
+    vertices[:, 0] += 6 * np.exp(-(((vertices - [30, -50, 55]) ** 2).sum(1)) / 20**2)
+    mesh = trimesh.Trimesh(vertices, mesh.faces, process=False)
+    return torch.from_numpy(vertices + grow * mesh.vertex_normals), torch.from_numpy(np.array(mesh.faces))
+
+
+HEAD, TRIANGLES = head()
+
+
+def moved(points: torch.Tensor, turn=(0.3, -0.4, 0.2), shift=(40.0, -20.0, 300.0), scale=1.0) -> torch.Tensor:
+    rotation = torch.from_numpy(Rotation.from_rotvec(turn).as_matrix()).to(points.dtype)
+    return scale * points @ rotation.T + torch.tensor(shift).to(points.dtype)
+
+
+def errors(vertices, landmarks=LANDMARKS, triangles=TRIANGLES, **options):
+    return now_errors(HEAD, LANDMARKS, vertices, triangles, landmarks, **options)
+
+
+class TestErrors:
+    def test_the_seven(self):
+        """Eye corners, the nose's bottom, the mouth's corners of iBUG's 68."""
+        assert SEVEN == (36, 39, 42, 45, 33, 48, 54)
+
+    def test_a_moved_prediction_has_none(self):
+        for metrical in (False, True):
+            found = errors(moved(HEAD), moved(LANDMARKS), metrical=metrical)
+            assert found.distances.max() < 2e-3 and found.registration.converged and found.unit == "mm"
+
+    def test_size_is_not_left_in(self):
+        """20 % too small: no error where the size is free, a clear one in the metrical variant."""
+        small, marks = moved(HEAD, scale=0.8), moved(LANDMARKS, scale=0.8)
+        assert errors(small, marks).distances.max() < 2e-3
+        assert errors(small, marks, metrical=True).distances.mean() > 3
+
+    def test_distances_are_to_the_surface(self):
+        """A prediction of a quarter of the vertices: distance to them would be millimetres."""
+        vertices, triangles = head(subdivisions=3)
+        found = errors(moved(vertices), moved(LANDMARKS), triangles)
+        aligned = found.registration.similarity.apply(moved(vertices)[None])[0]
+        points = HEAD[found.inside]
+        corners = aligned[triangles].numpy()
+        every = [trimesh.triangles.closest_point(corners, np.tile(point, (len(corners), 1))) - point
+                 for point in points[:20].numpy()]  # fmt: skip
+        expected = [np.linalg.norm(away, axis=1).min() for away in every]
+        np.testing.assert_allclose(found.distances[:20], expected, atol=1e-6)
+        assert torch.cdist(points, aligned).amin(1).mean() > 3 * found.distances.mean()
+
+    def test_a_bump_is_the_error(self):
+        """Where the prediction has a bump of 4 mm, one vertex is 4 mm away; the rest hardly moves."""
+        vertices = HEAD.clone()
+        tip = int((vertices - torch.tensor([-20.0, -10, 75])).norm(dim=1).argmin())
+        vertices[tip] *= 1 + 4 / vertices[tip].norm()
+        found = errors(moved(vertices), moved(LANDMARKS)).distances
+        assert float(found.max()) > 2 and float(found.median()) < 0.05
+
+    def test_only_the_crop_counts(self):
+        vertices = HEAD.clone()
+        vertices[vertices[:, 2] < -40] *= 0.5
+        assert errors(moved(vertices), moved(LANDMARKS)).distances.max() < 2e-3
+
+    def test_refined_beyond_the_landmarks(self):
+        """Landmarks a few mm off shift the Procrustes alignment; the refinement takes that away again."""
+        marks = moved(LANDMARKS) + torch.from_numpy(np.random.default_rng(0).normal(size=(7, 3)) * 3).float()
+        place = similarity(marks[None].double(), LANDMARKS[None].double())
+        found = errors(moved(HEAD), marks)
+        before = scan_to_mesh(HEAD[found.inside], place.apply(moved(HEAD)[None])[0], TRIANGLES)
+        assert before.mean() > 0.3 and found.distances.max() < 0.01
+
+    @settings(max_examples=6, deadline=None)
+    @given(st.tuples(*[st.floats(-3, 3)] * 3), st.floats(0.001, 50))
+    def test_turn_and_size_of_the_prediction_do_not_matter(self, turn, size):
+        vertices = HEAD * torch.tensor([1.05, 1.0, 0.97])
+        expected = errors(vertices).distances
+        found = errors(moved(vertices, turn, scale=size), moved(LANDMARKS, turn, scale=size)).distances
+        torch.testing.assert_close(found, expected, atol=5e-3, rtol=0)
+
+
+class TestCrop:
+    def test_sphere(self):
+        """Centre a third up the nose, radius 0.7 of eyes and nose, computed by hand."""
+        bottom, bridge = np.array([0, -12.0, 85]), np.array([0, 33.0, 55])
+        radius = 0.7 * (90 + np.linalg.norm(bridge - bottom))
+        expected = np.linalg.norm(HEAD.numpy() - (bottom + 0.3 * (bridge - bottom)), axis=1) <= radius
+        np.testing.assert_array_equal(crop_scan(HEAD, LANDMARKS).numpy(), expected)
+
+    def test_empty(self):
+        with pytest.raises(ValueError, match=r"crop of 100.\d+ mm .* is empty: the nearest of 2562 .* is .* mm away"):
+            crop_scan(HEAD + 5000, LANDMARKS)
+
+    def test_no_vertices(self):
+        with pytest.raises(ValueError, match="is empty"):
+            crop_scan(HEAD[:0], LANDMARKS)
+
+
+class TestUnits:
+    @pytest.mark.parametrize("unit, size", [("mm", 1.0), ("cm", 0.1), ("m", 0.001), ("unknown", 30.0)])
+    def test_told_by_the_eyes(self, unit, size):
+        assert unit_of(LANDMARKS * size) == unit
+        assert errors(HEAD * size, LANDMARKS * size).unit == unit
+
+    @pytest.mark.parametrize("unit, size", [("cm", 0.1), ("m", 0.001)])
+    def test_metrical_with_the_unit_said(self, unit, size):
+        found = errors(moved(HEAD) * size, moved(LANDMARKS) * size, metrical=True, unit=unit)
+        assert found.distances.max() < 2e-3
+        assert found.registration.similarity.scale.item() == pytest.approx(1 / size)
+
+    def test_metrical_in_metres_unsaid(self):
+        with pytest.raises(ValueError, match="0.09 apart: that is m, not mm; .* say unit='m'"):
+            errors(HEAD * 0.001, LANDMARKS * 0.001, metrical=True)
+
+    def test_no_unit_fits(self):
+        with pytest.raises(ValueError, match="that is unknown, not mm"):
+            errors(HEAD * 30, LANDMARKS * 30, metrical=True)
+
+    def test_a_scan_in_metres(self):
+        with pytest.raises(ValueError, match="scan's outer eye corners are 0.09 apart: that is m, not mm"):
+            now_errors(HEAD * 0.001, LANDMARKS * 0.001, HEAD, TRIANGLES, LANDMARKS)
+
+    def test_unknown_unit(self):
+        with pytest.raises(ValueError, match="no unit 'inch'"):
+            errors(HEAD, metrical=True, unit="inch")
+
+
+class TestBadInput:
+    def test_triangles_of_another_topology(self):
+        with pytest.raises(ValueError, match="triangles of another mesh"):
+            errors(HEAD[:1000])
+
+    def test_prediction_not_finite(self):
+        vertices = HEAD.clone()
+        vertices[11] = torch.nan
+        with pytest.raises(ValueError, match="vertex 11 of the mesh is not finite"):
+            errors(vertices)
+
+    def test_scan_not_finite(self):
+        scan = HEAD.clone()
+        scan[3] = torch.nan
+        with pytest.raises(ValueError, match="vertex 3 of the scan is not finite"):
+            now_errors(scan, LANDMARKS, HEAD, TRIANGLES, LANDMARKS)
+
+    @pytest.mark.parametrize("whose", ["scan", "prediction"])
+    def test_landmarks_not_finite(self, whose):
+        marks = LANDMARKS.clone()
+        marks[4, 0] = torch.nan
+        both = (marks, LANDMARKS) if whose == "scan" else (LANDMARKS, marks)
+        with pytest.raises(LandmarkError, match=f"landmark 4 of the {whose} is not finite"):
+            now_errors(HEAD, both[0], HEAD, TRIANGLES, both[1])
+
+    def test_landmarks_all_alike(self):
+        with pytest.raises(LandmarkError, match="all alike"):
+            errors(HEAD, torch.ones(7, 3))
+
+
+NAMES = ["a/multiview_neutral/1.jpg", "a/selfie/2.jpg", "b/multiview_neutral/1.jpg", "b/multiview_occlusions/3.jpg"]
+
+
+def distances(seed: int = 0) -> dict[str, torch.Tensor]:
+    random = np.random.default_rng(seed)
+    return {name: torch.from_numpy(random.gamma(2, 0.8, size=50 + 30 * row)) for row, name in enumerate(NAMES)}
+
+
+class TestTable:
+    def test_pooled_over_all_vertices(self):
+        """Against numpy; not the mean of the images' means, which counts a small crop like a large one."""
+        values = distances()
+        table = now_table(NAMES, values)
+        pooled = np.concatenate([values[name].numpy() for name in NAMES])
+        assert (table.all.median, table.all.mean, table.all.std) == pytest.approx(
+            (np.median(pooled), pooled.mean(), pooled.std())
+        )
+        assert table.all.images == 4 and table.all.missed == 0 and not table.missing
+
+    def test_by_condition(self):
+        values = distances()
+        table = now_table(NAMES, values)
+        assert list(table.conditions) == ["multiview_neutral", "multiview_occlusions", "selfie"]
+        both = np.concatenate([values[NAMES[0]], values[NAMES[2]]])
+        assert table.conditions["multiview_neutral"].median == pytest.approx(np.median(both))
+        assert table.conditions["selfie"].mean == pytest.approx(values[NAMES[1]].mean().item())
+
+    def test_the_same_errors_everywhere(self):
+        """A sphere in a larger one: every figure is the difference of the radii, the curve a step there."""
+        table = now_table(NAMES, {name: torch.full((9,), 3.0) for name in NAMES})
+        assert (table.all.median, table.all.mean, table.all.std) == (3, 3, 0)
+        thresholds, share = table.all.curve()
+        assert thresholds[0] == 0 and thresholds[-1] == 8
+        assert (share[thresholds < 3] == 0).all() and (share[thresholds >= 3] == 1).all()
+
+    def test_curve_is_the_share_of_vertices(self):
+        table = now_table(NAMES, distances())
+        thresholds, share = table.all.curve(limit=5.0, steps=11)
+        pooled = np.concatenate([values.numpy() for values in distances().values()])
+        np.testing.assert_allclose(share, [(pooled <= limit).mean() for limit in thresholds.numpy()])
+
+    @settings(max_examples=10, deadline=None)
+    @given(st.permutations(NAMES))
+    def test_order_of_images_does_not_matter(self, order):
+        assert now_table(order, distances()).all.median == now_table(NAMES, distances()).all.median
+
+
+class TestMissing:
+    def without(self, *names):
+        return {name: values for name, values in distances().items() if name not in names}
+
+    def test_stops_the_score_by_name(self):
+        with pytest.raises(ValueError, match="1 of 4 images have no prediction: a/selfie/2.jpg"):
+            now_table(NAMES, self.without("a/selfie/2.jpg"))
+
+    def test_allowed_it_is_counted_beside(self):
+        table = now_table(NAMES, self.without("a/selfie/2.jpg"), allow_missing=True)
+        assert table.missing == ("a/selfie/2.jpg",)
+        assert (table.all.images, table.all.missed) == (3, 1)
+        assert table.conditions["selfie"].missed == 1 and np.isnan(table.conditions["selfie"].median)
+
+    def test_the_curve_counts_it_as_a_failure(self):
+        whole, part = distances(), self.without("a/selfie/2.jpg")
+        _, share = now_table(NAMES, part, allow_missing=True).all.curve(limit=1000.0)
+        assert share[-1] == pytest.approx(3 / 4)
+        assert now_table(NAMES, whole).all.curve(limit=1000.0)[1][-1] == 1
+
+    def test_everything(self):
+        table = now_table(NAMES, {}, allow_missing=True)
+        assert np.isnan(table.all.mean) and table.all.missed == 4 and (table.all.curve()[1] == 0).all()
+
+    def test_nan_is_no_prediction(self):
+        values = distances()
+        values[NAMES[0]][3] = torch.nan
+        with pytest.raises(ValueError, match=f"distances of {NAMES[0]} are empty or not finite"):
+            now_table(NAMES, values)
+
+    def test_an_image_that_is_not_in_the_list(self):
+        with pytest.raises(ValueError, match="c/selfie/1.jpg, which is not in the list"):
+            now_table(NAMES, distances() | {"c/selfie/1.jpg": torch.ones(3)})
+
+    @pytest.mark.parametrize("names", [[], [NAMES[0], NAMES[0]]])
+    def test_lists_without_or_with_one_twice(self, names):
+        with pytest.raises(ValueError, match="give each once"):
+            now_table(names, {})
