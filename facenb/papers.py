@@ -122,6 +122,11 @@ TABLES = {
             SphereFace alone | 94.78
             with c_id | 95.18"""),
     ),
+    "ijb": PaperTable(
+        "One against many", "Liu18", "IJB-A", "%", ("rank-1", "rank-5", "rank-10", "DIR at FAR 1%", "DIR at FAR 10%"),
+        _rows("Liu18 | | | | | "),
+        "The paper evaluates identification on IJB-A; its numbers are not recovered.",
+    ),
     "runtime": PaperTable(
         "Time per image", "Liu18", "GTX 1080, 700 images, detection not counted", "ms", ("time",),
         _rows("""

@@ -47,7 +47,7 @@ class Comparison:
 
 
 RATES = {name: (name,) for name in (*VERIFICATION, "TAR-0.1%")}
-FIGURES = {name: (name,) for name in ("median", "mean", "std")}
+DISTANCES = {name: (name,) for name in ("median", "mean", "std")}
 BINS = {
     "0-30": ("NME 0-30",), "30-60": ("NME 30-60",), "60-90": ("NME 60-90",), "mean": ("NME mean of bins",),
     "mean of images": ("NME mean of images",),
@@ -63,23 +63,37 @@ COMPARISONS = {
         Comparison("bu3dfe expression", "13", "shape", "BU-3DFE expression|Procrustes on 68",
                    {FULL: ("RMSE full shape", WHOLE), OWN: ("RMSE identity shape", IDENTITY)},
                    {"phase III": "Liu18"}),
-        Comparison("now", "13", "shape", "NoW", FIGURES, NOW, also="now printed"),
+        Comparison("now", "13", "shape", "NoW", DISTANCES, NOW, also="now printed"),
         Comparison("ablation", "09", "ablation", "",
                    {FULL: (WHOLE,), OWN: (IDENTITY,), "accuracy %": ("accuracy",)},
                    dict(zip(ARMS, TABLES["ablation"].rows, strict=True))),
     ),
     "Landmarks": (Comparison("aflw", "14", "landmarks", "NME 68", BINS, {}),),
     "Recognition": (
-        Comparison("lfw", "15", "recognition", r"LFW|SynthFace|\d+ folds", RATES,
+        Comparison("lfw", "15", "recognition", r"LFW|pairs|\d+ folds", RATES,
                    {"phase III": "Liu18 S", "fitted coefficients": "3DMM S"}),
         Comparison("ytf", "15", "recognition", "YTF", RATES, {"phase III": "Liu18 S", "fitted coefficients": "3DMM S"},
                    closed="YTF is given on request; the protocol runs on its official folders (data = paper)"),
-        Comparison("fusion", "15", "recognition", r"LFW|SynthFace|\d+ folds", {"accuracy": ("accuracy",)},
+        Comparison("fusion", "15", "recognition", r"LFW|pairs|\d+ folds", {"accuracy": ("accuracy",)},
                    {"texture (softmax SphereFace)": "SphereFace alone",
                     "phase III + texture (softmax SphereFace)": "with c_id"}, only="phase III$|.*texture"),
+        Comparison("ijb", "15", "recognition", "1:N", {name: (name,) for name in TABLES["ijb"].columns}, {}),
     ),
-    "Speed": (Comparison("runtime", "16", "speed", "", {"time": ("time", "network"), "fit": ("fit",)},
-                         {"phase III": "Liu18"}),),
+    "Speed": (
+        Comparison("runtime", "16", "speed", "", {"network": ("network",), "fit": ("fit",), "each": ("in a batch",)},
+                   {"Liu18 at the paper's size": "Liu18"}),
+    ),
+}  # fmt: skip
+
+
+# What of the notebooks' figures is shown, where, and under which words; of several names the first that is there.
+FIGURES = {
+    "Shape": {("08_error_by_yaw",): "Error of the shape by yaw, before and after phase III",
+              ("09_arms",): "The arms of the ablation: error of the shape and accuracy of verification"},
+    "Landmarks": {("14_nme",): "Error of the landmarks by yaw"},
+    "Recognition": {("15_recognition_curve", "08_recognition_curve"): "True against false accepts, on people nobody "
+                    "was trained on", ("15_one_against_many",): "One against many"},
+    "Speed": {("16_where_the_time_goes",): "Where the time goes"},
 }  # fmt: skip
 
 
@@ -143,6 +157,12 @@ def cell(row: dict, percent: bool) -> str:
     return text
 
 
+def method(row: dict) -> str:
+    """A record's method under its one name, with the kind of template where there are several."""
+    name = ALIASES.get(row["method"], row["method"])
+    return f"{name}, {row['templates']}" if isinstance(row.get("templates"), str) else name
+
+
 class Report:
     """The tables and claims of one or more run folders. Raises RunError for a folder without records."""
 
@@ -165,7 +185,7 @@ class Report:
                 row for row in rows
                 if row["experiment"] == comparison.experiment and row["metric"] in names
                 and re.match(comparison.protocols, row["protocol"])
-                and re.match(comparison.only, ALIASES.get(row["method"], row["method"]))
+                and re.match(comparison.only, method(row)) and not isinstance(row.get("features"), str)
             ]  # fmt: skip
             if not rows:
                 continue
@@ -173,12 +193,13 @@ class Report:
             for row in rows:
                 data = row["data"].split(",")[0]
                 if row["notebook"] == last[data]:
-                    where = " · ".join(filter(None, [data, row["protocol"], source.name]))
+                    device = row.get("device") if row["unit"] == "ms" else None
+                    where = " · ".join(filter(None, [data, row["protocol"], device, source.name]))
                     key = where, names[row["metric"]]
-                    cells.setdefault(key, {})[ALIASES.get(row["method"], row["method"])] = cell(row, percent)
+                    cells.setdefault(key, {})[method(row)] = cell(row, percent)
         groups = dict.fromkeys(where for where, _ in cells)
         columns = [(w, c) for w in groups for c in comparison.metrics if (w, c) in cells]
-        methods = list(dict.fromkeys(method for column in cells.values() for method in column))
+        methods = list(dict.fromkeys(name for column in cells.values() for name in column))
         table = pd.DataFrame({key: cells[key] for key in columns}, index=methods, dtype=object).fillna("")
         table.columns = pd.MultiIndex.from_tuples(columns, names=["", ""])
         return table
@@ -190,11 +211,11 @@ class Report:
             frames.append(paper.frame())
             frames[-1].columns = pd.MultiIndex.from_product([[f"{paper.paper}: {paper.data}"], paper.columns])
         theirs = pd.concat(frames, axis=1)
-        labels = {row: f"{row} · here: {method}" for method, row in comparison.pairs.items() if method in ours.index}
-        ours = ours.rename(index={method: labels.get(row, method) for method, row in comparison.pairs.items()})
+        labels = {row: f"{row} · here: {own}" for own, row in comparison.pairs.items() if own in ours.index}
+        ours = ours.rename(index={own: labels.get(row, own) for own, row in comparison.pairs.items()})
         ours.columns = pd.MultiIndex.from_tuples([(f"here: {w}", c) for w, c in ours.columns], names=["", ""])
         theirs = theirs.rename(index=labels)
-        order = [*theirs.index, *(method for method in ours.index if method not in theirs.index)]
+        order = [*theirs.index, *(own for own in ours.index if own not in theirs.index)]
         joined = pd.concat([theirs.reindex(order), ours.reindex(order)], axis=1).fillna("")
         if not comparison.across:
             return joined

@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 
 from facenb.papers import CLAIMS, PAPERS, TABLES
-from facenb.report import COMPARISONS, ELSEWHERE, UNCORRECTED, WAITING, Comparison, Report
+from facenb.report import COMPARISONS, ELSEWHERE, FIGURES, UNCORRECTED, WAITING, Comparison, Report
 from facenb.results import repository
 
 WIDEST = 12  # columns
@@ -180,13 +180,20 @@ def compared(report: Report, comparison: Comparison) -> str:
 
 
 def split(frame: pd.DataFrame) -> list[pd.DataFrame]:
-    """One table, or where it is too wide to read one for each of our data sets, each with the paper's columns."""
+    """One table, or where it is too wide to be read several with some of ours each, and the paper's columns in all.
+
+    Columns of the paper's in which nothing is known are left out beside ours.
+    """
     groups = list(dict.fromkeys(frame.columns.get_level_values(0)))
     ours = [where for where in groups if where.startswith("here")]
-    if frame.shape[1] <= WIDEST or len(ours) < 2:
-        return [frame]
-    parts = [frame[[where for where in groups if where not in ours] + [one]] for one in ours]
-    return [part[(part != "").any(axis=1)] for part in parts]
+    theirs = [where for where in groups if where not in ours and (not ours or (frame[where] != "").any(axis=None))]
+    blocks: list[list[str]] = [[]]
+    for where in ours:
+        if blocks[-1] and frame[[*theirs, *blocks[-1], where]].shape[1] > WIDEST:
+            blocks.append([])
+        blocks[-1].append(where)
+    parts = [frame[theirs + block] for block in blocks]
+    return [part[(part != "").any(axis=1)] for part in parts] if ours else parts
 
 
 def picture(path: Path, caption: str) -> str:
@@ -194,14 +201,6 @@ def picture(path: Path, caption: str) -> str:
     data = base64.b64encode(path.read_bytes()).decode()
     image = f'<img alt="{text(caption)}" src="data:image/png;base64,{data}">'
     return f"<figure>{image}<figcaption>{text(caption)}</figcaption></figure>"
-
-
-# What of the notebooks' figures is shown, where, and under which words.
-FIGURES = {
-    "Shape": {"08_error_by_yaw": "Error of the shape by yaw, before and after phase III",
-              "09_arms": "The arms of the ablation: error of the shape and accuracy of verification"},
-    "Recognition": {"08_recognition_curve": "True against false accepts, on people nobody was trained on"},
-}  # fmt: skip
 
 
 def opening(report: Report) -> str:
@@ -267,10 +266,10 @@ def page(report: Report) -> str:
     sections = []
     for title, comparisons in COMPARISONS.items():
         figures = [
-            picture(path, f"{caption} ({source.name}).")
+            picture(there[0], f"{caption} ({source.name}).")
+            for names, caption in FIGURES[title].items()
             for source in report.sources
-            for name, caption in FIGURES.get(title, {}).items()
-            if (path := source.folder / f"figures/{name}.png").is_file()
+            if (there := [path for name in names if (path := source.folder / f"figures/{name}.png").is_file()])
         ]
         body = "".join(compared(report, comparison) for comparison in comparisons) + "".join(figures)
         sections.append(f'<h2 id="{title.lower()}">{title}</h2>{body}')
