@@ -10,7 +10,7 @@ from PIL import Image
 
 from facenb.data.landmarks import Detection
 from facenb.data.scan_frame import prepared, seen_from_outside, to_front, weld
-from facenb.data.scan_views import YAWS, mark, render_views
+from facenb.data.scan_views import YAWS, camera_of, mark, render_views
 from facenb.data.scans import NAMES, Scan
 from facenb.errors import LandmarkError
 from facenb.morphable.alignment import similarity
@@ -92,6 +92,37 @@ class TestMark:
         found = mark(replace(ball, landmarks=None))
         torch.testing.assert_close(found, ball.landmarks, atol=0.6, rtol=0)  # one pixel is 0.3 mm
 
+    def test_what_falls_past_the_jaw_or_through_a_hole_is_put_on_the_skin(self, ball, monkeypatch):
+        """A ball with a hole before a wall: the marks in the hole and off the ball's rim must not lie on the wall."""
+        from facenb.data.landmarks import IBUG68
+
+        wall = torch.tensor([[-200.0, -200, -150], [200, -200, -150], [200, 200, -150], [-200, 200, -150]])
+        corners = ball.triangles[((ball.vertices - ball.landmarks[60]).norm(dim=1) > 3)[ball.triangles].all(1)]
+        more = torch.tensor([[0, 1, 2], [0, 2, 3]]) + len(ball.vertices)
+        scan = replace(ball, vertices=torch.cat([ball.vertices, wall]), triangles=torch.cat([corners, more]))
+        rim = torch.tensor([0.0, -82.0, 0.0])
+
+        def look(image, closer):
+            points = torch.zeros(478, 2)
+            marks = torch.cat([ball.landmarks[:8], rim[None], ball.landmarks[9:]])
+            points[list(IBUG68)] = camera_of(self.seen, (0.0,), image.shape[:2], self.field).project(marks[None])[
+                0, :, :2
+            ]
+            return Detection(points[None], image.shape[:2])
+
+        from facenb.data import scan_views
+
+        plain = scan_views._look
+
+        def remember(seen, side, field):
+            self.seen, self.field = seen, field
+            return plain(seen, side, field)
+
+        monkeypatch.setattr(scan_views, "detect", look)
+        monkeypatch.setattr(scan_views, "_look", remember)
+        found = mark(scan)
+        assert found[:, 2].min() > -20 and found[60, 2] > ball.landmarks[60, 2] - 10
+
     def test_where_no_face_is_seen_the_scan_is_named(self, ball, monkeypatch):
         nothing = Detection(torch.zeros(0, 478, 2), (512, 512))
         monkeypatch.setattr("facenb.data.scan_views.detect", lambda image, closer: nothing)
@@ -144,6 +175,8 @@ def test_the_real_ones_look_at_the_viewer(real_asset, name):
     assert marks[30, 2] > marks[[36, 45, 48, 54], 2].max()  # the nose stands out
     away = torch.cdist(marks, scan.vertices).amin(1)
     assert away.median() < 2.5
+    jaw, middle = marks[:17, 2], marks[48:68, 2].mean()
+    assert (jaw > middle - 130).all() and (marks[48:68, 2] > middle - 25).all()  # not on the neck, nor in the mouth
     views = render_views(scan, (-30, 0, 30), (96, 96))
     assert views.mask.flatten(1).float().mean(1).min() > 0.2
     a, b, c = (scan.vertices[scan.triangles[:, k]] for k in range(3))

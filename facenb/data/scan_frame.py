@@ -12,15 +12,14 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from facenb.data.scan_views import mark
+from facenb.data.scan_views import EYES, mark
 from facenb.data.scans import Scan, read_scan
 from facenb.imaging.camera import WeakPerspective, euler_to_matrix
 from facenb.imaging.raster import rasterize
 from facenb.morphable.alignment import similarity
 from facenb.morphable.synthetic import SynthFace
 
-EYES = 90.0  # mm from one outer eye corner to the other that a scan of unknown unit is given: about an adult's
-LOOKS = tuple((yaw, pitch) for yaw in (-80, -40, 0, 40, 80) for pitch in (-35, 0, 35))  # degrees
+LOOKS = (-80.0, -60.0, -40.0, -20.0, 0.0, 20.0, 40.0, 60.0, 80.0)  # degrees of yaw; from above one would see inside
 FINE = 1024  # pixels of a look: a triangle that is smaller may be missed
 
 
@@ -31,6 +30,8 @@ class _Facts:
     turn: tuple[tuple[float, float, float], ...]  # rows: x, y and z of the project's axes on the file's
     inside_out: bool = False  # triangles run clockwise seen from outside
     skin: bool = False  # what cannot be seen from outside (mouth, windpipe) is left out
+    # What is cut out as no face: from left to right and from below to above, mm, of the scan as it looks at the viewer.
+    cut: tuple[float, float, float, float] | None = None
     note: str = ""
 
 
@@ -42,8 +43,9 @@ FACTS = {
     "leeperrysmith": _Facts(UPRIGHT, skin=True, note="without texture; the unit is unknown"),
     "fran": _Facts(ASIDE, inside_out=True, note="from the brows to the chin; smiling; the unit is unknown"),
     "headsq": _Facts(
-        SLICES, inside_out=True, skin=True,
-        note="a CT in slices of 1.5 mm, eyes closed, a tube in the mouth; left and right may be exchanged",
+        SLICES, inside_out=True, skin=True, cut=(-15.0, 3.0, -84.0, -45.0),
+        note="a CT in slices of 1.5 mm, eyes closed; the tube in the mouth is cut out, with the skin behind it; "
+        "left and right may be exchanged",
     ),
 }  # fmt: skip
 
@@ -72,8 +74,8 @@ def seen_from_outside(
     middle = (vertices.amin(0) + vertices.amax(0)) / 2
     reach = float((vertices - middle).norm(dim=1).max())
     seen = torch.zeros(len(triangles) + 1, dtype=torch.bool)
-    for yaw, pitch in LOOKS:
-        rotation = euler_to_matrix(torch.deg2rad(torch.tensor([[yaw, pitch, 0.0]])))
+    for yaw in LOOKS:
+        rotation = euler_to_matrix(torch.deg2rad(torch.tensor([[yaw, 0.0, 0.0]])))
         camera = WeakPerspective(rotation, torch.tensor([0.5 * FINE / reach]), torch.tensor([[FINE / 2, FINE / 2]]))
         found = rasterize(camera.project((vertices - middle)[None]), triangles, (FINE, FINE))
         seen[found.triangle.flatten().unique()] = True  # -1, the background, is the last
@@ -128,4 +130,10 @@ def prepared(name: str, folder: str | Path | None = None) -> PreparedScan:
         scan = to_front(scan, metrical)
         scan = replace(scan, landmarks=mark(scan))  # once more, now that it looks straight at the viewer
         marked_by = "MediaPipe on a rendering"
-    return PreparedScan(to_front(scan, metrical), metrical, marked_by, facts.note)
+    scan = to_front(scan, metrical)
+    if facts.cut is not None:
+        left, right, below, above = facts.cut
+        x, y = scan.vertices[:, 0], scan.vertices[:, 1]
+        inside = (x > left) & (x < right) & (y > below) & (y < above)
+        scan = keep(scan, ~inside[scan.triangles].any(1))
+    return PreparedScan(scan, metrical, marked_by, facts.note)

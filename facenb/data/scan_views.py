@@ -23,6 +23,9 @@ from facenb.imaging.render import render
 YAWS = tuple(range(-90, 91, 10))  # degrees: BU-3DFE as Liu et al. 2018 render it
 FIELD = 215.0  # mm that the picture's shorter side shows: a face with some room, as in the training pictures
 FINER = 2  # rendered that many times larger and averaged
+EYES = 90.0  # mm from one outer eye corner to the other: about an adult's
+REACH = 4.0  # mm about a landmark within which the skin that lies nearest to the viewer is looked for
+JUMPS = (8.0,) * 17 + (25.0,) * 51  # mm that it has to lie in front: on the jaw line less, as no nose is near
 CLAY, BEHIND = (0.78, 0.66, 0.58), (0.45, 0.45, 0.45)
 
 
@@ -109,7 +112,8 @@ def mark(scan: Scan, side: int = 512) -> Float[Tensor, "68 3"]:
     """The 68 landmarks of a scan that looks at the viewer: MediaPipe's on its picture, laid back onto the surface.
 
     Found twice, the second time closer to the face. A point beside the scan (the jaw line may be) goes to the nearest
-    place on it. Raises LandmarkError, naming the scan, where no face is seen; AssetError without the detector.
+    place on it; one that falls past the jaw onto the neck, or through a hole, to the skin in front of it thereabouts.
+    Raises LandmarkError, naming the scan, where no face is seen; AssetError without the detector.
     """
     plain = Scan(scan.name, scan.vertices, scan.triangles, scan.unit, None, scan.uv, scan.texture)
     found = _look(plain, side, FIELD)
@@ -130,10 +134,16 @@ def _look(scan: Scan, side: int, field: float) -> Float[Tensor, "68 3"]:
     depth = _fragments(scan, views.camera, (side, side)).depth[0]
     rows, columns = depth.isfinite().nonzero(as_tuple=True)
     centres = torch.stack([columns, rows], 1) + 0.5
-    away, nearest = cKDTree(centres.numpy()).query(points.numpy())
+    tree, depths, camera = cKDTree(centres.numpy()), depth[rows, columns], views.camera
+    away, nearest = tree.query(points.numpy())
     nearest, beside = torch.from_numpy(nearest), torch.from_numpy(away) > 1
+    millimetre = float((points[36] - points[45]).norm()) / EYES  # about so many pixels, whatever the scan's unit
+    unit = millimetre / float(camera.scale[0])
+    for k, around in enumerate(tree.query_ball_point(centres[nearest].numpy(), REACH * millimetre)):
+        front = torch.tensor(around)[depths[around].argmin()]
+        if depths[front] < depths[nearest[k]] - JUMPS[k] * unit:
+            nearest[k], beside[k] = front, True
     points = torch.where(beside[:, None], centres[nearest], points)
-    camera = views.camera
     offset = (points - camera.translation[0]) / camera.scale[0]
-    turned = torch.stack([offset[:, 0], -offset[:, 1], -depth[rows, columns][nearest]], 1)
+    turned = torch.stack([offset[:, 0], -offset[:, 1], -depths[nearest]], 1)
     return turned @ camera.rotation[0]

@@ -1,0 +1,188 @@
+"""Errors of a surface against a scan: closed forms on spheres and planes, and what is missing is never skipped."""
+
+import math
+
+import pytest
+import torch
+import trimesh
+from scipy.spatial.transform import Rotation
+
+from facenb.errors import LandmarkError
+from facenb.evaluation.micc import ScanErrors, ScanTable, by_yaw, crop_points, pool_frames, scan_errors
+
+
+def sphere(radius: float, subdivisions: int = 4) -> tuple[torch.Tensor, torch.Tensor]:
+    mesh = trimesh.creation.icosphere(subdivisions=subdivisions, radius=radius)
+    return torch.tensor(mesh.vertices, dtype=torch.float32), torch.tensor(mesh.faces)
+
+
+def marks(radius: float) -> torch.Tensor:
+    """68 places on the front of a sphere, 30 the one nearest to the viewer."""
+    turn, out = torch.arange(68) * 2.4, torch.linspace(0.1, 0.8, 68)
+    points = torch.stack([out * turn.cos(), out * turn.sin(), (1 - out.square()).sqrt()], 1)
+    points[30] = torch.tensor([0.0, 0.0, 1.0])
+    return radius * points
+
+
+def moved(points: torch.Tensor, size: float = 1.0, degrees: float = 25.0) -> torch.Tensor:
+    turn = torch.from_numpy(Rotation.from_rotvec([0, degrees, 10], degrees=True).as_matrix()).float()
+    return size * points @ turn.T + torch.tensor([5.0, 40.0, -300.0])
+
+
+@pytest.fixture(scope="module")
+def scan():
+    return sphere(80.0, 5)[0]
+
+
+def test_a_sphere_against_a_larger_one_is_off_by_the_difference(scan):
+    vertices, triangles = sphere(83.0)
+    errors = scan_errors(scan, marks(80.0), vertices, triangles, marks(80.0))  # the landmarks agree: nothing moves
+    assert errors.mean == pytest.approx(3.0, abs=0.1) and errors.rms == pytest.approx(3.0, abs=0.1)
+
+
+@pytest.mark.parametrize("align", ["procrustes", "icp"])
+def test_a_surface_that_was_moved_is_brought_back(scan, align):
+    vertices, triangles = sphere(80.0)
+    errors = scan_errors(scan, marks(80.0), moved(vertices), triangles, moved(marks(80.0)), align)
+    assert errors.distances.max() < 0.15  # the facets of the mesh
+
+
+def test_distances_are_to_the_surface_not_to_its_vertices(scan):
+    vertices, triangles = sphere(80.0, 1)  # 42 vertices: facets with sides of 45 mm
+    errors = scan_errors(scan, marks(80.0), vertices, triangles, marks(80.0))
+    to_vertices = torch.cdist(crop_points(scan, marks(80.0)[30]), vertices).amin(1).mean()
+    assert errors.mean < 6 < 12 < to_vertices
+
+
+def test_a_wrong_size_counts_only_where_scale_is_not_free(scan):
+    vertices, triangles = sphere(80.0)
+    args = scan, marks(80.0), moved(vertices, 1.1), triangles, moved(marks(80.0), 1.1)
+    assert scan_errors(*args).mean < 0.1
+    assert scan_errors(*args, scale=False).mean > 2
+    assert scan_errors(*args, "icp").mean > 1 and scan_errors(*args, "icp", scale=True).mean < 0.1
+
+
+def test_a_surface_as_it_lies_is_not_moved(scan):
+    vertices, triangles = sphere(80.0)
+    shifted = vertices + torch.tensor([0.0, 0.0, 5.0])
+    args = scan, marks(80.0), shifted, triangles, marks(80.0) + torch.tensor([0.0, 0.0, 5.0])
+    assert scan_errors(*args).mean < 0.1
+    top = scan_errors(*args, "none", radius=20.0)  # at the nose tip the shift is straight out
+    assert top.distances.max() == pytest.approx(5.0, abs=0.1)
+
+
+def test_icp_takes_away_what_the_landmarks_left(scan):
+    """Landmarks of the prediction that are all 6 mm too low: a sphere shifted by 6 mm is back after ICP."""
+    vertices, triangles = sphere(80.0)
+    args = scan, marks(80.0), vertices, triangles, marks(80.0) + torch.tensor([0.0, -6.0, 0.0])
+    assert scan_errors(*args).mean > 1.5
+    assert scan_errors(*args, "icp").mean < 0.5
+
+
+def test_only_points_about_the_nose_tip_count(scan):
+    vertices, triangles = sphere(80.0)
+    spoilt = torch.where(((scan - marks(80.0)[30]).norm(dim=1) > 95)[:, None], 3 * scan, scan)
+    errors = scan_errors(spoilt, marks(80.0), vertices, triangles, marks(80.0))
+    assert errors.distances.max() < 0.15 and len(errors.distances) < len(scan)
+    fewer = scan_errors(scan, marks(80.0), vertices, triangles, marks(80.0), radius=40.0)
+    share = len(fewer.distances) / len(scan)
+    assert share == pytest.approx(40**2 / (4 * 80**2), rel=0.05)  # a cap of that chord (Archimedes)
+
+
+def test_the_order_of_vertices_changes_nothing(scan):
+    vertices, triangles = sphere(83.0)
+    order = torch.randperm(len(vertices), generator=torch.Generator().manual_seed(0))
+    place = torch.empty_like(order)
+    place[order] = torch.arange(len(order))
+    one = scan_errors(scan, marks(80.0), vertices, triangles, marks(80.0))
+    two = scan_errors(scan.flip(0), marks(80.0), vertices[order], place[triangles], marks(80.0))
+    torch.testing.assert_close(two.distances.flip(0), one.distances)
+
+
+class TestBadInput:
+    def test_predictions_that_are_not_finite_or_empty(self, scan):
+        vertices, triangles = sphere(80.0, 2)
+        broken = vertices.clone()
+        broken[3, 1] = math.nan
+        with pytest.raises(ValueError, match="prediction has 162 vertices, or some that are not finite"):
+            scan_errors(scan, marks(80.0), broken, triangles, marks(80.0))
+        with pytest.raises(ValueError, match="scan has 0 vertices"):
+            scan_errors(scan[:0], marks(80.0), vertices, triangles, marks(80.0))
+
+    def test_a_scan_in_metres_is_noticed(self, scan):
+        vertices, triangles = sphere(80.0, 2)
+        far = scan / 1000 + 1
+        with pytest.raises(ValueError, match="is the scan in mm"):
+            scan_errors(1000 * far, marks(80.0) + 500, vertices, triangles, marks(80.0))
+
+    def test_landmarks_alike_and_no_nose_tip(self, scan):
+        vertices, triangles = sphere(80.0, 2)
+        with pytest.raises(LandmarkError, match="all alike"):
+            scan_errors(scan, marks(80.0), vertices, triangles, torch.zeros(68, 3))
+        with pytest.raises(LandmarkError, match="all alike"):
+            scan_errors(scan, marks(80.0)[30].expand(68, 3), vertices, triangles, marks(80.0))
+        with pytest.raises(ValueError, match="no landmark 30"):
+            scan_errors(scan, marks(80.0)[:7], vertices, triangles, marks(80.0)[:7])
+
+    def test_an_unknown_alignment(self, scan):
+        vertices, triangles = sphere(80.0, 2)
+        with pytest.raises(ValueError, match="procrustes, icp, none"):
+            scan_errors(scan, marks(80.0), vertices, triangles, marks(80.0), "best")
+
+
+class TestPool:
+    def test_frames_become_the_mean_of_each_subject(self):
+        values = torch.tensor([[1.0, 2.0], [3.0, 4.0], [10.0, 10.0]])
+        pooled = pool_frames(values, ["b", "b", "a"])
+        assert pooled.subjects == ("b", "a") and pooled.frames == (2, 1) and pooled.missing == (0, 0)
+        assert pooled.values.tolist() == [[2.0, 3.0], [10.0, 10.0]]
+        shapes = torch.arange(24.0).view(4, 2, 3)
+        torch.testing.assert_close(pool_frames(shapes, list("xxyy")).values[1], shapes[2:].mean(0))
+
+    def test_a_missing_frame_stops_it_unless_it_may_be_missing(self):
+        values = torch.tensor([[1.0], [math.nan], [5.0]])
+        with pytest.raises(ValueError, match=r"without a prediction: a \(1\)"):
+            pool_frames(values, ["a", "a", "b"])
+        pooled = pool_frames(values, ["a", "a", "b"], allow_missing=True)
+        assert pooled.values.tolist() == [[1.0], [5.0]] and pooled.missing == (1, 0)
+        with pytest.raises(ValueError, match="b has no frame"):
+            pool_frames(values.flip(0)[[1, 2]], ["b", "a"], allow_missing=True)
+
+    def test_frames_without_a_name(self):
+        with pytest.raises(ValueError, match="3 frames of 2 subjects"):
+            pool_frames(torch.zeros(3, 1), ["a", "b"])
+
+
+def of(value: float) -> ScanErrors:
+    return ScanErrors(torch.tensor([value, value, 2 * value]))
+
+
+class TestTables:
+    def test_a_summary_is_over_scans_not_points(self):
+        errors = {"a": ScanErrors(torch.tensor([1.0])), "b": ScanErrors(torch.full((1000,), 3.0))}
+        found = ScanTable.of(["a", "b"], errors).summary()
+        assert found["mean"] == 2.0 and found["mean std"] == pytest.approx(math.sqrt(2)) and found["scans"] == 2
+
+    def test_what_is_missing_is_named_and_counted(self):
+        with pytest.raises(ValueError, match="1 of 2 scans have no prediction: b"):
+            ScanTable.of(["a", "b"], {"a": of(1.0)})
+        assert ScanTable.of(["a", "b"], {"a": of(1.0)}, allow_missing=True).summary()["missing"] == 1
+        with pytest.raises(ValueError, match="none of 2"):
+            ScanTable.of(["a", "b"], {}, allow_missing=True)
+        with pytest.raises(ValueError, match="errors of c"):
+            ScanTable.of(["a"], {"a": of(1.0), "c": of(1.0)})
+
+    def test_both_signs_of_yaw_share_a_row_and_avg_is_the_mean_of_rows(self):
+        errors = {(name, yaw): of(1.0 + abs(yaw) / 10) for name in ("a", "b") for yaw in (-90, 0, 90)}
+        table = by_yaw(["a", "b"], (-90, 0, 90), errors)
+        assert table.index.tolist() == ["90", "0", "avg"]
+        assert table.loc["90", "pictures"] == 4 and table.loc["0", "pictures"] == 2
+        assert table.loc["0", "mean"] == pytest.approx(4 / 3) and table.loc["0", "rms"] == pytest.approx(math.sqrt(2))
+        assert table.loc["avg", "mean"] == pytest.approx((table.loc["90", "mean"] + table.loc["0", "mean"]) / 2)
+
+    def test_a_missing_picture_stops_the_table_or_is_counted(self):
+        errors = {("a", 0): of(1.0), ("a", 90): of(1.0), ("b", 0): of(1.0)}
+        with pytest.raises(ValueError, match="b at 90 degrees"):
+            by_yaw(["a", "b"], (0, 90), errors)
+        table = by_yaw(["a", "b"], (0, 90), errors, allow_missing=True)
+        assert table.loc["90", "missing"] == 1 and table.loc["0", "missing"] == 0 and table.loc["avg", "missing"] == 1
