@@ -168,6 +168,16 @@ class TestPValue:
         effect = mean_of(100 + random().normal(size=30), np.arange(30), draws=999)
         assert effect.p_value() == pytest.approx(0.002) and effect.p_value(1e6) == pytest.approx(0.002)
 
+    def test_it_goes_on_falling_beyond_the_last_draw(self):
+        """Few people ask for more than draws have: then as a normal distribution goes on, as Student's test does."""
+        own = random(3).normal(size=8)
+        effect = mean_of(own, np.arange(8), draws=20000)
+        reach = float(np.ptp(effect.sample.draws))
+        found = [effect.p_value(effect.value - share * reach) for share in (0.4, 0.6, 0.8)]
+        expected = [stats.ttest_1samp(own, effect.value - share * reach).pvalue for share in (0.4, 0.6, 0.8)]
+        assert found == sorted(found, reverse=True) and len(set(found)) == 3
+        assert np.log(found) == pytest.approx(np.log(expected), abs=1.5)
+
     @given(some.floats(0.1, 100), some.floats(-100, 100), some.floats(-1, 1))
     @settings(max_examples=30, deadline=None)
     def test_another_unit_changes_nothing(self, factor, shift, at_least):
