@@ -11,11 +11,13 @@ from pathlib import Path
 import pandas as pd
 
 from facenb.papers import CLAIMS, PAPERS, TABLES
-from facenb.report import COMPARISONS, ELSEWHERE, FIGURES, UNCORRECTED, WAITING, Comparison, Report
+from facenb.report import COMPARISONS, FIGURES, UNCORRECTED, WAITING, Comparison, Report
 from facenb.results import repository
 
 WIDEST = 12  # columns
 COLOURS = {"holds": "#007A5A", "does not hold": "#B04A00", "not decided": "#666666"}
+SAID = {"holds": ("holds", "hold"), "does not hold": ("does not hold", "do not hold"),
+        "not decided": ("is not decided", "are not decided")}  # fmt: skip
 STYLE = """
 :root { --ink: #1d1d1f; --soft: #6a6a70; --line: #dcdce0; --here: #0072B2; --shade: #f3f7fa; }
 * { box-sizing: border-box; }
@@ -208,12 +210,15 @@ def opening(report: Report) -> str:
     main = report.sources[0]
     head = report.headline()
     counts = head[main.name].str.removesuffix(UNCORRECTED).value_counts()
-    said = [f"{counts[v]} {'hold' if v == 'holds' and counts[v] > 1 else v}" for v in COLOURS if v in counts]
-    open_ones = sum(counts.get(v, 0) for v in (WAITING, ELSEWHERE))
-    tested = len(head) - open_ones
+    said = [
+        f"{counts[verdict]} {words[int(counts[verdict] > 1)]}" for verdict, words in SAID.items() if verdict in counts
+    ]
+    tested = int(sum(counts[verdict] for verdict in SAID if verdict in counts))
     sentence = f"Of the {len(head)} claims of three papers, {tested} were put to the test in {main.name}"
     sentence += f": {', '.join(said)}." if said else "."
-    wait = f" {open_ones} wait for notebooks that were not run, or for other data." if open_ones else ""
+    wait = (
+        f" {len(head) - tested} wait for notebooks that were not run, or for other data." if tested < len(head) else ""
+    )
     cited = "".join(f"<li><b>{text(name)}</b> {text(words)}</li>" for name, words in PAPERS.items())
     return (
         f"<h1>Paper against here</h1><p class='lead'>{text(sentence + wait)}</p>"

@@ -1,0 +1,82 @@
+"""The report in a real browser, offline: it asks for nothing, and neither a wide nor a narrow window cuts it off."""
+
+import json
+import shutil
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+
+from facenb import report_page
+from facenb.evaluation.claims import Claim, mean_of
+from facenb.report import COMPARISONS, Report
+from facenb.results import Run
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+DRIVER = shutil.which("chromedriver")
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="needs chromium and chromedriver"),
+]
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    """A report with every table filled, a verdict of each kind, and a figure."""
+    folder = tmp_path_factory.mktemp("runs") / "quick-synthetic"
+    run = Run("09_ablation", folder=str(folder))
+    for given in COMPARISONS.values():
+        for one in given:
+            for metric in (names[0] for names in one.metrics.values()):
+                for method in ("mean face", "phase III + texture (softmax SphereFace), weighted"):
+                    run.record(metric, 12.34, "mm", experiment=one.experiment, method=method, data="SynthFace",
+                               protocol=one.protocols.split("|")[0], interval=(11.11, 13.13))  # fmt: skip
+    people = np.random.default_rng(0).normal(size=40)
+    for name, mean in (("L1", 2.0), ("L2", -2.0), ("L3", 0.0)):
+        effect = mean_of(people - people.mean() + mean, range(40), draws=500)
+        run.claim(Claim(name, "a sentence that is long enough to be broken", effect, "mm"), experiment="a", data="b")
+    run.figure(plt.figure(figsize=(9, 3)), "09_arms")
+    return report_page.write(Report.of(folder))
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    from selenium import webdriver
+    from selenium.webdriver.chrome.service import Service
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM
+    profile = tmp_path_factory.mktemp("chromium")
+    for flag in ("--headless=new", "--no-sandbox", "--no-first-run", f"--user-data-dir={profile}"):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"performance": "ALL", "browser": "ALL"})
+    driver = webdriver.Chrome(options=options, service=Service(DRIVER))
+    yield driver
+    driver.quit()
+
+
+@pytest.mark.parametrize("width", [1200, 400])
+def test_it_fits_the_window(browser, page, width):
+    """Only tables may be wider than the window, and scroll by themselves."""
+    size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    browser.get(page.as_uri())
+    assert browser.execute_script("return window.innerWidth") == width
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+    cut = browser.execute_script(
+        "return [...document.querySelectorAll('p, h1, h2, h3, li, img, svg, .tile, .chip, .asked')].filter(e => "
+        "e.getBoundingClientRect().right > window.innerWidth + 1).map(e => e.outerHTML.slice(0, 80))"
+    )
+    assert cut == []
+
+
+def test_it_asks_for_nothing_and_shows_its_figure(browser, page):
+    browser.get_log("performance")
+    browser.get(page.as_uri())
+    messages = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
+    asked = [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
+    assert page.as_uri() in asked
+    assert {url for url in asked if not url.startswith(("data:", "about:"))} == {page.as_uri()}
+    assert browser.execute_script("return document.images[0].naturalWidth") > 300
+    assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
