@@ -75,14 +75,11 @@ def chip(verdict: str) -> str:
 
 def link(report: Report, number: str) -> str:
     """The notebook of this number: its executed copy in the run folder, else the checkout's, else its number alone."""
-    base = report.sources[0].folder.resolve()
-    root = repository()
-    places = [source.folder.resolve() / "executed" for source in report.sources] + (
-        [root / "notebooks"] if root else []
-    )
-    for place in places:
+    base, root = report.sources[0].folder.resolve(), repository()
+    places = [source.folder.resolve() / "executed" for source in report.sources]
+    for place in [*places, root / "notebooks"] if root else places:
         for path in sorted(place.glob(f"{number}_*.ipynb")):
-            if not path.name.endswith((".failed.ipynb", ".partial.ipynb")):
+            if "." not in path.stem:  # no .failed, no .partial
                 return f'<a href="{text(Path(os.path.relpath(path, base)).as_posix())}">notebook {text(path.stem)}</a>'
     return f"notebook {text(number)}"
 
@@ -279,7 +276,7 @@ def page(report: Report) -> str:
         body = "".join(compared(report, comparison) for comparison in comparisons) + "".join(figures)
         sections.append(f'<h2 id="{title.lower()}">{title}</h2>{body}')
     names = ["claims", *(title.lower() for title in COMPARISONS), "numbers"]
-    links = "".join(f'<a href="#{name}">{name.capitalize()}</a>' for name in names)
+    links = " ".join(f'<a href="#{name}">{name.capitalize()}</a>' for name in names)
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1"><title>Paper against here</title>'
