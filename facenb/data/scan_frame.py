@@ -21,6 +21,7 @@ from facenb.morphable.synthetic import SynthFace
 
 LOOKS = (-80.0, -60.0, -40.0, -20.0, 0.0, 20.0, 40.0, 60.0, 80.0)  # degrees of yaw; from above one would see inside
 FINE = 1024  # pixels of a look: a triangle that is smaller may be missed
+GLIMPSE = 6  # pixels, of all looks together, up to which a triangle counts as seen through a slit only
 
 
 @dataclass(frozen=True)
@@ -70,16 +71,16 @@ def frontal_landmarks() -> Float[Tensor, "68 3"]:
 def seen_from_outside(
     vertices: Float[Tensor, "vertices 3"], triangles: Int[Tensor, "triangles 3"]
 ) -> Bool[Tensor, " triangles"]:
-    """Which triangles a viewer walking round the front of a scan sees some of."""
+    """Which triangles a viewer walking round the front of a scan sees more than a glimpse of."""
     middle = (vertices.amin(0) + vertices.amax(0)) / 2
     reach = float((vertices - middle).norm(dim=1).max())
-    seen = torch.zeros(len(triangles) + 1, dtype=torch.bool)
+    seen = torch.zeros(len(triangles) + 1, dtype=torch.int64)
     for yaw in LOOKS:
         rotation = euler_to_matrix(torch.deg2rad(torch.tensor([[yaw, 0.0, 0.0]])))
         camera = WeakPerspective(rotation, torch.tensor([0.5 * FINE / reach]), torch.tensor([[FINE / 2, FINE / 2]]))
         found = rasterize(camera.project((vertices - middle)[None]), triangles, (FINE, FINE))
-        seen[found.triangle.flatten().unique()] = True  # -1, the background, is the last
-    return seen[:-1]
+        seen += torch.bincount(found.triangle.flatten() + 1, minlength=len(seen))  # the background, -1, comes first
+    return seen[1:] > GLIMPSE
 
 
 def keep(scan: Scan, triangles: Bool[Tensor, " triangles"]) -> Scan:

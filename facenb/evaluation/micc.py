@@ -167,7 +167,8 @@ def by_yaw(
     """BU-3DFE's table: a row for each |yaw| (degrees) from the largest, and `avg`, the mean of these rows (Liu18).
 
     `errors` are by scan and signed yaw. Columns: `mean` and `rms` (mm, means over pictures), `pictures`, `missing`.
-    Raises ValueError naming pictures without a prediction, unless they may be missing; then `missing` counts them.
+    Raises ValueError naming pictures without a prediction, unless they may be missing; then `missing` counts them, and
+    a row without any picture is NaN and not part of `avg`.
     """
     name = {(scan, float(yaw)): f"{scan} at {yaw:g} degrees" for yaw in yaws for scan in expected}
     given = {name.get((scan, float(yaw)), f"{scan} at {yaw:g} degrees"): one for (scan, yaw), one in errors.items()}
