@@ -110,6 +110,17 @@ def to_front(scan: Scan, metrical: bool) -> Scan:
     return replace(scan, vertices=vertices, landmarks=landmarks)
 
 
+def marked(scan: Scan) -> Scan:
+    """A scan that about looks at the viewer, as those of MICC and BU-3DFE do, turned straight and with 68 landmarks.
+
+    A unit that is not mm is made so by the eyes (see `to_front`). Raises what `mark` raises.
+    """
+    metrical = scan.unit == "mm"
+    scan = to_front(replace(scan, landmarks=mark(scan)), metrical)
+    scan = replace(scan, landmarks=mark(scan))  # once more, now that it looks straight at the viewer
+    return to_front(scan, metrical)
+
+
 def prepared(name: str, folder: str | Path | None = None) -> PreparedScan:
     """One of the open scans (see `scans.NAMES`), on the project's axes, in mm, with landmarks.
 
@@ -125,13 +136,8 @@ def prepared(name: str, folder: str | Path | None = None) -> PreparedScan:
         scan = weld(scan)
     if facts.skin:
         scan = keep(scan, seen_from_outside(scan.vertices, scan.triangles))
-    marked_by = "its own landmarks"
-    if scan.landmarks is None:
-        scan = replace(scan, landmarks=mark(scan))
-        scan = to_front(scan, metrical)
-        scan = replace(scan, landmarks=mark(scan))  # once more, now that it looks straight at the viewer
-        marked_by = "MediaPipe on a rendering"
-    scan = to_front(scan, metrical)
+    marked_by = "MediaPipe on a rendering" if scan.landmarks is None else "its own landmarks"
+    scan = marked(scan) if scan.landmarks is None else to_front(scan, metrical)
     if facts.cut is not None:
         left, right, below, above = facts.cut
         x, y = scan.vertices[:, 0], scan.vertices[:, 1]
