@@ -80,7 +80,7 @@ def link(report: Report, number: str) -> str:
     for place in [*places, root / "notebooks"] if root else places:
         for path in sorted(place.glob(f"{number}_*.ipynb")):
             if "." not in path.stem:  # no .failed, no .partial
-                return f'<a href="{text(Path(os.path.relpath(path, base)).as_posix())}">notebook {text(path.stem)}</a>'
+                return f'<a href="{text(Path(os.path.relpath(path, base)).as_posix())}">notebook {text(number)}</a>'
     return f"notebook {text(number)}"
 
 

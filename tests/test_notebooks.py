@@ -16,7 +16,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-CHAINED = ("04", "06", "07", "08", "09", "14", "16")  # each loads what the one before has made: the set, then networks
+CHAINED = ("04", "06", "07", "08", "09", "14", "16", "17")  # each loads what ones before have made: set, networks, records
 CHAINS = [[path] for path in NOTEBOOKS if path.name[:2] not in CHAINED]
 CHAINS += [[path for path in NOTEBOOKS if path.name[:2] in CHAINED]]
 STRICT = [path for path in NOTEBOOKS if path.name[:2] in ("01", "02", "03")]
