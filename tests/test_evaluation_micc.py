@@ -1,14 +1,19 @@
 """Errors of a surface against a scan: closed forms on spheres and planes, and what is missing is never skipped."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 import trimesh
 from scipy.spatial.transform import Rotation
 
+from facenb.data.bu3dfe import read_bu3dfe
+from facenb.data.micc import read_micc
+from facenb.data.scan_views import render_views
 from facenb.errors import LandmarkError
 from facenb.evaluation.micc import ScanErrors, ScanTable, by_yaw, crop_points, pool_frames, scan_errors
+from facenb.morphable.synthetic import SynthFace
 
 
 def sphere(radius: float, subdivisions: int = 4) -> tuple[torch.Tensor, torch.Tensor]:
@@ -186,3 +191,63 @@ class TestTables:
             by_yaw(["a", "b"], (0, 90), errors)
         table = by_yaw(["a", "b"], (0, 90), errors, allow_missing=True)
         assert table.loc["90", "missing"] == 1 and table.loc["0", "missing"] == 0 and table.loc["avg", "missing"] == 1
+
+
+@pytest.fixture(scope="module")
+def heads():
+    synth = SynthFace()
+    return synth, synth.neutrals([0, 1])
+
+
+class TestOfficialLayouts:
+    """From files to the table, with heads of SynthFace in the place of scans and the truth, or less, as prediction."""
+
+    def test_bu3dfe_by_yaw(self, heads, tmp_path):
+        synth, shapes = heads
+        for person, shape in zip(("F0001", "M0001"), shapes, strict=True):
+            points = ",\n".join(" ".join(f"{value:.4f}" for value in row) for row in shape.tolist())
+            corners = ",\n".join(",".join(map(str, row)) + ",-1" for row in synth.triangles.tolist())
+            (tmp_path / person).mkdir()
+            (tmp_path / person / f"{person}_NE00WH_F3D.wrl").write_text(
+                f"#VRML V2.0 utf8\nShape {{ geometry IndexedFaceSet {{ coord Coordinate {{ point [\n{points} ] }}\n"
+                f"coordIndex [\n{corners} ] }} }}"
+            )
+        people = {one.person: one.scan() for one in read_bu3dfe(tmp_path).pose_set()}
+        errors = {}
+        for (person, scan), true in zip(people.items(), shapes, strict=True):
+            landmarks = synth.landmarks.of(true)
+            views = render_views(replace(scan, landmarks=landmarks), (-30, 0, 30), (64, 64))
+            for yaw, picture in zip(views.yaws, views.image, strict=True):
+                assert picture.std() > 0.05  # a face is there to be predicted from
+                guess = true if yaw == 0 else shapes.mean(0)
+                args = scan.vertices, landmarks, moved(guess), synth.triangles, moved(synth.landmarks.of(guess))
+                errors[person, yaw] = scan_errors(*args)
+        table = by_yaw(list(people), (-30, 0, 30), errors)
+        assert table.loc["0", "mean"] < 1e-3 < 0.5 < table.loc["30", "mean"] < 5
+        assert table["pictures"].tolist() == [4, 2, 6]
+
+    def test_micc_with_the_frames_of_each_person_pooled(self, heads, tmp_path):
+        synth, shapes = heads
+        for number, shape in enumerate(shapes, 1):
+            place = tmp_path / f"subject_{number:02d}" / "Model" / "frontal1" / "obj"
+            frames = tmp_path / f"subject_{number:02d}" / "Videos" / "PTZ-Outdoor"
+            place.mkdir(parents=True), frames.mkdir(parents=True)
+            trimesh.Trimesh(shape.numpy(), synth.triangles.numpy(), process=False).export(place / "1.obj")
+            for k in range(2):
+                (frames / f"frame{k}.jpg").write_bytes(b"looked at by none")
+        micc = read_micc(tmp_path)
+        _, names = micc.frames("PTZ-Outdoor")
+        predicted = shapes.repeat_interleave(2, 0)
+        upper = shapes[0, :, 1] > 0  # what each frame gets wrong, once to the front and once to the back
+        predicted[:, upper, 2] += torch.tensor([3.0, -2.0, 3.0, -2.0])[:, None]
+        pooled = pool_frames(predicted, names)
+        errors = {
+            subject.name: scan_errors(
+                subject.scan().vertices, synth.landmarks.of(true), shape, synth.triangles, synth.landmarks.of(shape)
+            )
+            for subject, shape, true in zip(micc, pooled.values, shapes, strict=True)
+        }
+        single = scan_errors(
+            shapes[0], synth.landmarks.of(shapes[0]), predicted[0], synth.triangles, synth.landmarks.of(predicted[0])
+        )
+        assert ScanTable.of([one.name for one in micc], errors).errors["subject_01"].mean < single.mean
