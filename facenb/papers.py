@@ -177,6 +177,7 @@ class PaperClaim:
     paper: str
     statement: str
     notebook: str  # number of the one whose record decides it
+    records: tuple[str, ...] = ()  # names of the records that ask all of it, the best first; empty: its own name
 
 
 CLAIMS = {
@@ -184,7 +185,8 @@ CLAIMS = {
     for claim in (
         PaperClaim("L1", "Liu18", "disentangling lowers the shape error", "09"),
         PaperClaim("L2", "Liu18", "the identification loss lowers the shape error further", "09"),
-        PaperClaim("L3", "Liu18", "it lifts recognition by a large step (68.0 -> 94.4 %)", "09"),
+        PaperClaim("L3", "Liu18", "it lifts recognition by a large step (68.0 -> 94.4 %)", "09",
+                   ("L3, large", "L3, phase III against I, large")),
         PaperClaim("L4", "Liu18", "the error hardly grows with yaw", "08"),
         PaperClaim("L5", "Liu18", "the learned decoders leave the 3DMM's span and so beat the best the 3DMM can do",
                    "08"),

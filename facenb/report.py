@@ -20,7 +20,7 @@ from facenb.evaluation.claims import decide, holm
 from facenb.papers import CLAIMS, TABLES, VERIFICATION
 from facenb.results import mixed, read_records
 
-WAITING, ELSEWHERE, UNCORRECTED = "not run yet", "not on this data", ", not corrected"
+WAITING, ELSEWHERE, PART, UNCORRECTED = "not run yet", "not on this data", "asked in part only", ", not corrected"
 # What notebooks call one method, under one name.
 ALIASES = {
     "c_id after phase I": "phase I", "c_id after phase III": "phase III", "random network": "untrained",
@@ -263,13 +263,15 @@ class Report:
         return pd.DataFrame(rows).set_index("claim")
 
     def verdict(self, claim: str, source: str) -> str:
-        """What a source says of a claim: of its main sentence, or where that was not asked, of the first part of it."""
-        own = self.claims[(self.claims.claim == claim) & (self.claims.source == source)]
+        """What a source says of a claim: of the record that asks all of it, as the best of those there are."""
+        own = self.claims[(self.claims.claim == claim) & (self.claims.source == source)].set_index("name").verdict
         if own.empty:
             records = next(one.records for one in self.sources if one.name == source)
             return ELSEWHERE if records.notebook.str.startswith(CLAIMS[claim].notebook).any() else WAITING
-        main = own[own.name == claim]
-        return (own if main.empty else main).verdict.iloc[-1 if len(main) else 0]
+        for name in CLAIMS[claim].records or (claim,):
+            if name in own.index:
+                return own[[name]].iloc[-1]
+        return PART
 
 
 def _own_name(label: str, where: str) -> str:

@@ -11,7 +11,7 @@ from facenb import report_page
 from facenb.errors import RunError
 from facenb.evaluation.claims import Claim, Effect, mean_of
 from facenb.papers import CLAIMS, TABLES
-from facenb.report import COMPARISONS, ELSEWHERE, UNCORRECTED, WAITING, Report, cell
+from facenb.report import COMPARISONS, ELSEWHERE, PART, UNCORRECTED, WAITING, Report, cell
 from facenb.results import Run
 
 COMPARED = {comparison.table: comparison for given in COMPARISONS.values() for comparison in given}
@@ -142,10 +142,10 @@ class TestClaims:
 
     def test_known_truths_get_their_verdicts(self, folder):
         run = Run("09", folder=str(folder))
-        for name, truth in (("L1", 2.0), ("L2", -2.0), ("L3", 0.0)):
+        for name, truth in (("L1", 2.0), ("L2", -2.0), ("L4", 0.0)):
             claimed(run, name, effect(truth, seed=7))
         head = Report.of(folder).headline()["quick-synthetic"]
-        assert head[["L1", "L2", "L3"]].tolist() == ["holds", "does not hold", "not decided"]
+        assert head[["L1", "L2", "L4"]].tolist() == ["holds", "does not hold", "not decided"]
         assert list(head.index) == list(CLAIMS) and head["S1"] == WAITING
 
     def test_families_of_two_folders_are_apart(self, folder):
@@ -163,9 +163,15 @@ class TestClaims:
         assert report.verdict("L1", "quick-synthetic") == "does not hold"
         assert report.claims[report.claims.claim == "L1"].verdict.tolist() == ["holds", "does not hold"]
 
-    def test_where_only_a_part_was_asked_it_stands_for_the_claim(self, folder):
-        claimed(Run("08", folder=str(folder)), "L3, phase III against I", effect(2.0))
+    def test_a_part_never_stands_for_the_whole_claim(self, folder):
+        """L3 says: by a large step. That it is larger at all does not decide it."""
+        run = Run("08", folder=str(folder))
+        claimed(run, "L3", effect(2.0))
+        assert Report.of(folder).verdict("L3", "quick-synthetic") == PART
+        claimed(run, "L3, phase III against I, large", effect(2.0), 1.0)
         assert Report.of(folder).verdict("L3", "quick-synthetic") == "holds"
+        claimed(run, "L3, large", effect(2.0), 4.0)
+        assert Report.of(folder).verdict("L3", "quick-synthetic") == "does not hold"
 
     def test_a_notebook_that_ran_without_deciding_says_that_the_data_cannot(self, folder):
         verified(Run("09_ablation", folder=str(folder)), "(c) the method", 85.0)
