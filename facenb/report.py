@@ -43,6 +43,7 @@ class Comparison:
     across: bool = False  # methods across and measures down, for long tables
     also: str = ""  # a second table of the paper's, beside the first
     only: str = ""  # pattern of our methods that belong here
+    said: str = ""  # what must be known of ours
     closed: str = ""  # why there may be nothing of ours
 
 
@@ -57,11 +58,12 @@ NOW = {"mean face": "mean face only (FLAME neutral)", "3DDFA-V2": "3DDFA-V2"}
 YAWS = {yaw: (f"RMSE yaw {yaw}",) for yaw in TABLES["bu3dfe pose"].columns[:-1]} | {"avg": ("RMSE mean of yaws",)}
 COMPARISONS = {
     "Shape": (
-        Comparison("micc", "13", "shape", "MICC|Procrustes on 68", {"mean distance": ("mean", WHOLE)},
-                   {"phase III": "Liu18"}),
-        Comparison("bu3dfe pose", "13", "shape", "BU-3DFE pose", YAWS, {"phase III": "Liu18"}, across=True),
+        Comparison("micc", "13", "shape", "MICC|Procrustes on 68",
+                   {"mean distance": ("mean", WHOLE), "root mean square": ("RMSE",)}, {"phase III": "Liu18"}),
+        Comparison("bu3dfe pose", "13", "shape", "BU-3DFE pose", YAWS, {"phase III": "Liu18"}, across=True,
+                   said="Here: the root of the mean squared distance from the scan to the surface."),
         Comparison("bu3dfe expression", "13", "shape", "BU-3DFE expression|Procrustes on 68",
-                   {FULL: ("RMSE full shape", WHOLE), OWN: ("RMSE identity shape", IDENTITY)},
+                   {FULL: ("mean distance full shape", WHOLE), OWN: ("mean distance identity shape", IDENTITY)},
                    {"phase III": "Liu18"}),
         Comparison("now", "13", "shape", "NoW", DISTANCES, NOW, also="now printed"),
         Comparison("ablation", "09", "ablation", "",
@@ -88,7 +90,9 @@ COMPARISONS = {
 
 # What of the notebooks' figures is shown, where, and under which words; of several names the first that is there.
 FIGURES = {
-    "Shape": {("08_error_by_yaw",): "Error of the shape by yaw, before and after phase III",
+    "Shape": {("13_now",): "NoW's protocol: how many points of the scans lie within a distance of the prediction",
+              ("13_error_maps",): "Where the distances are, on the scans",
+              ("08_error_by_yaw",): "Error of the shape by yaw, before and after phase III",
               ("09_arms",): "The arms of the ablation: error of the shape and accuracy of verification"},
     "Landmarks": {("14_nme",): "Error of the landmarks by yaw"},
     "Recognition": {("15_recognition_curve", "08_recognition_curve"): "True against false accepts, on people nobody "
