@@ -1,7 +1,7 @@
-"""The open scans: a textured face with 68 landmarks (james), a whole head, a half face and the skin of a CT.
+"""The open scans: a textured face with 68 landmarks (james), a whole head, a face from brows to chin and the skin of a CT.
 
 Units and axes are those of the files, except where the file's are known: james is in mm on the project's axes; the CT
-is in mm; the other two have no unit. Whoever compares them with a model aligns them first.
+is in mm; the other two have no unit. `facenb.data.scan_frame` makes them ready to be compared.
 """
 
 import json
@@ -81,7 +81,7 @@ def read_ljson(path: str | Path) -> Float[Tensor, "points 3"]:
 
 
 def read_scan(name: str, folder: str | Path | None = None) -> Scan:
-    """One of the open scans: james, leeperrysmith, fran (laser, half a face) or headsq (skin of a CT).
+    """One of the open scans: james, leeperrysmith, fran (laser, brows to chin) or headsq (skin of a CT).
 
     `folder` holds the files; None: the asset. Raises AssetError naming a missing or damaged file; ValueError for an
     unknown name.
