@@ -1,4 +1,4 @@
-"""The open scans: a textured face with 68 landmarks (james), a whole head, a face from brows to chin and the skin of a CT.
+"""The open scans: a textured face with 68 landmarks (james), a whole head, a face from brows to chin, the skin of a CT.
 
 Units and axes are those of the files, except where the file's are known: james is in mm on the project's axes; the CT
 is in mm; the other two have no unit. `facenb.data.scan_frame` makes them ready to be compared.
