@@ -59,7 +59,8 @@ YAWS = {yaw: (f"RMSE yaw {yaw}",) for yaw in TABLES["bu3dfe pose"].columns[:-1]}
 COMPARISONS = {
     "Shape": (
         Comparison("micc", "13", "shape", "MICC|Procrustes on 68",
-                   {"mean distance": ("mean", WHOLE), "root mean square": ("RMSE",)}, {"phase III": "Liu18"}),
+                   {"mean distance": ("mean", WHOLE), "root mean square": ("RMSE",)}, {"phase III": "Liu18"},
+                   said="Here: from vertex to vertex where both meshes are one, else from the scan to the surface."),
         Comparison("bu3dfe pose", "13", "shape", "BU-3DFE pose", YAWS, {"phase III": "Liu18"}, across=True,
                    said="Here: the root of the mean squared distance from the scan to the surface."),
         Comparison("bu3dfe expression", "13", "shape", "BU-3DFE expression|Procrustes on 68",
