@@ -127,8 +127,8 @@ def read_sources(folder: Path) -> list[Source]:
     if table.empty:
         why = f"; {broken[0]}" if broken else ""
         raise RunError(
-            f"there is no record in {folder}{why}. Run notebooks into it first, for instance\n"
-            f"    python -m facenb.batch all --run-folder {folder}"
+            f"there is no record in {folder}{why}. Run notebooks into it first, all of them or some:\n"
+            f"    make notebooks PROFILE=... DATA=... RUN_FOLDER={folder}"
         )
     failed = []
     for path in sorted(folder.glob("records/*.run.json")):

@@ -33,7 +33,7 @@ __all__ = ["Picture", "Run", "assets", "commit", "default_folder", "mixed", "rea
 PROFILES = ("smoke", "quick", "full")
 DATA = ("synthetic", "photos", "paper")
 DEVICES = ("auto", "cpu", "cuda")
-PACKAGES = ("facenb", "torch", "numpy", "scipy", "numba", "k3d", "mediapipe", "papermill")
+PACKAGES = ("facenb", "torch", "numpy", "scipy", "numba", "libigl", "onnxruntime", "k3d", "mediapipe", "papermill")
 
 
 def repository() -> Path | None:

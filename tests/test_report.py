@@ -291,7 +291,7 @@ class TestWhatIsOdd:
         )
 
     def test_a_folder_without_records_says_how_to_make_some(self, folder):
-        with pytest.raises(RunError, match=r"(?s)no record in .*quick-synthetic.*python -m facenb.batch all"):
+        with pytest.raises(RunError, match=r"(?s)no record in .*quick-synthetic.*make notebooks .*RUN_FOLDER="):
             Report.of(folder)
 
     def test_a_folder_of_broken_records_only(self, folder):
