@@ -1,8 +1,7 @@
 """Paper against here: what run folders recorded, beside what the papers printed, and what became of each claim.
 
 Only records are read. A table keeps the paper's columns and ours apart, ours with the name of the data they were
-measured on; claims are corrected for their number (Holm), one family for each run folder. `report_page` shows it all
-as one HTML file.
+measured on; claims are corrected for their number (Holm). `report_page` shows it all as one HTML file.
 """
 
 import json
@@ -162,6 +161,12 @@ def cell(row: dict, percent: bool) -> str:
     return text
 
 
+def decisive(claim: str, names: Sequence[str]) -> str:
+    """Of the records there are, the name of the one that asks all of a claim; empty where none does."""
+    asked = CLAIMS[claim].records or (claim,) if claim in CLAIMS else ()
+    return next((name for name in asked if name in names), "")
+
+
 def method(row: dict) -> str:
     """A record's method under its one name, with the kind of template where there are several."""
     name = ALIASES.get(row["method"], row["method"])
@@ -233,13 +238,17 @@ class Report:
         return pd.concat(parts, axis=1).fillna("")
 
     def _claims(self) -> pd.DataFrame:
-        """Every recorded verdict, corrected by Holm over all that its source recorded."""
+        """Every recorded verdict, corrected by Holm in two families a source: claims, and further questions."""
         found = []
         for source in self.sources:
             rows = source.records[source.records.metric.str.startswith("claim ")].to_dict("records")
             p = [row["p"] if isinstance(row.get("p"), float) else math.nan for row in rows]
-            for row, own, adjusted in zip(rows, p, holm(p), strict=True):
-                name = row["metric"].removeprefix("claim ")
+            names = [row["metric"].removeprefix("claim ") for row in rows]
+            whole = [name == decisive(name.split(",")[0], names) for name in names]
+            corrected = pd.Series(p, dtype=float)
+            for family in (whole, [not one for one in whole]):
+                corrected[family] = holm(corrected[family].to_numpy())
+            for row, name, main, own, adjusted in zip(rows, names, whole, p, corrected, strict=True):
                 value = math.nan if row["value"] is None else row["value"]
                 low, high = row["interval"] if isinstance(row.get("interval"), list) else (math.nan, math.nan)
                 at_least, level = float(row.get("at_least", 0.0)), float(row.get("level", 0.95))
@@ -247,14 +256,14 @@ class Report:
                 if "p" not in row or (math.isnan(own) and math.isfinite(low)):  # a record from before there were p
                     says = f"{row.get('verdict', 'not decided')}{UNCORRECTED}"
                 found.append({
-                    "claim": name.split(",")[0], "name": name, "statement": row.get("statement", ""),
+                    "claim": name.split(",")[0], "name": name, "whole": main, "statement": row.get("statement", ""),
                     "source": source.name, "data": row["data"], "effect": value, "low": low, "high": high,
                     "unit": row["unit"], "at_least": at_least, "level": level, "n": row.get("n"),
                     "p": own, "p (Holm)": adjusted, "alone": row.get("verdict", ""),
                     "verdict": says, "notebook": row["notebook"],
                 })  # fmt: skip
-        columns = ["claim", "name", "statement", "source", "data", "effect", "low", "high", "unit", "at_least", "level",
-                   "n", "p", "p (Holm)", "alone", "verdict", "notebook"]  # fmt: skip
+        columns = ["claim", "name", "whole", "statement", "source", "data", "effect", "low", "high", "unit", "at_least",
+                   "level", "n", "p", "p (Holm)", "alone", "verdict", "notebook"]  # fmt: skip
         return pd.DataFrame(found, columns=columns)
 
     def headline(self) -> pd.DataFrame:
@@ -268,15 +277,12 @@ class Report:
         return pd.DataFrame(rows).set_index("claim")
 
     def verdict(self, claim: str, source: str) -> str:
-        """What a source says of a claim: of the record that asks all of it, as the best of those there are."""
-        own = self.claims[(self.claims.claim == claim) & (self.claims.source == source)].set_index("name").verdict
+        """What a source says of a claim: of the record that asks all of it."""
+        own = self.claims[(self.claims.claim == claim) & (self.claims.source == source)]
         if own.empty:
             records = next(one.records for one in self.sources if one.name == source)
             return ELSEWHERE if records.notebook.str.startswith(CLAIMS[claim].notebook).any() else WAITING
-        for name in CLAIMS[claim].records or (claim,):
-            if name in own.index:
-                return own[[name]].iloc[-1]
-        return PART
+        return own[own.whole].verdict.iloc[-1] if own.whole.any() else PART
 
 
 def _own_name(label: str, where: str) -> str:

@@ -133,7 +133,7 @@ class TestClaims:
             at_least = next(x for x in np.linspace(-1, 1, 2001) if sample.p_value(x) > 0.018 and x < sample.value)
             claimed(run, "L1", sample, at_least)
             for k in range(count - 1):
-                claimed(run, f"L{k + 2}", effect(0.0, seed=7))
+                claimed(run, ("L2", "L4", "L5")[k], effect(0.0, seed=7))
             report = Report.of(folder / str(count))
             row = report.claims.iloc[0]
             assert row["alone"] == "holds" and row["verdict"] == says
@@ -151,9 +151,21 @@ class TestClaims:
     def test_families_of_two_folders_are_apart(self, folder):
         for name in ("one", "two"):
             for k in range(3):
-                claimed(Run(f"0{k}", folder=str(folder / name)), f"L{k + 1}", effect(0.4, seed=k))
+                claimed(Run(f"0{k}", folder=str(folder / name)), f"D{k + 1}", effect(0.4, seed=k))
         both, one = Report.of(folder / "one", folder / "two"), Report.of(folder / "one")
         assert both.claims["p (Holm)"].tolist()[:3] == one.claims["p (Holm)"].tolist() and len(both.claims) == 6
+
+    def test_further_questions_cost_the_claims_nothing(self, folder):
+        """The papers' claims are a family, and what else was asked is another."""
+        run, sample = Run("09", folder=str(folder)), effect(0.5)
+        for name in ("L1", "L2", "L1, at all", "L2, at all", "L3", "L9 of nobody"):
+            claimed(run, name, sample)
+        claims = Report.of(folder).claims.set_index("name")
+        assert claims.whole.to_dict() == {
+            "L1": True, "L2": True, "L1, at all": False, "L2, at all": False, "L3": False, "L9 of nobody": False,
+        }  # fmt: skip
+        p = sample.p_value()
+        assert claims["p (Holm)"].tolist() == pytest.approx([min(1, n * p) for n in (2, 2, 4, 4, 4, 4)])
 
     def test_the_main_sentence_is_the_verdict_and_its_parts_are_listed(self, folder):
         run = Run("09", folder=str(folder))
