@@ -111,10 +111,10 @@ def hidden_share(
     mask: Bool[Tensor, "batch height width"], landmarks: Float[Tensor, "batch points 2"]
 ) -> Float[Tensor, " batch"]:
     """Share of each face (the hull of its landmarks, as far as in the image) that a mask covers; 0 without a face."""
-    shares = []
+    shares, centres = [], pixel_centres(tuple(mask.shape[1:]), landmarks).permute(1, 2, 0)
     for covered, points in zip(mask, landmarks, strict=True):
-        hull = points[ConvexHull(points.detach().cpu().double().numpy()).vertices.tolist()]
-        face = polygon(pixel_centres(tuple(mask.shape[1:]), landmarks), hull[None])[0] < 0
+        sides = landmarks.new_tensor(ConvexHull(points.detach().cpu().double().numpy()).equations)  # outwards, offset
+        face = (centres @ sides[:, :2].T + sides[:, 2] < 0).all(-1)
         shares.append((covered & face).sum() / face.sum().clamp(min=1))
     return torch.stack(shares).to(landmarks.dtype) if shares else landmarks.new_zeros(0)
 
