@@ -1,0 +1,186 @@
+"""DECA (Feng et al. 2021): a picture to the coefficients of a face, its camera and its light, and to a detail code.
+
+Two ResNets. The coarse one's features go through 2048 -> 1024 -> ReLU -> 236 (the layout DECA), the other one's through
+2048 -> 1024 -> ReLU -> 128, and a decoder makes a displacement map of the detail code, expression and jaw. Our pictures
+are RGB in [-1, 1], as everywhere here; inside, they go to [0, 1], which the released weights are for.
+"""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from facenb.errors import ModelFileError, RunError
+from facenb.morphable.layouts import DECA, Layout
+from facenb.morphable.model import MorphableModel
+from facenb.networks.detail import DetailDecoder
+from facenb.networks.resnet import ResNet, take_over
+from facenb.networks.weights import read_weights
+
+ARCHITECTURE = "Deca"
+SCALE = 9.0  # of DECA's camera: a head fills the picture
+
+
+def layout_of(model: MorphableModel, name: str = "") -> Layout:
+    """DECA's layout cut to what a model has: its identity, albedo and expression, DECA's numbers at most.
+
+    Raises ValueError for a model without joints: the layout's pose turns the head and the jaw.
+    """
+    if model.joints is None or "jaw" not in model.joints.names:
+        raise ValueError(f"{model.name} has no jaw joint, which DECA's layout poses; give it one, or use FLAME")
+    albedo = 0 if model.albedo_basis is None else len(model.albedo_basis)
+    own = {"identity": len(model.identity_basis), "albedo": albedo, "expression": len(model.expression_basis)}
+    parts = {part: min(size, own.get(part, size)) for part, size in DECA.parts.items()}
+    return DECA if parts == DECA.parts else Layout(name or f"DECA of {model.name}", parts)
+
+
+class Encoder(nn.Module):
+    """A ResNet and two fully connected layers; names of tensors are those of the released weights."""
+
+    def __init__(self, encoder: ResNet, hidden: int, outputs: int):
+        super().__init__()
+        self.encoder = encoder
+        self.layers = nn.Sequential(nn.Linear(encoder.features, hidden), nn.ReLU(), nn.Linear(hidden, outputs))
+
+    def forward(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch outputs"]:
+        """Outputs of RGB pictures in [-1, 1]."""
+        return self.layers(self.encoder((images + 1) / 2))
+
+
+class Deca(nn.Module):
+    """Pictures to flat vectors of `layout`, to detail codes, and these to displacement maps.
+
+    `encoder` is the configuration of both ResNets (None: ResNet-50), `hidden` the width between; `detail` the length of
+    the detail code and `decoder` the options of its DetailDecoder (channels, reach, window).
+    """
+
+    def __init__(
+        self,
+        layout: Layout = DECA,
+        encoder: dict[str, Any] | None = None,
+        hidden: int = 1024,
+        detail: int = 128,
+        decoder: dict[str, Any] | None = None,
+    ):
+        super().__init__()
+        self.layout, self.hidden, self.detail, self.options = layout, hidden, detail, dict(decoder or {})
+        codes = detail + layout.parts["expression"] + layout.parts["jaw_pose"]
+        self.coarse = Encoder(ResNet(**(encoder or {})), hidden, layout.size)
+        self.fine = Encoder(ResNet(**(encoder or {})), hidden, detail)
+        self.decoder = DetailDecoder(codes, **self.options)
+        self.card: dict[str, Any] = {}  # what a saved network says of its training
+        self._start()
+
+    @torch.no_grad()
+    def _start(self) -> None:
+        """The mean face at rest, in the middle of the picture, in even light: there the training begins."""
+        last = self.coarse.layers[-1]
+        last.weight.mul_(0.1)
+        last.bias.zero_()
+        where = self.layout.slices
+        last.bias[where["camera"]] = torch.tensor([SCALE, 0.0, 0.0])
+        last.bias[where["light"].start : where["light"].start + 3] = 3.0  # 1 in each colour, less some for the lamps
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """What makes this network again, without its weights: `Deca.from_config(config)`; fit for JSON."""
+        return {
+            "layout": {"name": self.layout.name, "parts": dict(self.layout.parts)},
+            "encoder": {key: value for key, value in self.coarse.encoder.config.items() if key != "outputs"},
+            "hidden": self.hidden,
+            "detail": self.detail,
+            "decoder": {key: value for key, value in self.decoder.config.items() if key != "codes"},
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "Deca":
+        """A fresh network of that configuration. Raises RunError where it is none."""
+        try:
+            return cls(**{**config, "layout": Layout(**config["layout"])})
+        except (KeyError, TypeError, ValueError) as error:
+            raise RunError(f"no configuration of a Deca ({type(error).__name__}: {error}): {config}") from error
+
+    def forward(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch coefficients"]:
+        """Flat vectors of `layout`, of RGB pictures in [-1, 1]."""
+        return self.coarse(images)
+
+    def detail_code(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch detail"]:
+        """Detail codes of RGB pictures in [-1, 1]."""
+        return self.fine(images)
+
+    def displacement(
+        self, flat: Float[Tensor, "batch coefficients"], detail: Float[Tensor, "batch detail"]
+    ) -> Float[Tensor, "batch rows columns"]:
+        """Maps of displacements along the normals, mm, of detail codes under the expression and jaw of `flat`."""
+        parts = self.layout.split(flat)
+        return self.decoder(detail, parts["expression"], parts["jaw_pose"])
+
+    def save(self, path: str | Path, card: dict[str, Any]) -> Path:
+        """Write weights, configuration and card (fit for JSON) into one safetensors file, whole or not at all."""
+        path = Path(path)
+        facts = json.dumps({"architecture": ARCHITECTURE, "config": self.config, "card": card})
+        tensors = {name: value.detach().cpu().contiguous().clone() for name, value in self.state_dict().items()}
+        partial = path.with_name(path.name + ".partial")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            save_file(tensors, partial, {"facenb": facts})
+            os.replace(partial, path)
+        except (OSError, SafetensorError) as error:
+            raise RunError(f"cannot write {path} ({error}); make room there, or choose another folder") from error
+        finally:
+            partial.unlink(missing_ok=True)
+        return path
+
+    @classmethod
+    def load(cls, path: str | Path, like: dict[str, Any] | None = None) -> "Deca":
+        """A saved network on the CPU, in eval mode, with its `card`; `like` is the configuration that is expected.
+
+        Raises RunError, naming the file, where it is missing, damaged, of another architecture or configuration.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise RunError(f"there is no {path}; train the network first, or give the path of one that was saved")
+        try:
+            with safe_open(path, "pt") as file:
+                facts = json.loads((file.metadata() or {}).get("facenb", "{}"))
+                tensors = {name: file.get_tensor(name) for name in file.keys()}
+        except (SafetensorError, OSError, ValueError) as error:
+            raise RunError(f"{path} is no whole safetensors file ({error}); train the network again") from error
+        if facts.get("architecture") != ARCHITECTURE or not isinstance(facts.get("config"), dict):
+            raise RunError(
+                f"{path} holds a {facts.get('architecture', 'file of others')}, and a {ARCHITECTURE} is needed"
+            )
+        if like is not None:
+            differ = [key for key in like if facts["config"].get(key) != like[key]]
+            if differ:
+                told = ", ".join(f"{key}: there {facts['config'].get(key)}, needed {like[key]}" for key in differ)
+                raise RunError(f"{path} holds another network than asked for: {told}; train it again")
+        network = cls.from_config(facts["config"])
+        try:
+            take_over(network, tensors, path)
+        except ModelFileError as error:
+            raise RunError(f"{error}; it is damaged, train the network again") from error
+        network.card = facts.get("card", {})
+        return network.eval()
+
+
+PARTS = {"E_flame": "coarse", "E_detail": "fine", "D_detail": "decoder"}  # of the released file, and here
+
+
+def load_deca(path: str | Path) -> Deca:
+    """The released weights (`deca_model.tar`) on the CPU, in eval mode; the file's code, if any, is not run.
+
+    It holds three state dicts, E_flame, E_detail and D_detail (as in the authors' public code); what else is in it is
+    passed over. Raises ModelFileError for a file that is missing, would run code, or holds other networks.
+    """
+    path = Path(path)
+    network = Deca()
+    for name, own in PARTS.items():
+        take_over(network.get_submodule(own), read_weights(path, part=name), path)
+    return network.eval()

@@ -1,0 +1,93 @@
+"""The detail decoder of DECA (Feng et al. 2021): a detail code, an expression and a jaw pose to a displacement map.
+
+The map lies over the mesh's texture coordinates (or a window of them) and holds mm along the normals: wrinkles that
+belong to a person, and move with the expression.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+START = 8  # texels on a side of the first layer
+RELEASED = (128, 128, 64, 64, 32, 16)  # channels of the released decoder: 256 x 256 texels
+
+
+class DetailDecoder(nn.Module):
+    """Codes to a square map of displacements, each step twice as large: 8 texels, then a doubling for each channel.
+
+    `channels` from the first layer on; `reach` in mm is never exceeded; `window` (left, bottom, right, top) is the part
+    of the texture that the map covers. Names of tensors are those of the released weights.
+    """
+
+    def __init__(
+        self,
+        codes: int,
+        channels: Sequence[int] = RELEASED,
+        reach: float = 10.0,
+        window: Sequence[float] = (0.0, 0.0, 1.0, 1.0),
+    ):
+        super().__init__()
+        if len(channels) < 2 or min(*channels, codes) < 1 or not reach > 0:
+            raise ValueError(
+                f"codes {codes}, channels {tuple(channels)} (two or more) and reach {reach} must be positive"
+            )
+        if not (window[0] < window[2] and window[1] < window[3]):
+            raise ValueError(f"window {tuple(window)} must be left, bottom, right, top and have an area")
+        self.codes, self.channels, self.reach = codes, tuple(channels), reach
+        self.window = tuple(float(side) for side in window)
+        self.l1 = nn.Sequential(nn.Linear(codes, channels[0] * START * START))
+        layers: list[nn.Module] = [nn.BatchNorm2d(channels[0])]
+        for before, after in zip(channels[:-1], channels[1:], strict=True):
+            layers += [
+                nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False),
+                nn.Conv2d(before, after, 3, padding=1),
+                nn.BatchNorm2d(after, 0.8),
+                nn.LeakyReLU(0.2),
+            ]
+        self.conv_blocks = nn.Sequential(*layers, nn.Conv2d(channels[-1], 1, 3, padding=1), nn.Tanh())
+
+    @property
+    def size(self) -> int:
+        """Texels on a side of the map."""
+        return START * 2 ** (len(self.channels) - 1)
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """What makes this decoder again: `DetailDecoder(**config)`; fit for JSON."""
+        return {
+            "codes": self.codes,
+            "channels": list(self.channels),
+            "reach": self.reach,
+            "window": list(self.window),
+        }
+
+    def forward(
+        self,
+        detail: Float[Tensor, "batch detail"],
+        expression: Float[Tensor, "batch expression"],
+        jaw: Float[Tensor, "batch 3"],
+    ) -> Float[Tensor, "batch rows columns"]:
+        """Displacement in mm, row 0 at the top of the window. Raises ValueError for codes of another length."""
+        code = torch.cat([jaw, expression, detail], 1)
+        if code.shape[1] != self.codes:
+            raise ValueError(
+                f"jaw {jaw.shape[1]}, expression {expression.shape[1]} and detail {detail.shape[1]} are "
+                f"{code.shape[1]} numbers, and this decoder takes {self.codes}"
+            )
+        start = self.l1(code).unflatten(1, (self.channels[0], START, START))
+        return self.reach * self.conv_blocks(start)[:, 0]
+
+    def at(
+        self, displacement: Float[Tensor, "batch rows columns"], uv: Float[Tensor, "points 2"]
+    ) -> Float[Tensor, "batch points"]:
+        """The map's values at texture coordinates (origin bottom left), bilinear, mm; 0 outside the window."""
+        low, high = uv.new_tensor(self.window[:2]), uv.new_tensor(self.window[2:])
+        place = 2 * (uv - low) / (high - low) - 1
+        grid = torch.stack([place[:, 0], -place[:, 1]], -1).expand(len(displacement), 1, -1, -1)
+        # Half a texel of border: what touches the window's edge repeats its texels, what lies beyond gets nothing.
+        found = functional.grid_sample(displacement[:, None], grid, padding_mode="border", align_corners=False)
+        return found[:, 0, 0] * (place.abs() <= 1).all(1)

@@ -1,0 +1,187 @@
+"""DECA's networks: layouts, what is saved, the released file's layout, and bad input."""
+
+import pickle
+from dataclasses import replace
+
+import pytest
+import torch
+from test_resnet import published_shapes
+
+from facenb.errors import ModelFileError, RunError
+from facenb.morphable.layouts import DECA
+from facenb.morphable.model import Embedding, Joints, MorphableModel
+from facenb.networks.deca import Deca, layout_of, load_deca
+from facenb.networks.detail import DetailDecoder
+
+NARROW = {"blocks": (1, 1, 1, 1), "width": 4}
+
+
+def model(identity=5, expression=4, albedo=3) -> MorphableModel:
+    generator = torch.Generator().manual_seed(0)
+    mean = torch.randn(6, 3, generator=generator)
+    joints = Joints(("global", "jaw"), (-1, 0), torch.full((2, 6), 1 / 6), torch.full((6, 2), 0.5))
+    return MorphableModel(
+        "toy", mean, torch.tensor([[0, 1, 2]]), torch.randn(identity, 6, 3, generator=generator),
+        torch.randn(expression, 6, 3, generator=generator), Embedding.at([0]), albedo_mean=mean.abs(),
+        albedo_basis=torch.randn(albedo, 6, 3, generator=generator), joints=joints,
+    )  # fmt: skip
+
+
+def small(**options) -> Deca:
+    return Deca(layout_of(model()), NARROW, hidden=16, detail=8, decoder={"channels": (4, 3, 2)}, **options)
+
+
+def test_layout_is_decas_where_the_model_has_as_much():
+    assert layout_of(model(120, 50, 60)) == DECA
+
+
+def test_layout_follows_a_smaller_model():
+    layout = layout_of(model())
+    assert dict(layout.parts) == {
+        "identity": 5, "albedo": 3, "expression": 4, "global_pose": 3, "jaw_pose": 3, "camera": 3, "light": 27,
+    }  # fmt: skip
+
+
+def test_a_model_without_a_jaw_has_no_such_layout():
+    with pytest.raises(ValueError, match="no jaw joint"):
+        layout_of(replace(model(), joints=None))
+
+
+def test_sizes_are_those_of_the_paper():
+    network = Deca()
+    assert network.layout.size == 236
+    assert network.coarse.layers[0].weight.shape == (1024, 2048)
+    assert network.decoder.size == 256 and network.decoder.codes == 128 + 50 + 3
+
+
+def test_gives_flat_vectors_codes_and_maps_of_any_batch():
+    network, images = small().eval(), torch.rand(2, 3, 40, 48) * 2 - 1
+    flat, code = network(images), network.detail_code(images)
+    assert flat.shape == (2, network.layout.size) and code.shape == (2, 8)
+    assert network.displacement(flat, code).shape == (2, 32, 32)
+
+
+def test_starts_near_the_mean_face_in_the_middle():
+    network = small().eval()
+    parts = network.layout.split(network(torch.rand(4, 3, 64, 64) * 2 - 1))
+    assert parts["camera"][:, 0].sub(9).abs().max() < 1 and parts["identity"].abs().max() < 1
+
+
+def test_what_is_saved_comes_back(tmp_path):
+    network, images = small().eval(), torch.rand(1, 3, 32, 32)
+    network.save(tmp_path / "deca.safetensors", {"seed": 3})
+    again = Deca.load(tmp_path / "deca.safetensors", like=network.config)
+    assert again.card == {"seed": 3} and again.layout == network.layout and not again.training
+    assert torch.equal(again(images), network(images))
+
+
+def test_another_configuration_than_asked_for_is_named(tmp_path):
+    small().save(tmp_path / "deca.safetensors", {})
+    with pytest.raises(RunError, match="hidden: there 16, needed 32"):
+        Deca.load(tmp_path / "deca.safetensors", like={"hidden": 32})
+
+
+@pytest.mark.parametrize("content", [None, b"", b"no safetensors at all"])
+def test_a_file_that_is_none(tmp_path, content):
+    path = tmp_path / "deca.safetensors"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(RunError, match="deca.safetensors"):
+        Deca.load(path)
+
+
+class TestReleased:
+    """A file as the authors' code saves it: three state dicts beside others. Names and shapes are written down here."""
+
+    @staticmethod
+    def shapes() -> dict[str, dict[str, tuple[int, ...]]]:
+        resnet = {f"encoder.{n}": s for n, s in published_shapes().items() if not n.startswith("fc.")}
+
+        def encoder(outputs):
+            return resnet | {
+                "layers.0.weight": (1024, 2048), "layers.0.bias": (1024,),
+                "layers.2.weight": (outputs, 1024), "layers.2.bias": (outputs,),
+            }  # fmt: skip
+
+        decoder = {"l1.0.weight": (128 * 64, 181), "l1.0.bias": (128 * 64,)}
+        norms = {0: 128, 3: 128, 7: 64, 11: 64, 15: 32, 19: 16}
+        for k, channels in norms.items():
+            of_channels = ("weight", "bias", "running_mean", "running_var")
+            decoder |= {f"conv_blocks.{k}.{kind}": (channels,) for kind in of_channels}
+            decoder |= {f"conv_blocks.{k}.num_batches_tracked": ()}
+        convolutions = {2: (128, 128), 6: (64, 128), 10: (64, 64), 14: (32, 64), 18: (16, 32), 21: (1, 16)}
+        for k, (after, before) in convolutions.items():
+            decoder |= {f"conv_blocks.{k}.weight": (after, before, 3, 3), f"conv_blocks.{k}.bias": (after,)}
+        return {"E_flame": encoder(236), "E_detail": encoder(128), "D_detail": decoder}
+
+    def write(self, path, change=lambda content: None):
+        def value(name, shape):
+            if name.endswith("tracked"):
+                return torch.tensor(1)
+            return torch.full(shape, 1.0 if name.endswith(("running_var", "bn3.weight")) else 0.001)
+
+        content = {part: {n: value(n, s) for n, s in names.items()} for part, names in self.shapes().items()}
+        content["E_flame"]["layers.2.bias"] = torch.arange(236.0)
+        content["opt"] = {"state": {}, "param_groups": [{"lr": 1e-4}]}
+        change(content)
+        torch.save(content, path)
+
+    def test_is_read(self, tmp_path):
+        self.write(tmp_path / "deca_model.tar")
+        network = load_deca(tmp_path / "deca_model.tar")
+        assert torch.equal(network.coarse.layers[2].bias, torch.arange(236.0))
+        assert not network.training
+
+    @pytest.mark.parametrize(
+        ("change", "words"),
+        [
+            (lambda c: c.pop("E_detail"), "no part E_detail"),
+            (lambda c: c["D_detail"].pop("l1.0.bias"), "missing l1.0.bias"),
+            (lambda c: c["E_flame"].update({"layers.2.bias": torch.zeros(257)}), r"\(257,\)"),
+        ],
+        ids=["no part", "no tensor", "another layout"],
+    )
+    def test_other_networks_are_refused(self, tmp_path, change, words):
+        self.write(tmp_path / "deca_model.tar", change)
+        with pytest.raises(ModelFileError, match=words):
+            load_deca(tmp_path / "deca_model.tar")
+
+    def test_code_in_it_is_not_run(self, tmp_path):
+        class Evil:
+            def __reduce__(self):
+                return open, (str(tmp_path / "was_here"), "w")
+
+        (tmp_path / "deca_model.tar").write_bytes(pickle.dumps({"E_flame": Evil()}, 2))
+        with pytest.raises(ModelFileError):
+            load_deca(tmp_path / "deca_model.tar")
+        assert not (tmp_path / "was_here").exists()
+
+
+class TestDetailDecoder:
+    def test_a_map_is_read_at_texture_coordinates(self):
+        """A ramp from left to right and bottom to top comes back as the coordinates themselves."""
+        decoder = DetailDecoder(4, (3, 2), window=(0.2, 0.1, 0.6, 0.9))
+        steps = (torch.arange(decoder.size) + 0.5) / decoder.size
+        u, v = 0.2 + 0.4 * steps, 0.1 + 0.8 * (1 - steps)
+        uv = torch.tensor([[0.3, 0.2], [0.5, 0.7], [0.4, 0.5]])
+        across = decoder.at(u.expand(1, decoder.size, -1), uv)[0]
+        upward = decoder.at(v[:, None].expand(1, -1, decoder.size), uv)[0]
+        torch.testing.assert_close(torch.stack([across, upward], 1), uv)
+
+    def test_outside_the_window_nothing_moves(self):
+        decoder = DetailDecoder(4, (3, 2), window=(0.2, 0.1, 0.6, 0.9))
+        assert decoder.at(torch.ones(1, 16, 16), torch.tensor([[0.1, 0.5], [0.4, 0.95]])).abs().max() == 0
+
+    def test_never_reaches_further_than_its_reach(self):
+        decoder = DetailDecoder(6, (3, 2), reach=1.5)
+        maps = decoder(1e3 * torch.randn(3, 2), torch.zeros(3, 1), torch.zeros(3, 3))
+        assert maps.abs().max() <= 1.5
+
+    def test_codes_of_another_length(self):
+        with pytest.raises(ValueError, match="takes 6"):
+            DetailDecoder(6, (3, 2))(torch.zeros(1, 2), torch.zeros(1, 5), torch.zeros(1, 3))
+
+    @pytest.mark.parametrize("options", [{"channels": (3,)}, {"reach": 0.0}, {"window": (0.5, 0, 0.5, 1)}])
+    def test_impossible_decoders(self, options):
+        with pytest.raises(ValueError):
+            DetailDecoder(4, **options)
