@@ -1,0 +1,58 @@
+"""The distillation loss of Rana: the learner on the occluded picture against its teacher on the clear one.
+
+The paper's loss is the mean squared difference over the whole vector: `distillation_loss` without a spread. There a
+coefficient counts by its unit, so what is measured in large numbers is all that is learned. Divided by each
+coefficient's spread over the training pictures, all count alike; that one is ours. The paper's text promises the detail
+code as well, and its loss leaves it out: a layout with the detail as a part distils it too.
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from facenb.morphable.layouts import Layout, difference
+
+
+def distillation_loss(
+    teacher: Float[Tensor, "batch teacher"],
+    learner: Float[Tensor, "batch learner"],
+    teacher_layout: Layout,
+    learner_layout: Layout,
+    spread: Float[Tensor, " coefficients"] | None = None,
+) -> Float[Tensor, ""]:
+    """Squared difference of the two vectors, the mean over pictures and coefficients; the teacher learns nothing.
+
+    `spread`: each difference is divided by its coefficient's, as `coefficient_spread` gives it; None: as the paper.
+    Raises ValueError, naming both layouts, where they are not the same one or a vector does not fit (the 236
+    coefficients of DECA and the 257 of Deng have no difference), and for a spread of another length or not positive.
+    """
+    apart = difference(teacher.detach(), learner, teacher_layout, learner_layout)
+    if spread is None:
+        return apart.square().mean()
+    teacher_layout.check(spread, "the spread")
+    if not (spread > 0).all():  # NaN fails as well
+        raise ValueError(
+            f"the spread of {coefficient_name(teacher_layout, int((~(spread > 0)).nonzero()[0]))} is "
+            f"{float(spread[~(spread > 0)][0]):g}; each must be positive (inf leaves a coefficient out)"
+        )
+    return (apart / spread).square().mean()
+
+
+def coefficient_spread(teacher: Float[Tensor, "pictures coefficients"]) -> Float[Tensor, " coefficients"]:
+    """Standard deviation of each coefficient over the teacher's word on the training pictures, in its own unit.
+
+    inf for one that never moves: it has no scale to be judged on, and counts for nothing. Raises ValueError for fewer
+    than two pictures or coefficients that are not finite.
+    """
+    if len(teacher) < 2 or not teacher.isfinite().all():
+        raise ValueError(f"{len(teacher)} pictures give no spread: fewer than two, or coefficients that are not finite")
+    spread = teacher.double().std(0, correction=0)
+    # What rounding alone moves does not move.
+    still = spread <= 1e-6 * teacher.double().abs().amax(0)
+    return spread.masked_fill(still, torch.inf).to(teacher.dtype)
+
+
+def coefficient_name(layout: Layout, index: int) -> str:
+    """A coefficient of a flat vector in words: its part and its place there, for instance `jaw_pose[2]`."""
+    part, where = next((part, where) for part, where in layout.slices.items() if where.start <= index < where.stop)
+    return f"{part}[{index - where.start}]"
