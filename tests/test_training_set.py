@@ -17,12 +17,14 @@ from facenb.data.synthetic import photograph
 from facenb.data.training_set import Scaling, TrainingSet, describe, read_training_set
 from facenb.errors import AssetError, RunError
 from facenb.fitting import fit
+from facenb.imaging.camera import euler_to_matrix, matrix_to_euler
+from facenb.morphable.posed import yaw_of
 from facenb.morphable.synthetic import SynthFace, build_model
 
 SIZE = (32, 28)
 
 
-def random_set(folder, counts=None, mirrored=True, card=None) -> TrainingSet:
+def random_set(folder, counts=None, mirrored=True, card=None, pose=False) -> TrainingSet:
     """People 10, 13, 16, ...; row r shows r in its first pixel."""
     counts = counts or [3, 2, 4, 2, 3, 2, 5, 2, 2, 3]
     generator = torch.Generator().manual_seed(0)
@@ -34,6 +36,8 @@ def random_set(folder, counts=None, mirrored=True, card=None) -> TrainingSet:
              "expression": torch.randn(rows, 3, generator=generator)}  # fmt: skip
     if mirrored:
         batch |= {"identity_mirrored": -batch["identity"], "expression_mirrored": 1 + batch["expression"]}
+    if pose:
+        batch |= {name: torch.randn(rows, 12, generator=generator) for name in ("pose", "pose_mirrored")}
     with ShardWriter(folder, card or {}, 7) as writer:
         for part in range(0, rows, 5):
             writer.append({name: tensor[part : part + 5] for name, tensor in batch.items()})
@@ -179,6 +183,23 @@ class TestBatches:
         changed = part.augmented(mirror=True, shift=3, contrast=0.3)
         assert torch.equal(part.load(rows)["image"], changed.load(rows)["image"])
 
+    def test_pose_goes_with_shift_and_mirror(self, tmp_path):
+        part = random_set(tmp_path / "set", pose=True).split(seed=2).train.with_pose()
+        part = part.augmented(mirror=True, shift=3)
+        rows = torch.arange(len(part))
+        draw = part.augmentation.draw(len(rows), generator())
+        matrix = part.load(rows, generator())["pose"].unflatten(1, (3, 4))
+        kept = part.set.shards.read(part.rows)
+        plain = torch.where(draw.flip[:, None], kept["pose_mirrored"], kept["pose"]).unflatten(1, (3, 4))
+        assert 0 < int(draw.flip.sum()) < len(rows)
+        torch.testing.assert_close(matrix[:, :, :3], plain[:, :, :3])
+        torch.testing.assert_close(matrix[:, :2, 3] - plain[:, :2, 3], draw.shift.float())
+        torch.testing.assert_close(part.load(rows)["pose"], part.poses)
+
+    def test_pose_of_a_set_that_has_none(self, small):
+        with pytest.raises(RunError, match="before sets kept the pose"):
+            small.split().train.with_pose()
+
     def test_mirror_without_mirrored_targets(self, tmp_path):
         part = random_set(tmp_path / "set", mirrored=False).split().train
         with pytest.raises(RunError, match="no targets of mirrored faces"):
@@ -284,7 +305,29 @@ class TestSynthetic:
         assert synthetic.size == (32, 32) and synthetic.card["model"] == describe(model)
         shapes = {name: tuple(one["shape"]) for name, one in synthetic.shards.fields.items()}
         assert shapes == {"image": (32, 32, 3), "subject": (), "identity": (12,),
-                          "expression": (len(model.expression_basis),)}  # fmt: skip
+                          "expression": (len(model.expression_basis),), "pose": (12,)}  # fmt: skip
+
+    def test_pose_leads_from_the_model_to_the_crop(self, synthetic, model):
+        """The fit's landmarks by the stored pose lie on the true ones in the crop, as near as noise of 1.5 mm lets."""
+        kept = synthetic.shards.read(torch.arange(12))
+        points = model.landmarks.of(model.shape(kept["identity"], kept["expression"]))
+        matrix = kept["pose"].unflatten(1, (3, 4))
+        placed = (points @ matrix[:, :, :3].mT + matrix[:, None, :, 3])[..., :2]
+        off = (placed - synthetic.truth_of(torch.arange(12))["landmarks"]).norm(dim=2)
+        scale = matrix[:, 0, :3].norm(dim=1)  # pixels a mm
+        assert float((off / scale[:, None]).mean()) < 4
+
+    def test_true_landmarks_in_the_crop_without_noise(self, model, tmp_path):
+        """Five of them, all the crop was made by, are then the template's but for the similarity's residual."""
+        made = build_synthetic(tmp_path, model, 0, [4], 4, (32, 32), landmark_noise=0, yaw_limit=5, quiet=True)
+        five = five_of_68(made.truth_of(torch.arange(4))["landmarks"])
+        torch.testing.assert_close(five.mean(1), template((32, 32)).mean(0).expand(4, 2), atol=1e-3, rtol=0)
+
+    def test_turns_of_the_pose_are_those_of_the_picture(self, synthetic):
+        """Cropping turns in the plane only: the fit's yaw is about the true one, roll aside."""
+        subset = synthetic.of([3, 4, 9])
+        true = matrix_to_euler(euler_to_matrix(subset.truth["angles"]))
+        assert float((yaw_of(subset.poses) - true[:, 0]).abs().median()) < 0.15
 
     def test_targets_are_the_fit_not_the_truth(self, model, tmp_path):
         shots = photograph(SynthFace(0), [4] * 4, [0, 1, 2, 3], size=(48, 48))

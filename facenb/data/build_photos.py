@@ -17,7 +17,7 @@ from torch import Tensor
 from facenb.data.assets import asset
 from facenb.data.build_set import TOGETHER, finished, write_set
 from facenb.data.canonical import read_canonical
-from facenb.data.crops import ALIGNED, crop_centres, crop_faces
+from facenb.data.crops import ALIGNED, crop_centres, crop_faces, to_template
 from facenb.data.folders import read_folder
 from facenb.data.images import read_image
 from facenb.data.landmarks import MESH, POINTS, detect, five_points
@@ -26,6 +26,7 @@ from facenb.data.records import read_records
 from facenb.data.training_set import TrainingSet, describe
 from facenb.errors import AssetError
 from facenb.fitting import Fit, fit
+from facenb.morphable.posed import mirrored_move, move_camera, pose_of
 
 AT_ONCE = 16  # photos held in memory
 
@@ -91,7 +92,7 @@ def _rows(source: Source, people: list[int], fitter: Fitter, size: tuple[int, in
     names = list(source.people)
     keys = [key for number in people for key in source.people[names[number]]]
     subject = torch.tensor([number for number in people for _ in source.people[names[number]]])
-    points, width, crops = [], [], []
+    points, width, crops, fives = [], [], [], []
     for first in range(0, len(keys), AT_ONCE):
         some = keys[first : first + AT_ONCE]
         photos = [source.photo(key) for key in some]
@@ -100,18 +101,22 @@ def _rows(source: Source, people: list[int], fitter: Fitter, size: tuple[int, in
         five = torch.stack([five_points(one) for one in points[-1]])
         if source.aligned:
             five = (torch.tensor(ALIGNED) + 0.5).expand(len(photos), -1, -1)
+        fives.append(five)
         crops.append(crop_photos(photos, five, size))
     mesh = torch.cat(points)[:, :MESH]
     usable = ~mesh.isnan().any(2).any(1)
     usable &= torch.bincount(subject[usable], minlength=len(names))[subject] >= 2
     if not usable.any():
         return {}
-    mesh, subject = mesh[usable], subject[usable]
+    mesh, subject, wide = mesh[usable], subject[usable], torch.tensor(width)[usable]
     found = fit_photos(fitter, mesh, subject)
-    other = fit_photos(fitter, mirrored_landmarks(mesh, torch.tensor(width)[usable]), subject)
+    other = fit_photos(fitter, mirrored_landmarks(mesh, wide), subject)
+    onto = to_template(torch.cat(fives)[usable], size)
     return {"image": torch.cat(crops)[usable], "subject": subject,
             "identity": found.identity[found.subject], "expression": found.expression,
-            "identity_mirrored": other.identity[other.subject], "expression_mirrored": other.expression}  # fmt: skip
+            "identity_mirrored": other.identity[other.subject], "expression_mirrored": other.expression,
+            "pose": pose_of(move_camera(found.camera, onto)),
+            "pose_mirrored": pose_of(move_camera(other.camera, mirrored_move(onto, wide, size[1])))}  # fmt: skip
 
 
 def build_photos(

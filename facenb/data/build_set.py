@@ -17,13 +17,14 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from tqdm import tqdm
 
-from facenb.data.crops import crop_faces, five_of_68
+from facenb.data.crops import crop_faces, five_of_68, to_template
 from facenb.data.shards import INDEX, ShardWriter, differences
 from facenb.data.synthetic import photograph
 from facenb.data.training_set import TRUTH, TrainingSet, describe, read_training_set
 from facenb.errors import RunError
 from facenb.fitting import fit
 from facenb.morphable.model import MorphableModel
+from facenb.morphable.posed import move_camera, pose_of
 from facenb.morphable.synthetic import SynthFace
 
 TOGETHER = 200  # pictures of a batch, about: what a worker holds in memory
@@ -88,9 +89,14 @@ class _Synthetic:
         noise = torch.cat([self._noise(k, shots.landmarks.shape[1]) for k in people])
         seen = shots.landmarks + self.landmark_noise * shots.camera.scale[:, None, None] * noise
         found = fit(self.model, seen, shots.subject, slide_contour=False)
-        rows = {"image": crop_faces(shots.image, five_of_68(seen), self.size), "subject": shots.subject,
-                "identity": found.identity[found.subject], "expression": found.expression}  # fmt: skip
-        return rows, {"angles": shots.angles, "expression": shots.expression, "subject": shots.subject}
+        five = five_of_68(seen)
+        onto = to_template(five, self.size)
+        rows = {"image": crop_faces(shots.image, five, self.size), "subject": shots.subject,
+                "identity": found.identity[found.subject], "expression": found.expression,
+                "pose": pose_of(move_camera(found.camera, onto))}  # fmt: skip
+        truth = {"angles": shots.angles, "expression": shots.expression, "subject": shots.subject,
+                 "landmarks": onto.apply(shots.landmarks)}  # fmt: skip
+        return rows, truth
 
     def _noise(self, subject: int, points: int) -> Float[Tensor, "pictures points 2"]:
         """Of one person's own generator: the same in any batch."""
@@ -147,7 +153,8 @@ def build_synthetic(
 
     Targets are the multi-image fit of `model` to the 68 landmarks of all of a person's pictures with noise of
     `landmark_noise` mm (standard deviation of each coordinate, at the picture's scale), the jaw line not sliding, since
-    SynthFace's landmarks stay in place. Crops of `size` (height, width) go by the same noisy landmarks. A folder that
+    SynthFace's landmarks stay in place. Crops of `size` (height, width) go by the same noisy landmarks; `pose` is the
+    fit's camera in the crop, [f R | t] row by row (facenb.morphable.posed). A folder that
     holds this set already is read, one half made is finished. `workers` processes share the work (a script then needs
     the usual `if __name__ == "__main__"`). Raises RunError where the folder holds another set, ValueError for no
     people, people given twice, or fewer than two pictures.

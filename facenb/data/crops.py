@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from facenb.data.images import SPHEREFACE
-from facenb.morphable.alignment import similarity
+from facenb.morphable.alignment import Similarity, similarity
 
 # The five points of pictures that circulate aligned at 112x112 (InsightFace): SphereFace's, in a wider picture.
 ALIGNED = tuple((x + 8, y) for x, y in SPHEREFACE)
@@ -28,6 +28,14 @@ def five_of_68(landmarks: Float[Tensor, "batch 68 2"]) -> Float[Tensor, "batch 5
     return torch.stack([*eyes, landmarks[:, 30], landmarks[:, 48], landmarks[:, 54]], 1)
 
 
+def to_template(points: Float[Tensor, "batch 5 2"], size: tuple[int, int]) -> Similarity:
+    """What brings five points of a picture (pixels) onto `template(size)`: a crop's pixels from the picture's.
+
+    Raises LandmarkError, naming which, for points that are not finite or all alike.
+    """
+    return similarity(points, template(size)[None])
+
+
 def crop_faces(
     images: Float[Tensor, "batch height width 3"], points: Float[Tensor, "batch 5 2"], size: tuple[int, int] = (112, 96)
 ) -> UInt8[Tensor, "batch rows columns 3"]:
@@ -38,7 +46,7 @@ def crop_faces(
     points that are not finite or all alike.
     """
     height, width = size
-    scale, rotation, shift = similarity(points, template(size)[None])
+    scale, rotation, shift = to_template(points, size)
     reduce = (1 / scale).floor().clamp(min=1, max=min(images.shape[1:3])).long()
     v, u = torch.meshgrid(torch.arange(height) + 0.5, torch.arange(width) + 0.5, indexing="ij")
     place = torch.stack([u, v], -1).double().view(1, -1, 2)  # (1, H W, 2)

@@ -14,57 +14,16 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from facenb.data.augmentation import NONE, Augmentation, network_input
+from facenb.data.augmentation import NONE, Augmentation, Draw, network_input
+from facenb.data.scaling import Scaling, TargetScaling
 from facenb.data.shards import Shards, read_shards
 from facenb.errors import AssetError, RunError
 from facenb.morphable.model import MorphableModel
 
 FIELDS = ("image", "subject", "identity", "expression")
 MIRRORED = ("identity_mirrored", "expression_mirrored")
+POSE = "pose"  # [f R | t] of the fit in the crop (facenb.morphable.posed); sets made before it was kept lack it
 TRUTH = "truth"
-
-
-@dataclass(frozen=True)
-class Scaling:
-    """Coefficients to codes in [-1, 1], each dimension by itself: its lowest value to -1, its highest to 1.
-
-    How the paper scales is not published. A dimension that has no spread gets code 0, and its one value comes back.
-    """
-
-    low: Float[Tensor, " dimensions"]
-    high: Float[Tensor, " dimensions"]
-
-    @classmethod
-    def of(cls, coefficients: Float[Tensor, "rows dimensions"]) -> "Scaling":
-        """The scaling under which exactly these span [-1, 1]. ValueError if there are none or one is not finite."""
-        if not len(coefficients) or not coefficients.isfinite().all():
-            raise ValueError(f"{len(coefficients)} rows of coefficients give no scaling: none, or not all finite")
-        return cls(coefficients.amin(0), coefficients.amax(0))
-
-    @property
-    def centre(self) -> Float[Tensor, " dimensions"]:
-        return (self.low + self.high) / 2
-
-    @property
-    def half_range(self) -> Float[Tensor, " dimensions"]:
-        return (self.high - self.low) / 2
-
-    def to_codes(self, coefficients: Float[Tensor, "*batch dimensions"]) -> Float[Tensor, "*batch dimensions"]:
-        """Codes of whitened coefficients; outside [-1, 1] where they exceed those the scaling was made of."""
-        half = self.half_range
-        return torch.where(half > 0, (coefficients - self.centre) / half.where(half > 0, torch.ones_like(half)), 0.0)
-
-    def to_coefficients(self, codes: Float[Tensor, "*batch dimensions"]) -> Float[Tensor, "*batch dimensions"]:
-        """Whitened coefficients of codes."""
-        return self.centre + self.half_range * codes
-
-
-@dataclass(frozen=True)
-class TargetScaling:
-    """The scalings of both targets."""
-
-    identity: Scaling
-    expression: Scaling
 
 
 @dataclass(frozen=True)
@@ -76,6 +35,7 @@ class Subset:
     labels: Int[Tensor, " rows"]  # 0 to classes - 1, without gaps
     scaling: TargetScaling
     augmentation: Augmentation = NONE
+    posed: bool = False  # batches come with the pose
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -102,6 +62,20 @@ class Subset:
             raise RunError(f"{self.set.folder} holds no targets of mirrored faces, so pictures cannot be mirrored")
         return replace(self, augmentation=asked)
 
+    def with_pose(self) -> "Subset":
+        """The same, its batches with `pose` (B, 12) as well. RunError for a set that was made without."""
+        if POSE not in self.set.shards.fields:
+            raise RunError(
+                f"{self.set.folder} was made before sets kept the pose of each fit; remove it, and run notebook 04 "
+                "again to make it anew"
+            )
+        return replace(self, posed=True)
+
+    @property
+    def poses(self) -> Float[Tensor, "rows 12"]:
+        """[f R | t] of each row's fit in its crop, pictures as they are. RunError for a set that was made without."""
+        return self.with_pose().set.shards.read(self.rows, [POSE])[POSE]
+
     def load(self, rows: Int[Tensor, " batch"], generator: torch.Generator | None = None) -> dict[str, Tensor]:
         """A batch: image (B, 3, H, W) in [-1, 1], identity and residual codes, label, and row in the whole set.
 
@@ -112,17 +86,31 @@ class Subset:
             raise IndexError(f"rows {int(rows.min())} to {int(rows.max())} were asked for; there are {len(self)}")
         draw = None if generator is None else self.augmentation.draw(len(rows), generator)
         mirrored = MIRRORED if self.augmentation.mirror and draw else ()
-        read = self.set.shards.read(self.rows[rows], [*FIELDS, *mirrored])
+        pose = [POSE] * self.posed + [f"{POSE}_mirrored"] * (self.posed and bool(mirrored))
+        read = self.set.shards.read(self.rows[rows], [*FIELDS, *mirrored, *pose])
         identity, expression = read["identity"], read["expression"]
         if mirrored:
             identity = torch.where(draw.flip[:, None], read["identity_mirrored"], identity)
             expression = torch.where(draw.flip[:, None], read["expression_mirrored"], expression)
         image = network_input(read["image"], draw)
-        return {
+        batch = {
             "image": image, "identity": self.scaling.identity.to_codes(identity),
             "residual": self.scaling.expression.to_codes(expression), "label": self.labels[rows],
             "row": self.rows[rows],
         }  # fmt: skip
+        return batch | ({POSE: self._pose(read, draw)} if self.posed else {})
+
+    @staticmethod
+    def _pose(read: dict[str, Tensor], draw: Draw | None) -> Float[Tensor, "batch 12"]:
+        """The pose in the picture as it was altered: mirrored, then shifted."""
+        pose = read[POSE]
+        if draw is None:
+            return pose
+        if f"{POSE}_mirrored" in read:
+            pose = torch.where(draw.flip[:, None], read[f"{POSE}_mirrored"], pose)
+        moved = pose.clone()
+        moved[:, [3, 7]] += draw.shift
+        return moved
 
 
 @dataclass(frozen=True)
