@@ -3,7 +3,11 @@
 import pytest
 import torch
 
-from facenb.losses import coefficient_loss, joint_loss, shape_loss
+from facenb.imaging.camera import WeakPerspective, euler_to_matrix
+from facenb.losses import coefficient_loss, contrastive_loss, feature_identity_loss, joint_loss, shape_loss, vdc, wpdc
+from facenb.losses.luo19 import wpdc_weights
+from facenb.morphable.model import Embedding, MorphableModel
+from facenb.morphable.posed import PosedModel, own_layout, pose_of
 
 
 def test_coefficient_loss_is_the_square_of_an_even_offset():
@@ -73,3 +77,122 @@ def test_shapes_that_would_broadcast_are_refused(loss, shape):
 def test_a_mask_of_another_length_is_refused():
     with pytest.raises(ValueError, match="counted"):
         coefficient_loss.__wrapped__(torch.zeros(3, 2), torch.zeros(3, 2), torch.ones(1, dtype=torch.bool))
+
+
+class TestLuo19:
+    """Against brute force, one coefficient moved at a time, and closed forms."""
+
+    @pytest.fixture
+    def given(self):
+        """A face, whitened predictions and targets."""
+        g = torch.Generator().manual_seed(3)
+        model = MorphableModel(
+            "random", 40 * torch.randn(30, 3, generator=g), torch.tensor([[0, 1, 2]]),
+            torch.randn(5, 30, 3, generator=g), torch.randn(3, 30, 3, generator=g), Embedding.at([0]),
+        )  # fmt: skip
+        camera = WeakPerspective(
+            euler_to_matrix(torch.rand(50, 3, generator=g) - 0.5), 0.5 + torch.rand(50, generator=g),
+            60 * torch.rand(50, 2, generator=g),
+        )  # fmt: skip
+        flat = torch.cat([pose_of(camera), torch.randn(50, 8, generator=g)], 1)
+        face = PosedModel(model, own_layout(model), flat)
+        target = face.whiten(flat[:7])
+        return face, target + 0.3 * torch.randn(target.shape, generator=g), target
+
+    def test_weights_against_moving_one_coefficient_at_a_time(self, given):
+        face, predicted, target = given
+        expected = torch.empty_like(target)
+        for k in range(target.shape[1]):
+            alone = target.clone()
+            alone[:, k] = predicted[:, k]
+            expected[:, k] = (face(face.flat(alone)) - face(face.flat(target))).flatten(1).norm(dim=1)
+        torch.testing.assert_close(wpdc_weights(predicted, target, face), expected, rtol=1e-3, atol=1e-2)
+
+    def test_wpdc_is_the_weighted_square_with_the_largest_weight_one(self, given):
+        face, predicted, target = given
+        weights = wpdc_weights(predicted, target, face)
+        weights = weights / weights.max(1, keepdim=True).values
+        expected = (weights * (predicted - target) ** 2).sum() / len(target)
+        torch.testing.assert_close(wpdc(predicted, target, face), expected)
+
+    def test_wpdc_takes_its_weights_for_constant(self, given):
+        face, predicted, target = given
+        weights = wpdc_weights(predicted, target, face)
+        weights = weights / weights.max(1, keepdim=True).values
+        predicted = predicted.requires_grad_()
+        wpdc(predicted, target, face).backward()
+        torch.testing.assert_close(predicted.grad, (2 * weights * (predicted - target) / len(target)).detach())
+
+    def test_wpdc_of_the_target_is_zero_with_a_finite_gradient(self, given):
+        face, _, target = given
+        predicted = target.clone().requires_grad_()
+        value = wpdc(predicted, target, face)
+        value.backward()
+        assert value.item() == 0 and not predicted.grad.any()
+
+    def test_vdc_of_a_shift_is_its_square(self, given):
+        face, _, target = given
+        flat = face.flat(target)
+        flat[:, 3] += 3.0  # t_u, pixels
+        flat[:, 7] -= 4.0
+        assert vdc(face.whiten(flat), target, face).item() == pytest.approx(25.0, rel=1e-4)
+
+    def test_vdc_sees_what_the_picture_shows(self, given):
+        """Twice the scale, twice the error of a shape in pixels: four times the cost."""
+        face, _, target = given
+        costs = []
+        for scale in (1.0, 2.0):
+            flat = face.flat(target)
+            flat[:, :12] *= scale
+            other = flat.clone()
+            other[:, 13] += 1.0
+            costs.append(vdc(face.whiten(other), face.whiten(flat), face).item())
+        assert costs[1] == pytest.approx(4 * costs[0], rel=1e-3)
+
+    def test_contrastive_loss_by_hand(self):
+        first = torch.zeros(4, 2)
+        second = torch.tensor([[3.0, 4.0], [3.0, 4.0], [0.6, 0.8], [0.0, 0.0]])
+        same = torch.tensor([True, False, False, False])
+        # d = 5 pulled: 25; 5 apart with margin 3: 0; 1 apart: 4; alike: 9
+        assert contrastive_loss(first, second, same, 3.0).item() == pytest.approx((25 + 0 + 4 + 9) / 4, rel=1e-4)
+
+    def test_contrastive_loss_pulls_and_pushes_and_is_finite_where_codes_are_alike(self):
+        first = torch.zeros(3, 2, requires_grad=True)
+        second = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 0.0]])
+        contrastive_loss(first, second, torch.tensor([True, False, False]), 2.0).backward()
+        assert first.grad[0, 0] < 0 < first.grad[1, 0] and first.grad.isfinite().all()
+
+    def test_contrastive_loss_does_not_care_which_is_first(self):
+        first, second, same = torch.randn(6, 3), torch.randn(6, 3), torch.rand(6) < 0.5
+        torch.testing.assert_close(
+            contrastive_loss(first, second, same, 2.0), contrastive_loss(second, first, same, 2.0)
+        )
+
+    @pytest.mark.parametrize("margin", [0.0, -1.0, float("nan")])
+    def test_a_margin_must_be_positive(self, margin):
+        with pytest.raises(ValueError, match="margin"):
+            contrastive_loss(torch.zeros(2, 3), torch.zeros(2, 3), torch.ones(2, dtype=torch.bool), margin)
+
+    def test_feature_identity_loss_counts_one_person_only(self):
+        first, second = torch.zeros(3, 4), torch.tensor([[2.0] * 4, [100.0] * 4, [4.0] * 4])
+        same = torch.tensor([True, False, True])
+        assert feature_identity_loss(first, second, same).item() == pytest.approx((4 + 16) / 2)
+
+    def test_feature_identity_loss_without_such_pairs_is_zero(self):
+        first = torch.ones(2, 4, requires_grad=True)
+        feature_identity_loss(first, torch.zeros(2, 4), torch.zeros(2, dtype=torch.bool)).backward()
+        assert not first.grad.any()
+
+    @pytest.mark.parametrize("loss", [wpdc, vdc])
+    def test_another_layout_is_refused(self, given, loss):
+        face, _, target = given
+        with pytest.raises(ValueError, match="is needed, but the prediction is 62 long, the length of LUO19"):
+            loss.__wrapped__(torch.zeros(len(target), 62), target, face)
+        with pytest.raises(ValueError, match="differ in shape"):
+            loss.__wrapped__(target, target[:1], face)
+
+    def test_pairs_that_do_not_fit_are_refused(self):
+        same = torch.ones(3, dtype=torch.bool)
+        for loss, more in ((contrastive_loss, (1.0,)), (feature_identity_loss, ())):
+            with pytest.raises(ValueError, match="not of the same pairs"):
+                loss.__wrapped__(torch.zeros(3, 2), torch.zeros(1, 2), same, *more)

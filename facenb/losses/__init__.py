@@ -1,5 +1,8 @@
 """One short pure function per equation, a module per paper."""
 
 from facenb.losses.liu18 import coefficient_loss, joint_loss, shape_loss
+from facenb.losses.luo19 import contrastive_loss, feature_identity_loss, vdc, wpdc
 
-__all__ = ["coefficient_loss", "joint_loss", "shape_loss"]
+__all__ = [
+    "coefficient_loss", "contrastive_loss", "feature_identity_loss", "joint_loss", "shape_loss", "vdc", "wpdc",
+]  # fmt: skip
