@@ -1,0 +1,158 @@
+"""Pairs for a Siamese network: what a batch holds, and what cannot be drawn."""
+
+import math
+from dataclasses import dataclass
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from facenb.data.pairs import PairData
+from facenb.errors import RunError
+from facenb.training import Settings, train
+from facenb.training.feed import Data
+
+DEGREE = math.pi / 180
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Pictures whose content is their number."""
+
+    labels: Tensor
+
+    def __len__(self):
+        return len(self.labels)
+
+    def load(self, rows, generator=None):
+        noise = torch.rand(len(rows), generator=generator)
+        return {"picture": rows, "noise": noise}
+
+
+def crowd(people=12, each=6, seed=0):
+    """Pictures and their yaws (radians), people mixed."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.arange(people).repeat(each)[torch.randperm(people * each, generator=generator)]
+    return Pictures(labels), (torch.rand(len(labels), generator=generator) * 180 - 90) * DEGREE
+
+
+def draw(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+@given(seed=st.integers(0, 10_000), size=st.integers(2, 40))
+@settings(max_examples=40, deadline=None)
+def test_a_batch_holds_both_kinds_and_nothing_else(seed, size):
+    pictures, yaw = crowd(seed=seed)
+    data = PairData.of(pictures, yaw, 30, 15)
+    first, second, same = data.draw(torch.randint(len(data), (size,), generator=draw(seed)), draw(seed))
+    turn = (yaw[first] - yaw[second]).abs() / DEGREE
+    assert torch.equal(pictures.labels[first] == pictures.labels[second], same)
+    assert (turn[same] >= 30 - 1e-3).all() and (turn[~same] <= 15 + 1e-3).all()
+    assert int(same.sum()) == (size + 1) // 2
+
+
+def test_anchors_are_all_that_have_both_partners():
+    pictures, yaw = crowd(people=4, each=4, seed=3)
+    data = PairData.of(pictures, yaw, 60, 10)
+    turn, same = (yaw[:, None] - yaw).abs() / DEGREE, pictures.labels[:, None] == pictures.labels
+    both = (same & (turn >= 60)).any(1) & (~same & (turn <= 10)).any(1)
+    assert data.anchors.tolist() == both.nonzero()[:, 0].tolist()
+
+
+def test_rows_come_as_first_then_second():
+    pictures, yaw = crowd()
+    data = PairData.of(pictures, yaw)
+    rows = torch.arange(8)
+    first, second, same = data.draw(rows, draw())
+    batch = data.load(rows, draw())
+    assert torch.equal(batch["picture"], torch.cat([first, second])) and torch.equal(batch["same"], same)
+    assert len(batch["noise"]) == 16
+
+
+def test_the_same_generator_draws_the_same_pairs():
+    data, rows = PairData.of(*crowd()), torch.arange(20)
+    batches = [data.load(rows, draw(seed)) for seed in (5, 5, 6)]
+    assert torch.equal(batches[0]["picture"], batches[1]["picture"])
+    assert not torch.equal(batches[0]["picture"], batches[2]["picture"])
+
+
+def test_partners_are_drawn_alike():
+    """Four equally good partners each: every one comes up a quarter of the time."""
+    labels = torch.tensor([0, 0, 0, 0, 0, 1, 2, 3, 4])
+    yaw = torch.tensor([0.0, 50, 55, 60, 65, 1, 2, 3, -4]) * DEGREE
+    data = PairData.of(Pictures(labels), yaw, 40, 10)
+    assert 0 in data.anchors.tolist()
+    rows = torch.full((4000,), data.anchors.tolist().index(0))
+    _, second, same = data.draw(rows, draw())
+    for kind, wanted in ((same, [1, 2, 3, 4]), (~same, [5, 6, 7, 8])):
+        counts = torch.bincount(second[kind], minlength=9)[wanted]
+        assert int(counts.sum()) == 2000 and (counts - 500).abs().max() < 80
+
+
+def test_others_are_found_where_nearly_all_are_the_person_itself():
+    """One picture of somebody else among hundreds of one person's."""
+    labels = torch.cat([torch.zeros(400, dtype=torch.int64), torch.tensor([1, 1])])
+    yaw = torch.cat([torch.linspace(0, 4, 399), torch.tensor([80.0, 2.0, 80.0])]) * DEGREE
+    data = PairData.of(Pictures(labels), yaw, 40, 10)
+    first, second, same = data.draw(torch.arange(40), draw())
+    assert (data.pictures.labels[second[~same]] == 1).all() and len(first) == 40
+
+
+def test_one_person_only():
+    with pytest.raises(RunError, match="show 1"):
+        PairData.of(Pictures(torch.zeros(5, dtype=torch.int64)), torch.linspace(-1, 1, 5))
+
+
+def test_one_pose_only():
+    pictures, yaw = crowd()
+    with pytest.raises(RunError, match="one pose"):
+        PairData.of(pictures, 0.01 * yaw)
+
+
+def test_no_other_person_near():
+    with pytest.raises(RunError, match="within 5"):
+        PairData.of(Pictures(torch.tensor([0, 0, 1, 1])), torch.tensor([0.0, 40, 80, -40]) * DEGREE, 30, 5)
+
+
+@pytest.mark.parametrize(("apart", "near"), [(10, 10), (10, 20), (30, -1), (30, float("nan"))])
+def test_limits_that_make_no_sense(apart, near):
+    with pytest.raises(ValueError, match="near"):
+        PairData.of(*crowd(), apart, near)
+
+
+def test_a_yaw_that_is_not_there():
+    pictures, yaw = crowd()
+    yaw[3] = torch.nan
+    with pytest.raises(ValueError, match="finite"):
+        PairData.of(pictures, yaw)
+
+
+def test_a_batch_of_one_pair():
+    data = PairData.of(*crowd())
+    with pytest.raises(ValueError, match="both kinds"):
+        data.draw(torch.tensor([0]))
+
+
+def test_a_row_that_is_not_there():
+    data = PairData.of(*crowd())
+    with pytest.raises(IndexError, match=f"there are {len(data)}"):
+        data.draw(torch.tensor([0, len(data)]))
+
+
+def test_a_training_takes_them(tmp_path):
+    """The loop owns the order: the same pairs, to the bit, however often it is started."""
+    data = PairData.of(*crowd())
+    assert isinstance(data, Data)
+    seen = []
+
+    def loss(modules, batch):
+        seen.append(batch["picture"].tolist())
+        return {"loss": modules["one"](batch["noise"][:, None]).square().mean()}
+
+    mine = Settings(steps=5, batch=8, rate=1e-3, tensorboard=False)
+    for folder in ("a", "b"):
+        train({"one": nn.Linear(1, 1)}, loss, data, mine, tmp_path / folder, device="cpu", watch=lambda _: None)
+    assert len(seen) == 10 and seen[:5] == seen[5:] and len({tuple(one) for one in seen}) == 5
