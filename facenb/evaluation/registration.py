@@ -19,7 +19,7 @@ from facenb.morphable.model import axis_angle_to_matrix
 
 ROUNDS = 60
 STILL = 2e-5  # a step is none if it moves points by less than this, of the cloud's radius: 0.002 mm on a face
-SOME = 4000  # points that find most of the way, before all of them take the last steps
+SOME = 2000  # points that find most of the way, before all of them take the last steps
 DAMPING = 1e-6  # of the diagonal, to begin with
 
 
