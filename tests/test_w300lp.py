@@ -7,8 +7,11 @@ from PIL import Image
 from scipy.io import savemat
 
 from facenb.data.aflw2000 import TO_OURS
-from facenb.data.w300lp import SETS, read_w300lp
-from facenb.errors import AssetError
+from facenb.data.crops import five_of_68, to_template
+from facenb.data.w300lp import SETS, build_w300lp, read_w300lp
+from facenb.errors import AssetError, RunError
+from facenb.imaging.camera import WeakPerspective, euler_to_matrix
+from facenb.morphable.synthetic import build_model
 
 SOURCES = {"AFW": ("1051618982_1", "1051618982_2"), "HELEN": ("100032540_1",), "IBUG": ("image_003_1",),
            "LFPW": ("image_train_0737",)}  # fmt: skip
@@ -126,3 +129,60 @@ def test_a_name_without_a_turn(own):
     own.rename(own.with_name("AFW_1_1_x.jpg"))
     with pytest.raises(AssetError, match="is not named"):
         read_w300lp(own.parents[1], ["AFW"])
+
+
+# Two photos of two made faces, each turned three times, in the official layout.
+@pytest.fixture(scope="module")
+def model():
+    return build_model(0, people=40, components=12, albedo_components=6)
+
+
+@pytest.fixture(scope="module")
+def faces(model):
+    """Identity of each photo, and where the landmarks of each of its turns lie, pixels."""
+    identity = torch.tensor([[1.5, -1.0], [-1.5, 1.0]])
+    angles = torch.deg2rad(torch.tensor([[0.0, 5, 0], [40, 5, 5], [80, 0, -5]]))
+    camera = WeakPerspective(euler_to_matrix(angles), torch.full((3,), 1.2), torch.full((3, 2), 225.0))
+    shapes = model.landmarks.of(model.shape(identity))
+    return identity, torch.stack([camera.project(shape[None])[..., :2] for shape in shapes])
+
+
+@pytest.fixture(scope="module")
+def made(model, faces, tmp_path_factory):
+    root = tmp_path_factory.mktemp("lp")
+    (root / "AFW").mkdir()
+    for person, turns in enumerate(faces[1]):
+        for turn, points in enumerate(turns):
+            path = root / "AFW" / f"AFW_7_{person + 1}_{turn}.jpg"
+            Image.fromarray(np.full((450, 450, 3), 40 * person + 20 * turn, np.uint8)).save(path)
+            savemat(path.with_suffix(".mat"), labels(turn, pt2d=(points.T - TO_OURS).numpy()))
+    return build_w300lp(root / "set", model, read_w300lp(root, ["AFW"]), (64, 64), quiet=True)
+
+
+def test_people_are_source_photos(made):
+    assert made.subjects.tolist() == [0, 0, 0, 1, 1, 1]
+    assert made.card["names"] == ["AFW/AFW_7_1", "AFW/AFW_7_2"]
+
+
+def test_one_identity_a_photo_and_it_is_the_right_one(made, faces):
+    kept = made.shards.column("identity").unflatten(0, (2, 3))
+    assert torch.equal(kept[:, 0], kept[:, 2])
+    assert (kept[:, 0, :2] * faces[0] > 0).all()
+
+
+def test_pose_places_the_landmarks_in_the_crop(made, model, faces):
+    kept = made.shards.read(torch.arange(6))
+    matrix = kept["pose"].unflatten(1, (3, 4))
+    points = model.landmarks.of(model.shape(kept["identity"], kept["expression"]))
+    placed = (points @ matrix[:, :, :3].mT + matrix[:, None, :, 3])[..., :2]
+    seen = faces[1].flatten(0, 1)
+    expected = to_template(five_of_68(seen), (64, 64)).apply(seen)
+    assert float((placed - expected).norm(dim=2).mean()) < 1.0
+
+
+def test_made_once(made, model):
+    root = made.folder.parent
+    again = build_w300lp(made.folder, model, read_w300lp(root, ["AFW"]), (64, 64), quiet=True)
+    assert again.card == made.card
+    with pytest.raises(RunError, match="another kind"):
+        build_w300lp(made.folder, model, read_w300lp(root, ["AFW"]), (32, 32), quiet=True)

@@ -20,8 +20,15 @@ from torch import Tensor
 
 from facenb.data.aflw2000 import TO_OURS
 from facenb.data.assets import asset
+from facenb.data.build_photos import crop_photos
+from facenb.data.build_set import TOGETHER, finished, write_set
+from facenb.data.crops import five_of_68, to_template
 from facenb.data.images import read_image
+from facenb.data.training_set import TrainingSet, describe
 from facenb.errors import AssetError
+from facenb.fitting import fit
+from facenb.morphable.model import MorphableModel
+from facenb.morphable.posed import move_camera, pose_of
 
 SETS = ("AFW", "HELEN", "IBUG", "LFPW")
 AGAIN = "get 300W-LP again (`python -m data_download where 300w-lp` tells how)"
@@ -121,3 +128,41 @@ def _place(photo: Path) -> tuple[str, int]:
     if not turn.isdigit():
         raise AssetError(f"{photo.name} is not named as 300W-LP names pictures (<set>_<photo>_<turn>.jpg); {AGAIN}")
     return source, int(turn)
+
+
+def build_w300lp(
+    folder: str | Path, model: MorphableModel, data: W300LP, size: tuple[int, int] = (112, 96), quiet: bool = False
+) -> TrainingSet:
+    """The pictures as a training set: crops, and the fit of `model` to the labels of all turns of a photo.
+
+    The jaw line does not slide: the labels are points of a face, hidden ones as well. Coefficients are `model`'s own,
+    not those of the label files, which are BFM-2009's. A subject's number is its place in the card's `names`.
+    Raises RunError where the folder holds another set.
+    """
+    folder, sources = Path(folder), data.people
+    card = {"kind": "300w-lp", "model": describe(model), "size": list(size), "names": list(sources),
+            "pictures_given": len(data)}  # fmt: skip
+    ready = finished(folder, card, model)
+    if ready is not None:
+        return ready
+    place = {photo: index for index, photo in enumerate(data.photos)}
+    batches, held = [[]], 0
+    for number, photos in enumerate(sources.values()):
+        if held and held + len(photos) > TOGETHER:
+            batches, held = [*batches, []], 0
+        batches[-1].append(number)
+        held += len(photos)
+    names = list(sources)
+
+    def rows_of(people: list[int]) -> dict[str, Tensor]:
+        samples = [data[place[photo]] for number in people for photo in sources[names[number]]]
+        subject = torch.tensor([number for number in people for _ in sources[names[number]]])
+        seen = torch.stack([sample.landmarks for sample in samples])
+        found = fit(model, seen, subject, slide_contour=False)
+        five = five_of_68(seen)
+        crops = crop_photos([sample.image() for sample in samples], five, size)
+        return {"image": crops, "subject": subject, "identity": found.identity[found.subject],
+                "expression": found.expression,
+                "pose": pose_of(move_camera(found.camera, to_template(five, size)))}  # fmt: skip
+
+    return write_set(folder, card, len(batches), lambda first: map(rows_of, batches[first:]), quiet)
