@@ -168,9 +168,8 @@ def decisive(claim: str, names: Sequence[str]) -> str:
 
 
 def method(row: dict) -> str:
-    """A record's method under its one name, with the kind of template where there are several."""
-    name = ALIASES.get(row["method"], row["method"])
-    return f"{name}, {row['templates']}" if isinstance(row.get("templates"), str) else name
+    """A record's method under its one name."""
+    return ALIASES.get(row["method"], row["method"])
 
 
 class Report:
@@ -206,7 +205,8 @@ class Report:
                     device = row.get("device") if row["unit"] == "ms" else None
                     where = " · ".join(filter(None, [data, row["protocol"], device, source.name]))
                     key = where, names[row["metric"]]
-                    cells.setdefault(key, {})[method(row)] = cell(row, percent)
+                    own, name = cells.setdefault(key, {}), method(row)
+                    own[name] = " / ".join([*filter(None, [own.get(name)]), cell(row, percent)])  # none is dropped
         groups = dict.fromkeys(where for where, _ in cells)
         columns = [(w, c) for w in groups for c in comparison.metrics if (w, c) in cells]
         methods = list(dict.fromkeys(name for column in cells.values() for name in column))

@@ -83,6 +83,13 @@ class TestTables:
         here = Report.of(folder).here(COMPARED["lfw"])
         assert here.to_numpy().tolist() == [["81.00"]] and here.index.tolist() == ["phase III"]
 
+    def test_two_numbers_for_one_cell_are_both_shown(self, folder):
+        run = Run("15", folder=str(folder))
+        for value, box in ((80.0, "from the points"), (81.0, "from the detector")):
+            verified(run, "phase III", value, box=box)
+        verified(run, "phase III", 82.0, features="less the mean")  # an option, off by default: not in the table
+        assert Report.of(folder).here(COMPARED["lfw"]).to_numpy().tolist() == [["80.00 / 81.00"]]
+
     def test_measures_go_down_where_methods_go_across(self, folder):
         run = Run("13", folder=str(folder))
         for yaw, value in ((90, 2.5), (0, 1.5)):
