@@ -1,0 +1,145 @@
+"""Clear and occluded pictures in pairs."""
+
+import pytest
+import torch
+
+from facenb.data.build_set import build_synthetic
+from facenb.data.occluded import CLEAR, Copies, Faces, paint_copies
+from facenb.errors import ImageError, LandmarkError
+from facenb.imaging.occlusion import KINDS, occlude
+from facenb.morphable.synthetic import build_model
+from facenb.training import Data
+
+
+def face_points(size: int) -> torch.Tensor:
+    """Sixty-eight points like a face's in a square picture."""
+    points = torch.zeros(68, 2)
+    turn = torch.linspace(0, torch.pi, 17)
+    points[:17] = torch.stack([0.5 - 0.36 * turn.cos(), 0.4 + 0.5 * turn.sin()], 1)
+    points[17:27] = torch.stack([torch.linspace(0.2, 0.8, 10), torch.full((10,), 0.28)], 1)
+    points[27:36] = torch.tensor([0.5, 0.5]) + torch.linspace(-1, 1, 9)[:, None] * torch.tensor([0.05, 0.12])
+    for first, middle in ((36, 0.34), (42, 0.66)):
+        points[first : first + 6] = torch.tensor(
+            [[-0.08, 0], [-0.03, -0.03], [0.03, -0.03], [0.08, 0], [0.03, 0.03], [-0.03, 0.03]]
+        ) + torch.tensor([middle, 0.38])
+    around = torch.linspace(0, 2 * torch.pi, 21)[:20]
+    points[48:] = torch.stack([0.5 - 0.14 * around.cos(), 0.72 - 0.06 * around.sin()], 1)
+    return points * size
+
+
+@pytest.fixture(scope="module")
+def faces() -> Faces:
+    generator = torch.Generator().manual_seed(3)
+    image = torch.randint(0, 256, (6, 48, 48, 3), generator=generator, dtype=torch.uint8)
+    return Faces(image, face_points(48).expand(6, -1, -1), torch.arange(6) // 2)
+
+
+@pytest.fixture(scope="module")
+def copies(faces) -> Copies:
+    return paint_copies(faces, KINDS, each=3, seed=5)
+
+
+def test_is_data_of_the_training_loop(copies):
+    assert isinstance(copies, Data) and len(copies) == 18
+
+
+def test_batch_holds_the_copy_and_its_own_clear_face(faces, copies):
+    batch = copies.load(torch.tensor([0, 4, 17]))
+    assert batch["row"].tolist() == [0, 1, 5]
+    expected = faces.image[[0, 1, 5]].permute(0, 3, 1, 2) / 127.5 - 1
+    assert torch.allclose(batch["clear"], expected, atol=1e-6)
+    assert (batch["occluded"] != batch["clear"]).flatten(1).any(1).all()
+
+
+def test_a_copy_depends_on_its_face_and_seed_alone(faces, copies):
+    """Painted with others or by itself, it is the same."""
+    alone = paint_copies(faces[torch.arange(2)], KINDS, each=3, seed=5)
+    assert torch.equal(alone.image, copies.image[:6]) and torch.equal(alone.kind, copies.kind[:6])
+    fewer = paint_copies(faces, KINDS, each=1, seed=5)
+    assert torch.equal(fewer.image, copies.image[::3])
+
+
+def test_another_seed_is_other_copies(faces, copies):
+    assert not torch.equal(paint_copies(faces, KINDS, each=3, seed=6).image, copies.image)
+
+
+def test_what_is_painted_is_the_occluder_that_is_named(faces):
+    """Clear glasses hide nothing but their rims; a mask hides the mouth, dark glasses the eyes."""
+    for kind, hidden, seen in (("mask", 66, 37), ("sunglasses", 40, 8)):
+        painted = paint_copies(faces, [kind], sizes=(1.0,))
+        assert painted.of_kind(kind).all()
+        changed = (painted.image != faces.image).any(-1)
+        for point, expected in ((hidden, True), (seen, False)):
+            u, v = faces.landmarks[0, point].long().clamp(0, 47).tolist()
+            assert (changed[:, v, u] == expected).all(), (kind, point)
+
+
+def test_share_that_is_hidden_is_that_of_the_mask(faces):
+    painted = paint_copies(faces, ["mask"], sizes=(1.0,), seed=1)
+    _, mask = occlude(faces.image / 255, faces.landmarks, "mask", 0, 1.0)  # a mask's place is not drawn
+    hull_free = mask.float().mean((1, 2))  # of the whole picture: a face is less than that
+    assert (painted.hidden > hull_free).all() and (painted.hidden < 0.9).all()
+
+
+def test_larger_occluders_hide_more(faces):
+    small, large = (paint_copies(faces, ["mask"], sizes=(size,)).hidden.mean() for size in (0.7, 1.2))
+    assert small < large
+
+
+def test_clear_copies_are_left_as_they_are(faces):
+    painted = paint_copies(faces, ["hand"], each=20, seed=2, clear=0.5)
+    left = painted.kind == CLEAR
+    assert 30 < int(left.sum()) < 90
+    assert torch.equal(painted.image[left], faces.image[painted.row[left]]) and not painted.hidden[left].any()
+    assert (painted.hidden[~left] > 0).any()
+
+
+def test_kinds_are_only_those_asked_for(faces):
+    painted = paint_copies(faces, ["hand", "glasses"], each=10)
+    assert set(painted.kind.tolist()) == {KINDS.index("hand"), KINDS.index("glasses")}
+
+
+def test_occluder_that_covers_everything(faces):
+    with pytest.raises(ImageError, match="face 0: 20 times.* would hide"):
+        paint_copies(faces, ["blocks"], sizes=(12.0,))
+
+
+def test_occluder_that_covers_too_much_is_placed_anew(faces):
+    """With a limit that some draws break, all copies keep it, and those that kept it anyway are what they were."""
+    free = paint_copies(faces, ["blocks"], each=4, seed=9, most=1.0)
+    limit = float(free.hidden.median())
+    kept = paint_copies(faces, ["blocks"], each=4, seed=9, most=limit)
+    assert (kept.hidden <= limit).all()
+    fine = free.hidden <= limit
+    assert 0 < int(fine.sum()) < len(fine) and torch.equal(kept.image[fine], free.image[fine])
+
+
+def test_picture_without_a_face(faces):
+    points = faces.landmarks.clone()
+    points[4, 30] = torch.nan
+    with pytest.raises(LandmarkError, match="the first is row 4: no face was found"):
+        Faces(faces.image, points, faces.subject)
+
+
+@pytest.mark.parametrize(
+    ("kinds", "more"), [(["beard"], {}), ([], {}), (["hand"], {"each": 0}), (["hand"], {"sizes": ()}),
+                        (["hand"], {"clear": 1.5})]
+)  # fmt: skip
+def test_choices_that_cannot_be(faces, kinds, more):
+    with pytest.raises(ValueError, match="cannot paint"):
+        paint_copies(faces, kinds, **more)
+
+
+def test_no_faces_are_no_copies():
+    none = Faces(torch.zeros(0, 8, 8, 3, dtype=torch.uint8), torch.zeros(0, 68, 2), torch.zeros(0, dtype=torch.int64))
+    assert len(paint_copies(none, KINDS)) == 0
+
+
+def test_landmarks_of_a_set_are_near_the_true_ones(tmp_path_factory):
+    """Of the fit, moved into the crop as the picture was: within the noise of a detector and the fit's own error."""
+    model = build_model(people=30, components=12, albedo_components=3)
+    made = build_synthetic(tmp_path_factory.mktemp("set") / "a", model, 0, [1, 2], 4, (64, 64), quiet=True)
+    found = Faces.of(made.of([1, 2]), model)
+    away = (found.landmarks - made.truth_of(torch.arange(8))["landmarks"]).norm(dim=-1)
+    assert found.image.shape == (8, 64, 64, 3) and found.subject.tolist() == [1] * 4 + [2] * 4
+    assert away.mean() < 3  # pixels of 64; a crop shows about 130 mm
