@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from facenb.errors import ModelFileError, RunError
-from facenb.losses.rana import coefficient_name, coefficient_spread, distillation_loss
+from facenb.losses import coefficient_spread, distillation_loss
+from facenb.losses.rana import coefficient_name
 from facenb.morphable.layouts import DECA, DENG, LUO19, Layout
 from facenb.networks.joint import JointNetwork
 from facenb.networks.tddfa_v2 import MobileNet, load_mobilenet, published_name

@@ -2,7 +2,9 @@
 
 from facenb.losses.liu18 import coefficient_loss, joint_loss, shape_loss
 from facenb.losses.luo19 import contrastive_loss, feature_identity_loss, vdc, wpdc
+from facenb.losses.rana import coefficient_spread, distillation_loss
 
 __all__ = [
-    "coefficient_loss", "contrastive_loss", "feature_identity_loss", "joint_loss", "shape_loss", "vdc", "wpdc",
+    "coefficient_loss", "coefficient_spread", "contrastive_loss", "distillation_loss", "feature_identity_loss",
+    "joint_loss", "shape_loss", "vdc", "wpdc",
 ]  # fmt: skip
