@@ -94,7 +94,7 @@ def test_spread_is_the_standard_deviation():
 
 
 def test_what_never_moves_counts_for_nothing():
-    teacher = torch.tensor([[1.0, 0.0, 0.1], [3.0, 4.0, 0.1]])
+    teacher = torch.tensor([[1.0, 0.0, -66.6670], [3.0, 4.0, -66.6672]])  # the last is rounding of some network
     learner = teacher + torch.tensor([0.0, 0.0, 1e6])
     assert distillation_loss(teacher, learner, TWO, TWO, coefficient_spread(teacher)) == 0
 

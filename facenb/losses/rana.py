@@ -12,6 +12,8 @@ from torch import Tensor
 
 from facenb.morphable.layouts import Layout, difference
 
+STILL = 1e-4  # of its largest value: a coefficient that moves less is held, as the depth t_z of 3DDFA-V2's pose
+
 
 def distillation_loss(
     teacher: Float[Tensor, "batch teacher"],
@@ -47,8 +49,7 @@ def coefficient_spread(teacher: Float[Tensor, "pictures coefficients"]) -> Float
     if len(teacher) < 2 or not teacher.isfinite().all():
         raise ValueError(f"{len(teacher)} pictures give no spread: fewer than two, or coefficients that are not finite")
     spread = teacher.double().std(0, correction=0)
-    # What rounding alone moves does not move.
-    still = spread <= 1e-6 * teacher.double().abs().amax(0)
+    still = spread <= STILL * teacher.double().abs().amax(0)
     return spread.masked_fill(still, torch.inf).to(teacher.dtype)
 
 
