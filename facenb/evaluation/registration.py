@@ -19,7 +19,7 @@ from facenb.morphable.model import axis_angle_to_matrix
 
 ROUNDS = 60
 STILL = 2e-5  # a step is none if it moves points by less than this, of the cloud's radius: 0.002 mm on a face
-SOME = 2000  # points that find most of the way, before all of them take the last steps
+SOME = 2000, 15  # points that find most of the way before all take the last steps: so many, or one in so many
 DAMPING = 1e-6  # of the diagonal, to begin with
 
 
@@ -71,8 +71,9 @@ def icp(
         raise ValueError("all points are alike; nothing tells how the mesh lies on them")
     place = _start(start, surface, middle)
     done = 0
-    if len(points) > 2 * SOME:
-        few = points[torch.randperm(len(points), generator=torch.Generator().manual_seed(0))[:SOME]]
+    some = max(SOME[0], len(points) // SOME[1])
+    if len(points) > 2 * some:
+        few = points[torch.randperm(len(points), generator=torch.Generator().manual_seed(0))[:some]]
         state, done, _ = _descend(few, surface, place, scale, trim, rounds, middle, radius)
         place = state.place
     state, more, still = _descend(points, surface, place, scale, trim, rounds, middle, radius)
