@@ -95,7 +95,7 @@ class TestBadInput:
 
 
 def test_the_released_mobilefacenet_knows_people(real_asset, tmp_path):
-    """Mean and deviation are the training's own: another scaling of the pixels must not do better."""
+    """With its training's mean and deviation; another scaling does about as well on LFW, and none may do better."""
     pairs = read_lfw(real_asset("lfw")).pairs()
     pairs = pairs[:30] + pairs[300:330]  # of one person, and of two
     photos = [photo for pair in pairs for photo in (pair.first, pair.second)]

@@ -20,7 +20,7 @@ class OnnxNetwork:
     """RGB pictures in [0, 1] to features, by a file of one input (batch, 3, height, width) and a vector for each.
 
     `mean`, `deviation`: what the file was trained with; pictures go in as `(rgb - mean) / deviation`. InsightFace's own
-    networks have 0.5 and 0.5 (up to 127.5 / 128). The file does not tell: a wrong one costs accuracy, silently.
+    networks have 0.5 and 0.5 (up to 127.5 / 128). The file does not tell, and a wrong one may go unnoticed.
     Raises ModelFileError for a file that is missing, no network, or of other inputs and outputs.
     """
 
