@@ -7,6 +7,7 @@ are RGB in [-1, 1], as everywhere here; inside, they go to [0, 1], which the rel
 
 import json
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,9 @@ from facenb.networks.weights import read_weights
 
 ARCHITECTURE = "Deca"
 SCALE = 9.0  # of DECA's camera: a head fills the picture
+# What one unit of the last layer means, by part, in a network trained here: about how far pictures differ, so that one
+# rate of learning suits all. In the released weights each unit is 1.
+UNITS = {"expression": 0.5, "global_pose": 0.2, "jaw_pose": 0.1, "camera": (1.0, 0.01, 0.01), "light": 0.5}
 
 
 def layout_of(model: MorphableModel, name: str = "") -> Layout:
@@ -57,7 +61,8 @@ class Deca(nn.Module):
     """Pictures to flat vectors of `layout`, to detail codes, and these to displacement maps.
 
     `encoder` is the configuration of both ResNets (None: ResNet-50), `hidden` the width between; `detail` the length of
-    the detail code and `decoder` the options of its DetailDecoder (channels, reach, window).
+    the detail code and `decoder` the options of its DetailDecoder (channels, reach, window). `scale`: the camera's at
+    the start of a training; `units` by part (see UNITS): what the last layer's outputs are multiplied with.
     """
 
     def __init__(
@@ -67,13 +72,20 @@ class Deca(nn.Module):
         hidden: int = 1024,
         detail: int = 128,
         decoder: dict[str, Any] | None = None,
+        scale: float = SCALE,
+        units: Mapping[str, float | Sequence[float]] | None = None,
     ):
         super().__init__()
         self.layout, self.hidden, self.detail, self.options = layout, hidden, detail, dict(decoder or {})
+        self.scale, self.units = scale, dict(units or {})
         codes = detail + layout.parts["expression"] + layout.parts["jaw_pose"]
         self.coarse = Encoder(ResNet(**(encoder or {})), hidden, layout.size)
         self.fine = Encoder(ResNet(**(encoder or {})), hidden, detail)
         self.decoder = DetailDecoder(codes, **self.options)
+        unit = {
+            part: torch.ones(length) * torch.tensor(self.units.get(part, 1.0)) for part, length in layout.parts.items()
+        }
+        self.register_buffer("unit", layout.join(unit), persistent=False)
         self.card: dict[str, Any] = {}  # what a saved network says of its training
         self._start()
 
@@ -84,8 +96,9 @@ class Deca(nn.Module):
         last.weight.mul_(0.1)
         last.bias.zero_()
         where = self.layout.slices
-        last.bias[where["camera"]] = torch.tensor([SCALE, 0.0, 0.0])
-        last.bias[where["light"].start : where["light"].start + 3] = 3.0  # 1 in each colour, less some for the lamps
+        last.bias[where["camera"].start] = self.scale
+        last.bias[where["light"].start : where["light"].start + 3] = 3.0  # about 0.85 of each colour
+        last.bias.div_(self.unit)
 
     @property
     def config(self) -> dict[str, Any]:
@@ -96,6 +109,8 @@ class Deca(nn.Module):
             "hidden": self.hidden,
             "detail": self.detail,
             "decoder": {key: value for key, value in self.decoder.config.items() if key != "codes"},
+            "scale": self.scale,
+            "units": {part: list(unit) if isinstance(unit, Sequence) else unit for part, unit in self.units.items()},
         }
 
     @classmethod
@@ -108,7 +123,7 @@ class Deca(nn.Module):
 
     def forward(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch coefficients"]:
         """Flat vectors of `layout`, of RGB pictures in [-1, 1]."""
-        return self.coarse(images)
+        return self.unit * self.coarse(images)
 
     def detail_code(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch detail"]:
         """Detail codes of RGB pictures in [-1, 1]."""

@@ -1,0 +1,1 @@
+"""DECA as a teacher: scenes of its coefficients, pictures, analysis by synthesis, animation."""

@@ -1,0 +1,128 @@
+"""A flat vector of DECA's layout as a scene: face, camera and light, and the picture of it.
+
+Conventions of the vector are the released weights': pose as axis angles, the camera (s, x, y) maps a point of the posed
+head, in metres, to s (point + shift) on a picture from -1 to 1, y up; light in the order of `lighting.from_deca`. The
+albedo is one of the model's own, at its vertices.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from facenb.imaging.camera import WeakPerspective
+from facenb.imaging.lighting import from_deca
+from facenb.imaging.render import Rendering, render, vertex_normals
+from facenb.morphable.layouts import Layout
+from facenb.morphable.mesh import Subdivision, vertex_uv
+from facenb.morphable.model import MorphableModel
+from facenb.networks.detail import DetailDecoder
+
+METRE = 1000.0  # mm
+
+
+def posed(model: MorphableModel, layout: Layout, flat: Float[Tensor, "batch all"]) -> Float[Tensor, "batch vertices 3"]:
+    """Vertices in mm on the camera's axes: with expression, the jaw and the head turned.
+
+    Raises ValueError for a model without a jaw, or a vector that has not this layout.
+    """
+    parts = layout.split(flat)
+    if model.joints is None or not {"global", "jaw"} <= set(model.joints.names):
+        raise ValueError(f"{model.name} has no joints global and jaw to pose; see networks.deca.layout_of")
+    pose = flat.new_zeros(len(flat), len(model.joints.names), 3)
+    turned = {"global": parts["global_pose"], "jaw": parts["jaw_pose"]}
+    pose = torch.stack([turned.get(name, pose[:, k]) for k, name in enumerate(model.joints.names)], 1)
+    return model.shape(parts["identity"], parts["expression"], pose)
+
+
+def neutral(
+    model: MorphableModel, layout: Layout, flat: Float[Tensor, "batch all"]
+) -> Float[Tensor, "batch vertices 3"]:
+    """The person at rest, mm: expression and pose are zero, as NoW asks."""
+    return model.shape(layout.split(flat)["identity"])
+
+
+def camera_of(layout: Layout, flat: Float[Tensor, "batch all"], size: tuple[int, int]) -> WeakPerspective:
+    """The camera for a picture of (height, width): -1 to 1 is its shorter side, about its middle."""
+    scale, shift = layout.split(flat)["camera"].split([1, 2], 1)
+    half = min(size) / 2
+    middle = flat.new_tensor([size[1] / 2, size[0] / 2])
+    away = half * scale * shift * flat.new_tensor([1.0, -1.0])
+    return WeakPerspective(torch.eye(3).to(flat).expand(len(flat), 3, 3), half * scale[:, 0] / METRE, middle + away)
+
+
+def landmarks_of(
+    model: MorphableModel, layout: Layout, flat: Float[Tensor, "batch all"], size: tuple[int, int]
+) -> Float[Tensor, "batch 68 2"]:
+    """The landmarks' places in pixels; `model` may be cut to `mesh.landmark_vertices`."""
+    return camera_of(layout, flat, size).project(model.landmarks.of(posed(model, layout, flat)))[..., :2]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A model and the finer mesh its details are drawn on."""
+
+    model: MorphableModel
+    layout: Layout
+    fine: Subdivision
+    uv: Float[Tensor, "fine 2"]
+    skin: Bool[Tensor, " triangles"]  # of the coarse mesh
+
+    @classmethod
+    def of(cls, model: MorphableModel, layout: Layout) -> "Stage":
+        """ValueError for a model without texture coordinates."""
+        fine = Subdivision.of(model.triangles, len(model.mean))
+        skin = torch.ones(len(model.mean), dtype=torch.bool)
+        if "skin" in model.regions:
+            skin = torch.zeros_like(skin)
+            skin[model.regions["skin"]] = True
+        return cls(model, layout, fine, fine.at(vertex_uv(model)), skin[model.triangles].all(1))
+
+    def coarse(self, flat: Float[Tensor, "batch all"], size: tuple[int, int]) -> Rendering:
+        """The picture of the smooth face, differentiable."""
+        return self._draw(posed(self.model, self.layout, flat), self.model.triangles, flat, size)
+
+    def detailed(
+        self, flat: Float[Tensor, "batch all"], displacement: Float[Tensor, "batch fine"], size: tuple[int, int]
+    ) -> Rendering:
+        """The picture with displacements (mm, at the fine mesh's vertices), differentiable in both."""
+        return self._draw(
+            self.relief(posed(self.model, self.layout, flat), displacement), self.fine.triangles, flat, size
+        )
+
+    def relief(
+        self, vertices: Float[Tensor, "batch vertices 3"], displacement: Float[Tensor, "batch fine"]
+    ) -> Float[Tensor, "batch fine 3"]:
+        """The fine mesh of a face, moved along the smooth normals by `displacement` mm."""
+        normals = self.fine.at(vertex_normals(vertices, self.model.triangles))
+        normals = torch.nn.functional.normalize(normals, dim=-1)
+        return self.fine.at(vertices) + displacement[..., None] * normals
+
+    def displacement(
+        self, decoder: DetailDecoder, maps: Float[Tensor, "batch rows columns"]
+    ) -> Float[Tensor, "batch fine"]:
+        """Displacement maps at the fine mesh's vertices, mm."""
+        return decoder.at(maps, self.uv)
+
+    def skin_mask(self, rendering: Rendering) -> Bool[Tensor, "batch height width"]:
+        """Which pixels of a picture of the smooth or of the fine face show skin."""
+        triangle = rendering.fragments.triangle
+        coarse = triangle if len(rendering.triangles) == len(self.skin) else triangle // 4  # four of each, in order
+        return (triangle >= 0) & self.skin[coarse.clamp_min(0)]
+
+    def _draw(self, vertices: Tensor, triangles: Tensor, flat: Tensor, size: tuple[int, int]) -> Rendering:
+        parts = self.layout.split(flat)
+        albedo = self.model.albedo(parts["albedo"])
+        if len(triangles) != len(self.model.triangles):
+            albedo = self.fine.at(albedo)
+        light = from_deca(parts["light"].unflatten(1, (9, 3)))
+        return render(vertices, triangles, albedo, camera_of(self.layout, flat, size), size, light)
+
+
+def window_of(model: MorphableModel, margin: float = 0.01) -> tuple[float, float, float, float]:
+    """The part of the texture (left, bottom, right, top) that a mesh uses, symmetric about the middle."""
+    uv = vertex_uv(model)
+    half = float((uv[:, 0] - 0.5).abs().max()) + margin
+    low, high = float(uv[:, 1].min()) - margin, float(uv[:, 1].max()) + margin
+    return (0.5 - half, low, 0.5 + half, high)

@@ -1,0 +1,163 @@
+"""A teacher taught by pictures alone: analysis by synthesis (DECA: Feng et al. 2021, Sections 4.1 and 4.2).
+
+First the landmarks, then the picture itself through the renderer, then the details. Each batch holds pairs: rows k and
+n + k are two pictures of one person. Shape consistency: the losses are taken twice, the second time with the partner's
+identity coefficients. Detail consistency: every second pair has its detail codes swapped.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional
+
+from facenb.data.crops import five_of_68, template
+from facenb.deca.scene import Stage, landmarks_of
+from facenb.losses import deca as losses
+from facenb.morphable.alignment import similarity
+from facenb.morphable.layouts import Layout
+from facenb.morphable.mesh import cut, landmark_vertices
+from facenb.networks.deca import Deca
+
+
+@dataclass(frozen=True)
+class Weights:
+    """What counts how much. Landmarks are in parts of the picture's side, colours in [0, 1], displacements in mm."""
+
+    landmarks: float = 10.0  # a landmark one per cent of the side away costs what a colour 0.1 away does
+    eyes: float = 5.0
+    photometric: float = 1.0
+    identity: float = 0.0  # needs a recogniser
+    prior_identity: float = 2e-3
+    prior_albedo: float = 2e-3
+    prior_expression: float = 4e-3  # and of the jaw: it bends the face as an expression does
+    consistency: float = 1.0  # of all of these with the partner's identity; 0: not asked for
+    symmetry: float = 5e-3
+    regularisation: float = 5e-3
+
+
+def swap(layout: Layout, flat: Float[Tensor, "batch all"], part: str = "identity") -> Float[Tensor, "batch all"]:
+    """The same vectors, each with its partner's `part`. ValueError for an odd number: they must be pairs."""
+    parts = layout.split(flat)
+    return layout.join({**parts, part: partner(parts[part])})
+
+
+def partner(values: Float[Tensor, "batch _codes"]) -> Float[Tensor, "batch _codes"]:
+    """Each row's partner's values: rows k and n + k of 2 n are a pair. ValueError for an odd number."""
+    if len(values) % 2:
+        raise ValueError(f"{len(values)} rows are no pairs; give as many partners as pictures")
+    return values.roll(len(values) // 2, 0)
+
+
+class Recogniser:
+    """What a recognition network says of pictures, cropped by their landmarks as it was taught; differentiable.
+
+    `network` takes RGB in [-1, 1] of `size` (height, width) and gives features; it is not trained.
+    """
+
+    def __init__(self, network: Callable[[Tensor], Tensor], size: tuple[int, int]):
+        self.network, self.size = network, size
+
+    def __call__(
+        self, images: Float[Tensor, "batch height width 3"], landmarks: Float[Tensor, "batch 68 2"]
+    ) -> Float[Tensor, "batch features"]:
+        """Features of pictures in [0, 1]."""
+        height, width = self.size
+        scale, rotation, shift = similarity(five_of_68(landmarks).detach(), template(self.size).to(landmarks)[None])
+        v, u = torch.meshgrid(torch.arange(height) + 0.5, torch.arange(width) + 0.5, indexing="ij")
+        place = torch.stack([u, v], -1).view(1, -1, 2).to(shift)
+        onto = (place - shift[:, None]) @ rotation / scale[:, None, None]
+        extent = torch.tensor([images.shape[2], images.shape[1]]).to(onto)
+        grid = (2 * onto / extent - 1).to(images).view(-1, height, width, 2)
+        planes = images.permute(0, 3, 1, 2)
+        crops = functional.grid_sample(planes, grid, padding_mode="border", align_corners=False)
+        return self.network(2 * crops - 1)
+
+
+class CoarseLoss:
+    """The coarse network's loss, for `facenb.training.train`; `render=False` leaves out all that needs the renderer."""
+
+    def __init__(
+        self,
+        stage: Stage,
+        weights: Weights = Weights(),
+        render: bool = True,
+        recogniser: Recogniser | None = None,
+    ):
+        self.stage, self.weights, self.render, self.recogniser = stage, weights, render, recogniser
+        self.points = cut(stage.model, landmark_vertices(stage.model))  # all that landmarks need
+
+    def __call__(self, network: Deca, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The weighted sum as "loss", and its parts as they are."""
+        flat = network(batch["image"])
+        parts = self._parts(flat, batch)
+        weights = {name: getattr(self.weights, name) for name in parts}
+        total = sum(weights[name] * value for name, value in parts.items())
+        if self.weights.consistency:
+            again = self._parts(swap(network.layout, flat), batch)
+            consistency = sum(weights[name] * value for name, value in again.items())
+            total = total + self.weights.consistency * consistency
+            parts["consistency"] = consistency
+        split = network.layout.split(flat)
+        priors = {
+            "prior_identity": losses.prior_loss(split["identity"]),
+            "prior_albedo": losses.prior_loss(split["albedo"]),
+            "prior_expression": losses.prior_loss(torch.cat([split["expression"], 5 * split["jaw_pose"]], 1)),
+        }
+        total = total + sum(getattr(self.weights, name) * value for name, value in priors.items())
+        return {"loss": total, **parts, **priors}
+
+    def _parts(self, flat: Tensor, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        size, layout = tuple(batch["image"].shape[2:]), self.stage.layout
+        seen = batch["landmarks"] / min(size)
+        own = landmarks_of(self.points, layout, flat, size) / min(size)
+        parts = {"landmarks": losses.landmark_loss(own, seen), "eyes": losses.eye_closure_loss(own, seen)}
+        if not self.render:
+            return parts
+        picture = to_picture(batch["image"])
+        drawn = self.stage.coarse(flat, size)
+        parts["photometric"] = losses.photometric_loss(drawn.image, picture, self.stage.skin_mask(drawn))
+        if self.recogniser is not None and self.weights.identity:
+            over = torch.where(drawn.mask[..., None], drawn.image, picture)
+            with torch.no_grad():
+                known = self.recogniser(picture, batch["landmarks"])
+            parts["identity"] = losses.identity_loss(self.recogniser(over, batch["landmarks"]), known)
+        return parts
+
+
+class DetailLoss:
+    """The loss of the detail code and its decoder; the coarse network is not trained any more."""
+
+    def __init__(self, stage: Stage, weights: Weights = Weights()):
+        self.stage, self.weights = stage, weights
+
+    def __call__(self, network: Deca, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The weighted sum as "loss", and its parts as they are."""
+        images, size = batch["image"], tuple(batch["image"].shape[2:])
+        with torch.no_grad():
+            flat = network(images)
+        code = network.detail_code(images)
+        swapped = (torch.arange(len(code), device=code.device) % (len(code) // 2) % 2 == 1)[:, None]
+        maps = network.displacement(flat, torch.where(swapped, partner(code), code))
+        drawn = self.stage.detailed(flat, self.stage.displacement(network.decoder, maps), size)
+        parts = {
+            "photometric": losses.photometric_loss(drawn.image, to_picture(images), self.stage.skin_mask(drawn)),
+            "symmetry": losses.symmetry_loss(maps),
+            "regularisation": losses.regularisation_loss(maps),
+        }
+        return {"loss": sum(getattr(self.weights, name) * value for name, value in parts.items()), **parts}
+
+
+def to_picture(images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch height width 3"]:
+    """A network's pictures in [-1, 1] as the renderer's in [0, 1]."""
+    return (images.permute(0, 2, 3, 1) + 1) / 2
+
+
+def train_only(network: Deca, detail: bool) -> Deca:
+    """Let only the detail's parts (or only the coarse network) ask for gradients."""
+    network.coarse.requires_grad_(not detail)
+    network.fine.requires_grad_(detail)
+    network.decoder.requires_grad_(detail)
+    return network

@@ -1,0 +1,133 @@
+"""Flat vectors as scenes: DECA's conventions by hand, SynthFace's jaw against its true expressions."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from test_deca import model
+
+from facenb.deca.scene import Stage, camera_of, landmarks_of, neutral, posed, window_of
+from facenb.morphable.layouts import DECA
+from facenb.morphable.mesh import cut, landmark_vertices
+from facenb.morphable.synthetic import SynthFace, build_model
+from facenb.morphable.synthetic.jaw import with_jaw
+from facenb.networks.deca import layout_of
+from facenb.networks.detail import DetailDecoder
+
+
+@pytest.fixture(scope="module")
+def plain():
+    return build_model(people=8, components=4, albedo_components=3)
+
+
+@pytest.fixture(scope="module")
+def synthface(plain):
+    return with_jaw(plain)
+
+
+def vector(layout, **parts) -> torch.Tensor:
+    """One flat vector, everything else at rest and the camera as it starts."""
+    whole = {name: torch.zeros(1, length) for name, length in layout.parts.items()}
+    whole |= {"camera": torch.tensor([[9.0, 0, 0]]), "light": torch.tensor([[3.0] * 3 + [0.0] * 24])}
+    return layout.join(whole | {name: torch.tensor([value]) for name, value in parts.items()})
+
+
+def test_the_camera_is_decas():
+    """u = s (x + t) on a picture from -1 to 1, y up, x in metres: written out for one point."""
+    flat = vector(DECA, camera=[8.0, 0.01, -0.02])
+    found = camera_of(DECA, flat, (224, 224)).project(torch.tensor([[[30.0, 50.0, 7.0]]]))[0, 0]
+    u = 112 * (1 + 8.0 * (0.030 + 0.01))
+    v = 112 * (1 - 8.0 * (0.050 - 0.02))
+    torch.testing.assert_close(found[:2], torch.tensor([u, v]))
+
+
+def test_the_head_turns_about_its_origin(synthface):
+    layout = layout_of(synthface)
+    turned = posed(synthface, layout, vector(layout, global_pose=[0.0, 0.5, 0.0]))
+    c, s = torch.tensor(0.5).cos(), torch.tensor(0.5).sin()
+    x, y, z = synthface.mean.unbind(-1)
+    torch.testing.assert_close(turned[0], torch.stack([c * x + s * z, y, c * z - s * x], -1), atol=1e-3, rtol=1e-4)
+
+
+def test_the_jaw_opens_as_synthface_does(synthface):
+    """Against a true head with an open mouth; what is left is that the true chin also comes forward, and blending."""
+    synth, layout = SynthFace(0), layout_of(synthface)
+    person = synth.subject(3)
+    half = torch.zeros(1, len(synth.expression_names))
+    half[0, synth.expression_names.index("jaw_open")] = 0.5
+    true = synth.shape(person, half, wrinkles=False) - person.neutral
+    opened = posed(synthface, layout, vector(layout, jaw_pose=[0.18, 0.0, 0.0])) - synthface.mean
+    chin = synthface.landmarks.of(true)[0, 8]
+    assert chin[1] < -10  # it does open
+    moved = synthface.landmarks.of(opened)[0]
+    assert (moved[8] - chin).norm() < 0.2 * chin.norm()
+    assert moved[[36, 45, 27]].norm(dim=-1).max() < 0.5  # eyes and nose stay
+
+
+def test_expressions_of_the_jaw_are_gone(synthface, plain):
+    assert set(plain.expression_names) - set(synthface.expression_names) == {"jaw_open", "jaw_sideways"}
+    with pytest.raises(ValueError, match="jaw_open"):
+        with_jaw(synthface)
+
+
+def test_neutral_ignores_all_but_the_identity(synthface):
+    layout = layout_of(synthface)
+    own = [1.0, -1.0, 0.5, 0.2]
+    flat = vector(layout, identity=own, jaw_pose=[0.3, 0.1, 0.0], global_pose=[0.1, 0.9, 0.2])
+    torch.testing.assert_close(neutral(synthface, layout, flat), synthface.shape(torch.tensor([own])))
+
+
+def test_landmarks_of_a_part_are_those_of_the_whole(synthface):
+    layout = layout_of(synthface)
+    flat = vector(layout, identity=[1.0, -1, 0.5, 0.2], jaw_pose=[0.3, 0, 0.1], global_pose=[0.1, 0.9, 0.2])
+    part = cut(synthface, landmark_vertices(synthface))
+    assert len(part.mean) < 80
+    own = landmarks_of(part, layout, flat, (112, 112))
+    torch.testing.assert_close(own, landmarks_of(synthface, layout, flat, (112, 112)), atol=1e-3, rtol=1e-4)
+
+
+def test_a_model_without_a_jaw():
+    toy = model()
+    with pytest.raises(ValueError, match="no joints global and jaw"):
+        posed(replace(toy, joints=None), layout_of(toy), vector(layout_of(toy)))
+
+
+@pytest.fixture(scope="module")
+def stage(synthface):
+    kept = torch.cat([synthface.regions["face"], landmark_vertices(synthface)])
+    return Stage.of(cut(synthface, kept), layout_of(synthface))
+
+
+class TestStage:
+    def test_no_displacement_is_the_smooth_face(self, stage):
+        flat = vector(stage.layout)
+        vertices = posed(stage.model, stage.layout, flat)
+        relief = stage.relief(vertices, torch.zeros(1, len(stage.uv)))
+        torch.testing.assert_close(relief, stage.fine.at(vertices))
+
+    def test_displacement_goes_along_the_normals(self, stage):
+        vertices = posed(stage.model, stage.layout, vector(stage.layout))
+        moved = stage.relief(vertices, torch.full((1, len(stage.uv)), 0.7)) - stage.fine.at(vertices)
+        torch.testing.assert_close(moved.norm(dim=-1), torch.full((1, len(stage.uv)), 0.7))
+        nose = int(stage.model.landmarks.vertices[30, 0])
+        assert moved[0, nose, 2] > 0.6  # the nose's tip looks at the viewer
+
+    def test_both_pictures_show_the_same_skin(self, stage):
+        flat, size = vector(stage.layout), (48, 48)
+        smooth = stage.coarse(flat, size)
+        fine = stage.detailed(flat, torch.zeros(1, len(stage.uv)), size)
+        assert (stage.skin_mask(smooth) != stage.skin_mask(fine)).float().mean() < 0.01
+        assert (smooth.image - fine.image).abs().mean() < 0.01
+        assert 0.2 < stage.skin_mask(smooth).float().mean() < 0.9
+
+    def test_every_part_of_the_vector_moves_the_picture(self, stage):
+        flat = vector(stage.layout).requires_grad_()
+        generator = torch.Generator().manual_seed(0)
+        weight = torch.rand(40, 40, 3, generator=generator)
+        (weight * stage.coarse(flat, (40, 40)).image).sum().backward()
+        for name, gradient in stage.layout.split(flat.grad).items():
+            assert gradient.abs().max() > 0, name
+
+    def test_the_window_holds_the_whole_part(self, stage):
+        decoder = DetailDecoder(4, (3, 2), window=window_of(stage.model))
+        assert stage.displacement(decoder, torch.ones(1, 16, 16)).min() > 0.99

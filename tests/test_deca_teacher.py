@@ -1,0 +1,171 @@
+"""Pairs of pictures, analysis by synthesis, and bad input."""
+
+import pytest
+import torch
+from test_deca import NARROW
+
+from facenb.data.crops import crop_faces, five_of_68
+from facenb.deca.pictures import Pictures, build_pictures, read_pictures
+from facenb.deca.scene import Stage, landmarks_of, window_of
+from facenb.deca.teacher import CoarseLoss, DetailLoss, Recogniser, Weights, partner, swap, to_picture, train_only
+from facenb.errors import AssetError, RunError
+from facenb.imaging.camera import WeakPerspective, euler_to_matrix
+from facenb.morphable.alignment import similarity
+from facenb.morphable.mesh import cut, landmark_vertices
+from facenb.morphable.synthetic import SynthFace, build_model
+from facenb.morphable.synthetic.jaw import with_jaw
+from facenb.networks.deca import UNITS, Deca, layout_of
+
+SIDE = 48
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    return build_pictures(tmp_path_factory.mktemp("pictures") / "set", 0, [4, 2, 7], 2, SIDE, landmark_noise=0)
+
+
+@pytest.fixture(scope="module")
+def stage():
+    model = with_jaw(build_model(people=8, components=4, albedo_components=3))
+    kept = torch.cat([model.regions["face"], landmark_vertices(model)])
+    return Stage.of(cut(model, kept), layout_of(model))
+
+
+@pytest.fixture
+def network(stage):
+    torch.manual_seed(0)
+    options = {"channels": (4, 3, 2), "reach": 1.0, "window": window_of(stage.model)}
+    return Deca(stage.layout, NARROW, 16, 8, options, scale=13.5, units=UNITS)
+
+
+class TestPictures:
+    def test_a_batch_is_pictures_and_then_their_partners(self, pictures):
+        batch = pictures.load(torch.tensor([0, 5, 3]), torch.Generator().manual_seed(0))
+        assert batch["image"].shape == (6, 3, SIDE, SIDE) and batch["image"].abs().max() <= 1
+        assert torch.equal(batch["subject"][:3], batch["subject"][3:])
+        assert not torch.equal(batch["image"][0], batch["image"][3])
+
+    def test_the_same_generator_gives_the_same_batch(self, pictures):
+        rows = torch.arange(6)
+        one, other = (pictures.load(rows, torch.Generator().manual_seed(3)) for _ in range(2))
+        assert all(torch.equal(one[name], other[name]) for name in one)
+
+    def test_landmarks_lie_where_the_faces_are(self, pictures):
+        """Made again from the truth: the camera is not stored, so up to the similarity that five numbers fix."""
+        batch, synth = pictures.read(torch.arange(6)), SynthFace(0)
+        truth = pictures.truth(torch.arange(6))
+        assert ((batch["landmarks"] > 0) & (batch["landmarks"] < SIDE)).float().mean() > 0.97
+        for k in range(6):
+            person = synth.subject(int(batch["subject"][k]))
+            points = synth.landmarks.of(synth.shape(person, truth["expression"][k][None]))
+            camera = WeakPerspective(euler_to_matrix(truth["angles"][k][None]), torch.ones(1), torch.zeros(1, 2))
+            flat = camera.project(points)[..., :2]
+            moved = similarity(flat, batch["landmarks"][k][None]).apply(flat.double())
+            assert (moved[0] - batch["landmarks"][k]).norm(dim=-1).max() < 0.01
+
+    def test_read_again_and_by_people(self, pictures):
+        again = read_pictures(pictures.shards.folder)
+        assert again.of([7, 4]).subject.unique().tolist() == [4, 7]
+        assert build_pictures(pictures.shards.folder, 0, [4, 2, 7], 2, SIDE, landmark_noise=0).size == (SIDE, SIDE)
+
+    def test_another_card_is_named(self, pictures):
+        with pytest.raises(RunError, match="yaw_limit"):
+            build_pictures(pictures.shards.folder, 0, [4, 2, 7], 2, SIDE, yaw_limit=20, landmark_noise=0)
+
+    def test_nobody_there(self, pictures):
+        with pytest.raises(RunError, match="99"):
+            pictures.of([4, 99])
+
+    def test_one_picture_of_a_person_makes_no_pair(self, pictures, tmp_path):
+        with pytest.raises(ValueError, match="two or more"):
+            build_pictures(tmp_path / "set", 0, [1], 1)
+        alone = Pictures(pictures.shards, pictures.subjects, torch.tensor([0, 2, 3]))
+        with pytest.raises(RunError, match="one picture only"):
+            alone.load(torch.tensor([0]), torch.Generator())
+
+    def test_a_folder_of_something_else(self, tmp_path):
+        with pytest.raises(AssetError):
+            read_pictures(tmp_path)
+
+
+class TestSwap:
+    def test_pairs_exchange_one_part(self, stage):
+        flat = torch.randn(4, stage.layout.size, generator=torch.Generator().manual_seed(0))
+        swapped = swap(stage.layout, flat)
+        where = stage.layout.slices["identity"]
+        assert torch.equal(swapped[:2, where], flat[2:, where]) and torch.equal(swapped[2:, where], flat[:2, where])
+        assert torch.equal(swapped[:, where.stop :], flat[:, where.stop :])
+        assert torch.equal(swap(stage.layout, swapped), flat)
+
+    def test_no_pairs(self):
+        with pytest.raises(ValueError, match="no pairs"):
+            partner(torch.zeros(3, 2))
+
+
+class TestCoarse:
+    def drawn(self, stage, network):
+        """A batch whose pictures and landmarks are what the network itself says: nothing is left to explain."""
+        with torch.no_grad():
+            flat = network(torch.zeros(2, 3, SIDE, SIDE))
+        image = stage.coarse(flat, (SIDE, SIDE)).image
+        landmarks = landmarks_of(stage.model, stage.layout, flat, (SIDE, SIDE))
+        return flat, {"image": 2 * image.permute(0, 3, 1, 2) - 1, "landmarks": landmarks}
+
+    def test_a_picture_drawn_from_the_vector_costs_nothing(self, stage, network):
+        flat, batch = self.drawn(stage, network.eval())
+        parts = CoarseLoss(stage)._parts(flat, batch)
+        assert all(float(value) < 1e-5 for value in parts.values()), parts
+
+    def test_one_step_downhill_lowers_it(self, stage, network, pictures):
+        network.eval()
+        batch = pictures.load(torch.arange(3), torch.Generator().manual_seed(0))
+        loss, optimiser = CoarseLoss(stage), torch.optim.SGD(network.coarse.parameters(), 1e-3)
+        first = loss(network, batch)["loss"]
+        first.backward()
+        optimiser.step()
+        assert loss(network, batch)["loss"] < first
+
+    def test_consistency_asks_for_the_partners_identity(self, stage, network, pictures):
+        """With one identity for both pictures it costs as much as the pictures themselves."""
+        batch = pictures.load(torch.arange(3), torch.Generator().manual_seed(0))
+        last = network.eval().coarse.layers[-1]
+        with torch.no_grad():
+            last.weight[stage.layout.slices["identity"]] = 0
+        weights = Weights(prior_identity=0, prior_albedo=0, prior_expression=0)
+        found = CoarseLoss(stage, weights)(network, batch)
+        assert found["loss"].item() == pytest.approx(2 * found["consistency"].item(), rel=1e-5)
+
+    def test_without_the_renderer_only_landmarks_count(self, stage, network, pictures):
+        batch = pictures.load(torch.arange(3), torch.Generator().manual_seed(0))
+        assert "photometric" not in CoarseLoss(stage, render=False)(network, batch)
+
+    def test_a_recogniser_sees_the_face_upright_and_lets_gradients_through(self, pictures):
+        batch = pictures.read(torch.arange(2))
+        seen = []
+        recogniser = Recogniser(lambda crops: seen.append(crops) or crops.flatten(1), (64, 64))
+        image = to_picture(batch["image"]).requires_grad_()
+        recogniser(image, batch["landmarks"]).sum().backward()
+        assert seen[0].shape == (2, 3, 64, 64) and image.grad.abs().max() > 0
+        expected = crop_faces(image.detach(), five_of_68(batch["landmarks"]), (64, 64)).permute(0, 3, 1, 2)
+        assert (seen[0].detach() - (expected / 127.5 - 1)).abs().max() < 0.01
+
+
+class TestDetail:
+    def test_only_the_details_learn(self, stage, network, pictures):
+        train_only(network, detail=True).train()
+        batch = pictures.load(torch.arange(3), torch.Generator().manual_seed(0))
+        found = DetailLoss(stage)(network, batch)
+        found["loss"].backward()
+        assert set(found) == {"loss", "photometric", "symmetry", "regularisation"}
+        assert all(one.grad is None for one in network.coarse.parameters())
+        assert network.fine.encoder.conv1.weight.grad.abs().max() > 0
+
+    def test_every_second_pair_has_its_codes_swapped(self, stage, network, pictures, monkeypatch):
+        given = []
+        real = network.displacement
+        monkeypatch.setattr(network, "displacement", lambda flat, code: given.append(code) or real(flat, code))
+        batch = pictures.load(torch.arange(3), torch.Generator().manual_seed(0))
+        code = network.eval().detail_code(batch["image"])
+        DetailLoss(stage)(network, batch)
+        order = [0, 4, 2, 3, 1, 5]
+        torch.testing.assert_close(given[0], code[order])

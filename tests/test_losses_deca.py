@@ -1,0 +1,59 @@
+"""DECA's losses against closed forms."""
+
+import pytest
+import torch
+
+from facenb.losses import deca
+
+GENERATOR = torch.Generator().manual_seed(0)
+POINTS = torch.rand(2, 68, 2, generator=GENERATOR)
+
+
+def test_landmarks_moved_by_a_step_cost_it():
+    moved = POINTS + torch.tensor([0.3, -0.1])
+    assert deca.landmark_loss(moved, POINTS) == pytest.approx(0.2)
+
+
+def test_eye_closure_does_not_care_where_the_eye_is():
+    moved = POINTS.clone()
+    moved[:, 36:42] += torch.tensor([0.5, 0.2])
+    assert deca.eye_closure_loss(moved, POINTS) == pytest.approx(0, abs=1e-6)
+
+
+def test_closing_one_eye_costs_by_how_much():
+    moved = POINTS.clone()
+    moved[:, [37, 38], 1] += 0.4  # two of four pairs, one of two coordinates
+    assert deca.eye_closure_loss(moved, POINTS) == pytest.approx(0.1)
+
+
+def test_colours_off_the_skin_do_not_count():
+    image = torch.rand(1, 4, 4, 3, generator=GENERATOR)
+    rendered, mask = image + 5.0, torch.zeros(1, 4, 4, dtype=torch.bool)
+    rendered[0, 1, 2] = image[0, 1, 2] + torch.tensor([0.1, 0.2, 0.3])
+    mask[0, 1, 2] = True
+    assert deca.photometric_loss(rendered, image, mask) == pytest.approx(0.2, abs=1e-6)
+    assert deca.photometric_loss(rendered, image, torch.zeros_like(mask)) == 0
+
+
+def test_identity_is_a_direction():
+    one, other = torch.tensor([[1.0, 0.0]]), torch.tensor([[1.0, 3.0**0.5]])
+    assert deca.identity_loss(5 * one, one) == pytest.approx(0, abs=1e-6)
+    assert deca.identity_loss(one, other) == pytest.approx(0.5)
+
+
+def test_a_symmetric_map_costs_nothing():
+    left = torch.rand(2, 6, 3, generator=GENERATOR)
+    assert deca.symmetry_loss(torch.cat([left, left.flip(-1)], -1)) == 0
+    ramp = torch.tensor([[[0.0, 1.0, 2.0, 3.0]]])
+    assert deca.symmetry_loss(ramp) == pytest.approx((3 + 1 + 1 + 3) / 4)
+
+
+def test_displacements_and_coefficients_cost_their_size():
+    assert deca.regularisation_loss(torch.tensor([[[-1.0, 3.0]]])) == pytest.approx(2)
+    assert deca.prior_loss(torch.tensor([[1.0, -3.0]])) == pytest.approx(5)
+
+
+@pytest.mark.parametrize("loss", [deca.landmark_loss, deca.eye_closure_loss])
+def test_other_shapes_are_refused(loss):
+    with pytest.raises((ValueError, TypeError)):
+        loss(POINTS, POINTS[:1])
