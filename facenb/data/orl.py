@@ -1,4 +1,7 @@
-"""ORL faces (AT&T) in their official layout: s1 to s40, each with 1.pgm to 10.pgm of 92 x 112 grey pixels."""
+"""ORL faces (AT&T) in their official layout: s1 to s40, each with 1.pgm to 10.pgm of 92 x 112 grey pixels.
+
+Of copies that circulate, one has two other people as s1 and s2 (`python -m data_download where orl`).
+"""
 
 from dataclasses import dataclass
 from pathlib import Path
