@@ -1,0 +1,114 @@
+"""A face that moves, as files: GLB with morph targets and an animation of them, and GIF.
+
+glTF 2.0 written by hand, since mesh libraries leave morph targets out: a JSON chunk that describes one binary chunk. A
+viewer shows `vertices + sum of weight x target`. Lengths are metres, as its standard says, and the axes the project's.
+"""
+
+import io
+import json
+import struct
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from PIL import Image
+from torch import Tensor
+
+from facenb.data.export import METRES, _write
+
+FLOAT, UINT, BYTE = 5126, 5125, 5121  # glTF's numbers for kinds of numbers
+ARRAY, ELEMENTS = 34962, 34963  # what a view of the buffer is for: vertices, triangles
+
+
+class _Buffer:
+    """The binary chunk as it grows, and what describes it."""
+
+    def __init__(self):
+        self.bytes, self.views, self.accessors = bytearray(), [], []
+
+    def add(self, values: np.ndarray, kind: int, shape: str, target: int | None = None, **more: Any) -> int:
+        """Append an array; the number of its accessor."""
+        self.bytes += b"\0" * (-len(self.bytes) % 4)
+        view = {"buffer": 0, "byteOffset": len(self.bytes), "byteLength": values.nbytes}
+        self.views.append(view | ({} if target is None else {"target": target}))
+        self.bytes += np.ascontiguousarray(values).tobytes()
+        self.accessors.append(
+            {"bufferView": len(self.views) - 1, "componentType": kind, "count": len(values), "type": shape} | more
+        )
+        return len(self.accessors) - 1
+
+    def points(self, points: Tensor) -> int:
+        """Places or offsets in mm, with the ends that the standard asks for."""
+        metres = (METRES * points.detach().cpu()).numpy().astype("<f4")
+        ends = {"min": metres.min(0).tolist(), "max": metres.max(0).tolist()}
+        return self.add(metres, FLOAT, "VEC3", ARRAY, **ends)
+
+
+def save_animated_glb(
+    path: str | Path,
+    vertices: Float[Tensor, "vertices 3"], triangles: Int[Tensor, "triangles 3"],
+    colours: Float[Tensor, "vertices 3"], targets: Mapping[str, Float[Tensor, "vertices 3"]],
+    weights: Float[Tensor, "frames targets"] | None = None, frames_per_second: float | int = 12,
+) -> Path:  # fmt: skip
+    """Write a binary glTF: a face in mm, linear RGB in [0, 1] at its vertices, and by name what moves it (mm).
+
+    `weights` of the targets, in their order, frame by frame, are an animation that viewers play. Raises ValueError for
+    no target, or weights of another number of targets.
+    """
+    if not targets or (weights is not None and weights.shape[1] != len(targets)):
+        given = "none" if weights is None else f"weights of {weights.shape[1]}"
+        raise ValueError(f"{len(targets)} targets and {given}: give one or more, and each frame a weight of each")
+    buffer = _Buffer()
+    rgba = torch.cat([colours, torch.ones(len(colours), 1)], 1).clamp(0, 1)
+    primitive = {
+        "attributes": {
+            "POSITION": buffer.points(vertices),
+            "COLOR_0": buffer.add((255 * rgba).round().byte().numpy(), BYTE, "VEC4", ARRAY, normalized=True),
+        },
+        "indices": buffer.add(triangles.numpy().astype("<u4").reshape(-1), UINT, "SCALAR", ELEMENTS),
+        "targets": [{"POSITION": buffer.points(offset)} for offset in targets.values()],
+        "material": 0,
+    }
+    content = {
+        "asset": {"version": "2.0", "generator": "facenb"},
+        "scene": 0, "scenes": [{"nodes": [0]}], "nodes": [{"mesh": 0, "name": "face"}],
+        "meshes": [{"primitives": [primitive], "weights": [0.0] * len(targets), "name": "face",
+                    "extras": {"targetNames": list(targets)}}],
+        "materials": [{"pbrMetallicRoughness": {"metallicFactor": 0.0, "roughnessFactor": 0.9}, "doubleSided": True}],
+    }  # fmt: skip
+    if weights is not None:
+        times = (np.arange(len(weights)) / frames_per_second).astype("<f4")
+        start = buffer.add(times, FLOAT, "SCALAR", min=[float(times[0])], max=[float(times[-1])])
+        moved = buffer.add(weights.detach().cpu().numpy().astype("<f4").reshape(-1), FLOAT, "SCALAR")
+        content["animations"] = [{
+            "name": "speaking",
+            "samplers": [{"input": start, "output": moved, "interpolation": "LINEAR"}],
+            "channels": [{"sampler": 0, "target": {"node": 0, "path": "weights"}}],
+        }]  # fmt: skip
+    binary = bytes(buffer.bytes) + b"\0" * (-len(buffer.bytes) % 4)
+    content |= {"buffers": [{"byteLength": len(binary)}], "bufferViews": buffer.views, "accessors": buffer.accessors}
+    text = json.dumps(content, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 4)
+    chunks = struct.pack("<I4s", len(text), b"JSON") + text + struct.pack("<I4s", len(binary), b"BIN\0") + binary
+    return _write(Path(path), struct.pack("<4sII", b"glTF", 2, 12 + len(chunks)) + chunks)
+
+
+def gif(frames: Float[Tensor, "frames height width 3"], frames_per_second: float | int = 12) -> bytes:
+    """An endless GIF of RGB frames in [0, 1]."""
+    pictures = [Image.fromarray((255 * frame.clamp(0, 1)).round().byte().numpy()) for frame in frames.detach().cpu()]
+    palette = [picture.quantize(128, dither=Image.Dither.NONE) for picture in pictures]
+    out = io.BytesIO()
+    palette[0].save(
+        out, "GIF", save_all=True, append_images=palette[1:], duration=round(1000 / frames_per_second), loop=0
+    )
+    return out.getvalue()
+
+
+def save_gif(
+    path: str | Path, frames: Float[Tensor, "frames height width 3"], frames_per_second: float | int = 12
+) -> Path:
+    """Write `gif`, beside and then renamed."""
+    return _write(Path(path), gif(frames, frames_per_second))

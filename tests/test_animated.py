@@ -1,0 +1,110 @@
+"""GLB with morph targets: read back by the standard's own rules, and by trimesh; GIF by Pillow."""
+
+import io
+import json
+import struct
+
+import numpy as np
+import pytest
+import torch
+import trimesh
+from PIL import Image
+
+from facenb.data.animated import gif, save_animated_glb, save_gif
+
+GENERATOR = torch.Generator().manual_seed(0)
+VERTICES, COLOURS = 100 * torch.randn(5, 3, generator=GENERATOR), torch.rand(5, 3, generator=GENERATOR)
+TRIANGLES = torch.tensor([[0, 1, 2], [2, 3, 4]])
+TARGETS = {"smile": torch.randn(5, 3, generator=GENERATOR), "jaw": torch.randn(5, 3, generator=GENERATOR)}
+WEIGHTS = torch.rand(4, 2, generator=GENERATOR)
+KINDS = {5126: ("<f4", 4), 5125: ("<u4", 4), 5121: ("u1", 1)}
+LENGTHS = {"SCALAR": 1, "VEC3": 3, "VEC4": 4}
+
+
+def read(path):
+    """(JSON, accessor -> array) by Section 4.4 of the glTF 2.0 specification."""
+    data = path.read_bytes()
+    magic, version, length = struct.unpack_from("<4sII", data)
+    assert (magic, version, length) == (b"glTF", 2, len(data))
+    size, kind = struct.unpack_from("<I4s", data, 12)
+    assert kind == b"JSON" and size % 4 == 0
+    content = json.loads(data[20 : 20 + size])
+    more, kind = struct.unpack_from("<I4s", data, 20 + size)
+    assert kind == b"BIN\0" and more % 4 == 0 and 28 + size + more == len(data)
+    binary = data[28 + size :]
+    assert content["buffers"] == [{"byteLength": len(binary)}]
+
+    def array(number):
+        accessor = content["accessors"][number]
+        view = content["bufferViews"][accessor["bufferView"]]
+        kind, width = KINDS[accessor["componentType"]]
+        assert view["byteOffset"] % width == 0
+        part = binary[view["byteOffset"] : view["byteOffset"] + view["byteLength"]]
+        values = np.frombuffer(part, kind).reshape(accessor["count"], LENGTHS[accessor["type"]])
+        if "min" in accessor:
+            np.testing.assert_allclose(values.min(0), accessor["min"], rtol=1e-6)
+            np.testing.assert_allclose(values.max(0), accessor["max"], rtol=1e-6)
+        return values
+
+    return content, array
+
+
+@pytest.fixture
+def saved(tmp_path):
+    return save_animated_glb(tmp_path / "face.glb", VERTICES, TRIANGLES, COLOURS, TARGETS, WEIGHTS, 10)
+
+
+def test_mesh_and_targets_come_back(saved):
+    content, array = read(saved)
+    mesh = content["meshes"][0]
+    [primitive] = mesh["primitives"]
+    np.testing.assert_allclose(array(primitive["attributes"]["POSITION"]), VERTICES / 1000, rtol=1e-6)
+    assert array(primitive["indices"]).reshape(-1, 3).tolist() == TRIANGLES.tolist()
+    assert mesh["extras"]["targetNames"] == ["smile", "jaw"] and mesh["weights"] == [0, 0]
+    for target, offset in zip(primitive["targets"], TARGETS.values(), strict=True):
+        np.testing.assert_allclose(array(target["POSITION"]), offset / 1000, rtol=1e-6)
+
+
+def test_colours_are_bytes_with_full_cover(saved):
+    content, array = read(saved)
+    number = content["meshes"][0]["primitives"][0]["attributes"]["COLOR_0"]
+    assert content["accessors"][number]["normalized"] is True
+    assert np.abs(array(number)[:, :3] / 255 - COLOURS.numpy()).max() < 0.003
+    assert (array(number)[:, 3] == 255).all()
+
+
+def test_the_animation_moves_the_weights(saved):
+    content, array = read(saved)
+    [animation] = content["animations"]
+    sampler = animation["samplers"][0]
+    np.testing.assert_allclose(array(sampler["input"])[:, 0], [0, 0.1, 0.2, 0.3], rtol=1e-6)
+    np.testing.assert_allclose(array(sampler["output"]).reshape(4, 2), WEIGHTS, rtol=1e-6)
+    assert animation["channels"][0]["target"] == {"node": 0, "path": "weights"}
+
+
+def test_trimesh_reads_the_face(saved):
+    scene = trimesh.load(saved, process=False)
+    [mesh] = scene.geometry.values()
+    np.testing.assert_allclose(mesh.vertices, VERTICES / 1000, rtol=1e-5)
+    assert mesh.faces.tolist() == TRIANGLES.tolist()
+
+
+def test_without_weights_there_is_no_animation(tmp_path):
+    content, _ = read(save_animated_glb(tmp_path / "still.glb", VERTICES, TRIANGLES, COLOURS, TARGETS))
+    assert "animations" not in content
+
+
+@pytest.mark.parametrize(("targets", "weights"), [({}, None), (TARGETS, torch.zeros(3, 5))])
+def test_targets_and_weights_must_fit(tmp_path, targets, weights):
+    with pytest.raises(ValueError, match="targets"):
+        save_animated_glb(tmp_path / "face.glb", VERTICES, TRIANGLES, COLOURS, targets, weights)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_gif_holds_every_frame(tmp_path):
+    frames = torch.stack([torch.full((8, 6, 3), shade) for shade in (0.0, 0.5, 1.0)])
+    with Image.open(io.BytesIO(gif(frames, 10))) as picture:
+        assert (picture.n_frames, picture.size, picture.info["duration"]) == (3, (6, 8), 100)
+        picture.seek(1)
+        assert abs(np.asarray(picture.convert("RGB")).mean() - 128) < 3
+    assert save_gif(tmp_path / "face.gif", frames).read_bytes() == gif(frames)
