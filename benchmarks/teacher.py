@@ -13,7 +13,7 @@ import torch
 
 from facenb.deca.scene import Stage, window_of
 from facenb.deca.teacher import CoarseLoss, DetailLoss, train_only
-from facenb.morphable.mesh import Subdivision, cut, landmark_vertices
+from facenb.morphable.mesh import cut, landmark_vertices
 from facenb.morphable.synthetic import build_model
 from facenb.morphable.synthetic.jaw import with_jaw
 from facenb.networks.deca import UNITS, Deca, layout_of
@@ -33,12 +33,6 @@ def fastest(call, device: torch.device) -> float:
     return min(seconds[1:])
 
 
-def moved(stage: Stage, device: torch.device) -> Stage:
-    """The stage on another device."""
-    fine = Subdivision(stage.fine.triangles.to(device), stage.fine.edges.to(device))
-    return Stage(stage.model.to(device), stage.layout, fine, stage.uv.to(device), stage.skin.to(device))
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
@@ -51,8 +45,8 @@ def main() -> None:
     torch.manual_seed(0)
     model = with_jaw(build_model(people=100))
     face = cut(model, torch.cat([model.regions["face"], landmark_vertices(model)]))
-    stage = moved(Stage.of(face, layout_of(face)), device)
-    encoder = {"blocks": (1, 1, 1, 1), "width": 12} if asked.narrow else None
+    stage = Stage.of(face, layout_of(face)).to(device)
+    encoder = {"blocks": (1, 1, 1, 1), "width": 12, "pool": 4} if asked.narrow else None
     decoder = {"window": window_of(face), "reach": 1.5}
     decoder |= {"channels": (24, 16, 12, 8, 6)} if asked.narrow else {}
     network = Deca(stage.layout, encoder, decoder=decoder, scale=13.5, units=UNITS).to(device).train()

@@ -177,6 +177,10 @@ class TestDetailDecoder:
         maps = decoder(1e3 * torch.randn(3, 2), torch.zeros(3, 1), torch.zeros(3, 3))
         assert maps.abs().max() <= 1.5
 
+    def test_begins_with_the_smooth_face(self):
+        decoder = DetailDecoder(6, (8, 4), reach=1.5)
+        assert decoder(torch.randn(3, 2), torch.zeros(3, 1), torch.zeros(3, 3)).abs().max() < 0.05
+
     def test_codes_of_another_length(self):
         with pytest.raises(ValueError, match="takes 6"):
             DetailDecoder(6, (3, 2))(torch.zeros(1, 2), torch.zeros(1, 5), torch.zeros(1, 3))

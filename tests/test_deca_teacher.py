@@ -7,7 +7,17 @@ from test_deca import NARROW
 from facenb.data.crops import crop_faces, five_of_68
 from facenb.deca.pictures import Pictures, build_pictures, read_pictures
 from facenb.deca.scene import Stage, landmarks_of, window_of
-from facenb.deca.teacher import CoarseLoss, DetailLoss, Recogniser, Weights, partner, swap, to_picture, train_only
+from facenb.deca.teacher import (
+    CoarseLoss,
+    DetailLoss,
+    Recogniser,
+    Weights,
+    partner,
+    swap,
+    to_picture,
+    train_only,
+    training_name,
+)
 from facenb.errors import AssetError, RunError
 from facenb.imaging.camera import WeakPerspective, euler_to_matrix
 from facenb.morphable.alignment import similarity
@@ -15,6 +25,7 @@ from facenb.morphable.mesh import cut, landmark_vertices
 from facenb.morphable.synthetic import SynthFace, build_model
 from facenb.morphable.synthetic.jaw import with_jaw
 from facenb.networks.deca import UNITS, Deca, layout_of
+from facenb.training import Settings
 
 SIDE = 48
 
@@ -150,11 +161,26 @@ class TestCoarse:
         assert (seen[0].detach() - (expected / 127.5 - 1)).abs().max() < 0.01
 
 
+def test_another_training_has_another_name(network, pictures):
+    settings = Settings(5, batch=2)
+    name = training_name("coarse", network, pictures, settings)
+    assert name == training_name("coarse", network, pictures, settings)
+    others = [
+        training_name("coarse", network, pictures, Settings(5, batch=4)),
+        training_name("coarse", network, pictures.of([4, 7]), settings),
+    ]
+    with torch.no_grad():
+        network.decoder.l1[0].bias[0] += 1
+    others.append(training_name("coarse", network, pictures, settings))
+    assert len({name, *others}) == 4
+
+
 class TestDetail:
-    def test_only_the_details_learn(self, stage, network, pictures):
+    @pytest.mark.parametrize("window", [0, 5])
+    def test_only_the_details_learn(self, stage, network, pictures, window):
         train_only(network, detail=True).train()
         batch = pictures.load(torch.arange(3), torch.Generator().manual_seed(0))
-        found = DetailLoss(stage)(network, batch)
+        found = DetailLoss(stage, window=window)(network, batch)
         found["loss"].backward()
         assert set(found) == {"loss", "photometric", "symmetry", "regularisation"}
         assert all(one.grad is None for one in network.coarse.parameters())

@@ -35,6 +35,30 @@ def test_colours_off_the_skin_do_not_count():
     assert deca.photometric_loss(rendered, image, torch.zeros_like(mask)) == 0
 
 
+def test_an_even_difference_over_the_skin_is_not_local():
+    image = torch.rand(1, 12, 12, 3, generator=GENERATOR)
+    mask = torch.zeros(1, 12, 12, dtype=torch.bool)
+    mask[0, 2:10, 3:11] = True
+    brighter = image + torch.tensor([0.2, 0.1, -0.1])
+    assert deca.local_photometric_loss(brighter, image, mask, 5) == pytest.approx(0, abs=1e-6)
+    assert deca.local_photometric_loss(brighter, image, torch.zeros_like(mask), 5) == 0
+
+
+def test_one_wrong_pixel_costs_itself_and_its_neighbours_mean():
+    image, mask = torch.zeros(1, 9, 9, 3), torch.ones(1, 9, 9, dtype=torch.bool)
+    wrong = image.clone()
+    wrong[0, 4, 4] = 0.9
+    expected = (0.9 - 0.1 + 8 * 0.1) / 81  # its 3 x 3 neighbourhood has mean 0.1
+    assert deca.local_photometric_loss(wrong, image, mask, 3) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("window", [1, 4])
+def test_a_window_has_a_middle_and_neighbours(window):
+    image = torch.zeros(1, 5, 5, 3)
+    with pytest.raises(ValueError, match="odd"):
+        deca.local_photometric_loss(image, image, torch.ones(1, 5, 5, dtype=torch.bool), window)
+
+
 def test_identity_is_a_direction():
     one, other = torch.tensor([[1.0, 0.0]]), torch.tensor([[1.0, 3.0**0.5]])
     assert deca.identity_loss(5 * one, one) == pytest.approx(0, abs=1e-6)

@@ -120,7 +120,20 @@ def test_a_file_that_does_not_fit_changes_nothing(tmp_path, change, words):
     assert torch.equal(network.conv1.weight, before)
 
 
-@pytest.mark.parametrize("options", [{"blocks": (1, 1, 1)}, {"width": 0}, {"blocks": (1, 0, 1, 1)}, {"outputs": 0}])
+def test_pooled_in_parts_the_mean_is_the_whole_pictures():
+    """Of a picture that the stages leave with an even size, the mean over the parts is the mean over all."""
+    network = ResNet(BLOCKS, WIDTH, pool=2).eval()
+    whole = ResNet(BLOCKS, WIDTH).eval()
+    whole.load_state_dict(network.state_dict())
+    images = torch.randn(2, 3, 64, 128, generator=torch.Generator().manual_seed(0))
+    parts = network(images)
+    assert parts.shape == (2, network.features) == (2, 4 * whole.features)
+    torch.testing.assert_close(parts.view(2, whole.features, 4).mean(2), whole(images), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "options", [{"pool": 0}, {"blocks": (1, 1, 1)}, {"width": 0}, {"blocks": (1, 0, 1, 1)}, {"outputs": 0}]
+)
 def test_impossible_networks(options):
     with pytest.raises(ValueError, match="positive"):
         ResNet(**options)

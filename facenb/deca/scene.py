@@ -5,7 +5,7 @@ head, in metres, to s (point + shift) on a picture from -1 to 1, y up; light in 
 albedo is one of the model's own, at its vertices.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float
@@ -78,6 +78,16 @@ class Stage:
             skin = torch.zeros_like(skin)
             skin[model.regions["skin"]] = True
         return cls(model, layout, fine, fine.at(vertex_uv(model)), skin[model.triangles].all(1))
+
+    def to(self, device) -> "Stage":
+        """The same on another device."""
+        return replace(
+            self,
+            model=self.model.to(device),
+            fine=self.fine.to(device),
+            uv=self.uv.to(device),
+            skin=self.skin.to(device),
+        )
 
     def coarse(self, flat: Float[Tensor, "batch all"], size: tuple[int, int]) -> Rendering:
         """The picture of the smooth face, differentiable."""

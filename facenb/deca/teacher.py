@@ -5,6 +5,8 @@ n + k are two pictures of one person. Shape consistency: the losses are taken tw
 identity coefficients. Detail consistency: every second pair has its detail codes swapped.
 """
 
+import hashlib
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -14,12 +16,14 @@ from torch import Tensor
 from torch.nn import functional
 
 from facenb.data.crops import five_of_68, template
+from facenb.deca.pictures import Pictures
 from facenb.deca.scene import Stage, landmarks_of
 from facenb.losses import deca as losses
 from facenb.morphable.alignment import similarity
 from facenb.morphable.layouts import Layout
 from facenb.morphable.mesh import cut, landmark_vertices
 from facenb.networks.deca import Deca
+from facenb.training import Settings
 
 
 @dataclass(frozen=True)
@@ -30,9 +34,9 @@ class Weights:
     eyes: float = 5.0
     photometric: float = 1.0
     identity: float = 0.0  # needs a recogniser
-    prior_identity: float = 2e-3
-    prior_albedo: float = 2e-3
-    prior_expression: float = 4e-3  # and of the jaw: it bends the face as an expression does
+    prior_identity: float = 5e-2  # about what the landmarks' own scatter makes of a normal prior
+    prior_albedo: float = 4e-3
+    prior_expression: float = 5e-2  # and of the jaw: it bends the face as an expression does
     consistency: float = 1.0  # of all of these with the partner's identity; 0: not asked for
     symmetry: float = 5e-3
     regularisation: float = 5e-3
@@ -101,13 +105,13 @@ class CoarseLoss:
             total = total + self.weights.consistency * consistency
             parts["consistency"] = consistency
         split = network.layout.split(flat)
-        priors = {
-            "prior_identity": losses.prior_loss(split["identity"]),
-            "prior_albedo": losses.prior_loss(split["albedo"]),
-            "prior_expression": losses.prior_loss(torch.cat([split["expression"], 5 * split["jaw_pose"]], 1)),
-        }
-        total = total + sum(getattr(self.weights, name) * value for name, value in priors.items())
-        return {"loss": total, **parts, **priors}
+        bent = torch.cat([split["expression"], 5 * split["jaw_pose"]], 1)
+        parts["priors"] = (
+            self.weights.prior_identity * losses.prior_loss(split["identity"])
+            + self.weights.prior_albedo * losses.prior_loss(split["albedo"])
+            + self.weights.prior_expression * losses.prior_loss(bent)
+        )
+        return {"loss": total + parts["priors"], **parts}
 
     def _parts(self, flat: Tensor, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         size, layout = tuple(batch["image"].shape[2:]), self.stage.layout
@@ -128,10 +132,13 @@ class CoarseLoss:
 
 
 class DetailLoss:
-    """The loss of the detail code and its decoder; the coarse network is not trained any more."""
+    """The loss of the detail code and its decoder; the coarse network is not trained any more.
 
-    def __init__(self, stage: Stage, weights: Weights = Weights()):
-        self.stage, self.weights = stage, weights
+    `window`: of `local_photometric_loss`, pixels; 0 for the paper's photometric loss.
+    """
+
+    def __init__(self, stage: Stage, weights: Weights = Weights(), window: int = 9):
+        self.stage, self.weights, self.window = stage, weights, window
 
     def __call__(self, network: Deca, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """The weighted sum as "loss", and its parts as they are."""
@@ -142,8 +149,11 @@ class DetailLoss:
         swapped = (torch.arange(len(code), device=code.device) % (len(code) // 2) % 2 == 1)[:, None]
         maps = network.displacement(flat, torch.where(swapped, partner(code), code))
         drawn = self.stage.detailed(flat, self.stage.displacement(network.decoder, maps), size)
+        seen = drawn.image, to_picture(images), self.stage.skin_mask(drawn)
         parts = {
-            "photometric": losses.photometric_loss(drawn.image, to_picture(images), self.stage.skin_mask(drawn)),
+            "photometric": losses.local_photometric_loss(*seen, self.window)
+            if self.window
+            else losses.photometric_loss(*seen),
             "symmetry": losses.symmetry_loss(maps),
             "regularisation": losses.regularisation_loss(maps),
         }
@@ -161,3 +171,16 @@ def train_only(network: Deca, detail: bool) -> Deca:
     network.fine.requires_grad_(detail)
     network.decoder.requires_grad_(detail)
     return network
+
+
+def training_name(name: str, network: Deca, pictures: Pictures, settings: Settings) -> str:
+    """`name` and a digest of network, weights, pictures and settings: a folder's name that only this training has.
+
+    So a notebook run again goes on where it was, and one that was changed begins anew beside it.
+    """
+    facts = {"network": network.config, "settings": settings.as_dict(), "card": pictures.shards.card,
+             "rows": pictures.rows.tolist()}  # fmt: skip
+    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
+    for key, value in network.state_dict().items():
+        digest.update(key.encode() + value.detach().cpu().contiguous().numpy().tobytes())
+    return f"{name}-{digest.hexdigest()[:10]}"

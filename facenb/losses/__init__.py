@@ -4,6 +4,7 @@ from facenb.losses.deca import (
     eye_closure_loss,
     identity_loss,
     landmark_loss,
+    local_photometric_loss,
     photometric_loss,
     prior_loss,
     regularisation_loss,
@@ -15,6 +16,6 @@ from facenb.losses.rana import coefficient_spread, distillation_loss
 
 __all__ = [
     "coefficient_loss", "coefficient_spread", "contrastive_loss", "distillation_loss", "eye_closure_loss",
-    "feature_identity_loss", "identity_loss", "joint_loss", "landmark_loss", "photometric_loss", "prior_loss",
-    "regularisation_loss", "shape_loss", "symmetry_loss", "vdc", "wpdc",
+    "feature_identity_loss", "identity_loss", "joint_loss", "landmark_loss", "local_photometric_loss",
+    "photometric_loss", "prior_loss", "regularisation_loss", "shape_loss", "symmetry_loss", "vdc", "wpdc",
 ]  # fmt: skip

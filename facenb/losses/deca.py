@@ -36,6 +36,27 @@ def photometric_loss(
     return torch.where(mask, difference, 0.0).sum() / mask.sum().clamp_min(1)
 
 
+def local_photometric_loss(
+    rendered: Float[Tensor, "batch height width 3"],
+    image: Float[Tensor, "batch height width 3"],
+    mask: Bool[Tensor, "batch height width"],
+    window: int = 9,
+) -> Float[Tensor, ""]:
+    """The same of what is left of the difference once its mean over the skin in a `window` of pixels is taken away.
+
+    Ours, not the paper's: what coarse shape, light and albedo left over is smooth, and wrinkles are not to explain it.
+    Raises ValueError for a window that is even or less than 3.
+    """
+    _check(rendered, image)
+    if window < 3 or window % 2 == 0:
+        raise ValueError(f"window is {window}; give an odd number of pixels from 3 up")
+    there = mask[:, None].to(rendered)
+    difference = (rendered - image).permute(0, 3, 1, 2) * there
+    both = functional.avg_pool2d(torch.cat([difference, there], 1), window, 1, window // 2)
+    around = both[:, :3] / both[:, 3:].clamp_min(1 / window**2)
+    return ((difference - around * there).abs().mean(1) * mask).sum() / mask.sum().clamp_min(1)
+
+
 def identity_loss(
     rendered: Float[Tensor, "batch features"], image: Float[Tensor, "batch features"]
 ) -> Float[Tensor, ""]:

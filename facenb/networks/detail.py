@@ -48,7 +48,10 @@ class DetailDecoder(nn.Module):
                 nn.BatchNorm2d(after, 0.8),
                 nn.LeakyReLU(0.2),
             ]
-        self.conv_blocks = nn.Sequential(*layers, nn.Conv2d(channels[-1], 1, 3, padding=1), nn.Tanh())
+        last = nn.Conv2d(channels[-1], 1, 3, padding=1)
+        nn.init.normal_(last.weight, std=1e-3)  # a training begins with the smooth face
+        nn.init.zeros_(last.bias)
+        self.conv_blocks = nn.Sequential(*layers, last, nn.Tanh())
 
     @property
     def size(self) -> int:
