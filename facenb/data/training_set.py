@@ -66,8 +66,8 @@ class Subset:
         """The same, its batches with `pose` (B, 12) as well. RunError for a set that was made without."""
         if POSE not in self.set.shards.fields:
             raise RunError(
-                f"{self.set.folder} was made before sets kept the pose of each fit; remove it, and run notebook 04 "
-                "again to make it anew"
+                f"{self.set.folder} was made before sets kept the pose of each fit; remove this folder and run again: "
+                "it is then made anew"
             )
         return replace(self, posed=True)
 
