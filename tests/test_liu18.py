@@ -122,8 +122,8 @@ class TestPhases:
         by_vertex = [(m - a).double().norm(dim=2).square().mean() for m, a in zip(made[:2], aim, strict=True)]
         classes = modules["head"](codes.identity, batch["label"]).double().log_softmax(1)
         own = -classes[torch.arange(6), batch["label"]].mean()
-        assert float(found["L_R"]) == pytest.approx(float(sum(by_vertex)), rel=1e-4)
-        assert float(found["loss"]) == pytest.approx(float(0.5 * sum(by_vertex) + own), rel=1e-4)
+        assert found["L_R"].item() == pytest.approx(float(sum(by_vertex)), rel=1e-4)
+        assert found["loss"].item() == pytest.approx(float(0.5 * sum(by_vertex) + own), rel=1e-4)
 
     def test_weight_rises_after_a_third_and_is_kept_by_the_module(self, material, in_closed_form, batch):
         modules, loss = modules_of(material, in_closed_form), liu18.phase_three(steps=6)
