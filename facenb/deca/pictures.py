@@ -20,8 +20,8 @@ from facenb.errors import AssetError, RunError
 from facenb.morphable.synthetic import SynthFace
 
 FIELDS = ("image", "subject", "landmarks")
-LARGER = 1.5  # a photograph is so much larger than the picture cut out of it
-RAISED = 0.08  # of the picture's side: above the middle of the landmarks there is a forehead
+LARGER = 1.2  # a photograph is so much larger than the picture cut out of it
+RAISED = 0.04  # of the picture's side: above the middle of the landmarks there is a forehead
 TOGETHER = 100  # pictures in memory at once
 NOISE = 111  # part of a subject's random numbers that the noise of these landmarks uses
 

@@ -38,8 +38,8 @@ class Weights:
     prior_albedo: float = 4e-3
     prior_expression: float = 5e-2  # and of the jaw: it bends the face as an expression does
     consistency: float = 1.0  # of all of these with the partner's identity; 0: not asked for
-    symmetry: float = 5e-3
-    regularisation: float = 5e-3
+    symmetry: float = 1e-3
+    regularisation: float = 5e-4
 
 
 def swap(layout: Layout, flat: Float[Tensor, "batch all"], part: str = "identity") -> Float[Tensor, "batch all"]:
