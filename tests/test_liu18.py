@@ -122,8 +122,8 @@ class TestPhases:
         by_vertex = [(m - a).double().norm(dim=2).square().mean() for m, a in zip(made[:2], aim, strict=True)]
         classes = modules["head"](codes.identity, batch["label"]).double().log_softmax(1)
         own = -classes[torch.arange(6), batch["label"]].mean()
-        assert found["L_R"].item() == pytest.approx(float(sum(by_vertex)), rel=1e-4)
-        assert found["loss"].item() == pytest.approx(float(0.5 * sum(by_vertex) + own), rel=1e-4)
+        assert found["L_R"].item() == pytest.approx(sum(by_vertex).item(), rel=1e-4)
+        assert found["loss"].item() == pytest.approx((0.5 * sum(by_vertex) + own).item(), rel=1e-4)
 
     def test_weight_rises_after_a_third_and_is_kept_by_the_module(self, material, in_closed_form, batch):
         modules, loss = modules_of(material, in_closed_form), liu18.phase_three(steps=6)
@@ -131,7 +131,7 @@ class TestPhases:
         weights = []
         for _ in range(4):
             found = loss(modules, batch)
-            weights.append(round(float((found["loss"] - found["L_C"]) / found["L_R"]), 3))
+            weights.append(round(((found["loss"] - found["L_C"]) / found["L_R"]).item(), 3))
         assert weights == [0.5, 0.5, 1.0, 1.0]
         assert modules["targets"].state_dict().keys() == {"calls"}  # so that a checkpoint goes on with the right one
 
