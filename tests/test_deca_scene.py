@@ -2,8 +2,10 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
+import trimesh
 from test_deca import model
 
 from facenb.deca.scene import Stage, camera_of, landmarks_of, neutral, posed, window_of
@@ -119,6 +121,17 @@ class TestStage:
         assert (stage.skin_mask(smooth) != stage.skin_mask(fine)).float().mean() < 0.01
         assert (smooth.image - fine.image).abs().mean() < 0.01
         assert 0.2 < stage.skin_mask(smooth).float().mean() < 0.9
+
+    def test_even_skin_has_no_lips_and_no_rim(self, stage):
+        flat, size = vector(stage.layout), (96, 96)
+        drawn = stage.coarse(flat, size)
+        skin, even = stage.skin_mask(drawn), stage.skin_mask(drawn, even=True)
+        assert (even & ~skin).sum() == 0 and 0.2 < even.sum() / skin.sum() < 0.9
+        u, v = landmarks_of(stage.model, stage.layout, flat, size)[0, [51, 57]].long().unbind(-1)
+        assert skin[0, v, u].all() and not even[0, v, u].any()
+        sides = np.sort(trimesh.Trimesh(process=False, faces=stage.model.triangles, vertices=stage.model.mean).edges, 1)
+        edges, count = np.unique(sides, axis=0, return_counts=True)
+        assert not np.isin(stage.model.triangles[stage.even], edges[count == 1]).any()
 
     def test_every_part_of_the_vector_moves_the_picture(self, stage):
         flat = vector(stage.layout).requires_grad_()

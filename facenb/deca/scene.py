@@ -20,6 +20,7 @@ from facenb.morphable.model import MorphableModel
 from facenb.networks.detail import DetailDecoder
 
 METRE = 1000.0  # mm
+EDGED = ("brows", "eyelids", "lips", "nose", "left_eye", "right_eye", "mouth_inside", "ears", "scalp")
 
 
 def posed(model: MorphableModel, layout: Layout, flat: Float[Tensor, "batch all"]) -> Float[Tensor, "batch vertices 3"]:
@@ -68,6 +69,7 @@ class Stage:
     fine: Subdivision
     uv: Float[Tensor, "fine 2"]
     skin: Bool[Tensor, " triangles"]  # of the coarse mesh
+    even: Bool[Tensor, " triangles"]  # skin without drawn edges, which a pixel of misplacement turns into relief
 
     @classmethod
     def of(cls, model: MorphableModel, layout: Layout) -> "Stage":
@@ -77,7 +79,15 @@ class Stage:
         if "skin" in model.regions:
             skin = torch.zeros_like(skin)
             skin[model.regions["skin"]] = True
-        return cls(model, layout, fine, fine.at(vertex_uv(model)), skin[model.triangles].all(1))
+        even = skin.clone()
+        for name in EDGED:
+            even[model.regions.get(name, [])] = False
+        once = (
+            torch.bincount(fine.triangles.flatten(), minlength=len(model.mean) + len(fine.edges))[len(model.mean) :] < 6
+        )
+        even[fine.edges[once].flatten()] = False  # the rim, where the mesh was cut
+        skins = (mask[model.triangles].all(1) for mask in (skin, even))
+        return cls(model, layout, fine, fine.at(vertex_uv(model)), *skins)
 
     def to(self, device) -> "Stage":
         """The same on another device."""
@@ -87,6 +97,7 @@ class Stage:
             fine=self.fine.to(device),
             uv=self.uv.to(device),
             skin=self.skin.to(device),
+            even=self.even.to(device),
         )
 
     def coarse(self, flat: Float[Tensor, "batch all"], size: tuple[int, int]) -> Rendering:
@@ -115,11 +126,11 @@ class Stage:
         """Displacement maps at the fine mesh's vertices, mm."""
         return decoder.at(maps, self.uv)
 
-    def skin_mask(self, rendering: Rendering) -> Bool[Tensor, "batch height width"]:
-        """Which pixels of a picture of the smooth or of the fine face show skin."""
+    def skin_mask(self, rendering: Rendering, even: bool = False) -> Bool[Tensor, "batch height width"]:
+        """Which pixels of a picture of the smooth or of the fine face show skin (or `even` skin only)."""
         triangle = rendering.fragments.triangle
         coarse = triangle if len(rendering.triangles) == len(self.skin) else triangle // 4  # four of each, in order
-        return (triangle >= 0) & self.skin[coarse.clamp_min(0)]
+        return (triangle >= 0) & (self.even if even else self.skin)[coarse.clamp_min(0)]
 
     def _draw(self, vertices: Tensor, triangles: Tensor, flat: Tensor, size: tuple[int, int]) -> Rendering:
         parts = self.layout.split(flat)

@@ -38,8 +38,8 @@ class Weights:
     prior_albedo: float = 4e-3
     prior_expression: float = 5e-2  # and of the jaw: it bends the face as an expression does
     consistency: float = 1.0  # of all of these with the partner's identity; 0: not asked for
-    symmetry: float = 1e-3
-    regularisation: float = 5e-4
+    symmetry: float = 2e-3
+    regularisation: float = 2e-3
 
 
 def swap(layout: Layout, flat: Float[Tensor, "batch all"], part: str = "identity") -> Float[Tensor, "batch all"]:
@@ -134,7 +134,7 @@ class CoarseLoss:
 class DetailLoss:
     """The loss of the detail code and its decoder; the coarse network is not trained any more.
 
-    `window`: of `local_photometric_loss`, pixels; 0 for the paper's photometric loss.
+    `window`: of `local_photometric_loss`, pixels, on even skin; 0 for the paper's photometric loss on all skin.
     """
 
     def __init__(self, stage: Stage, weights: Weights = Weights(), window: int = 9):
@@ -149,7 +149,7 @@ class DetailLoss:
         swapped = (torch.arange(len(code), device=code.device) % (len(code) // 2) % 2 == 1)[:, None]
         maps = network.displacement(flat, torch.where(swapped, partner(code), code))
         drawn = self.stage.detailed(flat, self.stage.displacement(network.decoder, maps), size)
-        seen = drawn.image, to_picture(images), self.stage.skin_mask(drawn)
+        seen = drawn.image, to_picture(images), self.stage.skin_mask(drawn, even=bool(self.window))
         parts = {
             "photometric": losses.local_photometric_loss(*seen, self.window)
             if self.window
