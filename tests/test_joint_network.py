@@ -224,7 +224,7 @@ def test_a_save_that_is_cut_off_leaves_the_old_file(tmp_path, monkeypatch):
         partial.write_bytes(before[:100])
         raise OSError("No space left on device")
 
-    monkeypatch.setattr("facenb.networks.joint.save_file", half)
+    monkeypatch.setattr("facenb.networks.saved.save_file", half)
     with pytest.raises(RunError, match=r"joint.safetensors.*No space left"):
         network(seed=9).save(path, {})
     assert path.read_bytes() == before

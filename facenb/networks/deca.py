@@ -5,26 +5,23 @@ Two ResNets. The coarse one's features go through 2048 -> 1024 -> ReLU -> 236 (t
 are RGB in [-1, 1], as everywhere here; inside, they go to [0, 1], which the released weights are for.
 """
 
-import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from jaxtyping import Float
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from facenb.errors import ModelFileError, RunError
+from facenb.errors import RunError
 from facenb.morphable.layouts import DECA, Layout
 from facenb.morphable.model import MorphableModel
 from facenb.networks.detail import DetailDecoder
 from facenb.networks.resnet import ResNet, take_over
+from facenb.networks.saved import load_network, save_network
 from facenb.networks.weights import read_weights
 
-ARCHITECTURE = "Deca"
+LAYOUT = 1  # of a saved network; a change that old files do not fit raises it
 SCALE = 9.0  # of DECA's camera: a head fills the picture
 # What one unit of the last layer means, by part, in a network trained here: about how far pictures differ, so that one
 # rate of learning suits all. In the released weights each unit is 1.
@@ -137,52 +134,13 @@ class Deca(nn.Module):
         return self.decoder(detail, parts["expression"], parts["jaw_pose"])
 
     def save(self, path: str | Path, card: dict[str, Any]) -> Path:
-        """Write weights, configuration and card (fit for JSON) into one safetensors file, whole or not at all."""
-        path = Path(path)
-        facts = json.dumps({"architecture": ARCHITECTURE, "config": self.config, "card": card})
-        tensors = {name: value.detach().cpu().contiguous().clone() for name, value in self.state_dict().items()}
-        partial = path.with_name(path.name + ".partial")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            save_file(tensors, partial, {"facenb": facts})
-            os.replace(partial, path)
-        except (OSError, SafetensorError) as error:
-            raise RunError(f"cannot write {path} ({error}); make room there, or choose another folder") from error
-        finally:
-            partial.unlink(missing_ok=True)
-        return path
+        """Write weights, configuration and card into one file (`saved.save_network`)."""
+        return save_network(self, path, card, LAYOUT)
 
     @classmethod
     def load(cls, path: str | Path, like: dict[str, Any] | None = None) -> "Deca":
-        """A saved network on the CPU, in eval mode, with its `card`; `like` is the configuration that is expected.
-
-        Raises RunError, naming the file, where it is missing, damaged, of another architecture or configuration.
-        """
-        path = Path(path)
-        if not path.is_file():
-            raise RunError(f"there is no {path}; train the network first, or give the path of one that was saved")
-        try:
-            with safe_open(path, "pt") as file:
-                facts = json.loads((file.metadata() or {}).get("facenb", "{}"))
-                tensors = {name: file.get_tensor(name) for name in file.keys()}
-        except (SafetensorError, OSError, ValueError) as error:
-            raise RunError(f"{path} is no whole safetensors file ({error}); train the network again") from error
-        if facts.get("architecture") != ARCHITECTURE or not isinstance(facts.get("config"), dict):
-            raise RunError(
-                f"{path} holds a {facts.get('architecture', 'file of others')}, and a {ARCHITECTURE} is needed"
-            )
-        if like is not None:
-            differ = [key for key in like if facts["config"].get(key) != like[key]]
-            if differ:
-                told = ", ".join(f"{key}: there {facts['config'].get(key)}, needed {like[key]}" for key in differ)
-                raise RunError(f"{path} holds another network than asked for: {told}; train it again")
-        network = cls.from_config(facts["config"])
-        try:
-            take_over(network, tensors, path)
-        except ModelFileError as error:
-            raise RunError(f"{error}; it is damaged, train the network again") from error
-        network.card = facts.get("card", {})
-        return network.eval()
+        """A saved network on the CPU, in eval mode, with its `card` (`saved.load_network`, which raises RunError)."""
+        return load_network(cls, path, like, LAYOUT)
 
 
 PARTS = {"E_flame": "coarse", "E_detail": "fine", "D_detail": "decoder"}  # of the released file, and here

@@ -4,23 +4,18 @@
 coefficients scaled to [-1, 1]: `code = (coefficient - centre) / half_range`, per dimension.
 """
 
-import json
-import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from facenb.errors import RunError
+from facenb.networks.saved import load_network, save_network
 from facenb.networks.sphereface import SphereFace
 
-ARCHITECTURE = "JointNetwork"
 LAYOUT = 1  # of a saved network; a change that old files do not fit raises it
-FACTS = {"architecture": str, "card": dict, "config": dict, "layout": int}  # what a saved network tells of itself
 ENCODERS = {"SphereFace": SphereFace}
 
 
@@ -182,81 +177,10 @@ class JointNetwork(nn.Module):
             raise RunError(f"no configuration of a JointNetwork ({type(error).__name__}: {error}): {config}") from error
 
     def save(self, path: str | Path, card: dict[str, Any]) -> Path:
-        """Write weights, configuration and card (fit for JSON) into one safetensors file, whole or not at all."""
-        path = Path(path)
-        facts = {"architecture": ARCHITECTURE, "layout": LAYOUT, "config": self.config, "card": card}
-        tensors = {name: value.detach().cpu().contiguous().clone() for name, value in self.state_dict().items()}
-        partial = path.with_name(path.name + ".partial")
-        try:
-            metadata = {"facenb": json.dumps(facts)}
-        except (TypeError, ValueError) as error:
-            raise RunError(f"the card of {path} holds what JSON does not: {error}") from error
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            save_file(tensors, partial, metadata)
-            with open(partial, "rb+") as file:
-                os.fsync(file.fileno())
-            os.replace(partial, path)
-        except (OSError, SafetensorError) as error:
-            raise RunError(f"cannot write {path} ({error}); make room there, or choose another folder") from error
-        finally:
-            partial.unlink(missing_ok=True)
-        return path
+        """Write weights, configuration and card into one file (`saved.save_network`)."""
+        return save_network(self, path, card, LAYOUT)
 
     @classmethod
     def load(cls, path: str | Path, like: dict[str, Any] | None = None) -> "JointNetwork":
-        """A saved network on the CPU, in eval mode, with its `card`.
-
-        `like`: the configuration that is expected. Raises RunError, naming the file and both sides, for another
-        architecture, layout or configuration, and for a file that is missing, damaged, or no saved network.
-        """
-        facts, tensors = _read(Path(path))
-        if facts["architecture"] != ARCHITECTURE or facts["layout"] != LAYOUT:
-            raise RunError(
-                f"{path} holds a {facts['architecture']} of layout {facts['layout']}, and {ARCHITECTURE} of layout "
-                f"{LAYOUT} is needed: train it again, or use the version of facenb that wrote it"
-            )
-        if like is not None and (differ := _differences(facts["config"], like)):
-            raise RunError(
-                f"{path} holds another network than asked for: {differ}; train it again, or ask for that one"
-            )
-        network = cls.from_config(facts["config"])
-        own = network.state_dict()
-        told = {name: tuple(value.shape) for name, value in tensors.items()}
-        if differ := _differences(told, {name: tuple(value.shape) for name, value in own.items()}):
-            raise RunError(f"{path} does not hold the tensors of its own configuration: {differ}; it is damaged")
-        network.load_state_dict(tensors)
-        network.card = facts["card"]
-        return network.eval()
-
-
-def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Facts and tensors of a saved network."""
-    if not path.is_file():
-        raise RunError(f"there is no {path}; train the network first, or give the path of one that was saved")
-    try:
-        with safe_open(path, "pt") as file:
-            facts = json.loads((file.metadata() or {}).get("facenb", "{}"))
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
-    except (SafetensorError, OSError, ValueError) as error:
-        raise RunError(f"{path} is no whole safetensors file ({error}); train the network again") from error
-    facts = facts if isinstance(facts, dict) else {}
-    if missing := [name for name, kind in FACTS.items() if not isinstance(facts.get(name), kind)]:
-        raise RunError(f"{path} was not saved by JointNetwork.save: it does not tell its {', '.join(missing)}")
-    return facts, tensors
-
-
-def _differences(found: dict[str, Any], expected: dict[str, Any]) -> str:
-    """What differs, each as `name: found, expected`."""
-    found, expected = _flat(found), _flat(expected)
-    names = [name for name in {**expected, **found} if found.get(name) != expected.get(name)]
-    some = [f"{name}: there {found.get(name)}, needed {expected.get(name)}" for name in names[:4]]
-    return "; ".join(some + ([f"and {len(names) - 4} more"] if len(names) > 4 else []))
-
-
-def _flat(facts: dict[str, Any], before: str = "") -> dict[str, Any]:
-    """Nested names with a dot between."""
-    flat = {}
-    for name, value in facts.items():
-        flat |= _flat(value, f"{before}{name}.") if isinstance(value, dict) else {before + name: value}
-    return flat
+        """A saved network on the CPU, in eval mode, with its `card` (`saved.load_network`, which raises RunError)."""
+        return load_network(cls, path, like, LAYOUT)
