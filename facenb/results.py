@@ -229,7 +229,9 @@ class Run:
         """Save a matplotlib figure as `figures/<name>.png` and give it back as the cell's picture."""
         path = self.path(f"figures/{name}.png")
         partial = path.with_suffix(f".{os.getpid()}.partial")
-        fig.savefig(partial, format="png", dpi=110, bbox_inches="tight", facecolor="white")
+        # pictures stored in notebooks swell a repository: the smallest file that loses nothing
+        smallest = {"optimize": True}
+        fig.savefig(partial, format="png", dpi=110, bbox_inches="tight", facecolor="white", pil_kwargs=smallest)
         os.replace(partial, path)
         if "matplotlib.pyplot" in sys.modules:
             sys.modules["matplotlib.pyplot"].close(fig)

@@ -142,6 +142,6 @@ def draw_landmarks(axis, landmarks, visible=None, colour: str = COLOURS["landmar
 def png(fig: Figure) -> bytes:
     """A figure as PNG; it is closed."""
     buffer = io.BytesIO()
-    fig.savefig(buffer, format="png", dpi=110, bbox_inches="tight", facecolor="white")
+    fig.savefig(buffer, format="png", dpi=110, bbox_inches="tight", facecolor="white", pil_kwargs={"optimize": True})
     plt.close(fig)
     return buffer.getvalue()
