@@ -7,6 +7,7 @@ import pytest
 import torch
 from test_resnet import published_shapes
 
+from data_download.entries import load_entry
 from facenb.errors import ModelFileError, RunError
 from facenb.morphable.layouts import DECA
 from facenb.morphable.model import Embedding, Joints, MorphableModel
@@ -145,6 +146,11 @@ class TestReleased:
         self.write(tmp_path / "deca_model.tar", change)
         with pytest.raises(ModelFileError, match=words):
             load_deca(tmp_path / "deca_model.tar")
+
+    def test_a_missing_file_says_where_it_comes_from(self, tmp_path):
+        with pytest.raises(ModelFileError, match="deca_model.tar.*data_download where deca"):
+            load_deca(tmp_path / "deca_model.tar")
+        assert any(place.path == "deca_model.tar" for place in load_entry("deca").places)
 
     def test_code_in_it_is_not_run(self, tmp_path):
         class Evil:

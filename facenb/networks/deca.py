@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from facenb.errors import RunError
+from facenb.errors import ModelFileError, RunError
 from facenb.morphable.layouts import DECA, Layout
 from facenb.morphable.model import MorphableModel
 from facenb.networks.detail import DetailDecoder
@@ -144,6 +144,7 @@ class Deca(nn.Module):
 
 
 PARTS = {"E_flame": "coarse", "E_detail": "fine", "D_detail": "decoder"}  # of the released file, and here
+GET = "`python -m data_download where deca` says how to get the released weights"
 
 
 def load_deca(path: str | Path) -> Deca:
@@ -154,6 +155,9 @@ def load_deca(path: str | Path) -> Deca:
     """
     path = Path(path)
     network = Deca()
-    for name, own in PARTS.items():
-        take_over(network.get_submodule(own), read_weights(path, part=name), path)
+    try:
+        for name, own in PARTS.items():
+            take_over(network.get_submodule(own), read_weights(path, part=name), path)
+    except ModelFileError as error:
+        raise ModelFileError(f"{error}; {GET}") from error
     return network.eval()
