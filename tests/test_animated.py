@@ -17,7 +17,7 @@ VERTICES, COLOURS = 100 * torch.randn(5, 3, generator=GENERATOR), torch.rand(5, 
 TRIANGLES = torch.tensor([[0, 1, 2], [2, 3, 4]])
 TARGETS = {"smile": torch.randn(5, 3, generator=GENERATOR), "jaw": torch.randn(5, 3, generator=GENERATOR)}
 WEIGHTS = torch.rand(4, 2, generator=GENERATOR)
-KINDS = {5126: ("<f4", 4), 5125: ("<u4", 4), 5121: ("u1", 1)}
+KINDS = {5126: ("<f4", 4), 5125: ("<u4", 4), 5123: ("<u2", 2)}
 LENGTHS = {"SCALAR": 1, "VEC3": 3, "VEC4": 4}
 
 
@@ -65,12 +65,33 @@ def test_mesh_and_targets_come_back(saved):
         np.testing.assert_allclose(array(target["POSITION"]), offset / 1000, rtol=1e-6)
 
 
-def test_colours_are_bytes_with_full_cover(saved):
+def test_colours_are_linear_with_full_cover(saved):
     content, array = read(saved)
     number = content["meshes"][0]["primitives"][0]["attributes"]["COLOR_0"]
     assert content["accessors"][number]["normalized"] is True
-    assert np.abs(array(number)[:, :3] / 255 - COLOURS.numpy()).max() < 0.003
-    assert (array(number)[:, 3] == 255).all()
+    linear = array(number) / 65535
+    shown = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)  # IEC 61966-2-1
+    assert np.abs(shown[:, :3] - COLOURS.numpy()).max() < 1e-3
+    assert (linear[:, 3] == 1).all()
+
+
+def test_normals_of_a_ball_at_rest_and_stretched(tmp_path):
+    ball = trimesh.creation.icosphere(2, 80.0)
+    places = torch.from_numpy(ball.vertices.copy()).float()
+    targets = {"flat": places * torch.tensor([0.0, 0.0, -0.5]), "long": places * torch.tensor([1.0, 0.0, 0.0])}
+    path = save_animated_glb(
+        tmp_path / "ball.glb", places, torch.from_numpy(ball.faces.copy()).long(), places.abs() / 80, targets
+    )
+    content, array = read(path)
+    [primitive] = content["meshes"][0]["primitives"]
+    rest = array(primitive["attributes"]["NORMAL"])
+    np.testing.assert_allclose(rest, places / 80, atol=0.03)  # a ball's normals point away from its middle
+    for target, stretch in zip(primitive["targets"], ([1, 1, 2], [0.5, 1, 1]), strict=True):
+        normals = rest + array(target["NORMAL"])
+        np.testing.assert_allclose(np.linalg.norm(normals, axis=1), 1, rtol=1e-5)
+        ellipsoid = places.numpy() * stretch  # a stretched ball's normals are shrunk by as much
+        ellipsoid /= np.linalg.norm(ellipsoid, axis=1, keepdims=True)
+        assert (normals * ellipsoid).sum(1).min() > 0.99
 
 
 def test_the_animation_moves_the_weights(saved):

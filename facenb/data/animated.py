@@ -1,7 +1,8 @@
 """A face that moves, as files: GLB with morph targets and an animation of them, and GIF.
 
 glTF 2.0 written by hand, since mesh libraries leave morph targets out: a JSON chunk that describes one binary chunk. A
-viewer shows `vertices + sum of weight x target`. Lengths are metres, as its standard says, and the axes the project's.
+viewer shows `vertices + sum of weight x target`. Lengths are metres and colours linear, as its standard says; the axes
+are the project's. Normals go along, at rest and with each target: without them a viewer must draw every facet flat.
 """
 
 import io
@@ -18,8 +19,9 @@ from PIL import Image
 from torch import Tensor
 
 from facenb.data.export import METRES, _write
+from facenb.imaging.render import vertex_normals
 
-FLOAT, UINT, BYTE = 5126, 5125, 5121  # glTF's numbers for kinds of numbers
+FLOAT, UINT, USHORT = 5126, 5125, 5123  # glTF's numbers for kinds of numbers
 ARRAY, ELEMENTS = 34962, 34963  # what a view of the buffer is for: vertices, triangles
 
 
@@ -46,6 +48,21 @@ class _Buffer:
         ends = {"min": metres.min(0).tolist(), "max": metres.max(0).tolist()}
         return self.add(metres, FLOAT, "VEC3", ARRAY, **ends)
 
+    def directions(self, directions: Tensor) -> int:
+        """Normals, or what a target adds to them."""
+        return self.add(directions.detach().cpu().numpy().astype("<f4"), FLOAT, "VEC3", ARRAY)
+
+
+def _linear(shown: Tensor) -> Tensor:
+    """Colours as a screen is given them (sRGB, IEC 61966-2-1) as amounts of light."""
+    return torch.where(shown <= 0.04045, shown / 12.92, ((shown + 0.055) / 1.055) ** 2.4)
+
+
+def _normals(vertices: Tensor, triangles: Tensor) -> Tensor:
+    """Unit normals of meshes (B, V, 3); towards the viewer where a vertex has no triangle."""
+    normals = vertex_normals(vertices, triangles)
+    return torch.where(normals.abs().sum(-1, keepdim=True) > 0, normals, normals.new_tensor([0.0, 0.0, 1.0]))
+
 
 def save_animated_glb(
     path: str | Path,
@@ -53,7 +70,7 @@ def save_animated_glb(
     colours: Float[Tensor, "vertices 3"], targets: Mapping[str, Float[Tensor, "vertices 3"]],
     weights: Float[Tensor, "frames targets"] | None = None, frames_per_second: float | int = 12,
 ) -> Path:  # fmt: skip
-    """Write a binary glTF: a face in mm, linear RGB in [0, 1] at its vertices, and by name what moves it (mm).
+    """Write a binary glTF: a face in mm, RGB in [0, 1] as shown at its vertices, and by name what moves it (mm).
 
     `weights` of the targets, in their order, frame by frame, are an animation that viewers play. Raises ValueError for
     no target, or weights of another number of targets.
@@ -62,14 +79,19 @@ def save_animated_glb(
         given = "none" if weights is None else f"weights of {weights.shape[1]}"
         raise ValueError(f"{len(targets)} targets and {given}: give one or more, and each frame a weight of each")
     buffer = _Buffer()
-    rgba = torch.cat([colours, torch.ones(len(colours), 1)], 1).clamp(0, 1)
+    rgba = torch.cat([_linear(colours.detach().cpu().clamp(0, 1)), torch.ones(len(colours), 1)], 1)
+    rest, *moved = _normals(torch.stack([vertices, *(vertices + offset for offset in targets.values())]), triangles)
     primitive = {
         "attributes": {
             "POSITION": buffer.points(vertices),
-            "COLOR_0": buffer.add((255 * rgba).round().byte().numpy(), BYTE, "VEC4", ARRAY, normalized=True),
+            "NORMAL": buffer.directions(rest),
+            "COLOR_0": buffer.add((65535 * rgba).round().numpy().astype("<u2"), USHORT, "VEC4", ARRAY, normalized=True),
         },
         "indices": buffer.add(triangles.numpy().astype("<u4").reshape(-1), UINT, "SCALAR", ELEMENTS),
-        "targets": [{"POSITION": buffer.points(offset)} for offset in targets.values()],
+        "targets": [
+            {"POSITION": buffer.points(offset), "NORMAL": buffer.directions(normals - rest)}
+            for offset, normals in zip(targets.values(), moved, strict=True)
+        ],
         "material": 0,
     }
     content = {
