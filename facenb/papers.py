@@ -147,6 +147,11 @@ TABLES = {
         "68 points, divided by the root of the box's area; the mean is that of the three bins. Luo19's own table is "
         "not published in what we could read.",
     ),
+    "identity": PaperTable(
+        "Identity across poses", "Luo19", "not recovered", "spread in deviations or mm",
+        ("spread", "between / within"), _rows("Luo19 | | "),
+        "Luo19's numbers are not published in what we could read.",
+    ),
     "now printed": PaperTable(
         "NoW, as printed in Rana", "Rana", "NoW; which split is not said", "mm", ("median", "mean", "std"),
         _rows("""
@@ -165,6 +170,17 @@ TABLES = {
             Learner | | |
             mean face only (FLAME neutral) | 1.24 | 1.57 | 1.34"""),
         "The mean face alone scores close to all of them. The learner is not listed.",
+    ),
+    "occluded": PaperTable(
+        "By occluder", "Rana", "not recovered", "mean of all pictures", ("error",),
+        _rows("""
+            DECA |
+            Learner |"""),
+        "The paper's numbers by occluder, if there are any, are not recovered.",
+    ),
+    "detail": PaperTable(
+        "Details and how they move", "Rana", "not recovered", "distance, mm", ("error",), _rows("DECA | "),
+        "The paper's numbers on details, if there are any, are not recovered.",
     ),
 }  # fmt: skip
 

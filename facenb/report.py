@@ -14,9 +14,10 @@ from pathlib import Path
 
 import pandas as pd
 
+from facenb.comparisons import Comparison
 from facenb.errors import RunError
 from facenb.evaluation.claims import decide, holm
-from facenb.papers import CLAIMS, TABLES, VERIFICATION
+from facenb.papers import CLAIMS, TABLES
 from facenb.results import mixed, read_records
 
 WAITING, ELSEWHERE, PART, UNCORRECTED = "not run yet", "not on this data", "asked in part only", ", not corrected"
@@ -24,80 +25,6 @@ WAITING, ELSEWHERE, PART, UNCORRECTED = "not run yet", "not on this data", "aske
 ALIASES = {
     "c_id after phase I": "phase I", "c_id after phase III": "phase III", "random network": "untrained",
     "after phase II": "phase II", "after phase III": "phase III", "fit of all pictures": "fit of a person's pictures",
-}  # fmt: skip
-WHOLE, IDENTITY = "mean vertex distance, whole shape", "mean vertex distance, identity shape"
-FULL, OWN = "mean distance, full shape", "mean distance, identity shape"  # what our columns are called
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """Which records stand beside which table of a paper."""
-
-    table: str  # key of papers.TABLES
-    notebook: str  # number of the one that measures it in the end
-    experiment: str
-    protocols: str  # pattern at the begin of a record's protocol
-    metrics: dict[str, tuple[str, ...]]  # a column -> what records call it; columns the paper lacks are ours alone
-    pairs: dict[str, str]  # our method -> the paper's row that it stands for
-    across: bool = False  # methods across and measures down, for long tables
-    also: str = ""  # a second table of the paper's, beside the first
-    only: str = ""  # pattern of our methods that belong here
-    said: str = ""  # what must be known of ours
-    closed: str = ""  # why there may be nothing of ours
-
-
-RATES = {name: (name,) for name in (*VERIFICATION, "TAR-0.1%")}
-DISTANCES = {name: (name,) for name in ("median", "mean", "std")}
-BINS = {
-    "0-30": ("NME 0-30",), "30-60": ("NME 30-60",), "60-90": ("NME 60-90",), "mean": ("NME mean of bins",),
-    "mean of images": ("NME mean of images",),
-}  # fmt: skip
-ARMS = ("(a) one code", "(b) two codes", "(c) the method")
-NOW = {"mean face": "mean face only (FLAME neutral)", "3DDFA-V2": "3DDFA-V2"}
-YAWS = {yaw: (f"RMSE yaw {yaw}",) for yaw in TABLES["bu3dfe pose"].columns[:-1]} | {"avg": ("RMSE mean of yaws",)}
-COMPARISONS = {
-    "Shape": (
-        Comparison("micc", "13", "shape", "MICC|Procrustes on 68",
-                   {"mean distance": ("mean", WHOLE), "root mean square": ("RMSE",)}, {"phase III": "Liu18"},
-                   said="Here: from vertex to vertex where both meshes are one, else from the scan to the surface."),
-        Comparison("bu3dfe pose", "13", "shape", "BU-3DFE pose", YAWS, {"phase III": "Liu18"}, across=True,
-                   said="Here: the root of the mean squared distance from the scan to the surface."),
-        Comparison("bu3dfe expression", "13", "shape", "BU-3DFE expression|Procrustes on 68",
-                   {FULL: ("mean distance full shape", WHOLE), OWN: ("mean distance identity shape", IDENTITY)},
-                   {"phase III": "Liu18"}),
-        Comparison("now", "13", "shape", "NoW", DISTANCES, NOW, also="now printed"),
-        Comparison("ablation", "09", "ablation", "",
-                   {FULL: (WHOLE,), OWN: (IDENTITY,), "accuracy %": ("accuracy",)},
-                   dict(zip(ARMS, TABLES["ablation"].rows, strict=True))),
-    ),
-    "Landmarks": (Comparison("aflw", "14", "landmarks", "NME 68", BINS, {}),),
-    "Recognition": (
-        Comparison("lfw", "15", "recognition", r"LFW|pairs|\d+ folds", RATES,
-                   {"phase III": "Liu18 S", "fitted coefficients": "3DMM S"}),
-        Comparison("ytf", "15", "recognition", "YTF", RATES, {"phase III": "Liu18 S", "fitted coefficients": "3DMM S"},
-                   closed="YTF is given on request; the protocol runs on its official folders (data = paper)"),
-        Comparison("fusion", "15", "recognition", r"LFW|pairs|\d+ folds", {"accuracy": ("accuracy",)},
-                   {"texture (softmax SphereFace)": "SphereFace alone",
-                    "phase III + texture (softmax SphereFace)": "with c_id"}, only="phase III$|.*texture"),
-        Comparison("ijb", "15", "recognition", "1:N", {name: (name,) for name in TABLES["ijb"].columns}, {}),
-    ),
-    "Speed": (
-        Comparison("runtime", "16", "speed", "", {"network": ("network",), "fit": ("fit",), "each": ("in a batch",)},
-                   {"Liu18 at the paper's size": "Liu18"}),
-    ),
-}  # fmt: skip
-
-
-# What of the notebooks' figures is shown, where, and under which words; of several names the first that is there.
-FIGURES = {
-    "Shape": {("13_now",): "NoW's protocol: how many points of the scans lie within a distance of the prediction",
-              ("13_error_maps",): "Where the distances are, on the scans",
-              ("08_error_by_yaw",): "Error of the shape by yaw, before and after phase III",
-              ("09_arms",): "The arms of the ablation: error of the shape and accuracy of verification"},
-    "Landmarks": {("14_nme",): "Error of the landmarks by yaw"},
-    "Recognition": {("15_recognition_curve", "08_recognition_curve"): "True against false accepts, on people nobody "
-                    "was trained on", ("15_one_against_many",): "One against many"},
-    "Speed": {("16_where_the_time_goes",): "Where the time goes"},
 }  # fmt: skip
 
 
@@ -221,8 +148,11 @@ class Report:
             frames.append(paper.frame())
             frames[-1].columns = pd.MultiIndex.from_product([[f"{paper.paper}: {paper.data}"], paper.columns])
         theirs = pd.concat(frames, axis=1)
-        labels = {row: f"{row} · here: {own}" for own, row in comparison.pairs.items() if own in ours.index}
-        ours = ours.rename(index={own: labels.get(row, own) for own, row in comparison.pairs.items()})
+        stands = {
+            row: own for own, row in reversed(comparison.pairs.items()) if own in ours.index and row in theirs.index
+        }
+        labels = {row: f"{row} · here: {own}" for row, own in stands.items()}  # of several of ours, the first
+        ours = ours.rename(index={own: labels[row] for row, own in stands.items()})
         ours.columns = pd.MultiIndex.from_tuples([(f"here: {w}", c) for w, c in ours.columns], names=["", ""])
         theirs = theirs.rename(index=labels)
         order = [*theirs.index, *(own for own in ours.index if own not in theirs.index)]

@@ -8,13 +8,16 @@ import numpy as np
 import pytest
 
 from facenb import report_page
+from facenb.comparisons import COMPARISONS
 from facenb.errors import RunError
 from facenb.evaluation.claims import Claim, Effect, mean_of
 from facenb.papers import CLAIMS, TABLES
-from facenb.report import COMPARISONS, ELSEWHERE, PART, UNCORRECTED, WAITING, Report, cell
+from facenb.report import ELSEWHERE, PART, UNCORRECTED, WAITING, Report, cell
 from facenb.results import Run
 
-COMPARED = {comparison.table: comparison for given in COMPARISONS.values() for comparison in given}
+EVERY = [comparison for given in COMPARISONS.values() for comparison in given]
+COMPARED = {comparison.table: comparison for comparison in reversed(EVERY)}  # of two, the section that comes first
+SIAMESE, OCCLUSION = ({one.table: one for one in COMPARISONS[name]} for name in ("Siamese", "Occlusion"))
 
 
 @pytest.fixture(autouse=True)
@@ -53,9 +56,9 @@ class TestTables:
         row = table.loc["Liu18 S · here: phase III"]
         assert row[theirs, "accuracy"] == "94.43 ± 1.47" and row[ours, "accuracy"] == "89.50 ± 3.72"
 
-    @pytest.mark.parametrize("name", list(COMPARED))
-    def test_the_papers_cells_are_as_printed_whatever_was_measured_here(self, folder, name):
-        run, comparison, paper = Run("16", folder=str(folder)), COMPARED[name], TABLES[name]
+    @pytest.mark.parametrize("comparison", EVERY, ids=[f"{one.notebook}-{one.table}" for one in EVERY])
+    def test_the_papers_cells_are_as_printed_whatever_was_measured_here(self, folder, comparison):
+        run, paper = Run("16", folder=str(folder)), TABLES[comparison.table]
         for given in comparison.metrics.values():
             run.record(given[0], 7.77, "mm", experiment=comparison.experiment, method="3DDFA", data="X",
                        protocol=comparison.protocols.split("|")[0].replace("$", ""))  # fmt: skip
@@ -103,9 +106,41 @@ class TestTables:
     def test_what_was_not_measured_leaves_the_papers_table_alone(self, folder):
         Run("01", folder=str(folder)).record("x", 1.0, "mm", experiment="other", method="a", data="b")
         report = Report.of(folder)
-        for comparison in COMPARED.values():
+        for comparison in EVERY:
             assert report.here(comparison).empty
             assert not any(where.startswith("here") for where, _ in report.table(comparison).columns)
+
+    def test_two_notebooks_beside_one_printed_table(self, folder):
+        """14 and 10 both measure what 2DASL printed, in two sections; neither takes the other's numbers."""
+        for number, experiment, method in (("14", "landmarks", "phase III"), ("10", "siamese", "+ both")):
+            Run(number, folder=str(folder)).record(
+                "NME 0-30", float(number), "%", experiment=experiment, method=method, data="AFLW2000-3D",
+                protocol="NME 68, original labels",
+            )  # fmt: skip
+        report, where = Report.of(folder), "here: AFLW2000-3D · NME 68, original labels · quick-synthetic"
+        for comparison, own, value in ((COMPARED["aflw"], "phase III", "14.00"), (SIAMESE["aflw"], "+ both", "10.00")):
+            table = report.table(comparison)
+            assert table.loc["2DASL", ("2DASL: AFLW2000-3D", "0-30")] == "2.75"
+            assert table[where].to_dict() == {"0-30": dict.fromkeys(TABLES["aflw"].rows, "") | {own: value}}
+
+    def test_of_two_that_stand_for_one_row_the_first_is_beside_it(self, folder):
+        run = Run("12", folder=str(folder))
+        for method in ("teacher", "by effect", "plain"):
+            run.record("median", 1.25, "mm", experiment="occlusion", method=method, data="SynthFace scans",
+                       protocol="NoW, occluded")  # fmt: skip
+        index = list(Report.of(folder).table(OCCLUSION["now"]).index)
+        assert {"DECA · here: teacher", "Learner · here: plain", "by effect"} < set(index)
+        assert len(index) == len(set(index))
+
+    def test_each_occluder_has_its_columns_and_now_none_of_them(self, folder):
+        run = Run("12", folder=str(folder))
+        for kind in ("clear", "hand", "NoW, occluded"):
+            run.record("NME mean of images", 4.0, "%", experiment="occlusion", method="teacher", data="AFLW2000-3D",
+                       protocol=kind)  # fmt: skip
+        here = Report.of(folder).here(OCCLUSION["occluded"])
+        assert list(here.columns) == [
+            (f"AFLW2000-3D · {kind} · quick-synthetic", "NME, %") for kind in ("clear", "hand")
+        ]
 
     @pytest.mark.parametrize(
         ("row", "shown"),

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from facenb import report_page
+from facenb.comparisons import COMPARISONS
 from facenb.evaluation.claims import Claim, mean_of
-from facenb.report import COMPARISONS, Report
+from facenb.report import Report
 from facenb.results import Run
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
