@@ -76,7 +76,7 @@ COMPARISONS = {
         Comparison("now", "12", "occlusion", "NoW", DISTANCES, ROLES, also="now printed",
                    said="Here: pictures under a hand, dark glasses or a mask."),
         Comparison("occluded", "12", "occlusion", "(?!NoW).+",
-                   {"distance, mm": ("vertex distance mean of images",), "NME, %": ("NME mean of images",)}, ROLES),
+                   {"distance, mm": ("vertex distance mean of images",), "NME, %": ("NME mean of images",)}, {}),
         Comparison("detail", "11", "teacher", "",
                    {"error, mm": ("displacement error",), "of what moves, mm": ("displacement error, what moves",)},
                    {"with details": "DECA"}, said="Here: against the true wrinkles of SynthFace; none is a face "

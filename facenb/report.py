@@ -79,7 +79,8 @@ def cell(row: dict, percent: bool) -> str:
         return "missing"
     spread = next((row[name] for name in ("spread", "std") if isinstance(row.get(name), float)), math.nan)
     factor = 100.0 if percent and unit == "" else 1.0
-    digits = 2 if factor * abs(value) < 1000 else 0
+    size = factor * abs(value)
+    digits = 0 if size >= 1000 else 2 if size >= 0.2 else 3
     text = f"{factor * value:.{digits}f}"
     if math.isfinite(spread):
         return f"{text} ± {factor * spread:.{digits}f}"

@@ -149,6 +149,7 @@ class TestTables:
             ({"value": 93.18, "unit": "%", "spread": 1.98}, "93.18 ± 1.98"),
             ({"value": 2.253, "unit": "mm", "interval": [2.097, 2.409], "std": math.nan}, "2.25 [2.10, 2.41]"),
             ({"value": 4409.2, "unit": "ms", "interval": None}, "4409"),
+            ({"value": 0.1134, "unit": "mm", "interval": [0.0934, 0.1426]}, "0.113 [0.093, 0.143]"),
             ({"value": None, "unit": "mm"}, "missing"),
             ({"value": math.nan, "unit": "mm"}, "missing"),
         ],
