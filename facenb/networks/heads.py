@@ -6,6 +6,7 @@ Computed in the weights' precision (32 bits), also where a training runs in 16: 
 """
 
 import math
+from abc import ABC, abstractmethod
 from typing import Any
 
 import torch
@@ -38,7 +39,7 @@ class Softmax(nn.Module):
         return self.scores(codes)
 
 
-class Angular(nn.Module):
+class Angular(nn.Module, ABC):
     """What the margin heads share: cosines of codes and class weights, and a margin for the label's own."""
 
     def __init__(self, features: int, classes: int):
@@ -51,13 +52,13 @@ class Angular(nn.Module):
         codes = functional.normalize(codes.to(self.weight), eps=SHORTEST)
         return functional.linear(codes, functional.normalize(self.weight, eps=SHORTEST)).clamp(-1, 1)
 
+    @abstractmethod
     def length(self, codes: Float[Tensor, "batch features"]) -> Float[Tensor, "#batch 1"]:
         """What cosines are multiplied by."""
-        raise NotImplementedError
 
+    @abstractmethod
     def margin(self, cosine: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
         """What the label's own cosine becomes."""
-        raise NotImplementedError
 
     def scores(self, codes: Float[Tensor, "batch features"]) -> Float[Tensor, "batch classes"]:
         """Logits without margin."""
