@@ -9,7 +9,8 @@ import trimesh
 from PIL import Image
 from scipy.spatial.transform import Rotation
 
-from facenb.data.landmarks import Detection
+from facenb.data import scan_views
+from facenb.data.landmarks import IBUG68, Detection
 from facenb.data.scan_frame import marked, prepared, seen_from_outside, to_front, weld
 from facenb.data.scan_views import YAWS, camera_of, mark, render_views
 from facenb.data.scans import NAMES, Scan
@@ -70,57 +71,42 @@ def test_yaws_that_are_none(ball, yaws):
 
 
 class TestMark:
-    def test_points_of_the_picture_come_back_to_the_surface(self, ball, monkeypatch):
-        """A detector that sees known places of the ball: the marks are these places."""
-
-        def detect(image, closer):
-            camera = render_views(self.seen, (0.0,), image.shape[:2], self.field).camera
-            points = torch.zeros(478, 2)
-            points[list(IBUG68)] = camera.project(ball.landmarks[None])[0, :, :2]
-            return Detection(points[None], image.shape[:2])
-
-        from facenb.data import scan_views
-        from facenb.data.landmarks import IBUG68
-
-        look = scan_views._look
+    @pytest.fixture
+    def sees(self, monkeypatch):
+        """A detector that finds the places (68, 3) it is told, wherever the scan shows them: `sees(places)`."""
+        shown, plain = {}, scan_views._look
 
         def remember(scan, side, field):
-            self.seen, self.field = scan, field
-            return look(scan, side, field)
+            shown.update(scan=scan, field=field)
+            return plain(scan, side, field)
 
-        monkeypatch.setattr(scan_views, "detect", detect)
+        def told(places):
+            def detect(image, closer):
+                camera = camera_of(shown["scan"], (0.0,), image.shape[:2], shown["field"])
+                points = torch.zeros(478, 2)
+                points[list(IBUG68)] = camera.project(places[None])[0, :, :2]
+                return Detection(points[None], image.shape[:2])
+
+            monkeypatch.setattr(scan_views, "detect", detect)
+
         monkeypatch.setattr(scan_views, "_look", remember)
+        return told
+
+    def test_points_of_the_picture_come_back_to_the_surface(self, ball, sees):
+        """A detector that sees known places of the ball: the marks are these places."""
+        sees(ball.landmarks)
         found = mark(replace(ball, landmarks=None))
         torch.testing.assert_close(found, ball.landmarks, atol=0.6, rtol=0)  # one pixel is 0.3 mm
 
-    def test_what_falls_past_the_jaw_or_through_a_hole_is_put_on_the_skin(self, ball, monkeypatch):
+    def test_what_falls_past_the_jaw_or_through_a_hole_is_put_on_the_skin(self, ball, sees):
         """A ball with a hole before a wall: the marks in the hole and off the ball's rim must not lie on the wall."""
-        from facenb.data.landmarks import IBUG68
-
         wall = torch.tensor([[-200.0, -200, -150], [200, -200, -150], [200, 200, -150], [-200, 200, -150]])
         corners = ball.triangles[((ball.vertices - ball.landmarks[60]).norm(dim=1) > 3)[ball.triangles].all(1)]
         more = torch.tensor([[0, 1, 2], [0, 2, 3]]) + len(ball.vertices)
         scan = replace(ball, vertices=torch.cat([ball.vertices, wall]), triangles=torch.cat([corners, more]))
         rim = torch.tensor([0.0, -82.0, 0.0])
 
-        def look(image, closer):
-            points = torch.zeros(478, 2)
-            marks = torch.cat([ball.landmarks[:8], rim[None], ball.landmarks[9:]])
-            points[list(IBUG68)] = camera_of(self.seen, (0.0,), image.shape[:2], self.field).project(marks[None])[
-                0, :, :2
-            ]
-            return Detection(points[None], image.shape[:2])
-
-        from facenb.data import scan_views
-
-        plain = scan_views._look
-
-        def remember(seen, side, field):
-            self.seen, self.field = seen, field
-            return plain(seen, side, field)
-
-        monkeypatch.setattr(scan_views, "detect", look)
-        monkeypatch.setattr(scan_views, "_look", remember)
+        sees(torch.cat([ball.landmarks[:8], rim[None], ball.landmarks[9:]]))
         found = mark(scan)
         assert found[:, 2].min() > -20 and found[60, 2] > ball.landmarks[60, 2] - 10
 
