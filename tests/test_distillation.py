@@ -6,11 +6,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from facenb.errors import ModelFileError, RunError
-from facenb.losses import coefficient_spread, distillation_loss
+from facenb.losses import coefficient_spread, distillation_loss, effect_loss
 from facenb.losses.rana import coefficient_name
 from facenb.morphable.layouts import DECA, DENG, LUO19, Layout
+from facenb.networks.deca import Deca
 from facenb.networks.joint import JointNetwork
-from facenb.networks.tddfa_v2 import MobileNet, load_mobilenet, published_name
+from facenb.networks.sphereface import SphereFace
+from facenb.networks.tddfa_v2 import MobileNet, load_mobilenet
 
 TWO = Layout("two", {"large": 1, "small": 2})
 
@@ -115,6 +117,33 @@ def test_teacher_weights_of_another_kind(tmp_path):
     torch.save({name: tensor for name, tensor in MobileNet(0.1).state_dict().items()}, path)  # our names, not released
     with pytest.raises(ModelFileError, match="no MobileNet of 3DDFA-V2"):
         load_mobilenet(path)
-    torch.save({published_name(k): v for k, v in MobileNet(0.1).state_dict().items()}, path)
-    with pytest.raises(RunError):
-        JointNetwork.load(path)
+    with pytest.raises(RunError, match="no whole safetensors file|not saved by Deca"):
+        Deca.load(path)
+    other = JointNetwork(SphereFace(channels=(2,), units=(0,), features=4, size=(8, 8)), 2, 2, 5)
+    with pytest.raises(RunError, match="holds a JointNetwork .* and Deca of layout 1 is needed"):
+        Deca.load(other.save(tmp_path / "other.safetensors", {}))
+
+
+def test_effect_is_the_mean_distance_of_points():
+    teacher, learner = torch.zeros(1, 2, 3), torch.tensor([[[3.0, 4.0, 0.0], [0.0, 0.0, 12.0]]])
+    assert effect_loss(teacher, learner).item() == pytest.approx((5 + 12) / 2, abs=0.02)
+    assert effect_loss(learner, learner).item() == 0
+
+
+def test_a_point_far_off_pulls_no_harder_than_one_near():
+    learner = torch.tensor([[[1.0, 0.0], [1000.0, 0.0]]], requires_grad=True)
+    effect_loss(torch.zeros(1, 2, 2), learner).backward()
+    assert learner.grad[0, 0, 0].item() == pytest.approx(learner.grad[0, 1, 0].item(), rel=1e-3)
+
+
+def test_gradient_of_the_effect_where_nothing_differs():
+    """The bare distance has none there, and would give NaN."""
+    teacher = torch.randn(2, 5, 3, requires_grad=True)
+    learner = teacher.detach().clone().requires_grad_()
+    effect_loss(teacher, learner).backward()
+    assert teacher.grad is None and (learner.grad == 0).all()
+
+
+def test_effect_of_different_points():
+    with pytest.raises(ValueError, match=r"\(2, 5, 3\) and learner \(2, 1, 3\) differ"):
+        effect_loss(torch.zeros(2, 5, 3), torch.zeros(2, 1, 3))

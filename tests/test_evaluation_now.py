@@ -6,10 +6,11 @@ import torch
 import trimesh
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 from scipy.spatial.transform import Rotation
 
 from facenb.errors import LandmarkError
-from facenb.evaluation.now import SEVEN, crop_scan, now_errors, now_table, unit_of
+from facenb.evaluation.now import SEVEN, crop_scan, now_errors, now_table, pooled_intervals, unit_of
 from facenb.evaluation.scan import scan_to_mesh
 from facenb.morphable.alignment import similarity
 
@@ -260,3 +261,24 @@ class TestMissing:
     def test_lists_without_or_with_one_twice(self, names):
         with pytest.raises(ValueError, match="give each once"):
             now_table(names, {})
+
+
+class TestPooledIntervals:
+    def test_figures_are_those_of_the_table(self):
+        many = {f"{who}/selfie/1.jpg": values for who, values in enumerate(distances(3).values())}
+        row, found = now_table(list(many), many).all, pooled_intervals(many)
+        for name in ("median", "mean", "std"):
+            assert found[name].value == pytest.approx(getattr(row, name), abs=0.02)
+
+    def test_a_person_is_drawn_whole(self):
+        """The mean's interval is nearly Student's of the people's own means where all have as many points."""
+        own = torch.arange(12.0).double() / 4
+        many = {f"{who}/selfie/{k}.jpg": value.repeat(5) for who, value in enumerate(own) for k in range(3)}
+        found = pooled_intervals(many, draws=4000)["mean"]
+        half = stats.t.ppf(0.975, 11) * float(own.std()) / 12**0.5
+        assert found.subjects == 12
+        assert (found.high - found.low) / 2 == pytest.approx(half, rel=0.1)
+
+    def test_one_person(self):
+        with pytest.raises(ValueError, match="needs two or more, there is 1"):
+            pooled_intervals({"a/selfie/1.jpg": torch.ones(3), "a/selfie/2.jpg": torch.ones(4)})

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from facenb.data.now import CONDITIONS, Now, Submission, condition_of
 from facenb.errors import LandmarkError
+from facenb.evaluation.intervals import Effect, bootstrap
 from facenb.evaluation.registration import Registration, refine
 from facenb.evaluation.scan import ScanToMesh
 from facenb.morphable.alignment import similarity
@@ -23,6 +24,7 @@ from facenb.morphable.alignment import similarity
 SEVEN = (36, 39, 42, 45, 33, 48, 54)  # of iBUG's 68: eye corners from the person's right, nose bottom, mouth corners
 UNITS = {"mm": 1.0, "cm": 10.0, "m": 1000.0}  # in mm
 EYES = (55.0, 145.0)  # mm between the outer eye corners of any person, by far: tells the unit
+FINE, REACH = 0.01, 30.0  # mm: steps and reach of the histograms that `pooled_intervals` draws from
 LIMIT = 8.0  # mm: where the cumulative curve ends
 
 
@@ -183,6 +185,37 @@ def _row(names: list[str], distances: Mapping[str, Tensor]) -> NowRow:
     values = pooled.numpy() if found else np.full(1, np.nan)
     figures = float(np.median(values)), float(values.mean()), float(values.std())
     return NowRow(len(found), len(names) - len(found), *figures, pooled)
+
+
+def pooled_intervals(
+    distances: Mapping[str, Float[Tensor, " points"]], draws: int = 600, seed: int = 0
+) -> dict[str, Effect]:
+    """`median`, `mean` and `std` of the pooled distances (mm), each with its interval: people are drawn anew.
+
+    All points of a person's images stay together. Figures are those of a histogram in steps of FINE mm up to REACH.
+    Raises ValueError for fewer than two people.
+    """
+    own: dict[str, list[Tensor]] = {}
+    for name, values in distances.items():
+        own.setdefault(name.split("/")[0], []).append(values)
+    edges = np.arange(0, REACH + FINE, FINE)
+    counts = np.stack([
+        np.histogram(torch.cat(values).clamp(0, REACH - FINE).numpy(), edges)[0] for values in own.values()
+    ]).astype(float)  # fmt: skip
+    middle = edges[:-1] + FINE / 2
+
+    def figure(name: str, weights: np.ndarray) -> np.ndarray:
+        share = weights @ counts
+        share = share / share.sum(1, keepdims=True)
+        if name == "median":
+            return middle[(share.cumsum(1) >= 0.5).argmax(1)]
+        mean = share @ middle
+        return mean if name == "mean" else np.sqrt(np.maximum(share @ middle**2 - mean**2, 0))
+
+    return {
+        name: bootstrap(lambda weights, name=name: figure(name, weights), len(own), draws, seed)
+        for name in ("median", "mean", "std")
+    }
 
 
 def score(

@@ -12,10 +12,11 @@ from facenb.losses.deca import (
 )
 from facenb.losses.liu18 import coefficient_loss, joint_loss, shape_loss
 from facenb.losses.luo19 import contrastive_loss, feature_identity_loss, vdc, wpdc
-from facenb.losses.rana import coefficient_spread, distillation_loss
+from facenb.losses.rana import coefficient_spread, distillation_loss, effect_loss
 
 __all__ = [
-    "coefficient_loss", "coefficient_spread", "contrastive_loss", "distillation_loss", "eye_closure_loss",
-    "feature_identity_loss", "identity_loss", "joint_loss", "landmark_loss", "local_photometric_loss",
-    "photometric_loss", "prior_loss", "regularisation_loss", "shape_loss", "symmetry_loss", "vdc", "wpdc",
+    "coefficient_loss", "coefficient_spread", "contrastive_loss", "distillation_loss", "effect_loss",
+    "eye_closure_loss", "feature_identity_loss", "identity_loss", "joint_loss", "landmark_loss",
+    "local_photometric_loss", "photometric_loss", "prior_loss", "regularisation_loss", "shape_loss", "symmetry_loss",
+    "vdc", "wpdc",
 ]  # fmt: skip

@@ -2,8 +2,9 @@
 
 The paper's loss is the mean squared difference over the whole vector: `distillation_loss` without a spread. There a
 coefficient counts by its unit, so what is measured in large numbers is all that is learned. Divided by each
-coefficient's spread over the training pictures, all count alike; that one is ours. The paper's text promises the detail
-code as well, and its loss leaves it out: a layout with the detail as a part distils it too.
+coefficient's spread over the training pictures, all count alike; that one is ours, and so is `effect_loss`, which asks
+what the coefficients do. The paper's text promises the detail code as well, and its loss leaves it out: a code in a
+layout of its own is distilled in the same way.
 """
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from facenb.morphable.layouts import Layout, difference
 
+SOFT = 0.01  # in the points' unit: below it a distance counts by its square, so that the loss has a slope at none
 STILL = 1e-4  # of its largest value: a coefficient that moves less is held, as the depth t_z of 3DDFA-V2's pose
 
 
@@ -38,6 +40,20 @@ def distillation_loss(
             f"{float(spread[~(spread > 0)][0]):g}; each must be positive (inf leaves a coefficient out)"
         )
     return (apart / spread).square().mean()
+
+
+def effect_loss(
+    teacher: Float[Tensor, "batch teacher axes"], learner: Float[Tensor, "batch learner axes"]
+) -> Float[Tensor, ""]:
+    """Mean distance of the points that two vectors put somewhere, in their unit; the teacher learns nothing.
+
+    No square: a point far off, under an occluder, weighs by its distance and not by that again. Raises ValueError for
+    points of different shapes.
+    """
+    if teacher.shape != learner.shape:  # broadcasting would give a number, and a wrong one
+        raise ValueError(f"teacher {tuple(teacher.shape)} and learner {tuple(learner.shape)} differ in shape")
+    apart = (learner - teacher.detach()).square().sum(-1)
+    return ((apart + SOFT**2).sqrt() - SOFT).mean()
 
 
 def coefficient_spread(teacher: Float[Tensor, "pictures coefficients"]) -> Float[Tensor, " coefficients"]:
