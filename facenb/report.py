@@ -80,7 +80,7 @@ def cell(row: dict, percent: bool) -> str:
     spread = next((row[name] for name in ("spread", "std") if isinstance(row.get(name), float)), math.nan)
     factor = 100.0 if percent and unit == "" else 1.0
     size = factor * abs(value)
-    digits = 0 if size >= 1000 else 2 if size >= 0.2 else 3
+    digits = 0 if size >= 1000 else 2 if size >= 0.5 else 3
     text = f"{factor * value:.{digits}f}"
     if math.isfinite(spread):
         return f"{text} ± {factor * spread:.{digits}f}"
