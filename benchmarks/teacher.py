@@ -46,10 +46,11 @@ def main() -> None:
     model = with_jaw(build_model(people=100))
     face = cut(model, torch.cat([model.regions["face"], landmark_vertices(model)]))
     stage = Stage.of(face, layout_of(face)).to(device)
-    encoder = {"blocks": (1, 1, 1, 1), "width": 12, "pool": 4} if asked.narrow else None
+    encoder = {"blocks": (1, 1, 1, 1), "width": 12, "places": True} if asked.narrow else None
+    shrink = 2 if asked.narrow else 1
     decoder = {"window": window_of(face), "reach": 1.5}
-    decoder |= {"channels": (24, 16, 12, 8, 6)} if asked.narrow else {}
-    network = Deca(stage.layout, encoder, decoder=decoder, scale=13.5, units=UNITS).to(device).train()
+    decoder |= {"texels": 64} if asked.narrow else {}
+    network = Deca(stage.layout, encoder, decoder=decoder, scale=11.0, units=UNITS, shrink=shrink).to(device).train()
     batch = {
         "image": 2 * torch.rand(count, 3, asked.side, asked.side, device=device) - 1,
         "landmarks": asked.side * torch.rand(count, 68, 2, device=device),
@@ -74,9 +75,9 @@ def main() -> None:
 
     def drawing():
         leaf = flat.clone().requires_grad_()
-        stage.coarse(leaf, (asked.side, asked.side)).image.mean().backward()
+        stage.coarse(leaf, (asked.side // shrink, asked.side // shrink)).image.mean().backward()
 
-    coarse = CoarseLoss(stage)
+    coarse = CoarseLoss(stage, shrink=shrink)
     rows = [("coarse", step(coarse, False), of_network(network.coarse, batch["image"]), 2 * fastest(drawing, device))]
     code = torch.zeros(count, network.detail, device=device)
     maps = network.displacement(flat, code).detach()

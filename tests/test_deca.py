@@ -12,7 +12,7 @@ from facenb.errors import ModelFileError, RunError
 from facenb.morphable.layouts import DECA
 from facenb.morphable.model import Embedding, Joints, MorphableModel
 from facenb.networks.deca import Deca, layout_of, load_deca
-from facenb.networks.detail import DetailDecoder
+from facenb.networks.detail import DetailDecoder, LinearDecoder
 
 NARROW = {"blocks": (1, 1, 1, 1), "width": 4}
 
@@ -187,11 +187,37 @@ class TestDetailDecoder:
         decoder = DetailDecoder(6, (8, 4), reach=1.5)
         assert decoder(torch.randn(3, 2), torch.zeros(3, 1), torch.zeros(3, 3)).abs().max() < 0.05
 
-    def test_codes_of_another_length(self):
+    @pytest.mark.parametrize("decoder", [DetailDecoder(6, (3, 2)), LinearDecoder(6, 8)])
+    def test_codes_of_another_length(self, decoder):
         with pytest.raises(ValueError, match="takes 6"):
-            DetailDecoder(6, (3, 2))(torch.zeros(1, 2), torch.zeros(1, 5), torch.zeros(1, 3))
+            decoder(torch.zeros(1, 2), torch.zeros(1, 5), torch.zeros(1, 3))
 
     @pytest.mark.parametrize("options", [{"channels": (3,)}, {"reach": 0.0}, {"window": (0.5, 0, 0.5, 1)}])
     def test_impossible_decoders(self, options):
         with pytest.raises(ValueError):
             DetailDecoder(4, **options)
+
+    def test_a_linear_decoder_sums_its_maps(self):
+        """Far from its reach: the map of everybody, and of each number of the code as much as it says."""
+        decoder = LinearDecoder(5, 16, reach=100.0)
+        torch.nn.init.normal_(decoder.maps, std=1e-4)
+        code = torch.zeros(4, 1), torch.tensor([[0.0], [1.0], [2.0], [0.0]]), torch.tensor([[0.0, 0, 0]] * 4)
+        code[2][3, 0] = 0.36  # an open jaw
+        rest, one, two, jaw = decoder(*code)
+        torch.testing.assert_close(two - rest, 2 * (one - rest), atol=1e-4, rtol=1e-3)
+        assert (jaw - rest).abs().max() > 0.01 and (jaw - one).abs().max() > 0.01
+        assert LinearDecoder(5, 16)(*code).abs().max() == 0  # at the start
+
+    @pytest.mark.parametrize("options", [{"texels": 0}, {"reach": 0.0}, {"window": (0, 0.7, 1, 0.5)}])
+    def test_impossible_linear_decoders(self, options):
+        with pytest.raises(ValueError):
+            LinearDecoder(4, **options)
+
+    def test_a_deca_with_one_is_saved_and_comes_back(self, tmp_path):
+        network = Deca(layout_of(model()), NARROW, hidden=16, detail=8, decoder={"texels": 8}, shrink=2).eval()
+        torch.nn.init.normal_(network.decoder.maps)
+        network.save(tmp_path / "deca.safetensors", {})
+        again, images = Deca.load(tmp_path / "deca.safetensors"), torch.rand(2, 3, 32, 32)
+        assert isinstance(again.decoder, LinearDecoder) and again.shrink == 2
+        maps = [one.displacement(one(images), one.detail_code(images)) for one in (network, again)]
+        assert torch.equal(*maps)

@@ -43,12 +43,14 @@ def test_the_camera_is_decas():
     torch.testing.assert_close(found[:2], torch.tensor([u, v]))
 
 
-def test_the_head_turns_about_its_origin(synthface):
+def test_the_head_turns_about_the_middle_of_its_landmarks(synthface):
     layout = layout_of(synthface)
     turned = posed(synthface, layout, vector(layout, global_pose=[0.0, 0.5, 0.0]))
     c, s = torch.tensor(0.5).cos(), torch.tensor(0.5).sin()
-    x, y, z = synthface.mean.unbind(-1)
-    torch.testing.assert_close(turned[0], torch.stack([c * x + s * z, y, c * z - s * x], -1), atol=1e-3, rtol=1e-4)
+    middle = synthface.landmarks.of(synthface.mean[None]).mean(1)[0]
+    x, y, z = (synthface.mean - middle).unbind(-1)
+    expected = middle + torch.stack([c * x + s * z, y, c * z - s * x], -1)
+    torch.testing.assert_close(turned[0], expected, atol=1e-3, rtol=1e-4)
 
 
 def test_the_jaw_opens_as_synthface_does(synthface):
@@ -143,4 +145,24 @@ class TestStage:
 
     def test_the_window_holds_the_whole_part(self, stage):
         decoder = DetailDecoder(4, (3, 2), window=window_of(stage.model))
-        assert stage.displacement(decoder, torch.ones(1, 16, 16)).min() > 0.99
+        assert decoder.at(torch.ones(1, 16, 16), stage.uv).min() > 0.99
+
+    def test_displacements_fade_out_at_the_border_of_the_face(self, stage, synthface):
+        """On the part as on the whole head, whose other vertices none reaches."""
+        decoder = DetailDecoder(4, (3, 2))
+        part, whole = (
+            one.displacement(decoder, torch.ones(1, 16, 16))[0, : len(one.model.mean)]
+            for one in (stage, Stage.of(synthface, stage.layout))
+        )
+        kept = torch.cat([synthface.regions["face"], landmark_vertices(synthface)]).unique()
+        others = torch.ones(len(whole), dtype=torch.bool).index_fill(0, kept, False)
+        assert torch.equal(part, whole[kept]) and whole[others].max() == 0
+        forehead = int(stage.model.mean[:, 1].argmax())
+        assert part[forehead] == 0 and part.max() == pytest.approx(1) and (part > 0.99).float().mean() > 0.5
+
+    def test_a_finer_mesh_alone_is_no_relief(self, stage):
+        """Shading is that of the smooth face, not of the facets that a subdivided mesh keeps."""
+        flat, size = vector(stage.layout, light=[3.0] * 3 + [2.0] * 3 + [1.0] * 21), (64, 64)
+        smooth, fine = stage.coarse(flat, size), stage.detailed(flat, torch.zeros(1, len(stage.uv)), size)
+        inside = stage.skin_mask(smooth) & stage.skin_mask(fine)
+        assert (smooth.image - fine.image)[inside].abs().mean() < 1e-3

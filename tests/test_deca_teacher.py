@@ -1,11 +1,14 @@
 """Pairs of pictures, analysis by synthesis, and bad input."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from test_deca import NARROW
 
 from facenb.data.crops import crop_faces, five_of_68
-from facenb.deca.pictures import Pictures, build_pictures, read_pictures
+from facenb.deca.alone import fit_vectors
+from facenb.deca.pictures import MIRRORED, FacePictures, build_pictures, read_pictures, vary
 from facenb.deca.scene import Stage, landmarks_of, window_of
 from facenb.deca.teacher import (
     CoarseLoss,
@@ -90,9 +93,38 @@ class TestPictures:
     def test_one_picture_of_a_person_makes_no_pair(self, pictures, tmp_path):
         with pytest.raises(ValueError, match="two or more"):
             build_pictures(tmp_path / "set", 0, [1], 1)
-        alone = Pictures(pictures.shards, pictures.subjects, torch.tensor([0, 2, 3]))
+        alone = FacePictures(pictures.shards, pictures.subjects, torch.tensor([0, 2, 3]))
         with pytest.raises(RunError, match="one picture only"):
             alone.load(torch.tensor([0]), torch.Generator())
+
+    def test_landmarks_go_with_a_varied_picture(self):
+        """A spot where the landmark between the eyes is stays there, turned, moved, scaled or mirrored."""
+        generator = torch.Generator().manual_seed(1)
+        landmarks = 12 + 24 * torch.rand(8, 68, 2, generator=generator)
+        v, u = torch.meshgrid(torch.arange(SIDE) + 0.5, torch.arange(SIDE) + 0.5, indexing="ij")
+        spot = landmarks[:, 27, :, None, None]
+        image = (-((u - spot[:, 0]) ** 2 + (v - spot[:, 1]) ** 2) / 8).exp()[:, None].expand(-1, 3, -1, -1)
+        varied = vary({"image": image, "landmarks": landmarks}, generator)
+        weight = varied["image"][:, 0] / varied["image"][:, 0].sum((1, 2), keepdim=True)
+        found = torch.stack([(weight * u).sum((1, 2)), (weight * v).sum((1, 2))], -1)
+        torch.testing.assert_close(found, varied["landmarks"][:, 27], atol=0.3, rtol=0)
+        assert (varied["landmarks"] - landmarks).norm(dim=-1).mean() > 1
+
+    def test_mirrored_landmarks_are_those_of_the_other_side(self):
+        points = SynthFace(0).landmarks.of(SynthFace(0).mean[None])[0]
+        torch.testing.assert_close(points[MIRRORED] * torch.tensor([-1.0, 1, 1]), points, atol=0.01, rtol=0)
+
+    def test_known_vectors_come_with_their_pictures(self, pictures):
+        known = replace(pictures.of([4]), vectors=torch.arange(6.0)[:, None])
+        rows = pictures.subjects == 4
+        assert torch.equal(known.read(torch.arange(2))["vector"][:, 0], torch.arange(6.0)[rows])
+
+    def test_varied_pictures_are_loaded_so(self, pictures):
+        rows = torch.arange(3)
+        plain, varied = (
+            one.load(rows, torch.Generator().manual_seed(3)) for one in (pictures, replace(pictures, varied=True))
+        )
+        assert torch.equal(plain["subject"], varied["subject"]) and not torch.equal(plain["image"], varied["image"])
 
     def test_a_folder_of_something_else(self, tmp_path):
         with pytest.raises(AssetError):
@@ -111,6 +143,25 @@ class TestSwap:
     def test_no_pairs(self):
         with pytest.raises(ValueError, match="no pairs"):
             partner(torch.zeros(3, 2))
+
+
+def test_descent_finds_the_vector_a_picture_was_drawn_from(stage):
+    """From the mean face: its landmarks within a tenth of a pixel or so, its colours, its open mouth."""
+    parts = {name: torch.zeros(2, length) for name, length in stage.layout.parts.items()}
+    parts["camera"][:, 0], parts["light"][:, :3] = 11.0, 3.0
+    start = stage.layout.join(parts)
+    true = {**parts, "jaw_pose": torch.tensor([[0.3, 0, 0], [0, 0, 0]]), "albedo": torch.tensor([[1.0, -1, 0]] * 2)}
+    true["global_pose"] = torch.tensor([[0.1, 0.3, 0], [0, -0.2, 0.1]])
+    true = stage.layout.join(true)
+    drawn = stage.coarse(true, (SIDE, SIDE)).image
+    images, landmarks = 2 * drawn.permute(0, 3, 1, 2) - 1, landmarks_of(stage.model, stage.layout, true, (SIDE, SIDE))
+    found = fit_vectors(stage, images, landmarks, start, (150, 20))
+    places = landmarks_of(stage.model, stage.layout, found, (SIDE, SIDE))
+    assert (places - landmarks).norm(dim=-1).mean() < 0.2 and (places - landmarks).norm(dim=-1).mean() > 0
+    jaw = stage.layout.split(found)["jaw_pose"][:, 0]
+    assert jaw[0] > 0.15 > 0.05 > jaw[1].abs()
+    before, after = ((stage.coarse(one, (SIDE, SIDE)).image - drawn).abs().mean() for one in (start, found))
+    assert after < 0.2 * before
 
 
 class TestCoarse:
@@ -182,9 +233,25 @@ class TestDetail:
         batch = pictures.load(torch.arange(3), torch.Generator().manual_seed(0))
         found = DetailLoss(stage, window=window)(network, batch)
         found["loss"].backward()
-        assert set(found) == {"loss", "photometric", "symmetry", "regularisation"}
+        assert set(found) == {"loss", "photometric", "moving", "symmetry", "regularisation"}
         assert all(one.grad is None for one in network.coarse.parameters())
         assert network.fine.encoder.conv1.weight.grad.abs().max() > 0
+
+    def test_a_picture_with_a_vector_of_its_own_is_drawn_there(self, stage, network, pictures, monkeypatch):
+        """Placed elsewhere the loss differs, the map does not; and not where the vector is the network's."""
+        batch = pictures.load(torch.arange(3), torch.Generator().manual_seed(0))
+        flat = network.eval()(batch["image"]).detach()
+        plain, same, other = (
+            DetailLoss(stage)(network, batch | more) for more in ({}, {"vector": flat}, {"vector": flat * 1.1})
+        )
+        assert plain["photometric"] == same["photometric"] != other["photometric"]
+        assert plain["regularisation"] == other["regularisation"]
+
+    def test_what_moves_is_what_differs_between_the_pictures_of_a_person(self, stage, network, pictures, monkeypatch):
+        batch = pictures.load(torch.arange(3), torch.Generator().manual_seed(0))
+        maps = torch.arange(6.0)[:, None, None].expand(6, 8, 8)
+        monkeypatch.setattr(network, "displacement", lambda flat, code: maps)
+        assert DetailLoss(stage)(network.eval(), batch)["moving"] == 3.0
 
     def test_every_second_pair_has_its_codes_swapped(self, stage, network, pictures, monkeypatch):
         given = []

@@ -14,6 +14,19 @@ def test_landmarks_moved_by_a_step_cost_it():
     assert deca.landmark_loss(moved, POINTS) == pytest.approx(0.2)
 
 
+def test_parts_do_not_care_where_they_are():
+    moved = POINTS.clone()
+    moved[:, 48:] += torch.tensor([0.5, 0.2])
+    moved[:, :17] -= 0.3
+    assert deca.parts_loss(moved, POINTS) == pytest.approx(0, abs=1e-6)
+
+
+def test_a_landmark_that_leaves_its_part_costs():
+    moved = POINTS.clone()
+    moved[:, 17, 1] += 0.5  # one of five: 0.4 from the mean, the other four 0.1 each; of 136 numbers
+    assert deca.parts_loss(moved, POINTS) == pytest.approx(0.8 / 136)
+
+
 def test_eye_closure_does_not_care_where_the_eye_is():
     moved = POINTS.clone()
     moved[:, 36:42] += torch.tensor([0.5, 0.2])
@@ -40,8 +53,8 @@ def test_an_even_difference_over_the_skin_is_not_local():
     mask = torch.zeros(1, 12, 12, dtype=torch.bool)
     mask[0, 2:10, 3:11] = True
     brighter = image + torch.tensor([0.2, 0.1, -0.1])
-    assert deca.local_photometric_loss(brighter, image, mask, 5) == pytest.approx(0, abs=1e-6)
-    assert deca.local_photometric_loss(brighter, image, torch.zeros_like(mask), 5) == 0
+    assert deca.local_photometric_loss(brighter, image, mask, 5, 1) == pytest.approx(0, abs=1e-6)
+    assert deca.local_photometric_loss(brighter, image, torch.zeros_like(mask), 5, 1) == 0
 
 
 def test_one_wrong_pixel_costs_itself_and_its_neighbours_mean():
@@ -49,14 +62,21 @@ def test_one_wrong_pixel_costs_itself_and_its_neighbours_mean():
     wrong = image.clone()
     wrong[0, 4, 4] = 0.9
     expected = (0.9 - 0.1 + 8 * 0.1) / 81  # its 3 x 3 neighbourhood has mean 0.1
-    assert deca.local_photometric_loss(wrong, image, mask, 3) == pytest.approx(expected)
+    assert deca.local_photometric_loss(wrong, image, mask, 3, 1) == pytest.approx(expected)
 
 
-@pytest.mark.parametrize("window", [1, 4])
-def test_a_window_has_a_middle_and_neighbours(window):
+def test_a_checkerboard_is_grain():
+    image, mask = torch.zeros(1, 20, 20, 3), torch.ones(1, 20, 20, dtype=torch.bool)
+    noisy = image + ((torch.arange(20)[:, None] + torch.arange(20)) % 2 - 0.5)[None, ..., None]
+    at_all = deca.local_photometric_loss(noisy, image, mask, 11, 1)
+    assert deca.local_photometric_loss(noisy, image, mask, 11, 3) < 0.2 * at_all
+
+
+@pytest.mark.parametrize(("window", "grain"), [(1, 1), (4, 1), (5, 5), (5, 2), (5, 0)])
+def test_a_window_has_a_middle_and_more_than_grain(window, grain):
     image = torch.zeros(1, 5, 5, 3)
     with pytest.raises(ValueError, match="odd"):
-        deca.local_photometric_loss(image, image, torch.ones(1, 5, 5, dtype=torch.bool), window)
+        deca.local_photometric_loss(image, image, torch.ones(1, 5, 5, dtype=torch.bool), window, grain)
 
 
 def test_identity_is_a_direction():

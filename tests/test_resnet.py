@@ -6,7 +6,7 @@ from safetensors.torch import save_file
 from torch.nn import functional
 
 from facenb.errors import ModelFileError
-from facenb.networks.resnet import ResNet, load_resnet
+from facenb.networks.resnet import ResNet, load_resnet, places
 
 BLOCKS, WIDTH = (2, 1, 2, 1), 4
 
@@ -94,8 +94,17 @@ def test_old_files_without_counts_are_read(tmp_path):
     load_resnet(ResNet(BLOCKS, WIDTH, 10), tmp_path / "old.safetensors")
 
 
-def test_config_makes_it_again():
-    network = ResNet.narrow(outputs=5)
+def test_places_are_where_a_channel_is_strongest():
+    x = torch.zeros(2, 3, 4, 5)
+    x[0, 1, 3, 0] = x[1, 2, 0, 4] = 100.0  # one bright spot, bottom left; another, top right
+    found = places(x).view(2, 2, 3)
+    torch.testing.assert_close(found[0, :, 1], torch.tensor([-0.8, 0.75]))
+    torch.testing.assert_close(found[1, :, 2], torch.tensor([0.8, -0.75]))
+    assert found[0, :, 0].abs().max() < 1e-6  # even: in the middle
+
+
+@pytest.mark.parametrize("network", [ResNet.narrow(outputs=5), ResNet(BLOCKS, WIDTH, places=True)])
+def test_config_makes_it_again(network):
     again = ResNet(**network.config)
     assert {n: t.shape for n, t in again.state_dict().items()} == {n: t.shape for n, t in network.state_dict().items()}
 

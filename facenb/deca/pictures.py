@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn import functional
 
 from facenb.data.shards import INDEX, Shards, ShardWriter, differences, read_shards
 from facenb.data.synthetic import photograph
@@ -23,16 +24,20 @@ FIELDS = ("image", "subject", "landmarks")
 LARGER = 1.2  # a photograph is so much larger than the picture cut out of it
 RAISED = 0.04  # of the picture's side: above the middle of the landmarks there is a forehead
 TOGETHER = 100  # pictures in memory at once
+MIRRORED = [*range(16, -1, -1), *range(26, 16, -1), *range(27, 31), *range(35, 30, -1), 45, 44, 43, 42, 47, 46, 39, 38,
+            37, 36, 41, 40, *range(54, 47, -1), *range(59, 54, -1), *range(64, 59, -1), 67, 66, 65]  # fmt: skip
 NOISE = 111  # part of a subject's random numbers that the noise of these landmarks uses
 
 
 @dataclass(frozen=True)
-class Pictures:
+class FacePictures:
     """Some people's pictures, a batch of pairs at a time; implements the protocol of `facenb.training`."""
 
     shards: Shards
     subjects: Int[Tensor, " all"]  # of every row of the set
     rows: Int[Tensor, " rows"]  # those that belong to this part
+    vectors: Float[Tensor, "all vector"] | None = None  # of every row of the set, where they are known: "vector"
+    varied: bool = False  # whether `load` mirrors, turns, moves and scales them, as `vary` does
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -47,7 +52,7 @@ class Pictures:
         """Height and width."""
         return tuple(self.shards.fields["image"]["shape"][:2])
 
-    def of(self, people: Sequence[int]) -> "Pictures":
+    def of(self, people: Sequence[int]) -> "FacePictures":
         """The pictures of these people only. RunError naming who is not there."""
         absent = sorted(set(people) - set(self.subject.tolist()))
         if absent or not len(people):
@@ -56,7 +61,9 @@ class Pictures:
 
     def read(self, rows: Int[Tensor, " batch"]) -> dict[str, Tensor]:
         """Image (B, 3, H, W) in [-1, 1], landmarks in pixels and subject, of rows counted within this part."""
-        found = self.shards.read(self.rows[rows], FIELDS)
+        found = dict(self.shards.read(self.rows[rows], FIELDS))
+        if self.vectors is not None:
+            found["vector"] = self.vectors[self.rows[rows]]
         return {**found, "image": (found["image"].permute(0, 3, 1, 2).float() / 127.5 - 1).contiguous()}
 
     def truth(self, rows: Int[Tensor, " batch"]) -> dict[str, Tensor]:
@@ -67,33 +74,55 @@ class Pictures:
 
     def load(self, rows: Int[Tensor, " batch"], generator: torch.Generator) -> dict[str, Tensor]:
         """Twice as many pictures as rows: those, and then of each its partner, another picture of the same person."""
-        return self.read(torch.cat([rows, self.partners(rows, generator)]))
+        batch = self.read(torch.cat([rows, self.partners(rows, generator)]))
+        return vary(batch, generator) if self.varied else batch
 
     def partners(self, rows: Int[Tensor, " batch"], generator: torch.Generator) -> Int[Tensor, " batch"]:
         """For each row another picture of the same person, drawn from `generator`. RunError where there is none."""
-        subject, chance = self.subject, torch.rand(len(rows), generator=generator)
-        partners = torch.empty_like(rows)
-        for k, row in enumerate(rows.tolist()):
-            others = ((subject == subject[row]) & (torch.arange(len(subject)) != row)).nonzero()[:, 0]
-            if not len(others):
-                raise RunError(f"subject {int(subject[row])} has one picture only, and a pair needs two of a person")
-            partners[k] = others[int(chance[k] * len(others))]
-        return partners
+        subject = self.subject
+        other = (subject == subject[rows, None]) & (torch.arange(len(subject)) != rows[:, None])  # (B, rows)
+        if not (found := other.any(1)).all():
+            alone = int(subject[rows[~found][0]])
+            raise RunError(f"subject {alone} has one picture only, and a pair needs two of a person")
+        return torch.rand(other.shape, generator=generator).masked_fill(~other, -1.0).argmax(1)
 
 
-def read_pictures(folder: str | Path) -> Pictures:
+def vary(
+    batch: dict[str, Tensor], generator: torch.Generator, turn: float = 0.15, move: float = 0.06, zoom: float = 0.1
+) -> dict[str, Tensor]:
+    """The same pictures, every second pair mirrored, each turned (radians), moved (of half a side) and scaled, at most.
+
+    The landmarks go with them; those of a mirrored picture change sides.
+    """
+    image, landmarks = batch["image"], batch["landmarks"]
+    count, extent = len(image), torch.tensor([image.shape[3], image.shape[2]]).to(landmarks)
+    mirrored = (torch.rand(count // 2, generator=generator) < 0.5).repeat(2)
+    place = 2 * landmarks / extent - 1  # -1 to 1
+    place = torch.where(mirrored[:, None, None], place[:, MIRRORED] * torch.tensor([-1.0, 1.0]), place)
+    image = torch.where(mirrored[:, None, None, None], image.flip(-1), image)
+    angle, grow, u, v = 2 * torch.rand(4, count, generator=generator) - 1
+    angle, grow, shift = turn * angle, (zoom * grow).exp(), move * torch.stack([u, v], -1)
+    onto = torch.stack([angle.cos(), -angle.sin(), angle.sin(), angle.cos()], -1).view(-1, 2, 2)
+    onto = onto * grow[:, None, None]  # from the new picture to the old, as `grid_sample` asks
+    grid = functional.affine_grid(torch.cat([onto, shift[..., None]], 2), list(image.shape), align_corners=False)
+    image = functional.grid_sample(image, grid, padding_mode="border", align_corners=False)
+    place = torch.linalg.solve(onto, (place - shift[:, None]).mT).mT
+    return {**batch, "image": image, "landmarks": (place + 1) / 2 * extent}
+
+
+def read_pictures(folder: str | Path) -> FacePictures:
     """A set that `build_pictures` made, or one of the same fields. AssetError where it is missing or of another."""
     shards = read_shards(folder)
     if missing := [name for name in FIELDS if name not in shards.fields]:
         raise AssetError(f"{folder} holds no pictures for this: it has no {', '.join(missing)}")
     subjects = shards.column("subject")
-    return Pictures(shards, subjects, torch.arange(len(subjects)))
+    return FacePictures(shards, subjects, torch.arange(len(subjects)))
 
 
 def build_pictures(
     folder: str | Path, seed: int, people: Sequence[int], pictures: int = 6, side: int = 112,
     yaw_limit: float | int = 50.0, landmark_noise: float | int = 1.0,
-) -> Pictures:  # fmt: skip
+) -> FacePictures:  # fmt: skip
     """Photographs 0 to `pictures` - 1 of SynthFace's `people`, cut out around the landmarks to `side` pixels.
 
     The landmarks are the true ones with noise of `landmark_noise` mm (standard deviation of each coordinate), as a

@@ -10,9 +10,11 @@ from dataclasses import dataclass, replace
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from facenb.imaging.camera import WeakPerspective
-from facenb.imaging.lighting import from_deca
+from facenb.imaging.lighting import from_deca, irradiance
+from facenb.imaging.raster import interpolate, rasterize
 from facenb.imaging.render import Rendering, render, vertex_normals
 from facenb.morphable.layouts import Layout
 from facenb.morphable.mesh import Subdivision, vertex_uv
@@ -21,6 +23,7 @@ from facenb.networks.detail import DetailDecoder
 
 METRE = 1000.0  # mm
 EDGED = ("brows", "eyelids", "lips", "nose", "left_eye", "right_eye", "mouth_inside", "ears", "scalp")
+BORDER = 3  # edges over which displacements fade out towards the border of the face
 
 
 def posed(model: MorphableModel, layout: Layout, flat: Float[Tensor, "batch all"]) -> Float[Tensor, "batch vertices 3"]:
@@ -70,6 +73,7 @@ class Stage:
     uv: Float[Tensor, "fine 2"]
     skin: Bool[Tensor, " triangles"]  # of the coarse mesh
     even: Bool[Tensor, " triangles"]  # skin without drawn edges, which a pixel of misplacement turns into relief
+    share: Float[Tensor, " fine"]  # of a displacement that a vertex takes: 1 on the face, 0 at its border and beyond
 
     @classmethod
     def of(cls, model: MorphableModel, layout: Layout) -> "Stage":
@@ -79,15 +83,20 @@ class Stage:
         if "skin" in model.regions:
             skin = torch.zeros_like(skin)
             skin[model.regions["skin"]] = True
+        corners = torch.bincount(fine.triangles.flatten(), minlength=len(model.mean) + len(fine.edges))
+        rim = fine.edges[corners[len(model.mean) :] < 6].flatten()  # where the mesh was cut: edges of one triangle
         even = skin.clone()
         for name in EDGED:
             even[model.regions.get(name, [])] = False
-        once = (
-            torch.bincount(fine.triangles.flatten(), minlength=len(model.mean) + len(fine.edges))[len(model.mean) :] < 6
-        )
-        even[fine.edges[once].flatten()] = False  # the rim, where the mesh was cut
+        even[rim] = False
         skins = (mask[model.triangles].all(1) for mask in (skin, even))
-        return cls(model, layout, fine, fine.at(vertex_uv(model)), *skins)
+        face = torch.zeros_like(skin)
+        face[model.regions.get("face", slice(None))] = True
+        share = torch.zeros(len(face))
+        for _ in range(BORDER):  # each time the vertices that have a neighbour outside are lost
+            face = face.index_fill(0, fine.edges[~face[fine.edges].all(1)].flatten(), False).index_fill(0, rim, False)
+            share += face / BORDER
+        return cls(model, layout, fine, fine.at(vertex_uv(model)), *skins, fine.at(share[:, None])[:, 0])
 
     def to(self, device) -> "Stage":
         """The same on another device."""
@@ -98,33 +107,47 @@ class Stage:
             uv=self.uv.to(device),
             skin=self.skin.to(device),
             even=self.even.to(device),
+            share=self.share.to(device),
         )
 
     def coarse(self, flat: Float[Tensor, "batch all"], size: tuple[int, int]) -> Rendering:
         """The picture of the smooth face, differentiable."""
-        return self._draw(posed(self.model, self.layout, flat), self.model.triangles, flat, size)
+        parts, camera, light = self._scene(flat, size)
+        vertices = posed(self.model, self.layout, flat)
+        return render(vertices, self.model.triangles, self.model.albedo(parts["albedo"]), camera, size, light)
 
     def detailed(
         self, flat: Float[Tensor, "batch all"], displacement: Float[Tensor, "batch fine"], size: tuple[int, int]
     ) -> Rendering:
-        """The picture with displacements (mm, at the fine mesh's vertices), differentiable in both."""
-        return self._draw(
-            self.relief(posed(self.model, self.layout, flat), displacement), self.fine.triangles, flat, size
-        )
+        """The picture with displacements (mm, at the fine mesh's vertices), differentiable in both.
+
+        Shaded as the smooth face, and by what the displacement changes in the fine mesh's normals: a mesh made finer
+        keeps its facets, and their own normals would be a relief that nobody displaced.
+        """
+        parts, camera, light = self._scene(flat, size)
+        vertices, triangles = posed(self.model, self.layout, flat), self.fine.triangles
+        moved, plain = self.relief(vertices, displacement), self.fine.at(vertices)
+        own = vertex_normals(vertices, self.model.triangles)
+        smooth = normalize(self.fine.at(own), dim=-1)
+        normals = smooth + vertex_normals(moved, triangles) - vertex_normals(plain, triangles)
+        normals = normalize(normals, dim=-1)
+        albedo, relit = self.model.albedo(parts["albedo"]), irradiance(normals, light) - irradiance(smooth, light)
+        colour = self.fine.at(albedo * irradiance(own, light)) + self.fine.at(albedo) * relit
+        fragments = rasterize(camera.project(moved), triangles, size)
+        return Rendering(interpolate(fragments, colour, triangles), fragments, normals, triangles)
 
     def relief(
         self, vertices: Float[Tensor, "batch vertices 3"], displacement: Float[Tensor, "batch fine"]
     ) -> Float[Tensor, "batch fine 3"]:
         """The fine mesh of a face, moved along the smooth normals by `displacement` mm."""
         normals = self.fine.at(vertex_normals(vertices, self.model.triangles))
-        normals = torch.nn.functional.normalize(normals, dim=-1)
-        return self.fine.at(vertices) + displacement[..., None] * normals
+        return self.fine.at(vertices) + displacement[..., None] * normalize(normals, dim=-1)
 
     def displacement(
         self, decoder: DetailDecoder, maps: Float[Tensor, "batch rows columns"]
     ) -> Float[Tensor, "batch fine"]:
-        """Displacement maps at the fine mesh's vertices, mm."""
-        return decoder.at(maps, self.uv)
+        """Displacement maps at the fine mesh's vertices, mm, fading out at the border of the face."""
+        return self.share * decoder.at(maps, self.uv)
 
     def skin_mask(self, rendering: Rendering, even: bool = False) -> Bool[Tensor, "batch height width"]:
         """Which pixels of a picture of the smooth or of the fine face show skin (or `even` skin only)."""
@@ -132,13 +155,9 @@ class Stage:
         coarse = triangle if len(rendering.triangles) == len(self.skin) else triangle // 4  # four of each, in order
         return (triangle >= 0) & (self.even if even else self.skin)[coarse.clamp_min(0)]
 
-    def _draw(self, vertices: Tensor, triangles: Tensor, flat: Tensor, size: tuple[int, int]) -> Rendering:
+    def _scene(self, flat: Tensor, size: tuple[int, int]) -> tuple[dict[str, Tensor], WeakPerspective, Tensor]:
         parts = self.layout.split(flat)
-        albedo = self.model.albedo(parts["albedo"])
-        if len(triangles) != len(self.model.triangles):
-            albedo = self.fine.at(albedo)
-        light = from_deca(parts["light"].unflatten(1, (9, 3)))
-        return render(vertices, triangles, albedo, camera_of(self.layout, flat, size), size, light)
+        return parts, camera_of(self.layout, flat, size), from_deca(parts["light"].unflatten(1, (9, 3)))
 
 
 def window_of(model: MorphableModel, margin: float = 0.01) -> tuple[float, float, float, float]:

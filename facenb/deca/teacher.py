@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from facenb.data.crops import five_of_68, template
-from facenb.deca.pictures import Pictures
+from facenb.deca.pictures import FacePictures
 from facenb.deca.scene import Stage, landmarks_of
 from facenb.losses import deca as losses
 from facenb.morphable.alignment import similarity
@@ -31,15 +31,17 @@ class Weights:
     """What counts how much. Landmarks are in parts of the picture's side, colours in [0, 1], displacements in mm."""
 
     landmarks: float = 10.0  # a landmark one per cent of the side away costs what a colour 0.1 away does
+    parts: float = 30.0  # without it a network learns where the head is, and no mouth opens
     eyes: float = 5.0
     photometric: float = 1.0
-    identity: float = 0.0  # needs a recogniser
+    identity: float = 0.2  # the paper's; where there is a recogniser
     prior_identity: float = 5e-2  # about what the landmarks' own scatter makes of a normal prior
     prior_albedo: float = 4e-3
     prior_expression: float = 5e-2  # and of the jaw: it bends the face as an expression does
     consistency: float = 1.0  # of all of these with the partner's identity; 0: not asked for
-    symmetry: float = 2e-3
-    regularisation: float = 2e-3
+    symmetry: float = 1e-2
+    regularisation: float = 4e-3
+    moving: float = 2e-2  # the same of what differs between two pictures of a person: most of it is noise
 
 
 def swap(layout: Layout, flat: Float[Tensor, "batch all"], part: str = "identity") -> Float[Tensor, "batch all"]:
@@ -48,7 +50,7 @@ def swap(layout: Layout, flat: Float[Tensor, "batch all"], part: str = "identity
     return layout.join({**parts, part: partner(parts[part])})
 
 
-def partner(values: Float[Tensor, "batch _codes"]) -> Float[Tensor, "batch _codes"]:
+def partner(values: Float[Tensor, "batch ..."]) -> Float[Tensor, "batch ..."]:
     """Each row's partner's values: rows k and n + k of 2 n are a pair. ValueError for an odd number."""
     if len(values) % 2:
         raise ValueError(f"{len(values)} rows are no pairs; give as many partners as pictures")
@@ -81,7 +83,10 @@ class Recogniser:
 
 
 class CoarseLoss:
-    """The coarse network's loss, for `facenb.training.train`; `render=False` leaves out all that needs the renderer."""
+    """The coarse network's loss, for `facenb.training.train`; `render=False` leaves out all that needs the renderer.
+
+    `shrink`: pictures are drawn, and compared, so many times smaller.
+    """
 
     def __init__(
         self,
@@ -89,8 +94,10 @@ class CoarseLoss:
         weights: Weights = Weights(),
         render: bool = True,
         recogniser: Recogniser | None = None,
+        shrink: int = 1,
     ):
         self.stage, self.weights, self.render, self.recogniser = stage, weights, render, recogniser
+        self.shrink = shrink
         self.points = cut(stage.model, landmark_vertices(stage.model))  # all that landmarks need
 
     def __call__(self, network: Deca, batch: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -117,27 +124,32 @@ class CoarseLoss:
         size, layout = tuple(batch["image"].shape[2:]), self.stage.layout
         seen = batch["landmarks"] / min(size)
         own = landmarks_of(self.points, layout, flat, size) / min(size)
-        parts = {"landmarks": losses.landmark_loss(own, seen), "eyes": losses.eye_closure_loss(own, seen)}
+        parts = {"landmarks": losses.landmark_loss(own, seen), "parts": losses.parts_loss(own, seen),
+                 "eyes": losses.eye_closure_loss(own, seen)}  # fmt: skip
         if not self.render:
             return parts
-        picture = to_picture(batch["image"])
-        drawn = self.stage.coarse(flat, size)
+        small = functional.avg_pool2d(batch["image"], self.shrink) if self.shrink > 1 else batch["image"]
+        picture = to_picture(small)
+        drawn = self.stage.coarse(flat, tuple(small.shape[2:]))
         parts["photometric"] = losses.photometric_loss(drawn.image, picture, self.stage.skin_mask(drawn))
         if self.recogniser is not None and self.weights.identity:
             over = torch.where(drawn.mask[..., None], drawn.image, picture)
+            landmarks = batch["landmarks"] / self.shrink
             with torch.no_grad():
-                known = self.recogniser(picture, batch["landmarks"])
-            parts["identity"] = losses.identity_loss(self.recogniser(over, batch["landmarks"]), known)
+                known = self.recogniser(picture, landmarks)
+            parts["identity"] = losses.identity_loss(self.recogniser(over, landmarks), known)
         return parts
 
 
 class DetailLoss:
     """The loss of the detail code and its decoder; the coarse network is not trained any more.
 
-    `window`: of `local_photometric_loss`, pixels, on even skin; 0 for the paper's photometric loss on all skin.
+    It says the expression; where face, camera and light are is its word, too, but for pictures that bring a "vector" of
+    their own, where that is better known. `window`: of `local_photometric_loss`, pixels, on even skin; 0 for the
+    paper's photometric loss on all skin.
     """
 
-    def __init__(self, stage: Stage, weights: Weights = Weights(), window: int = 9):
+    def __init__(self, stage: Stage, weights: Weights = Weights(), window: int = 11):
         self.stage, self.weights, self.window = stage, weights, window
 
     def __call__(self, network: Deca, batch: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -148,12 +160,14 @@ class DetailLoss:
         code = network.detail_code(images)
         swapped = (torch.arange(len(code), device=code.device) % (len(code) // 2) % 2 == 1)[:, None]
         maps = network.displacement(flat, torch.where(swapped, partner(code), code))
-        drawn = self.stage.detailed(flat, self.stage.displacement(network.decoder, maps), size)
+        place = batch.get("vector", flat)
+        drawn = self.stage.detailed(place, self.stage.displacement(network.decoder, maps), size)
         seen = drawn.image, to_picture(images), self.stage.skin_mask(drawn, even=bool(self.window))
         parts = {
             "photometric": losses.local_photometric_loss(*seen, self.window)
             if self.window
             else losses.photometric_loss(*seen),
+            "moving": (maps - partner(maps)).abs().mean(),
             "symmetry": losses.symmetry_loss(maps),
             "regularisation": losses.regularisation_loss(maps),
         }
@@ -173,13 +187,14 @@ def train_only(network: Deca, detail: bool) -> Deca:
     return network
 
 
-def training_name(name: str, network: Deca, pictures: Pictures, settings: Settings) -> str:
+def training_name(name: str, network: Deca, pictures: FacePictures, settings: Settings) -> str:
     """`name` and a digest of network, weights, pictures and settings: a folder's name that only this training has.
 
     So a notebook run again goes on where it was, and one that was changed begins anew beside it.
     """
     facts = {"network": network.config, "settings": settings.as_dict(), "card": pictures.shards.card,
-             "rows": pictures.rows.tolist()}  # fmt: skip
+             "rows": pictures.rows.tolist(), "varied": pictures.varied,
+             "vectors": None if pictures.vectors is None else pictures.vectors[pictures.rows].tolist()}  # fmt: skip
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
     for key, value in network.state_dict().items():
         digest.update(key.encode() + value.detach().cpu().contiguous().numpy().tobytes())

@@ -13,10 +13,43 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 START = 8  # texels on a side of the first layer
+OPEN = 0.36  # radians of an open jaw
+RATE = 4.0  # a texel's own rate of learning, beside that of the network which makes the codes
 RELEASED = (128, 128, 64, 64, 32, 16)  # channels of the released decoder: 256 x 256 texels
 
 
-class DetailDecoder(nn.Module):
+class _Windowed(nn.Module):
+    """A map over a part of the texture, and where a point of the texture lies in it."""
+
+    window: tuple[float, ...]
+
+    def _set_window(self, window: Sequence[float]) -> None:
+        if not (window[0] < window[2] and window[1] < window[3]):
+            raise ValueError(f"window {tuple(window)} must be left, bottom, right, top and have an area")
+        self.window = tuple(float(side) for side in window)
+
+    def _code(self, detail: Tensor, expression: Tensor, jaw: Tensor) -> Tensor:
+        code = torch.cat([jaw, expression, detail], 1)
+        if code.shape[1] != self.codes:
+            raise ValueError(
+                f"jaw {jaw.shape[1]}, expression {expression.shape[1]} and detail {detail.shape[1]} are "
+                f"{code.shape[1]} numbers, and this decoder takes {self.codes}"
+            )
+        return code
+
+    def at(
+        self, displacement: Float[Tensor, "batch rows columns"], uv: Float[Tensor, "points 2"]
+    ) -> Float[Tensor, "batch points"]:
+        """The map's values at texture coordinates (origin bottom left), bilinear, mm; 0 outside the window."""
+        low, high = uv.new_tensor(self.window[:2]), uv.new_tensor(self.window[2:])
+        place = 2 * (uv - low) / (high - low) - 1
+        grid = torch.stack([place[:, 0], -place[:, 1]], -1).expand(len(displacement), 1, -1, -1)
+        # Half a texel of border: what touches the window's edge repeats its texels, what lies beyond gets nothing.
+        found = functional.grid_sample(displacement[:, None], grid, padding_mode="border", align_corners=False)
+        return found[:, 0, 0] * (place.abs() <= 1).all(1)
+
+
+class DetailDecoder(_Windowed):
     """Codes to a square map of displacements, each step twice as large: 8 texels, then a doubling for each channel.
 
     `channels` from the first layer on; `reach` in mm is never exceeded; `window` (left, bottom, right, top) is the part
@@ -35,10 +68,8 @@ class DetailDecoder(nn.Module):
             raise ValueError(
                 f"codes {codes}, channels {tuple(channels)} (two or more) and reach {reach} must be positive"
             )
-        if not (window[0] < window[2] and window[1] < window[3]):
-            raise ValueError(f"window {tuple(window)} must be left, bottom, right, top and have an area")
         self.codes, self.channels, self.reach = codes, tuple(channels), reach
-        self.window = tuple(float(side) for side in window)
+        self._set_window(window)
         self.l1 = nn.Sequential(nn.Linear(codes, channels[0] * START * START))
         layers: list[nn.Module] = [nn.BatchNorm2d(channels[0])]
         for before, after in zip(channels[:-1], channels[1:], strict=True):
@@ -75,22 +106,40 @@ class DetailDecoder(nn.Module):
         jaw: Float[Tensor, "batch 3"],
     ) -> Float[Tensor, "batch rows columns"]:
         """Displacement in mm, row 0 at the top of the window. Raises ValueError for codes of another length."""
-        code = torch.cat([jaw, expression, detail], 1)
-        if code.shape[1] != self.codes:
-            raise ValueError(
-                f"jaw {jaw.shape[1]}, expression {expression.shape[1]} and detail {detail.shape[1]} are "
-                f"{code.shape[1]} numbers, and this decoder takes {self.codes}"
-            )
-        start = self.l1(code).unflatten(1, (self.channels[0], START, START))
+        start = self.l1(self._code(detail, expression, jaw)).unflatten(1, (self.channels[0], START, START))
         return self.reach * self.conv_blocks(start)[:, 0]
 
-    def at(
-        self, displacement: Float[Tensor, "batch rows columns"], uv: Float[Tensor, "points 2"]
-    ) -> Float[Tensor, "batch points"]:
-        """The map's values at texture coordinates (origin bottom left), bilinear, mm; 0 outside the window."""
-        low, high = uv.new_tensor(self.window[:2]), uv.new_tensor(self.window[2:])
-        place = 2 * (uv - low) / (high - low) - 1
-        grid = torch.stack([place[:, 0], -place[:, 1]], -1).expand(len(displacement), 1, -1, -1)
-        # Half a texel of border: what touches the window's edge repeats its texels, what lies beyond gets nothing.
-        found = functional.grid_sample(displacement[:, None], grid, padding_mode="border", align_corners=False)
-        return found[:, 0, 0] * (place.abs() <= 1).all(1)
+
+class LinearDecoder(_Windowed):
+    """A map for everybody, and one for each number of the code, which says how much of it: for short trainings, ours.
+
+    The convolutions above begin with broad shapes and come to grooves late; here each texel learns by itself. `texels`
+    on a side; `reach` and `window` as above.
+    """
+
+    def __init__(
+        self, codes: int, texels: int = 64, reach: float = 10.0, window: Sequence[float] = (0.0, 0.0, 1.0, 1.0)
+    ):
+        super().__init__()
+        if min(codes, texels) < 1 or not reach > 0:
+            raise ValueError(f"codes {codes}, texels {texels} and reach {reach} must be positive")
+        self.codes, self.size, self.reach = codes, texels, reach
+        self._set_window(window)
+        self.maps = nn.Parameter(torch.zeros(1 + codes, texels, texels))  # a training begins with the smooth face
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """What makes this decoder again: `LinearDecoder(**config)`; fit for JSON."""
+        return {"codes": self.codes, "texels": self.size, "reach": self.reach, "window": list(self.window)}
+
+    def forward(
+        self,
+        detail: Float[Tensor, "batch detail"],
+        expression: Float[Tensor, "batch expression"],
+        jaw: Float[Tensor, "batch 3"],
+    ) -> Float[Tensor, "batch rows columns"]:
+        """Displacement in mm, row 0 at the top of the window. Raises ValueError for codes of another length."""
+        code = self._code(0.3 * detail, expression, jaw / OPEN)  # all about as large as an expression
+        share = torch.cat([torch.ones_like(code[:, :1]), code], 1)
+        sums = torch.einsum("bk,krc->brc", share, RATE * self.maps)[:, None]
+        return self.reach * functional.avg_pool2d(sums, 3, 1, 1, count_include_pad=False)[:, 0].tanh()

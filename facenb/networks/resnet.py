@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
@@ -47,19 +48,21 @@ class ResNet(nn.Module):
     """Pictures of any size to features, or with `outputs` to as many numbers; as it stands, ResNet-50.
 
     `blocks` of each of the four stages; `width` channels inside the first stage's blocks, doubled at each stage.
-    `pool`: features are means over so many parts of the picture's height and width, each by itself. Ours, not the
-    paper's: with 1 a network has to learn where things are from the picture's edges; with 4 a short training finds it.
+    `pool`: features are means over so many parts of the picture's height and width, each by itself. `places`: beside
+    the means stands, for each channel of the first three stages, where in the picture it is strongest. Both are ours,
+    not the paper's: means alone have to learn where things are from the picture's edges; a short training does not.
     """
 
     def __init__(
-        self, blocks: Sequence[int] = (3, 4, 6, 3), width: int = 64, outputs: int | None = None, pool: int = 1
-    ):
+        self, blocks: Sequence[int] = (3, 4, 6, 3), width: int = 64, outputs: int | None = None, pool: int = 1,
+        places: bool = False,
+    ):  # fmt: skip
         super().__init__()
         if len(blocks) != 4 or min(*blocks, width, pool, 1 if outputs is None else outputs) < 1:
             raise ValueError(f"blocks {tuple(blocks)} must be four numbers; they, width {width} and outputs {outputs} "
                              "must be positive")  # fmt: skip
-        self.blocks, self.width, self.outputs, self.pool = tuple(blocks), width, outputs, pool
-        self.features = EXPANSION * width * 8 * pool * pool
+        self.blocks, self.width, self.outputs, self.pool, self.places = tuple(blocks), width, outputs, pool, places
+        self.features = EXPANSION * width * (8 * pool * pool + 2 * (1 + 2 + 4) * places)
         self.conv1 = nn.Conv2d(3, width, 7, 2, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
         self.relu = nn.ReLU(inplace=True)
@@ -84,13 +87,19 @@ class ResNet(nn.Module):
     @property
     def config(self) -> dict[str, Any]:
         """What makes this network again: `ResNet(**config)`; fit for JSON."""
-        return {"blocks": list(self.blocks), "width": self.width, "outputs": self.outputs, "pool": self.pool}
+        return {"blocks": list(self.blocks), "width": self.width, "outputs": self.outputs, "pool": self.pool,
+                "places": self.places}  # fmt: skip
 
     def forward(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch features"]:
         """Features, the mean over the picture, or the outputs made of them."""
         x = self.maxpool(self.relu(self.bn1(self.conv1(images))))
-        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
+        found = []
+        for stage in (self.layer1, self.layer2, self.layer3):
+            x = stage(x)
+            found += [places(x)] if self.places else []
+        x = self.layer4(x)
         x = x.mean((2, 3)) if self.pool == 1 else functional.adaptive_avg_pool2d(x, self.pool).flatten(1)
+        x = torch.cat([x, *found], 1)
         return x if self.fc is None else self.fc(x)
 
     def _start(self) -> None:
@@ -101,6 +110,13 @@ class ResNet(nn.Module):
         for module in self.modules():
             if isinstance(module, Bottleneck):
                 nn.init.zeros_(module.bn3.weight)
+
+
+def places(x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch two_channels"]:
+    """Where each channel is strongest: the mean place under a softmax, -1 to 1, across (all channels), then down."""
+    share = x.flatten(2).softmax(-1).view_as(x)
+    across, down = (2 * (torch.arange(size, device=x.device) + 0.5) / size - 1 for size in (x.shape[3], x.shape[2]))
+    return torch.cat([(share.sum(2) * across).sum(-1), (share.sum(3) * down).sum(-1)], 1)
 
 
 def load_resnet(network: ResNet, path: str | Path) -> None:
