@@ -78,7 +78,8 @@ COMPARISONS = {
         Comparison("occluded", "12", "occlusion", "(?!NoW).+",
                    {"distance, mm": ("vertex distance mean of images",), "NME, %": ("NME mean of images",)}, {}),
         Comparison("detail", "11", "teacher", "",
-                   {"error, mm": ("displacement error",), "of what moves, mm": ("displacement error, what moves",)},
+                   {"displacement": ("displacement error",), "what moves of it": ("displacement error, what moves",),
+                    "shape at rest": ("shape at rest",)},
                    {"with details": "DECA"}, said="Here: against the true wrinkles of SynthFace; none is a face "
                    "without details."),
     ),
