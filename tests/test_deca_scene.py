@@ -14,7 +14,7 @@ from facenb.morphable.mesh import cut, landmark_vertices
 from facenb.morphable.synthetic import SynthFace, build_model
 from facenb.morphable.synthetic.jaw import with_jaw
 from facenb.networks.deca import layout_of
-from facenb.networks.detail import DetailDecoder
+from facenb.networks.detail import DetailDecoder, LinearDecoder
 
 
 @pytest.fixture(scope="module")
@@ -146,6 +146,10 @@ class TestStage:
     def test_the_window_holds_the_whole_part(self, stage):
         decoder = DetailDecoder(4, (3, 2), window=window_of(stage.model))
         assert decoder.at(torch.ones(1, 16, 16), stage.uv).min() > 0.99
+
+    def test_a_linear_decoder_displaces_as_well(self, stage):
+        decoder = LinearDecoder(4, 16, window=window_of(stage.model))
+        assert stage.displacement(decoder, torch.ones(1, 16, 16)).max() == pytest.approx(1)
 
     def test_displacements_fade_out_at_the_border_of_the_face(self, stage, synthface):
         """On the part as on the whole head, whose other vertices none reaches."""

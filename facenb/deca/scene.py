@@ -19,7 +19,7 @@ from facenb.imaging.render import Rendering, render, vertex_normals
 from facenb.morphable.layouts import Layout
 from facenb.morphable.mesh import Subdivision, vertex_uv
 from facenb.morphable.model import MorphableModel
-from facenb.networks.detail import DetailDecoder
+from facenb.networks.detail import DetailDecoder, LinearDecoder
 
 METRE = 1000.0  # mm
 EDGED = ("brows", "eyelids", "lips", "nose", "left_eye", "right_eye", "mouth_inside", "ears", "scalp")
@@ -144,7 +144,7 @@ class Stage:
         return self.fine.at(vertices) + displacement[..., None] * normalize(normals, dim=-1)
 
     def displacement(
-        self, decoder: DetailDecoder, maps: Float[Tensor, "batch rows columns"]
+        self, decoder: DetailDecoder | LinearDecoder, maps: Float[Tensor, "batch rows columns"]
     ) -> Float[Tensor, "batch fine"]:
         """Displacement maps at the fine mesh's vertices, mm, fading out at the border of the face."""
         return self.share * decoder.at(maps, self.uv)
