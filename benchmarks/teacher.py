@@ -87,8 +87,15 @@ def main() -> None:
         shift = stage.displacement(network.decoder, leaf)
         stage.detailed(flat, shift, (asked.side, asked.side)).image.mean().backward()
 
+    def networks():
+        """All networks of a step of the detail: the frozen coarse one forward, the code's and the decoder both ways."""
+        with torch.no_grad():
+            said = network(batch["image"])
+        network.displacement(said, network.detail_code(batch["image"])).square().mean().backward()
+        network.zero_grad()
+
     whole = step(DetailLoss(stage), True)
-    rows.append(("detail", whole, of_network(network.fine, batch["image"]), fastest(details, device)))
+    rows.append(("detail", whole, fastest(networks, device), fastest(details, device)))
     where = torch.cuda.get_device_name() if device.type == "cuda" else platform.processor() or platform.machine()
     kind = "narrow" if asked.narrow else "ResNet-50"
     print(f"{where}, {torch.get_num_threads()} threads, torch {torch.__version__}; {kind}, {count} pictures of "
