@@ -3,11 +3,9 @@
 import pytest
 import torch
 
-from facenb.data.build_set import build_synthetic
 from facenb.data.occluded import CLEAR, Copies, Faces, paint_copies
 from facenb.errors import ImageError, LandmarkError
 from facenb.imaging.occlusion import KINDS, occlude
-from facenb.morphable.synthetic import build_model
 from facenb.training import Data
 
 
@@ -135,11 +133,13 @@ def test_no_faces_are_no_copies():
     assert len(paint_copies(none, KINDS)) == 0
 
 
-def test_landmarks_of_a_set_are_near_the_true_ones(tmp_path_factory):
-    """Of the fit, moved into the crop as the picture was: within the noise of a detector and the fit's own error."""
-    model = build_model(people=30, components=12, albedo_components=3)
-    made = build_synthetic(tmp_path_factory.mktemp("set") / "a", model, 0, [1, 2], 4, (64, 64), quiet=True)
-    found = Faces.of(made.of([1, 2]), model)
-    away = (found.landmarks - made.truth_of(torch.arange(8))["landmarks"]).norm(dim=-1)
-    assert found.image.shape == (8, 64, 64, 3) and found.subject.tolist() == [1] * 4 + [2] * 4
-    assert away.mean() < 3  # pixels of 64; a crop shows about 130 mm
+def test_faces_of_two_sources_together(faces):
+    both = faces[torch.tensor([4, 5])] + faces[torch.tensor([0])]
+    assert both.subject.tolist() == [2, 2, 0]
+    assert torch.equal(both.image, faces.image[[4, 5, 0]]) and torch.equal(both.landmarks, faces.landmarks[[4, 5, 0]])
+
+
+def test_faces_of_different_sizes(faces):
+    smaller = Faces(faces.image[:, :40, :40], faces.landmarks, faces.subject)
+    with pytest.raises(ValueError, match=r"\(48, 48\) and of \(40, 40\) pixels do not go together"):
+        faces + smaller

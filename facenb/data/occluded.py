@@ -13,10 +13,8 @@ from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
 from facenb.data.augmentation import network_input
-from facenb.data.training_set import Subset
 from facenb.errors import ImageError, LandmarkError
 from facenb.imaging.occlusion import KINDS, hidden_share, occlude
-from facenb.morphable.model import MorphableModel
 
 CLEAR = -1  # instead of a kind: nothing is painted
 SIZES = (0.8, 1.0, 1.25)  # of occluders, 1 being natural: ours
@@ -46,19 +44,13 @@ class Faces:
     def __getitem__(self, rows: Int[Tensor, " rows"] | Bool[Tensor, " faces"] | slice) -> "Faces":
         return Faces(self.image[rows], self.landmarks[rows], self.subject[rows])
 
-    @classmethod
-    def of(cls, subset: Subset, model: MorphableModel) -> "Faces":
-        """The pictures of a subset, with the landmarks of their own fits: no ground truth is asked.
-
-        `model` is the set's. RunError for a set that was made without the pose of its fits.
-        """
-        read = subset.set.shards.read(subset.rows, ["image", "identity", "expression"])
-        shape = model.landmarks.of(model.mean) + sum(
-            torch.tensordot(read[part], model.landmarks.of(basis), 1)
-            for part, basis in (("identity", model.identity_basis), ("expression", model.expression_basis))
-        )
-        matrix = subset.poses.unflatten(1, (3, 4))
-        return cls(read["image"], (shape @ matrix[:, :2, :3].mT) + matrix[:, None, :2, 3], subset.subjects)
+    def __add__(self, other: "Faces") -> "Faces":
+        """These and the other ones. ValueError for crops of another size."""
+        if self.image.shape[1:] != other.image.shape[1:]:
+            sizes = [tuple(one.image.shape[1:3]) for one in (self, other)]
+            raise ValueError(f"crops of {sizes[0]} and of {sizes[1]} pixels do not go together; cut them to one size")
+        pairs = ((getattr(self, name), getattr(other, name)) for name in ("image", "landmarks", "subject"))
+        return Faces(*(torch.cat(pair) for pair in pairs))
 
     def inputs(self, rows: Int[Tensor, " batch"]) -> Float[Tensor, "batch 3 height width"]:
         """The clear crops as a network takes them: RGB in [-1, 1], channels first."""
