@@ -16,6 +16,7 @@ from facenb.deca.teacher import (
     Recogniser,
     Weights,
     partner,
+    start_detail,
     swap,
     to_picture,
     train_only,
@@ -227,6 +228,13 @@ def test_another_training_has_another_name(network, pictures):
 
 
 class TestDetail:
+    def test_details_start_from_what_the_coarse_network_sees_with_codes_that_differ(self, network, pictures):
+        images = pictures.read(torch.arange(6))["image"]
+        codes = start_detail(network, images).detail_code(images)
+        assert torch.allclose(codes.mean(0), torch.zeros(8), atol=1e-3)
+        assert torch.allclose(codes.std(0, correction=0), torch.ones(8), atol=1e-3)
+        assert torch.equal(network.fine.encoder(images), network.coarse.encoder(images))
+
     @pytest.mark.parametrize("window", [0, 5])
     def test_only_the_details_learn(self, stage, network, pictures, window):
         train_only(network, detail=True).train()

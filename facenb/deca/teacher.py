@@ -187,6 +187,22 @@ def train_only(network: Deca, detail: bool) -> Deca:
     return network
 
 
+@torch.no_grad()
+def start_detail(network: Deca, images: Float[Tensor, "pictures 3 height width"]) -> Deca:
+    """Let the detail network begin with the coarse one's features, and its codes with spread 1 over `images`; ours.
+
+    Codes that are all alike at first teach the decoder one map for everybody, and afterwards no code has a say.
+    """
+    network.eval()
+    network.fine.encoder.load_state_dict(network.coarse.encoder.state_dict())
+    codes = torch.cat([network.detail_code(some) for some in images.split(64)])
+    larger = 1 / codes.std(0, correction=0).clamp_min(1e-6)
+    last = network.fine.layers[-1]
+    last.weight.mul_(larger[:, None])
+    last.bias.copy_((last.bias - codes.mean(0)) * larger)
+    return network
+
+
 def training_name(name: str, network: Deca, pictures: FacePictures, settings: Settings) -> str:
     """`name` and a digest of network, weights, pictures and settings: a folder's name that only this training has.
 

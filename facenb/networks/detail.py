@@ -14,7 +14,7 @@ from torch.nn import functional
 
 START = 8  # texels on a side of the first layer
 OPEN = 0.36  # radians of an open jaw
-RATE = 4.0  # a texel's own rate of learning, beside that of the network which makes the codes
+RATE = 40.0  # a texel's own rate of learning, beside that of the network which makes the codes
 RELEASED = (128, 128, 64, 64, 32, 16)  # channels of the released decoder: 256 x 256 texels
 
 
