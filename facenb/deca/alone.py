@@ -12,7 +12,7 @@ from facenb.deca.scene import Stage, landmarks_of
 from facenb.deca.teacher import to_picture
 from facenb.losses.deca import photometric_loss
 from facenb.morphable.mesh import cut, landmark_vertices
-from facenb.networks.deca import UNITS
+from facenb.networks.deca import unit_of
 
 SPREAD = {"identity": 1.0, "albedo": 1.0, "expression": 0.4, "jaw_pose": 0.1}  # standard deviations of the prior
 TOGETHER = 32  # pictures drawn at once
@@ -30,8 +30,7 @@ def fit_vectors(
     """
     size = tuple(images.shape[2:])
     layout, points = stage.layout, cut(stage.model, landmark_vertices(stage.model))
-    unit = {part: torch.ones(n) * torch.tensor(UNITS.get(part, 1.0)) for part, n in layout.parts.items()}
-    unit = layout.join(unit).to(start)
+    unit = unit_of(layout).to(start)
     free = (start / unit).detach().clone().requires_grad_()
 
     def cost(rows: Tensor, colours: bool) -> Tensor:

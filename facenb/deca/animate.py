@@ -8,6 +8,7 @@ from torch import Tensor
 
 from facenb.deca.scene import Stage, posed
 from facenb.networks.deca import Deca
+from facenb.networks.detail import OPEN
 
 MOVING = ("expression", "jaw_pose")  # what another's face lends
 
@@ -47,7 +48,7 @@ def at_rest(stage: Stage, flat: Float[Tensor, "one all"]) -> Float[Tensor, "one 
 
 
 def with_values(
-    stage: Stage, flat: Float[Tensor, "one all"], values: Mapping[str, float], open_angle: float = 0.36
+    stage: Stage, flat: Float[Tensor, "one all"], values: Mapping[str, float], open_angle: float = OPEN
 ) -> Float[Tensor, "one all"]:
     """At rest but for some expressions by name, and "jaw": 1 opens the mouth by `open_angle` radians.
 

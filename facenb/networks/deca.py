@@ -42,6 +42,13 @@ def layout_of(model: MorphableModel, name: str = "") -> Layout:
     return DECA if parts == DECA.parts else Layout(name or f"DECA of {model.name}", parts)
 
 
+def unit_of(layout: Layout, units: Mapping[str, float | Sequence[float]] = UNITS) -> Float[Tensor, " coefficients"]:
+    """The unit of each coefficient of a layout, 1 where `units` does not name its part."""
+    return layout.join(
+        {part: torch.ones(size) * torch.tensor(units.get(part, 1.0)) for part, size in layout.parts.items()}
+    )
+
+
 class Encoder(nn.Module):
     """A ResNet and two fully connected layers; names of tensors are those of the released weights.
 
@@ -65,9 +72,9 @@ class Deca(nn.Module):
 
     `encoder` is the configuration of both ResNets (None: ResNet-50), `hidden` the width between; `detail` the length of
     the detail code and `decoder` the options of its DetailDecoder (channels, reach, window) or, where `texels` is among
-    them, its LinearDecoder. `scale`: the camera's at
-    the start of a training; `units` by part (see UNITS): what the last layer's outputs are multiplied with; `shrink`:
-    the coarse network looks at the picture so many times smaller (the details need all of it).
+    them, its LinearDecoder. `scale`: the camera's at the start of a training; `units` by part (see UNITS): what the
+    last layer's outputs are multiplied with; `shrink`: the coarse network looks at the picture so many times smaller
+    (the details need all of it).
     """
 
     def __init__(
@@ -89,10 +96,7 @@ class Deca(nn.Module):
         self.fine = Encoder(ResNet(**(encoder or {})), hidden, detail)
         kind = LinearDecoder if "texels" in self.options else DetailDecoder
         self.decoder = kind(codes, **self.options)
-        unit = {
-            part: torch.ones(length) * torch.tensor(self.units.get(part, 1.0)) for part, length in layout.parts.items()
-        }
-        self.register_buffer("unit", layout.join(unit), persistent=False)
+        self.register_buffer("unit", unit_of(layout, self.units), persistent=False)
         self.card: dict[str, Any] = {}  # what a saved network says of its training
         self._start()
 

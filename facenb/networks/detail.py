@@ -4,6 +4,7 @@ The map lies over the mesh's texture coordinates (or a window of them) and holds
 belong to a person, and move with the expression.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,24 +19,37 @@ RATE = 40.0  # a texel's own rate of learning, beside that of the network which 
 RELEASED = (128, 128, 64, 64, 32, 16)  # channels of the released decoder: 256 x 256 texels
 
 
-class _Windowed(nn.Module):
-    """A map over a part of the texture, and where a point of the texture lies in it."""
+class _Decoder(nn.Module, ABC):
+    """Codes to a map over a part of the texture, and where a point of the texture lies in it."""
 
+    codes: int
+    reach: float
     window: tuple[float, ...]
+    units: tuple[float, float] = (1.0, 1.0)  # what the numbers of the detail and of the jaw are multiplied with
 
     def _set_window(self, window: Sequence[float]) -> None:
         if not (window[0] < window[2] and window[1] < window[3]):
             raise ValueError(f"window {tuple(window)} must be left, bottom, right, top and have an area")
         self.window = tuple(float(side) for side in window)
 
-    def _code(self, detail: Tensor, expression: Tensor, jaw: Tensor) -> Tensor:
-        code = torch.cat([jaw, expression, detail], 1)
+    def forward(
+        self,
+        detail: Float[Tensor, "batch detail"],
+        expression: Float[Tensor, "batch expression"],
+        jaw: Float[Tensor, "batch 3"],
+    ) -> Float[Tensor, "batch rows columns"]:
+        """Displacement in mm, row 0 at the top of the window. Raises ValueError for codes of another length."""
+        code = torch.cat([self.units[1] * jaw, expression, self.units[0] * detail], 1)
         if code.shape[1] != self.codes:
             raise ValueError(
                 f"jaw {jaw.shape[1]}, expression {expression.shape[1]} and detail {detail.shape[1]} are "
                 f"{code.shape[1]} numbers, and this decoder takes {self.codes}"
             )
-        return code
+        return self.reach * self._map(code)
+
+    @abstractmethod
+    def _map(self, code: Tensor) -> Tensor:
+        """The map in parts of the reach, -1 to 1."""
 
     def at(
         self, displacement: Float[Tensor, "batch rows columns"], uv: Float[Tensor, "points 2"]
@@ -49,7 +63,7 @@ class _Windowed(nn.Module):
         return found[:, 0, 0] * (place.abs() <= 1).all(1)
 
 
-class DetailDecoder(_Windowed):
+class DetailDecoder(_Decoder):
     """Codes to a square map of displacements, each step twice as large: 8 texels, then a doubling for each channel.
 
     `channels` from the first layer on; `reach` in mm is never exceeded; `window` (left, bottom, right, top) is the part
@@ -99,23 +113,18 @@ class DetailDecoder(_Windowed):
             "window": list(self.window),
         }
 
-    def forward(
-        self,
-        detail: Float[Tensor, "batch detail"],
-        expression: Float[Tensor, "batch expression"],
-        jaw: Float[Tensor, "batch 3"],
-    ) -> Float[Tensor, "batch rows columns"]:
-        """Displacement in mm, row 0 at the top of the window. Raises ValueError for codes of another length."""
-        start = self.l1(self._code(detail, expression, jaw)).unflatten(1, (self.channels[0], START, START))
-        return self.reach * self.conv_blocks(start)[:, 0]
+    def _map(self, code: Tensor) -> Tensor:
+        return self.conv_blocks(self.l1(code).unflatten(1, (self.channels[0], START, START)))[:, 0]
 
 
-class LinearDecoder(_Windowed):
+class LinearDecoder(_Decoder):
     """A map for everybody, and one for each number of the code, which says how much of it: for short trainings, ours.
 
     The convolutions above begin with broad shapes and come to grooves late; here each texel learns by itself. `texels`
     on a side; `reach` and `window` as above.
     """
+
+    units = (0.3, 1 / OPEN)  # all about as large as an expression
 
     def __init__(
         self, codes: int, texels: int = 64, reach: float = 10.0, window: Sequence[float] = (0.0, 0.0, 1.0, 1.0)
@@ -132,14 +141,7 @@ class LinearDecoder(_Windowed):
         """What makes this decoder again: `LinearDecoder(**config)`; fit for JSON."""
         return {"codes": self.codes, "texels": self.size, "reach": self.reach, "window": list(self.window)}
 
-    def forward(
-        self,
-        detail: Float[Tensor, "batch detail"],
-        expression: Float[Tensor, "batch expression"],
-        jaw: Float[Tensor, "batch 3"],
-    ) -> Float[Tensor, "batch rows columns"]:
-        """Displacement in mm, row 0 at the top of the window. Raises ValueError for codes of another length."""
-        code = self._code(0.3 * detail, expression, jaw / OPEN)  # all about as large as an expression
+    def _map(self, code: Tensor) -> Tensor:
         share = torch.cat([torch.ones_like(code[:, :1]), code], 1)
         sums = torch.einsum("bk,krc->brc", share, RATE * self.maps)[:, None]
-        return self.reach * functional.avg_pool2d(sums, 3, 1, 1, count_include_pad=False)[:, 0].tanh()
+        return functional.avg_pool2d(sums, 3, 1, 1, count_include_pad=False)[:, 0].tanh()
