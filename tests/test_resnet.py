@@ -103,7 +103,7 @@ def test_places_are_where_a_channel_is_strongest():
     assert found[0, :, 0].abs().max() < 1e-6  # even: in the middle
 
 
-@pytest.mark.parametrize("network", [ResNet.narrow(outputs=5), ResNet(BLOCKS, WIDTH, places=True)])
+@pytest.mark.parametrize("network", [ResNet(BLOCKS, WIDTH, outputs=5), ResNet(BLOCKS, WIDTH, places=True)])
 def test_config_makes_it_again(network):
     again = ResNet(**network.config)
     assert {n: t.shape for n, t in again.state_dict().items()} == {n: t.shape for n, t in network.state_dict().items()}
@@ -129,20 +129,7 @@ def test_a_file_that_does_not_fit_changes_nothing(tmp_path, change, words):
     assert torch.equal(network.conv1.weight, before)
 
 
-def test_pooled_in_parts_the_mean_is_the_whole_pictures():
-    """Of a picture that the stages leave with an even size, the mean over the parts is the mean over all."""
-    network = ResNet(BLOCKS, WIDTH, pool=2).eval()
-    whole = ResNet(BLOCKS, WIDTH).eval()
-    whole.load_state_dict(network.state_dict())
-    images = torch.randn(2, 3, 64, 128, generator=torch.Generator().manual_seed(0))
-    parts = network(images)
-    assert parts.shape == (2, network.features) == (2, 4 * whole.features)
-    torch.testing.assert_close(parts.view(2, whole.features, 4).mean(2), whole(images), rtol=1e-4, atol=1e-5)
-
-
-@pytest.mark.parametrize(
-    "options", [{"pool": 0}, {"blocks": (1, 1, 1)}, {"width": 0}, {"blocks": (1, 0, 1, 1)}, {"outputs": 0}]
-)
+@pytest.mark.parametrize("options", [{"blocks": (1, 1, 1)}, {"width": 0}, {"blocks": (1, 0, 1, 1)}, {"outputs": 0}])
 def test_impossible_networks(options):
     with pytest.raises(ValueError, match="positive"):
         ResNet(**options)

@@ -22,7 +22,7 @@ from facenb.networks.resnet import ResNet, take_over
 from facenb.networks.saved import load_network, save_network
 from facenb.networks.weights import read_weights
 
-LAYOUT = 1  # of a saved network; a change that old files do not fit raises it
+LAYOUT = 2  # of a saved network; a change that old files do not fit raises it
 SCALE = 9.0  # of DECA's camera: a head fills the picture
 # What one unit of the last layer means, by part, in a network trained here: about how far pictures differ, so that one
 # rate of learning suits all. In the released weights each unit is 1.

@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn import functional
 
 from facenb.errors import ModelFileError
 from facenb.networks.weights import read_weights, some_of
@@ -48,21 +47,20 @@ class ResNet(nn.Module):
     """Pictures of any size to features, or with `outputs` to as many numbers; as it stands, ResNet-50.
 
     `blocks` of each of the four stages; `width` channels inside the first stage's blocks, doubled at each stage.
-    `pool`: features are means over so many parts of the picture's height and width, each by itself. `places`: beside
-    the means stands, for each channel of the first three stages, where in the picture it is strongest. Both are ours,
-    not the paper's: means alone have to learn where things are from the picture's edges; a short training does not.
+    `places`: beside the means over the picture stands, for each channel of the first three stages, where it is
+    strongest. Ours: means alone have to learn where things are from the picture's edges; a short training does not.
     """
 
     def __init__(
-        self, blocks: Sequence[int] = (3, 4, 6, 3), width: int = 64, outputs: int | None = None, pool: int = 1,
+        self, blocks: Sequence[int] = (3, 4, 6, 3), width: int = 64, outputs: int | None = None,
         places: bool = False,
     ):  # fmt: skip
         super().__init__()
-        if len(blocks) != 4 or min(*blocks, width, pool, 1 if outputs is None else outputs) < 1:
+        if len(blocks) != 4 or min(*blocks, width, 1 if outputs is None else outputs) < 1:
             raise ValueError(f"blocks {tuple(blocks)} must be four numbers; they, width {width} and outputs {outputs} "
                              "must be positive")  # fmt: skip
-        self.blocks, self.width, self.outputs, self.pool, self.places = tuple(blocks), width, outputs, pool, places
-        self.features = EXPANSION * width * (8 * pool * pool + 2 * (1 + 2 + 4) * places)
+        self.blocks, self.width, self.outputs, self.places = tuple(blocks), width, outputs, places
+        self.features = EXPANSION * width * (8 + 2 * (1 + 2 + 4) * places)
         self.conv1 = nn.Conv2d(3, width, 7, 2, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
         self.relu = nn.ReLU(inplace=True)
@@ -79,15 +77,10 @@ class ResNet(nn.Module):
         self.fc = None if outputs is None else nn.Linear(self.features, outputs)
         self._start()
 
-    @classmethod
-    def narrow(cls, outputs: int | None = None) -> "ResNet":
-        """A network that learns in minutes on two cores: one block a stage, a fifth of the width."""
-        return cls((1, 1, 1, 1), 12, outputs, pool=4)
-
     @property
     def config(self) -> dict[str, Any]:
         """What makes this network again: `ResNet(**config)`; fit for JSON."""
-        return {"blocks": list(self.blocks), "width": self.width, "outputs": self.outputs, "pool": self.pool,
+        return {"blocks": list(self.blocks), "width": self.width, "outputs": self.outputs,
                 "places": self.places}  # fmt: skip
 
     def forward(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch features"]:
@@ -97,9 +90,7 @@ class ResNet(nn.Module):
         for stage in (self.layer1, self.layer2, self.layer3):
             x = stage(x)
             found += [places(x)] if self.places else []
-        x = self.layer4(x)
-        x = x.mean((2, 3)) if self.pool == 1 else functional.adaptive_avg_pool2d(x, self.pool).flatten(1)
-        x = torch.cat([x, *found], 1)
+        x = torch.cat([self.layer4(x).mean((2, 3)), *found], 1)
         return x if self.fc is None else self.fc(x)
 
     def _start(self) -> None:
