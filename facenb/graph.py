@@ -4,6 +4,7 @@ import argparse
 import hashlib
 import json
 import os
+import re
 import shlex
 import sys
 from collections.abc import Mapping
@@ -20,6 +21,12 @@ def library_checksum() -> str:
     for path in sorted(package.rglob("*.py")):
         digest.update(str(path.relative_to(package)).encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()
+
+
+def serves(notebook: str | Path, data: str) -> bool:
+    """Whether a notebook serves a kind of data: what its call of `Run.serves` says, and any where it has none."""
+    call = re.search(r"run\.serves\((.*?)why=", Path(notebook).read_text(encoding="utf-8"), re.DOTALL)
+    return call is None or f'\\"{data}\\"' in call.group(1)
 
 
 def summary(folder: str | Path, needs: Mapping[str, list[str]]) -> str:

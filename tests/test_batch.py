@@ -471,6 +471,14 @@ class TestGraph:
         status, text = run_course(folder, tmp_path / "run")
         assert status == 1 and "01_a.ipynb" in text
 
+    def test_what_a_notebook_serves_is_read_from_its_call(self, tmp_path):
+        path, book = tmp_path / "01_a.ipynb", nbformat.v4.new_notebook()
+        nbformat.write(book, path)
+        assert graph.serves(path, "paper")
+        book.cells = [nbformat.v4.new_code_cell('run.serves(\n    "synthetic", "photos", why="no paper here")')]
+        nbformat.write(book, path)
+        assert [graph.serves(path, data) for data in ("synthetic", "photos", "paper")] == [True, True, False]
+
     def test_library_checksum_follows_the_library(self, library, monkeypatch):
         monkeypatch.setattr(results, "__file__", str(library / "results.py"))
         before = graph.library_checksum()
