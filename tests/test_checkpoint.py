@@ -10,6 +10,7 @@ import torch
 
 from facenb.errors import RunError
 from facenb.training.checkpoint import (
+    LAYOUT,
     OtherLayout,
     clear,
     latest_checkpoint,
@@ -120,7 +121,7 @@ def test_another_layout_is_no_damage(tmp_path):
     save(tmp_path, 1)
     newest = save(tmp_path, 2)
     newest.write_text(json.dumps(json.loads(newest.read_text()) | {"layout": 99}))
-    with pytest.raises(OtherLayout, match="checkpoint-2.json has layout 99.*reads layout 1"):
+    with pytest.raises(OtherLayout, match=f"checkpoint-2.json has layout 99.*reads layout {LAYOUT}"):
         latest_checkpoint(tmp_path)
 
 

@@ -9,6 +9,7 @@ from facenb.errors import ModelFileError, RunError
 from facenb.losses import coefficient_spread, distillation_loss, effect_loss
 from facenb.losses.rana import coefficient_name
 from facenb.morphable.layouts import DECA, DENG, LUO19, Layout
+from facenb.networks.deca import LAYOUT as DECA_LAYOUT
 from facenb.networks.deca import Deca
 from facenb.networks.joint import JointNetwork
 from facenb.networks.sphereface import SphereFace
@@ -120,7 +121,7 @@ def test_teacher_weights_of_another_kind(tmp_path):
     with pytest.raises(RunError, match="no whole safetensors file|not saved by Deca"):
         Deca.load(path)
     other = JointNetwork(SphereFace(channels=(2,), units=(0,), features=4, size=(8, 8)), 2, 2, 5)
-    with pytest.raises(RunError, match="holds a JointNetwork .* and Deca of layout 1 is needed"):
+    with pytest.raises(RunError, match=f"holds a JointNetwork .* and Deca of layout {DECA_LAYOUT} is needed"):
         Deca.load(other.save(tmp_path / "other.safetensors", {}))
 
 

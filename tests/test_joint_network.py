@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from facenb.errors import RunError
 from facenb.morphable.model import Embedding, MorphableModel
-from facenb.networks.joint import Codes, JointNetwork, LinearDecoder
+from facenb.networks.joint import LAYOUT, Codes, JointNetwork, LinearDecoder
 from facenb.networks.sphereface import SphereFace
 
 IDENTITY, RESIDUAL, VERTICES = 5, 3, 12
@@ -260,8 +260,8 @@ def metadata(path, **changes):
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({"architecture": "DetailDecoder"}, "holds a DetailDecoder of layout 1, and JointNetwork of layout 1"),
-        ({"layout": 99}, "JointNetwork of layout 99, and JointNetwork of layout 1"),
+        ({"architecture": "DetailDecoder"}, f"holds a DetailDecoder of layout {LAYOUT}, and JointNetwork"),
+        ({"layout": 99}, f"JointNetwork of layout 99, and JointNetwork of layout {LAYOUT}"),
         ({"config": {"identity": 3}}, "no configuration"),
         ({"config": None}, "does not tell its config"),
     ],
