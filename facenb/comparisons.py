@@ -81,7 +81,8 @@ COMPARISONS = {
                    {"displacement": ("displacement error",), "what moves of it": ("displacement error, what moves",),
                     "shape at rest": ("shape at rest",)},
                    {"with details": "DECA"}, said="Here: against the true wrinkles of SynthFace; none is a face "
-                   "without details."),
+                   "without details.",
+                   closed="asks for true wrinkles, which SynthFace alone has (data = synthetic)"),
     ),
     "Speed": (
         Comparison("runtime", "16", "speed", "", {"network": ("network",), "fit": ("fit",), "each": ("in a batch",)},

@@ -194,6 +194,7 @@ class PaperClaim:
     statement: str
     notebook: str  # number of the one whose record decides it
     records: tuple[str, ...] = ()  # names of the records that ask all of it, the best first; empty: its own name
+    data: tuple[str, ...] = ()  # kinds that its notebook serves; empty: every kind
 
 
 CLAIMS = {
@@ -213,11 +214,12 @@ CLAIMS = {
                    "10"),
         PaperClaim("S2", "Luo19", "the distance between subjects grows relative to it", "10"),
         PaperClaim("S3", "Luo19", "NME falls, most at large yaw", "10"),
-        PaperClaim("D1", "Rana", "on occluded images the learner beats its teacher", "12"),
-        PaperClaim("D2", "Rana", "on clear images it loses nothing", "12"),
+        PaperClaim("D1", "Rana", "on occluded images the learner beats its teacher", "12",
+                   data=("synthetic", "photos")),
+        PaperClaim("D2", "Rana", "on clear images it loses nothing", "12", data=("synthetic", "photos")),
         PaperClaim("D3", "Rana", "the learner's coefficients for the clear and the occluded copy agree more closely",
-                   "12"),
+                   "12", data=("synthetic", "photos")),
         PaperClaim("D4", "Rana", "the reconstruction keeps detail (wrinkles) and can be animated by expression and jaw",
-                   "11"),
+                   "11", data=("synthetic",)),
     )
 }  # fmt: skip

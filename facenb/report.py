@@ -37,6 +37,7 @@ class Source:
     seed: int
     records: pd.DataFrame
     notes: tuple[str, ...]
+    kinds: frozenset[str]  # of data: synthetic, photos, paper
 
     @property
     def name(self) -> str:
@@ -56,18 +57,21 @@ def read_sources(folder: Path) -> list[Source]:
             f"there is no record in {folder}{why}. Run notebooks into it first, all of them or some:\n"
             f"    make notebooks PROFILE=... DATA=... RUN_FOLDER={folder}"
         )
-    failed = []
+    failed, kinds = [], set()
     for path in sorted(folder.glob("records/*.run.json")):
         try:
             run = json.loads(path.read_text())
+            kinds.update({run.get("parameters", {}).get("data")} - {None})
             if run["status"] != "done":
                 failed.append(
                     f"the last run of {path.name.split('.')[0]} is {run['status']}: its numbers may lack some"
                 )
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, AttributeError):
             failed.append(f"{path.name} is no run record")
     return [
-        Source(folder, profile, int(seed), part.reset_index(drop=True), (*broken, *failed, *mixed(part)))
+        Source(
+            folder, profile, int(seed), part.reset_index(drop=True), (*broken, *failed, *mixed(part)), frozenset(kinds)
+        )
         for (profile, seed), part in table.groupby(["profile", "seed"])
     ]
 
@@ -211,8 +215,10 @@ class Report:
         """What a source says of a claim: of the record that asks all of it."""
         own = self.claims[(self.claims.claim == claim) & (self.claims.source == source)]
         if own.empty:
-            records = next(one.records for one in self.sources if one.name == source)
-            return ELSEWHERE if records.notebook.str.startswith(CLAIMS[claim].notebook).any() else WAITING
+            asked, where = CLAIMS[claim], next(one for one in self.sources if one.name == source)
+            ran = where.records.notebook.str.startswith(asked.notebook).any()
+            unserved = asked.data and where.kinds and not where.kinds.intersection(asked.data)
+            return ELSEWHERE if ran or unserved else WAITING
         return own[own.whole].verdict.iloc[-1] if own.whole.any() else PART
 
 

@@ -43,7 +43,7 @@ def test_facing_and_at_rest(stage):
     parts = stage.layout.split(at_rest(stage, vectors(stage, 1)))
     zero = {name for name, value in parts.items() if value.abs().max() == 0}
     assert zero == {"global_pose", "expression", "jaw_pose"}
-    assert stage.layout.split(facing(stage, vectors(stage, 2)))["jaw_pose"].abs().min() > 0
+    assert stage.layout.split(facing(stage.layout, vectors(stage, 2)))["jaw_pose"].abs().min() > 0
 
 
 def test_wrinkles_follow_the_expression(stage, network):

@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from facenb.graph import serves
 from facenb.papers import CLAIMS, PAPERS, TABLES
+from facenb.results import DATA
 
 FACTS = Path(__file__).resolve().parents[2] / "shared" / "PAPERS.md"
 
@@ -83,6 +85,13 @@ def test_claims(facts):
     named = set(re.findall(r"\b([LSD]\d) [a-zA-Z]", "".join(re.findall(r"claims to test\.\*\*(.+(?:\n.+)*)", facts))))
     assert named == set(CLAIMS)
     assert all(claim.paper in PAPERS and re.fullmatch(r"\d\d", claim.notebook) for claim in CLAIMS.values())
+
+
+@pytest.mark.parametrize("claim", CLAIMS.values(), ids=list(CLAIMS))
+def test_a_claim_is_of_the_data_that_its_notebook_serves(claim):
+    [notebook] = (Path(__file__).parents[1] / "notebooks").glob(f"{claim.notebook}_*.ipynb")
+    served = [kind for kind in DATA if serves(notebook, kind)]
+    assert served == list(claim.data or DATA)
 
 
 @pytest.mark.parametrize("name", list(TABLES))

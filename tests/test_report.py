@@ -235,6 +235,16 @@ class TestClaims:
             report.verdict("L1", "quick-synthetic") == ELSEWHERE and report.verdict("L4", "quick-synthetic") == WAITING
         )
 
+    def test_a_claim_that_the_data_cannot_decide_is_not_waited_for(self, folder):
+        for data, says in (("photos", ELSEWHERE), ("synthetic", WAITING)):
+            run = Run("13", data=data, folder=str(folder / data))
+            verified(run, "phase III", 85.0)
+            (run.folder / "records/13.run.json").write_text(
+                json.dumps({"status": "done", "parameters": {"data": data}})
+            )
+            assert Report.of(run.folder).verdict("D4", data) == says
+            assert Report.of(run.folder).verdict("D1", data) == WAITING
+
     def test_a_record_without_p_is_told_from_a_corrected_one(self, folder):
         run = Run("09", folder=str(folder))
         claimed(run, "L1", Effect(1.0, 0.5, 1.5, 30))  # an interval without draws

@@ -25,7 +25,7 @@ GALLERIES = {"ijbb": ("S1", "S2"), "ijbc": ("G1", "G2")}
 
 
 @dataclass(frozen=True)
-class Pictures:
+class TemplatePictures:
     """The pictures of a protocol; a picture that is in several templates comes several times."""
 
     names: tuple[str, ...]  # files, below the folder of pictures
@@ -59,7 +59,7 @@ class IJB:
     """
 
     folder: Path
-    pictures: Pictures
+    pictures: TemplatePictures
     pairs: TemplatePairs
     galleries: tuple[Search, Search]
     probes: Search
@@ -76,7 +76,7 @@ def read_ijb(folder: str | Path, name: str = "ijbc") -> IJB:
         raise ValueError(f"{name!r} is none of {', '.join(GALLERIES)}; IJB-A is read by read_ijba")
     folder, meta = Path(folder), Path(folder) / "meta"
     faces = _table(meta / f"{name}_face_tid_mid.txt", 3, r"\s+")
-    pictures = Pictures(tuple(faces[0]), _numbers(faces[1]), _numbers(faces[2]))
+    pictures = TemplatePictures(tuple(faces[0]), _numbers(faces[1]), _numbers(faces[2]))
     label = _table(meta / f"{name}_template_pair_label.txt", 3, r"\s+")
     pairs = TemplatePairs(_numbers(label[0]), _numbers(label[1]), _kinds(label[2]))
     galleries = [_search(meta / f"{name}_1N_gallery_{which}.csv") for which in GALLERIES[name]]
@@ -95,10 +95,10 @@ def read_ijb(folder: str | Path, name: str = "ijbc") -> IJB:
 class IJBASplit:
     """One of the ten splits of IJB-A."""
 
-    pictures: Pictures  # of verification
+    pictures: TemplatePictures  # of verification
     boxes: Float[Tensor, "pictures 4"]  # left, top, width, height of the face, pixels
     pairs: TemplatePairs
-    search_pictures: Pictures  # of gallery and probes
+    search_pictures: TemplatePictures  # of gallery and probes
     search_boxes: Float[Tensor, "search 4"]
     gallery: Search
     probes: Search
@@ -162,8 +162,8 @@ def _metadata(path: Path) -> pd.DataFrame:
     return table
 
 
-def _pictures(table: pd.DataFrame) -> Pictures:
-    return Pictures(tuple(table["FILE"]), _numbers(table["TEMPLATE_ID"]), _numbers(table["MEDIA_ID"]))
+def _pictures(table: pd.DataFrame) -> TemplatePictures:
+    return TemplatePictures(tuple(table["FILE"]), _numbers(table["TEMPLATE_ID"]), _numbers(table["MEDIA_ID"]))
 
 
 def _boxes(table: pd.DataFrame) -> Tensor:
@@ -198,7 +198,7 @@ def _kinds(column: pd.Series) -> Tensor:
     return numbers == 1
 
 
-def _check_templates(asked: Tensor, pictures: Pictures, where: str) -> None:
+def _check_templates(asked: Tensor, pictures: TemplatePictures, where: str) -> None:
     absent = ~torch.isin(asked, pictures.template)
     if absent.any():
         raise AssetError(f"{where} name template {int(asked[absent][0])}, of which there is no picture")

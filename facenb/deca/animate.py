@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from facenb.deca.scene import Stage, posed
+from facenb.morphable.layouts import Layout
 from facenb.networks.deca import Deca
 from facenb.networks.detail import OPEN
 
@@ -22,10 +23,10 @@ def moved_as(
     return stage.layout.join({name: theirs[name] if name in MOVING else mine[name] for name in mine})
 
 
-def facing(stage: Stage, flat: Float[Tensor, "batch all"]) -> Float[Tensor, "batch all"]:
+def facing(layout: Layout, flat: Float[Tensor, "batch all"]) -> Float[Tensor, "batch all"]:
     """The same without the turn of the head."""
-    parts = stage.layout.split(flat)
-    return stage.layout.join({**parts, "global_pose": torch.zeros_like(parts["global_pose"])})
+    parts = layout.split(flat)
+    return layout.join({**parts, "global_pose": torch.zeros_like(parts["global_pose"])})
 
 
 @torch.no_grad()
@@ -43,7 +44,7 @@ def detailed_mesh(
 
 def at_rest(stage: Stage, flat: Float[Tensor, "one all"]) -> Float[Tensor, "one all"]:
     """The person facing the viewer, without expression and with the mouth closed."""
-    parts = stage.layout.split(facing(stage, flat))
+    parts = stage.layout.split(facing(stage.layout, flat))
     return stage.layout.join({**parts, **{name: torch.zeros_like(parts[name]) for name in MOVING}})
 
 
