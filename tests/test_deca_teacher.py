@@ -213,18 +213,24 @@ class TestCoarse:
         assert (seen[0].detach() - (expected / 127.5 - 1)).abs().max() < 0.01
 
 
-def test_another_training_has_another_name(network, pictures):
-    settings = Settings(5, batch=2)
-    name = training_name("coarse", network, pictures, settings)
-    assert name == training_name("coarse", network, pictures, settings)
+def test_another_training_has_another_name(network, stage, pictures):
+    settings, recogniser = Settings(5, batch=2), torch.nn.Linear(2, 2)
+
+    def named(pictures=pictures, settings=settings, **options):
+        return training_name("coarse", network, CoarseLoss(stage, **options), pictures, settings)
+
+    name = named()
+    assert name == named()
     others = [
-        training_name("coarse", network, pictures, Settings(5, batch=4)),
-        training_name("coarse", network, pictures.of([4, 7]), settings),
-    ]
-    with torch.no_grad():
-        network.decoder.l1[0].bias[0] += 1
-    others.append(training_name("coarse", network, pictures, settings))
-    assert len({name, *others}) == 4
+        named(settings=Settings(5, batch=4)), named(pictures.of([4, 7])), named(weights=Weights(symmetry=0)),
+        named(render=False), named(recogniser=Recogniser(recogniser, (64, 64))),
+        training_name("coarse", network, DetailLoss(stage), pictures, settings),
+    ]  # fmt: skip
+    for changed in (recogniser.bias, network.decoder.l1[0].bias):
+        with torch.no_grad():
+            changed[0] += 1
+        others.append(named(recogniser=Recogniser(recogniser, (64, 64))))
+    assert len({name, *others}) == 9
 
 
 class TestDetail:

@@ -8,11 +8,11 @@ identity coefficients. Detail consistency: every second pair has its detail code
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from facenb.data.crops import five_of_68, template
@@ -110,15 +110,15 @@ class CoarseLoss:
             again = self._parts(swap(network.layout, flat), batch)
             consistency = sum(weights[name] * value for name, value in again.items())
             total = total + self.weights.consistency * consistency
-            parts["consistency"] = consistency
+            parts = {"consistency": consistency, **parts}
         split = network.layout.split(flat)
         bent = torch.cat([split["expression"], 5 * split["jaw_pose"]], 1)
-        parts["priors"] = (
+        priors = (
             self.weights.prior_identity * losses.prior_loss(split["identity"])
             + self.weights.prior_albedo * losses.prior_loss(split["albedo"])
             + self.weights.prior_expression * losses.prior_loss(bent)
         )
-        return {"loss": total + parts["priors"], **parts}
+        return {"loss": total + priors, "priors": priors, **parts}
 
     def _parts(self, flat: Tensor, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         size, layout = tuple(batch["image"].shape[2:]), self.stage.layout
@@ -203,15 +203,21 @@ def start_detail(network: Deca, images: Float[Tensor, "pictures 3 height width"]
     return network
 
 
-def training_name(name: str, network: Deca, pictures: FacePictures, settings: Settings) -> str:
-    """`name` and a digest of network, weights, pictures and settings: a folder's name that only this training has.
+def training_name(
+    name: str, network: Deca, loss: CoarseLoss | DetailLoss, pictures: FacePictures, settings: Settings
+) -> str:
+    """`name` and a digest of network, loss, pictures and settings: a folder's name that only this training has.
 
     So a notebook run again goes on where it was, and one that was changed begins anew beside it.
     """
+    options = {key: value for key, value in vars(loss).items() if isinstance(value, int | float | str)}
     facts = {"network": network.config, "settings": settings.as_dict(), "card": pictures.shards.card,
+             "loss": [type(loss).__name__, asdict(loss.weights), options],
              "rows": pictures.rows.tolist(), "varied": pictures.varied,
              "vectors": None if pictures.vectors is None else pictures.vectors[pictures.rows].tolist()}  # fmt: skip
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
-    for key, value in network.state_dict().items():
-        digest.update(key.encode() + value.detach().cpu().contiguous().numpy().tobytes())
+    recogniser = getattr(getattr(loss, "recogniser", None), "network", None)
+    for module in (network, recogniser):
+        for key, value in module.state_dict().items() if isinstance(module, nn.Module) else ():
+            digest.update(key.encode() + value.detach().cpu().contiguous().numpy().tobytes())
     return f"{name}-{digest.hexdigest()[:10]}"

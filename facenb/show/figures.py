@@ -122,10 +122,12 @@ def colour_by(values, low: float, high: float, colour_map: str = "viridis") -> T
     return torch.as_tensor(plt.get_cmap(colour_map)(np.clip(share, 0, 1))[:, :3], dtype=torch.float32)
 
 
-def colour_scale(fig: Figure, low: float, high: float, label: str, colour_map: str = "viridis") -> Figure:
-    """Add the colour bar that belongs to `colour_by` to a figure."""
+def colour_scale(
+    fig: Figure, low: float, high: float, label: str, colour_map: str = "viridis", axes: Sequence | None = None
+) -> Figure:
+    """Add the colour bar that belongs to `colour_by` to a figure, beside all of it or some `axes`."""
     mappable = plt.cm.ScalarMappable(plt.Normalize(low, high), colour_map)
-    fig.colorbar(mappable, ax=fig.axes, label=label, shrink=0.8, aspect=30, pad=0.02)
+    fig.colorbar(mappable, ax=fig.axes if axes is None else axes, label=label, shrink=0.8, aspect=30, pad=0.02)
     return fig
 
 

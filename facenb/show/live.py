@@ -73,8 +73,9 @@ class Live:
         fig, axes = figure(columns=2 if apart else 1, width=8.0 if apart else 6.0, height=2.6, squeeze=False)
         colours = [COLOURS[name] for name in ("truth", "fit", "between", "best possible", "second", "landmark")] * 4
         of = dict(zip(dict.fromkeys([*self.lines, *self.dots]), colours, strict=False))
-        for name, values in self.lines.items():
-            axes[0, 0].plot(list(values), list(values.values()), color=of[name], lw=1.2, label=name)
+        for place, (name, values) in enumerate(self.lines.items()):
+            style = "-" if place < 6 else "--"  # there are six colours
+            axes[0, 0].plot(list(values), list(values.values()), style, color=of[name], lw=1.2, label=name)
         for name, values in self.dots.items():
             axis, style = (axes[0, 1], "o-") if name in apart else (axes[0, 0], "o")
             label = name if name in apart else None
@@ -83,7 +84,10 @@ class Live:
             drawn = np.concatenate([line.get_ydata() for line in axis.lines] or [[1.0]])
             log = what == "loss" and drawn.min() > 0 and drawn.max() > 5 * drawn.min()
             axis.set(xlabel="step", ylabel=what, yscale="log" if log else "linear", xlim=(0, None))
-            axis.legend(fontsize=8, frameon=False)
+            if what == "loss" and len(self.lines) > 4:
+                axis.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
+            else:
+                axis.legend(fontsize=8, frameon=False)
         shared = any(name not in apart for name in self.dots)
         fig.suptitle(
             f"{self.title}: {words}" + ("\ndots: validation" if shared else ""), fontsize=10, x=0.02, ha="left"
