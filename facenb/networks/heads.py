@@ -14,6 +14,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
+from facenb.precision import full_precision
+
 SHORTEST = 1e-6  # lengths below count as this, so that a code of zero has a gradient that is finite
 
 
@@ -28,7 +30,7 @@ class Softmax(nn.Module):
 
     def scores(self, codes: Float[Tensor, "batch features"]) -> Float[Tensor, "batch classes"]:
         """Logits without margin."""
-        with _full(codes):
+        with full_precision(codes):
             return functional.linear(codes.to(self.weight), self.weight, self.bias)
 
     def forward(
@@ -62,7 +64,7 @@ class Angular(nn.Module, ABC):
 
     def scores(self, codes: Float[Tensor, "batch features"]) -> Float[Tensor, "batch classes"]:
         """Logits without margin."""
-        with _full(codes):
+        with full_precision(codes):
             return self.length(codes) * self.cosines(codes)
 
     def forward(
@@ -70,7 +72,7 @@ class Angular(nn.Module, ABC):
     ) -> Float[Tensor, "batch classes"]:
         """Logits to train on. Raises ValueError for a label that is no class."""
         _check_labels(labels, len(self.weight))
-        with _full(codes):
+        with full_precision(codes):
             cosines = self.cosines(codes)
             own = cosines.gather(1, labels[:, None])
             harder = cosines.scatter(1, labels[:, None], self.margin(own[:, 0])[:, None])
@@ -184,11 +186,6 @@ def make_head(name: str, features: int, classes: int, **options: Any) -> nn.Modu
         return HEADS[name](features, classes, **options)
     except TypeError as error:
         raise ValueError(f"head {name!r} does not take these options: {options} ({error})") from error
-
-
-def _full(codes: Tensor) -> torch.autocast:
-    """No automatic 16 bits inside."""
-    return torch.autocast(codes.device.type, enabled=False)
 
 
 def _check_sizes(features: int, classes: int) -> None:
