@@ -62,6 +62,47 @@ def test_anchors_are_all_that_have_both_partners():
     assert data.anchors.tolist() == both.nonzero()[:, 0].tolist()
 
 
+def on_a_grid(step, seed):
+    """Yaws in whole steps (degrees), so that many turns are exactly at the limits 30 and 10."""
+    generator = torch.Generator().manual_seed(seed)
+    yaw = (torch.randint(-90, 91, (40,), generator=generator) / step).round().double() * step
+    return Pictures(torch.randint(0, 5, (40,), generator=generator)), yaw
+
+
+@pytest.mark.parametrize("step", [1, 2.5, 5])
+@pytest.mark.parametrize("seed", range(20))
+def test_a_turn_exactly_at_a_limit_counts(step, seed):
+    pictures, degrees = on_a_grid(step, seed)
+    turn, same = (degrees[:, None] - degrees).abs(), pictures.labels[:, None] == pictures.labels
+    both = (same & (turn >= 30)).any(1) & (~same & (turn <= 10)).any(1)
+    data = PairData.of(pictures, degrees.float() * DEGREE, 30, 10)
+    assert data.anchors.tolist() == both.nonzero()[:, 0].tolist()
+
+
+@pytest.mark.parametrize("step", [1, 2.5, 5, 1 / 3])
+@pytest.mark.parametrize("seed", range(10))
+def test_every_anchor_on_a_grid_has_its_pairs(step, seed):
+    pictures, degrees = on_a_grid(step, seed)
+    data = PairData.of(pictures, degrees.float() * DEGREE, 30, 10)
+    rows = torch.arange(len(data)).repeat_interleave(4)
+    first, second, same = data.draw(torch.cat([rows, rows]), draw(seed))
+    turn = (degrees[first] - degrees[second]).abs()
+    assert torch.equal(pictures.labels[first] == pictures.labels[second], same)
+    assert (turn[same] >= 30 - 1e-3).all() and (turn[~same] <= 10 + 1e-3).all()
+
+
+def test_who_has_only_its_own_person_at_the_limit_is_no_anchor():
+    yaw = torch.tensor([-65.0, -55, -20, -15, -100]) * DEGREE
+    data = PairData.of(Pictures(torch.tensor([0, 0, 0, 1, 1])), yaw, 30, 10)
+    assert data.anchors.tolist() == [2, 3]
+
+
+def test_off_a_grid_the_limits_are_to_the_bit():
+    """Nothing is added to them: a tolerance would move pairs of a training that was drawn without it."""
+    data = PairData.of(*crowd(), 30, 10)
+    assert [data.apart, data.near] == torch.tensor([30.0, 10.0]).deg2rad().tolist()
+
+
 def test_rows_come_as_first_then_second():
     pictures, yaw = crowd()
     data = PairData.of(pictures, yaw)

@@ -14,6 +14,8 @@ from torch import Tensor
 from facenb.errors import RunError
 
 TRIES = 16  # draws of another person in the same pose at once; rarely are all of them the first person again
+STEP = 0.01  # degrees: angles that are all multiples of it lie on a grid
+SLACK = 1e-5  # radians: on a grid many turns are exactly at a limit, and rounding must not decide whether they count
 
 
 @runtime_checkable
@@ -45,7 +47,7 @@ class PairData:
     def of(
         cls, pictures: Pictures, yaw: Float[Tensor, " pictures"], apart: float | int = 30.0, near: float | int = 10.0
     ) -> "PairData":
-        """Pairs of these pictures, `apart` and `near` in degrees.
+        """Pairs of these pictures, `apart` and `near` in degrees, both included.
 
         Raises RunError where no pair can be drawn: one person only, or one pose only. ValueError for a yaw that is not
         finite or of another number of pictures, or an `apart` that is not above `near`.
@@ -55,7 +57,9 @@ class PairData:
         if not 0 <= near < apart:
             raise ValueError(f"near is {near} and apart {apart} degrees; give 0 <= near < apart")
         limits = torch.tensor([float(apart), float(near)]).deg2rad().tolist()
-        made = cls(pictures, yaw, *limits)
+        steps = yaw.rad2deg() / STEP
+        slack = SLACK if torch.allclose(steps, steps.round(), rtol=0, atol=0.01) else 0.0
+        made = cls(pictures, yaw, limits[0] - slack, limits[1] + slack)
         made._check(float(apart), float(near))
         return made
 
@@ -116,12 +120,15 @@ class PairData:
     @cached_property
     def _has_other(self) -> Tensor:
         """Whether a window holds more pictures than those of its own person."""
-        _, low, high = self._sorted
-        parts = torch.arange(len(self.pictures)).split(8192)
-        found = [self._own(some) for some in parts]
-        turn = [(self.yaw[own] - self.yaw[some, None]).abs() for some, own in zip(parts, found, strict=True)]
-        own = torch.cat([((own >= 0) & (turn <= self.near)).sum(1) for own, turn in zip(found, turn, strict=True)])
-        return high - low > own
+        order, low, high = self._sorted
+        place = torch.empty_like(order)
+        place[order] = torch.arange(len(order))
+        within = []
+        for some in torch.arange(len(self.pictures)).split(8192):
+            own = self._own(some)
+            where = place[own]
+            within.append(((own >= 0) & (low[some, None] <= where) & (where < high[some, None])).sum(1))
+        return high - low > torch.cat(within)
 
     @cached_property
     def _groups(self) -> tuple[Tensor, Tensor, Tensor]:
