@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from test_deca import NARROW
@@ -92,7 +93,7 @@ class TestPictures:
             pictures.of([4, 99])
 
     def test_one_picture_of_a_person_makes_no_pair(self, pictures, tmp_path):
-        with pytest.raises(ValueError, match="two or more"):
+        with pytest.raises(ValueError, match="two pictures or more"):
             build_pictures(tmp_path / "set", 0, [1], 1)
         alone = FacePictures(pictures.shards, pictures.subjects, torch.tensor([0, 2, 3]))
         with pytest.raises(RunError, match="one picture only"):
@@ -126,6 +127,23 @@ class TestPictures:
             one.load(rows, torch.Generator().manual_seed(3)) for one in (pictures, replace(pictures, varied=True))
         )
         assert torch.equal(plain["subject"], varied["subject"]) and not torch.equal(plain["image"], varied["image"])
+
+    def test_varied_pictures_cannot_have_known_vectors(self, pictures):
+        known = replace(pictures, vectors=torch.zeros(len(pictures.subjects), 3))
+        with pytest.raises(ValueError, match="no longer fit"):
+            replace(known, varied=True)
+
+    @pytest.mark.parametrize("shape", [(3, 3, 8, 8), (2, 3, 8, 6)], ids=["no pairs", "not square"])
+    def test_pictures_that_cannot_be_varied(self, shape):
+        with pytest.raises(ValueError, match="pairs, and square"):
+            vary({"image": torch.zeros(shape), "landmarks": torch.zeros(shape[0], 68, 2)}, torch.Generator())
+
+    def test_people_may_come_as_numbers_of_any_kind_but_once(self, pictures, tmp_path):
+        build, of = build_pictures.__wrapped__, FacePictures.of.__wrapped__  # without the tests' check of kinds
+        assert len(build(pictures.shards.folder, 0, np.array([4, 2, 7]), 2, SIDE, landmark_noise=0)) == 6
+        assert of(pictures, torch.tensor([7])).subject.unique().tolist() == [7]
+        with pytest.raises(ValueError, match="each once"):
+            build_pictures(tmp_path / "set", 0, [1, 1], 2)
 
     def test_a_folder_of_something_else(self, tmp_path):
         with pytest.raises(AssetError):
@@ -165,6 +183,27 @@ def test_descent_finds_the_vector_a_picture_was_drawn_from(stage):
     assert after < 0.2 * before
 
 
+def test_descent_of_a_picture_does_not_depend_on_its_neighbours(stage):
+    size, layout = (SIDE, SIDE), stage.layout
+    parts = {name: torch.zeros(2, length) for name, length in layout.parts.items()}
+    parts["camera"][:, 0], parts["light"][:, :3] = torch.tensor([6.0, 12.0]), 3.0  # one face half as large
+    start = layout.join(parts)
+    images = torch.rand(2, 3, *size, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    landmarks = landmarks_of(stage.model, layout, start, size)
+    together = fit_vectors(stage, images, landmarks, start, (0, 4))
+    alone = fit_vectors(stage, images[:1], landmarks[:1], start[:1], (0, 4))
+    assert (together[:1] - start[:1]).abs().max() > 0.05
+    torch.testing.assert_close(together[:1], alone, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize(("rows", "harm", "told"), [(1, 0.0, "1 vectors"), (2, torch.nan, "picture 1 are not finite")])
+def test_descent_refuses_what_it_cannot_use(stage, rows, harm, told):
+    landmarks = torch.zeros(2, 68, 2)
+    landmarks[1, 5] = harm
+    with pytest.raises(ValueError, match=told):
+        fit_vectors.__wrapped__(stage, torch.zeros(2, 3, 8, 8), landmarks, torch.zeros(rows, stage.layout.size))
+
+
 class TestCoarse:
     def drawn(self, stage, network):
         """A batch whose pictures and landmarks are what the network itself says: nothing is left to explain."""
@@ -202,15 +241,37 @@ class TestCoarse:
         batch = pictures.load(torch.arange(3), torch.Generator().manual_seed(0))
         assert "photometric" not in CoarseLoss(stage, render=False)(network, batch)
 
-    def test_a_recogniser_sees_the_face_upright_and_lets_gradients_through(self, pictures):
+    @pytest.mark.parametrize("side", [64, 12], ids=["larger", "much smaller"])
+    def test_a_recogniser_sees_the_face_as_it_was_taught_and_lets_gradients_through(self, pictures, side):
         batch = pictures.read(torch.arange(2))
         seen = []
-        recogniser = Recogniser(lambda crops: seen.append(crops) or crops.flatten(1), (64, 64))
+        recogniser = Recogniser(lambda crops: seen.append(crops) or crops.flatten(1), (side, side))
         image = to_picture(batch["image"]).requires_grad_()
         recogniser(image, batch["landmarks"]).sum().backward()
-        assert seen[0].shape == (2, 3, 64, 64) and image.grad.abs().max() > 0
-        expected = crop_faces(image.detach(), five_of_68(batch["landmarks"]), (64, 64)).permute(0, 3, 1, 2)
+        assert seen[0].shape == (2, 3, side, side) and image.grad.abs().max() > 0
+        expected = crop_faces(image.detach(), five_of_68(batch["landmarks"]), (side, side)).permute(0, 3, 1, 2)
         assert (seen[0].detach() - (expected / 127.5 - 1)).abs().max() < 0.01
+
+
+class TestHalfPrecision:
+    """Under bfloat16 only the networks are in 16 bits: geometry and pictures are as they were for the same words."""
+
+    def losses(self, loss, network, batch, monkeypatch):
+        """In 32 bits, and in bfloat16 with the networks' own words of before."""
+        flat, code = network.eval()(batch["image"]).detach(), network.detail_code(batch["image"]).detach()
+        maps = network.displacement(flat, code).detach()
+        monkeypatch.setattr(network, "forward", lambda images: flat)
+        monkeypatch.setattr(network, "detail_code", lambda images: code)
+        monkeypatch.setattr(network, "displacement", lambda flat, code: maps)
+        plain = loss(network, batch)
+        with torch.autocast("cpu", torch.bfloat16):
+            return plain, loss(network, batch)
+
+    @pytest.mark.parametrize("kind", [CoarseLoss, DetailLoss])
+    def test_geometry_stays_in_32_bits(self, stage, network, pictures, monkeypatch, kind):
+        batch = pictures.load(torch.arange(3), torch.Generator().manual_seed(0))
+        plain, half = self.losses(kind(stage), network, batch, monkeypatch)
+        assert all(torch.equal(half[name], plain[name]) for name in plain)
 
 
 def test_another_training_has_another_name(network, stage, pictures):
@@ -240,6 +301,19 @@ class TestDetail:
         assert torch.allclose(codes.mean(0), torch.zeros(8), atol=1e-3)
         assert torch.allclose(codes.std(0, correction=0), torch.ones(8), atol=1e-3)
         assert torch.equal(network.fine.encoder(images), network.coarse.encoder(images))
+
+    def test_a_number_that_never_moves_is_left_so(self, network, pictures):
+        images = pictures.read(torch.arange(6))["image"]
+        last = network.fine.layers[-1]
+        with torch.no_grad():
+            last.weight[3] = 0
+        start_detail(network, images)
+        assert last.weight[3].abs().max() == 0 and last.weight.abs().max() < 1e3
+        assert torch.allclose(network.detail_code(images)[:, 3], torch.zeros(6), atol=1e-5)
+
+    def test_one_picture_has_no_spread(self, network, pictures):
+        with pytest.raises(ValueError, match="two or more"):
+            start_detail(network, pictures.read(torch.arange(1))["image"])
 
     @pytest.mark.parametrize("window", [0, 5])
     def test_only_the_details_learn(self, stage, network, pictures, window):

@@ -33,23 +33,31 @@ def to_template(points: Float[Tensor, "batch 5 2"], size: tuple[int, int]) -> Si
 
     Raises LandmarkError, naming which, for points that are not finite or all alike.
     """
-    return similarity(points, template(size)[None])
+    return similarity(points, template(size).to(points.device)[None])
 
 
 def crop_faces(
     images: Float[Tensor, "batch height width 3"], points: Float[Tensor, "batch 5 2"], size: tuple[int, int] = (112, 96)
 ) -> UInt8[Tensor, "batch rows columns 3"]:
+    """Each face brought onto `template(size)` as bytes; `sample_faces` says how, and what it raises."""
+    crops = sample_faces(images, points, size)
+    return (crops.permute(0, 2, 3, 1).clamp(0, 1) * 255).round().to(torch.uint8).contiguous()
+
+
+def sample_faces(
+    images: Float[Tensor, "batch height width 3"], points: Float[Tensor, "batch 5 2"], size: tuple[int, int] = (112, 96)
+) -> Float[Tensor, "batch 3 rows columns"]:
     """Each face brought onto `template(size)` by the similarity of least squares from its five points (pixels).
 
-    Images and crops are RGB, [0, 1] and bytes; what lies outside an image repeats its edge. Where a face shrinks to
-    half or less, the image is averaged first, so that no detail is skipped. Raises LandmarkError, naming which, for
-    points that are not finite or all alike.
+    Images and crops are RGB in [0, 1]; differentiable in the images. What lies outside an image repeats its edge. Where
+    a face shrinks to half or less, the image is averaged first, so that no detail is skipped. Raises LandmarkError,
+    naming which, for points that are not finite or all alike.
     """
     height, width = size
     scale, rotation, shift = to_template(points, size)
     reduce = (1 / scale).floor().clamp(min=1, max=min(images.shape[1:3])).long()
     v, u = torch.meshgrid(torch.arange(height) + 0.5, torch.arange(width) + 0.5, indexing="ij")
-    place = torch.stack([u, v], -1).double().view(1, -1, 2)  # (1, H W, 2)
+    place = torch.stack([u, v], -1).view(1, -1, 2).to(shift)  # (1, H W, 2)
     onto = ((place - shift[:, None]) @ rotation) / scale[:, None, None]  # inverse similarity, pixels
     crops = images.new_empty((len(images), 3, height, width))
     for factor in reduce.unique().tolist():
@@ -57,10 +65,10 @@ def crop_faces(
         planes = images[some].permute(0, 3, 1, 2)
         if factor > 1:
             planes = functional.avg_pool2d(planes, factor, ceil_mode=True, count_include_pad=False)
-        extent = factor * torch.tensor([planes.shape[3], planes.shape[2]], dtype=torch.float64)
+        extent = factor * torch.tensor([planes.shape[3], planes.shape[2]]).to(onto)
         grid = (2 * onto[some] / extent - 1).to(images.dtype).view(-1, height, width, 2)
         crops[some] = functional.grid_sample(planes, grid, padding_mode="border", align_corners=False)
-    return (crops.permute(0, 2, 3, 1).clamp(0, 1) * 255).round().to(torch.uint8).contiguous()
+    return crops
 
 
 def crop_centres(

@@ -26,8 +26,15 @@ def fit_vectors(
     """Each picture's own vector: `steps` of Adam on its landmarks, then on landmarks and colours of the skin.
 
     Minimises the negative logarithm of a posterior: landmarks have normal errors of `noise` (of the side), coefficients
-    the spread of the model; `colour` is the weight of the photometric loss. Begins at `start`.
+    the spread of the model; `colour` is the weight of the photometric loss. Begins at `start`. Raises ValueError where
+    pictures, landmarks and `start` differ in number, or landmarks are not finite.
     """
+    if not len(images) == len(landmarks) == len(start):
+        raise ValueError(
+            f"{len(images)} pictures, {len(landmarks)} sets of landmarks, {len(start)} vectors: one of each"
+        )
+    if not (finite := landmarks.isfinite().flatten(1).all(1)).all():
+        raise ValueError(f"landmarks of picture {int(finite.int().argmin())} are not finite; leave it out")
     size = tuple(images.shape[2:])
     layout, points = stage.layout, cut(stage.model, landmark_vertices(stage.model))
     unit = unit_of(layout).to(start)
@@ -41,7 +48,8 @@ def fit_vectors(
         if colours:
             drawn = stage.coarse(flat, size)
             seen = drawn.image, to_picture(images[rows]), stage.skin_mask(drawn)
-            total = total + colour * len(rows) * photometric_loss(*seen)
+            each = (photometric_loss(*(part[k : k + 1] for part in seen)) for k in range(len(rows)))
+            total = total + colour * sum(each)  # a mean of its own each: no picture depends on its neighbours
         return total
 
     for colours, count, rate in zip((False, True), steps, rates, strict=True):

@@ -39,6 +39,10 @@ class FacePictures:
     vectors: Float[Tensor, "all vector"] | None = None  # of every row of the set, where they are known: "vector"
     varied: bool = False  # whether `load` mirrors, turns, moves and scales them, as `vary` does
 
+    def __post_init__(self):
+        if self.varied and self.vectors is not None:
+            raise ValueError("varied pictures no longer fit the vectors known of them; take one or the other")
+
     def __len__(self) -> int:
         return len(self.rows)
 
@@ -54,10 +58,11 @@ class FacePictures:
 
     def of(self, people: Sequence[int]) -> "FacePictures":
         """The pictures of these people only. RunError naming who is not there."""
+        people = [int(k) for k in people]
         absent = sorted(set(people) - set(self.subject.tolist()))
         if absent or not len(people):
             raise RunError(f"{self.shards.folder} has no pictures of {absent[:4] or 'nobody'}; choose among its people")
-        return replace(self, rows=self.rows[torch.isin(self.subject, torch.as_tensor(list(people)))])
+        return replace(self, rows=self.rows[torch.isin(self.subject, torch.as_tensor(people))])
 
     def read(self, rows: Int[Tensor, " batch"]) -> dict[str, Tensor]:
         """Image (B, 3, H, W) in [-1, 1], landmarks in pixels and subject, of rows counted within this part."""
@@ -90,11 +95,14 @@ class FacePictures:
 def vary(
     batch: dict[str, Tensor], generator: torch.Generator, turn: float = 0.15, move: float = 0.06, zoom: float = 0.1
 ) -> dict[str, Tensor]:
-    """The same pictures, every second pair mirrored, each turned (radians), moved (of half a side) and scaled, at most.
+    """The same pictures, half of the pairs mirrored; each turned (radians), moved (half a side), scaled at most so far.
 
-    The landmarks go with them; those of a mirrored picture change sides.
+    The landmarks go with them; those of a mirrored picture change sides. ValueError for pictures that are no pairs, or
+    not square.
     """
     image, landmarks = batch["image"], batch["landmarks"]
+    if len(image) % 2 or image.shape[2] != image.shape[3]:
+        raise ValueError(f"pictures {tuple(image.shape)} must be pairs, and square: a turn would shear others")
     count, extent = len(image), torch.tensor([image.shape[3], image.shape[2]]).to(landmarks)
     mirrored = (torch.rand(count // 2, generator=generator) < 0.5).repeat(2)
     place = 2 * landmarks / extent - 1  # -1 to 1
@@ -129,10 +137,11 @@ def build_pictures(
     detector's. A finished set of the same card is read. RunError where the folder holds another; ValueError for less
     than two pictures a person, or nobody.
     """
-    folder, people = Path(folder), list(people)
-    if pictures < 2 or not people:
+    folder, people = Path(folder), [int(k) for k in people]
+    if pictures < 2 or not people or len({*people}) < len(people):
         raise ValueError(
-            f"{len(people)} people with {pictures} pictures each: give one person or more, two or more each"
+            f"{len({*people})} people in {len(people)} places with {pictures} pictures each: give one person or more, "
+            "each once, with two pictures or more"
         )
     card = {"kind": "pictures", "seed": seed, "people": people, "pictures": pictures, "side": side,
             "yaw_limit": float(yaw_limit), "landmark_noise": float(landmark_noise)}  # fmt: skip

@@ -78,8 +78,8 @@ class Stage:
     @classmethod
     def of(cls, model: MorphableModel, layout: Layout) -> "Stage":
         """ValueError for a model without texture coordinates."""
-        fine = Subdivision.of(model.triangles, len(model.mean))
-        skin = torch.ones(len(model.mean), dtype=torch.bool)
+        fine, device = Subdivision.of(model.triangles, len(model.mean)), model.mean.device
+        skin = torch.ones(len(model.mean), dtype=torch.bool, device=device)
         if "skin" in model.regions:
             skin = torch.zeros_like(skin)
             skin[model.regions["skin"]] = True
@@ -92,7 +92,7 @@ class Stage:
         skins = (mask[model.triangles].all(1) for mask in (skin, even))
         face = torch.zeros_like(skin)
         face[model.regions.get("face", slice(None))] = True
-        share = torch.zeros(len(face))
+        share = torch.zeros(len(face), device=device)
         for _ in range(BORDER):  # each time the vertices that have a neighbour outside are lost
             face = face.index_fill(0, fine.edges[~face[fine.edges].all(1)].flatten(), False).index_fill(0, rim, False)
             share += face / BORDER

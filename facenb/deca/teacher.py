@@ -15,14 +15,14 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from facenb.data.crops import five_of_68, template
+from facenb.data.crops import five_of_68, sample_faces
 from facenb.deca.pictures import FacePictures
 from facenb.deca.scene import Stage, landmarks_of
 from facenb.losses import deca as losses
-from facenb.morphable.alignment import similarity
 from facenb.morphable.layouts import Layout
 from facenb.morphable.mesh import cut, landmark_vertices
 from facenb.networks.deca import Deca
+from facenb.precision import full_precision
 from facenb.training import Settings
 
 
@@ -70,16 +70,7 @@ class Recogniser:
         self, images: Float[Tensor, "batch height width 3"], landmarks: Float[Tensor, "batch 68 2"]
     ) -> Float[Tensor, "batch features"]:
         """Features of pictures in [0, 1]."""
-        height, width = self.size
-        scale, rotation, shift = similarity(five_of_68(landmarks).detach(), template(self.size).to(landmarks)[None])
-        v, u = torch.meshgrid(torch.arange(height) + 0.5, torch.arange(width) + 0.5, indexing="ij")
-        place = torch.stack([u, v], -1).view(1, -1, 2).to(shift)
-        onto = (place - shift[:, None]) @ rotation / scale[:, None, None]
-        extent = torch.tensor([images.shape[2], images.shape[1]]).to(onto)
-        grid = (2 * onto / extent - 1).to(images).view(-1, height, width, 2)
-        planes = images.permute(0, 3, 1, 2)
-        crops = functional.grid_sample(planes, grid, padding_mode="border", align_corners=False)
-        return self.network(2 * crops - 1)
+        return self.network(2 * sample_faces(images, five_of_68(landmarks).detach(), self.size) - 1)
 
 
 class CoarseLoss:
@@ -101,8 +92,12 @@ class CoarseLoss:
         self.points = cut(stage.model, landmark_vertices(stage.model))  # all that landmarks need
 
     def __call__(self, network: Deca, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The weighted sum as "loss", and its parts as they are."""
-        flat = network(batch["image"])
+        """The weighted sum as "loss", and its parts as they are. Only the network itself may run in 16 bits."""
+        flat = network(batch["image"]).float()
+        with full_precision(flat):
+            return self._of(network, flat, batch)
+
+    def _of(self, network: Deca, flat: Tensor, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         parts = self._parts(flat, batch)
         weights = {name: getattr(self.weights, name) for name in parts}
         total = sum(weights[name] * value for name, value in parts.items())
@@ -153,15 +148,18 @@ class DetailLoss:
         self.stage, self.weights, self.window = stage, weights, window
 
     def __call__(self, network: Deca, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The weighted sum as "loss", and its parts as they are."""
-        images, size = batch["image"], tuple(batch["image"].shape[2:])
+        """The weighted sum as "loss", and its parts as they are. Only the networks themselves may run in 16 bits."""
+        images = batch["image"]
         with torch.no_grad():
-            flat = network(images)
+            flat = network(images).float()
         code = network.detail_code(images)
         swapped = (torch.arange(len(code), device=code.device) % (len(code) // 2) % 2 == 1)[:, None]
-        maps = network.displacement(flat, torch.where(swapped, partner(code), code))
-        place = batch.get("vector", flat)
-        drawn = self.stage.detailed(place, self.stage.displacement(network.decoder, maps), size)
+        maps = network.displacement(flat, torch.where(swapped, partner(code), code)).float()
+        with full_precision(maps):
+            return self._of(network, maps, batch.get("vector", flat), images)
+
+    def _of(self, network: Deca, maps: Tensor, place: Tensor, images: Tensor) -> dict[str, Tensor]:
+        drawn = self.stage.detailed(place, self.stage.displacement(network.decoder, maps), tuple(images.shape[2:]))
         seen = drawn.image, to_picture(images), self.stage.skin_mask(drawn, even=bool(self.window))
         parts = {
             "photometric": losses.local_photometric_loss(*seen, self.window)
@@ -191,12 +189,16 @@ def train_only(network: Deca, detail: bool) -> Deca:
 def start_detail(network: Deca, images: Float[Tensor, "pictures 3 height width"]) -> Deca:
     """Let the detail network begin with the coarse one's features, and its codes with spread 1 over `images`; ours.
 
-    Codes that are all alike at first teach the decoder one map for everybody, and afterwards no code has a say.
+    Codes that are all alike at first teach the decoder one map for everybody, and afterwards no code has a say. A
+    number of the code that is the same for all `images` is only centred. ValueError for fewer than two pictures.
     """
+    if len(images) < 2:
+        raise ValueError(f"{len(images)} pictures have no spread; give two or more")
     network.eval()
     network.fine.encoder.load_state_dict(network.coarse.encoder.state_dict())
     codes = torch.cat([network.detail_code(some) for some in images.split(64)])
-    larger = 1 / codes.std(0, correction=0).clamp_min(1e-6)
+    spread = codes.std(0, correction=0)
+    larger = torch.where(spread > 1e-4 * spread.max().clamp_min(1e-6), 1 / spread, 1.0)
     last = network.fine.layers[-1]
     last.weight.mul_(larger[:, None])
     last.bias.copy_((last.bias - codes.mean(0)) * larger)
