@@ -9,6 +9,8 @@ from safetensors.torch import load_file, save_file
 
 from facenb.errors import RunError
 from facenb.morphable.model import Embedding, MorphableModel
+from facenb.networks import saved
+from facenb.networks.deca import Deca
 from facenb.networks.joint import LAYOUT, Codes, JointNetwork, LinearDecoder
 from facenb.networks.sphereface import SphereFace
 
@@ -19,6 +21,11 @@ def network(residual: int = RESIDUAL, seed: int = 0, **encoder) -> JointNetwork:
     torch.manual_seed(seed)
     options = {"channels": (4, 6), "units": (1, 1), "features": 8, "size": (16, 12), **encoder}
     return JointNetwork(SphereFace(**options), IDENTITY, residual, VERTICES).eval()
+
+
+def small_deca() -> Deca:
+    encoder, decoder = {"blocks": (1, 1, 1, 1), "width": 4}, {"channels": (4, 3, 2)}
+    return Deca(encoder=encoder, hidden=8, detail=4, decoder=decoder)
 
 
 def scaling(residual: int = RESIDUAL) -> dict[str, torch.Tensor]:
@@ -231,6 +238,29 @@ def test_a_save_that_is_cut_off_leaves_the_old_file(tmp_path, monkeypatch):
     assert len(list(tmp_path.iterdir())) == 1
 
 
+def test_two_processes_save_one_path(tmp_path, monkeypatch):
+    """While one is at it, another one saves and is done: neither touches the other's half-written file."""
+    path, save = tmp_path / "joint.safetensors", saved.save_file
+
+    def slow(tensors, partial, metadata):
+        save(tensors, partial, metadata)
+        monkeypatch.setattr(saved, "save_file", save)
+        monkeypatch.setattr(saved.os, "getpid", lambda: 0)
+        network(seed=2).save(path, {"number": 2})
+        monkeypatch.undo()
+
+    monkeypatch.setattr(saved, "save_file", slow)
+    network(seed=1).save(path, {"number": 1})
+    assert JointNetwork.load(path).card == {"number": 1} and len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.parametrize("name", ["file/joint.safetensors", 300 * "n"], ids=["parent is a file", "name too long"])
+def test_a_path_that_cannot_be_written_is_told(tmp_path, name):
+    (tmp_path / "file").touch()
+    with pytest.raises(RunError, match="cannot write .*choose another folder"):
+        network().save(tmp_path / name, {})
+
+
 def test_loading_the_network_that_is_expected(tmp_path):
     joint = network()
     assert JointNetwork.load(joint.save(tmp_path / "joint.safetensors", {}), joint.config).config == joint.config
@@ -271,6 +301,22 @@ def test_another_architecture_or_layout_is_refused(tmp_path, changes, told):
     metadata(path, **changes)
     with pytest.raises(RunError, match=told):
         JointNetwork.load(path)
+
+
+def test_a_configuration_that_makes_no_network_is_told(tmp_path):
+    deca = small_deca()
+    path = deca.save(tmp_path / "deca.safetensors", {})
+    metadata(path, config={**deca.config, "hidden": -8})
+    with pytest.raises(RunError, match="deca.safetensors holds a configuration that makes no Deca"):
+        Deca.load(path)
+
+
+def test_parts_of_a_layout_in_another_order_than_expected(tmp_path):
+    deca = small_deca()
+    parts = dict(reversed(deca.config["layout"]["parts"].items()))
+    like = {**deca.config, "layout": {**deca.config["layout"], "parts": parts}}
+    with pytest.raises(RunError, match=r"another network than asked for: layout.parts: there \[\('identity', 100"):
+        Deca.load(deca.save(tmp_path / "deca.safetensors", {}), like)
 
 
 def test_an_encoder_this_version_does_not_have_is_named(tmp_path):

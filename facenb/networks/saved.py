@@ -6,6 +6,7 @@ what is known of its training.
 
 import json
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -28,7 +29,7 @@ def save_network(network: nn.Module, path: str | Path, card: dict[str, Any], lay
     path = Path(path)
     facts = {"architecture": type(network).__name__, "layout": layout, "config": network.config, "card": card}
     tensors = {name: value.detach().cpu().contiguous().clone() for name, value in network.state_dict().items()}
-    partial = path.with_name(path.name + ".partial")
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     try:
         metadata = {"facenb": json.dumps(facts)}
     except (TypeError, ValueError) as error:
@@ -42,15 +43,17 @@ def save_network(network: nn.Module, path: str | Path, card: dict[str, Any], lay
     except (OSError, SafetensorError) as error:
         raise RunError(f"cannot write {path} ({error}); make room there, or choose another folder") from error
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):  # the error of the writing itself is the one to tell
+            partial.unlink()
     return path
 
 
 def load_network(kind: type[Network], path: str | Path, like: dict[str, Any] | None, layout: int) -> Network:
     """A saved network of this class on the CPU, in eval mode, with its `card`.
 
-    `like`: the configuration that is expected. Raises RunError, naming the file and both sides, for another
-    architecture, layout or configuration, and for a file that is missing, damaged, or no saved network.
+    `like`: the configuration that is expected; the parts of a layout in their order. Raises RunError, naming the file
+    and both sides, for another architecture, layout or configuration, and for a file that is missing, damaged, or no
+    saved network.
     """
     facts, tensors = _read(Path(path), kind.__name__)
     if facts["architecture"] != kind.__name__ or facts["layout"] != layout:
@@ -60,7 +63,15 @@ def load_network(kind: type[Network], path: str | Path, like: dict[str, Any] | N
         )
     if like is not None and (differ := _differences(facts["config"], like)):
         raise RunError(f"{path} holds another network than asked for: {differ}; train it again, or ask for that one")
-    network = kind.from_config(facts["config"])
+    try:
+        network = kind.from_config(facts["config"])
+    except (RunError, MemoryError):
+        raise
+    except Exception as error:  # torch's own, of many types, for sizes that cannot be
+        raise RunError(
+            f"{path} holds a configuration that makes no {kind.__name__} ({type(error).__name__}: {error}); "
+            "it is damaged: train the network again"
+        ) from error
     own = network.state_dict()
     told = {name: tuple(value.shape) for name, value in tensors.items()}
     if differ := _differences(told, {name: tuple(value.shape) for name, value in own.items()}):
@@ -95,8 +106,9 @@ def _differences(found: dict[str, Any], expected: dict[str, Any]) -> str:
 
 
 def _flat(facts: dict[str, Any], before: str = "") -> dict[str, Any]:
-    """Nested names with a dot between."""
+    """Nested names with a dot between; the `parts` of a layout as one list, since their order counts."""
     flat = {}
     for name, value in facts.items():
+        value = list(value.items()) if name == "parts" and isinstance(value, dict) else value
         flat |= _flat(value, f"{before}{name}.") if isinstance(value, dict) else {before + name: value}
     return flat
