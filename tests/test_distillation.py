@@ -91,6 +91,12 @@ def test_spread_of_another_layout():
         distillation_loss(torch.zeros(2, 236), torch.zeros(2, 236), DECA, DECA, torch.ones(257))
 
 
+def test_spread_of_every_picture():
+    """It would divide each picture's difference by another number, or make more pictures than there are."""
+    with pytest.raises(ValueError, match=r"spread \(4, 3\) must be one vector"):
+        distillation_loss.__wrapped__(torch.zeros(1, 3), torch.zeros(1, 3), TWO, TWO, torch.ones(4, 3))
+
+
 def test_spread_is_the_standard_deviation():
     teacher = torch.tensor([[1.0, 10.0, 5.0], [3.0, -10.0, 5.0]])
     assert coefficient_spread(teacher).tolist() == [1.0, 10.0, torch.inf]

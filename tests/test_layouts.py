@@ -82,3 +82,20 @@ def test_the_difference_printed_in_the_paper_cannot_be_formed():
         difference(torch.zeros(2, 236), torch.zeros(2, 257), DECA, DECA)
     teacher, learner = torch.randn(2, 236), torch.randn(2, 236)
     assert torch.equal(difference(teacher, learner, DECA, DECA), learner - teacher)
+
+
+def test_parts_in_another_order_are_another_layout():
+    one, other = Layout("X", {"a": 1, "b": 1}), Layout("X", {"b": 1, "a": 1})
+    assert one != other
+    with pytest.raises(ValueError, match="1 a . 1 b.*1 b . 1 a"):
+        difference(torch.zeros(2, 2), torch.zeros(2, 2), one, other)
+
+
+def test_layouts_of_one_name_and_the_same_parts_are_one():
+    assert len({Layout("X", {"a": 1, "b": 2}), Layout("X", {"a": 1, "b": 2}), Layout("Y", {"a": 1, "b": 2})}) == 2
+
+
+def test_one_teacher_is_not_spread_over_a_batch():
+    layout = Layout("X", {"a": 3})
+    with pytest.raises(ValueError, match=r"teacher \(1, 3\) and learner \(4, 3\) differ"):
+        difference.__wrapped__(torch.zeros(1, 3), torch.zeros(4, 3), layout, layout)

@@ -28,11 +28,14 @@ def distillation_loss(
 
     `spread`: each difference is divided by its coefficient's, as `coefficient_spread` gives it; None: as the paper.
     Raises ValueError, naming both layouts, where they are not the same one or a vector does not fit (the 236
-    coefficients of DECA and the 257 of Deng have no difference), and for a spread of another length or not positive.
+    coefficients of DECA and the 257 of Deng have no difference), for batches of different sizes, and for a spread that
+    is no single vector, of another length or not positive.
     """
     apart = difference(teacher.detach(), learner, teacher_layout, learner_layout)
     if spread is None:
         return apart.square().mean()
+    if spread.dim() != 1:
+        raise ValueError(f"the spread {tuple(spread.shape)} must be one vector, a number for each coefficient")
     teacher_layout.check(spread, "the spread")
     if not (spread > 0).all():  # NaN fails as well
         raise ValueError(

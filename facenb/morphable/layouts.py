@@ -14,10 +14,20 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Layout:
-    """Named consecutive slices of a flat coefficient vector."""
+    """Named consecutive slices of a flat coefficient vector; parts in another order are another layout."""
 
     name: str
     parts: Mapping[str, int]  # length of each part, in order
+
+    def __eq__(self, other: object) -> bool:
+        return self._told == other._told if isinstance(other, Layout) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self._told)
+
+    @property
+    def _told(self) -> tuple[str, tuple[tuple[str, int], ...]]:
+        return self.name, tuple(self.parts.items())
 
     @property
     def size(self) -> int:
@@ -92,10 +102,16 @@ def difference(
 ) -> Float[Tensor, "batch coefficients"]:
     """`learner - teacher`, coefficient by coefficient, as a distillation loss needs it (Rana).
 
-    Raises ValueError, naming both layouts, if they are not the same one or a vector has not its layout's length.
+    Raises ValueError, naming both layouts, if they are not the same one or a vector has not its layout's length; and
+    for batches of different sizes.
     """
     if teacher_layout != learner_layout:
         raise ValueError(f"the teacher has {teacher_layout}, the learner {learner_layout}: no difference; {_ADVICE}")
     teacher_layout.check(teacher, "the teacher's vector")
     learner_layout.check(learner, "the learner's vector")
+    if teacher.shape != learner.shape:  # broadcasting would give a number, and a wrong one
+        raise ValueError(
+            f"teacher {tuple(teacher.shape)} and learner {tuple(learner.shape)} differ in shape; "
+            "give a vector of each for every picture"
+        )
     return learner - teacher
