@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -22,15 +21,16 @@ def read_weights(path: Path, part: str = "") -> dict[str, Tensor]:
         if path.suffix == ".safetensors" and not part:
             return load_file(path)
         found = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, OSError, RuntimeError, ValueError, EOFError, KeyError) as error:
-        raise ModelFileError(f"{path} is no readable file of weights ({error}); get it again") from error
-    except Exception as error:  # torch raises pickle's own UnpicklingError for what is not plain weights
-        if type(error).__name__ != "UnpicklingError":
-            raise
-        raise ModelFileError(
-            f"{path} holds more than weights, or is damaged, and is not read: it could run code; "
-            "save its state_dict alone, or get it as .safetensors"
-        ) from error
+    except MemoryError:
+        raise
+    except Exception as error:  # torch raises nearly anything for a damaged file
+        if type(error).__name__ == "UnpicklingError":  # pickle's own, for what is not plain weights
+            raise ModelFileError(
+                f"{path} holds more than weights, or is damaged, and is not read: it could run code; "
+                "save its state_dict alone, or get it as .safetensors"
+            ) from error
+        told = f"{type(error).__name__}: {error}"
+        raise ModelFileError(f"{path} is no readable file of weights ({told}); get it again") from error
     if part:
         if not isinstance(found, dict) or not isinstance(found.get(part), dict):
             told = some_of(sorted(map(str, found))) if isinstance(found, dict) else f"a {type(found).__name__}"
