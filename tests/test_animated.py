@@ -122,6 +122,58 @@ def test_targets_and_weights_must_fit(tmp_path, targets, weights):
     assert not list(tmp_path.iterdir())
 
 
+NAN, FACE = torch.full((5, 3), torch.nan), {"vertices": VERTICES, "triangles": TRIANGLES, "colours": COLOURS}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"vertices": NAN}, r"vertices \(5, 3\) must be"),
+        ({"colours": NAN}, r"colours \(5, 3\) must be"),
+        ({"colours": COLOURS[:1]}, r"colours \(1, 3\) must be .* 5 vertices"),
+        ({"targets": {"smile": TARGETS["smile"], "jaw": NAN}}, r"target jaw \(5, 3\) must be"),
+        ({"targets": {"smile": TARGETS["smile"][:1], "jaw": NAN}}, r"target smile \(1, 3\) must be"),
+        ({"triangles": TRIANGLES[:0]}, r"triangles \(0, 3\)"),
+        ({"weights": torch.full((4, 2), torch.nan)}, "finite"),
+        ({"weights": WEIGHTS[:0]}, r"weights \(0, 2\)"),
+        ({"frames_per_second": 0}, "0 frames per second"),
+        ({"frames_per_second": float("inf")}, "inf frames per second"),
+        ({"vertices": 1e300 * VERTICES.double()}, "not JSON compliant"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:overflow")
+def test_what_would_make_an_invalid_glb_is_refused(tmp_path, wrong, told):
+    with pytest.raises(ValueError, match=told):
+        save_animated_glb.__wrapped__(
+            tmp_path / "face.glb", **{**FACE, "targets": TARGETS, "weights": WEIGHTS, **wrong}
+        )
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_face_on_a_gpu(tmp_path):
+    face = {name: value.cuda() for name, value in FACE.items()}
+    targets = {name: offset.cuda() for name, offset in TARGETS.items()}
+    content, array = read(save_animated_glb(tmp_path / "face.glb", **face, targets=targets, weights=WEIGHTS.cuda()))
+    [primitive] = content["meshes"][0]["primitives"]
+    assert array(primitive["indices"]).reshape(-1, 3).tolist() == TRIANGLES.tolist()
+
+
+@pytest.mark.parametrize(
+    ("frames", "rate", "told"),
+    [
+        (torch.zeros(0, 8, 6, 3), 10, r"frames \(0, 8, 6, 3\)"),
+        (torch.zeros(2, 8, 6, 4), 10, r"frames \(2, 8, 6, 4\)"),
+        (torch.full((2, 8, 6, 3), torch.nan), 10, "finite"),
+        (torch.zeros(2, 8, 6, 3), 0, "0 frames per second"),
+        (torch.zeros(2, 8, 6, 3), -1.0, "-1.0 frames per second"),
+    ],
+)
+def test_what_is_no_moving_picture_is_refused(frames, rate, told):
+    with pytest.raises(ValueError, match=told):
+        gif.__wrapped__(frames, rate)
+
+
 def test_a_gif_holds_every_frame(tmp_path):
     frames = torch.stack([torch.full((8, 6, 3), shade) for shade in (0.0, 0.5, 1.0)])
     with Image.open(io.BytesIO(gif(frames, 10))) as picture:

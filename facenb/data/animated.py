@@ -7,6 +7,7 @@ are the project's. Normals go along, at rest and with each target: without them 
 
 import io
 import json
+import math
 import struct
 from collections.abc import Mapping
 from pathlib import Path
@@ -64,6 +65,22 @@ def _normals(vertices: Tensor, triangles: Tensor) -> Tensor:
     return torch.where(normals.abs().sum(-1, keepdim=True) > 0, normals, normals.new_tensor([0.0, 0.0, 1.0]))
 
 
+def _check_rate(frames_per_second: float | int) -> None:
+    if not (math.isfinite(frames_per_second) and frames_per_second > 0):
+        raise ValueError(f"{frames_per_second} frames per second cannot be played; give a number above 0")
+
+
+def _check_face(vertices: Tensor, triangles: Tensor, colours: Tensor, targets: Mapping[str, Tensor]) -> None:
+    if not targets or triangles.dim() != 2 or triangles.shape[1] != 3 or not len(triangles):
+        raise ValueError(f"{len(targets)} targets, triangles {tuple(triangles.shape)}: give one or more of both")
+    moved = {f"target {name}": offset for name, offset in targets.items()}
+    for name, values in {"vertices": vertices, "colours": colours, **moved}.items():
+        if values.shape != (len(vertices), 3) or not values.isfinite().all():
+            raise ValueError(
+                f"{name} {tuple(values.shape)} must be three finite numbers for each of {len(vertices)} vertices"
+            )
+
+
 def save_animated_glb(
     path: str | Path,
     vertices: Float[Tensor, "vertices 3"], triangles: Int[Tensor, "triangles 3"],
@@ -72,12 +89,17 @@ def save_animated_glb(
 ) -> Path:  # fmt: skip
     """Write a binary glTF: a face in mm, RGB in [0, 1] as shown at its vertices, and by name what moves it (mm).
 
-    `weights` of the targets, in their order, frame by frame, are an animation that viewers play. Raises ValueError for
-    no target, or weights of another number of targets.
+    `weights` of the targets, in their order, frame by frame, are an animation that viewers play. Raises ValueError, and
+    writes nothing, for no target, triangle or frame, for shapes that do not fit each other, for numbers that are not
+    finite, and for a rate that is not above 0.
     """
-    if not targets or (weights is not None and weights.shape[1] != len(targets)):
-        given = "none" if weights is None else f"weights of {weights.shape[1]}"
-        raise ValueError(f"{len(targets)} targets and {given}: give one or more, and each frame a weight of each")
+    _check_face(vertices, triangles, colours, targets)
+    if weights is not None:
+        _check_rate(frames_per_second)
+        if weights.dim() != 2 or not len(weights) or weights.shape[1] != len(targets) or not weights.isfinite().all():
+            raise ValueError(
+                f"weights {tuple(weights.shape)} of {len(targets)} targets must be finite, one of each for each frame"
+            )
     buffer = _Buffer()
     rgba = torch.cat([_linear(colours.detach().cpu().clamp(0, 1)), torch.ones(len(colours), 1)], 1)
     rest, *moved = _normals(torch.stack([vertices, *(vertices + offset for offset in targets.values())]), triangles)
@@ -87,7 +109,7 @@ def save_animated_glb(
             "NORMAL": buffer.directions(rest),
             "COLOR_0": buffer.add((65535 * rgba).round().numpy().astype("<u2"), USHORT, "VEC4", ARRAY, normalized=True),
         },
-        "indices": buffer.add(triangles.numpy().astype("<u4").reshape(-1), UINT, "SCALAR", ELEMENTS),
+        "indices": buffer.add(triangles.cpu().numpy().astype("<u4").reshape(-1), UINT, "SCALAR", ELEMENTS),
         "targets": [
             {"POSITION": buffer.points(offset), "NORMAL": buffer.directions(normals - rest)}
             for offset, normals in zip(targets.values(), moved, strict=True)
@@ -112,14 +134,20 @@ def save_animated_glb(
         }]  # fmt: skip
     binary = bytes(buffer.bytes) + b"\0" * (-len(buffer.bytes) % 4)
     content |= {"buffers": [{"byteLength": len(binary)}], "bufferViews": buffer.views, "accessors": buffer.accessors}
-    text = json.dumps(content, separators=(",", ":")).encode()
+    text = json.dumps(content, separators=(",", ":"), allow_nan=False).encode()
     text += b" " * (-len(text) % 4)
     chunks = struct.pack("<I4s", len(text), b"JSON") + text + struct.pack("<I4s", len(binary), b"BIN\0") + binary
     return _write(Path(path), struct.pack("<4sII", b"glTF", 2, 12 + len(chunks)) + chunks)
 
 
 def gif(frames: Float[Tensor, "frames height width 3"], frames_per_second: float | int = 12) -> bytes:
-    """An endless GIF of RGB frames in [0, 1]."""
+    """An endless GIF of RGB frames in [0, 1].
+
+    Raises ValueError for no frames, frames of another shape or not finite, and a rate that is not above 0.
+    """
+    _check_rate(frames_per_second)
+    if frames.dim() != 4 or frames.shape[-1] != 3 or not frames.numel() or not frames.isfinite().all():
+        raise ValueError(f"frames {tuple(frames.shape)} must be one or more of (height, width, 3), and finite")
     pictures = [Image.fromarray((255 * frame.clamp(0, 1)).round().byte().numpy()) for frame in frames.detach().cpu()]
     palette = [picture.quantize(128, dither=Image.Dither.NONE) for picture in pictures]
     out = io.BytesIO()
@@ -132,5 +160,5 @@ def gif(frames: Float[Tensor, "frames height width 3"], frames_per_second: float
 def save_gif(
     path: str | Path, frames: Float[Tensor, "frames height width 3"], frames_per_second: float | int = 12
 ) -> Path:
-    """Write `gif`, beside and then renamed."""
+    """Write `gif`, beside and then renamed. Raises ValueError as it does, and then writes nothing."""
     return _write(Path(path), gif(frames, frames_per_second))
