@@ -1,7 +1,9 @@
 """Records read back: whole ones only, of one run of each notebook, and what they must not be compared across."""
 
 import json
+import math
 import warnings
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,11 @@ import pandas as pd
 
 FIELDS = ("experiment", "data", "protocol", "method", "metric", "unit", "profile", "notebook", "run")  # texts
 MEASURED = ("value", "interval", "n", "time", "p", "verdict")  # what a repeated cell may measure anew
+
+
+def is_number(value: Any) -> bool:
+    """Whether this is a finite number; what pandas writes for a missing one (NaN) is none."""
+    return isinstance(value, Real) and not isinstance(value, bool) and abs(value) < math.inf
 
 
 def _broken(record: Any) -> str:
@@ -21,8 +28,12 @@ def _broken(record: Any) -> str:
         wrong.append("value")
     if not isinstance(record.get("seed"), int):
         wrong.append("seed")
-    if interval is not None and not (isinstance(interval, list) and len(interval) == 2):
+    if interval is not None and not (
+        isinstance(interval, list) and len(interval) == 2 and all(map(is_number, interval))
+    ):
         wrong.append("interval")
+    given = {name: record[name] for name in ("p", "at_least", "level") if record.get(name) is not None}
+    wrong += [name for name, found in given.items() if not is_number(found) or (name == "p" and not 0 <= found <= 1)]
     return f"{', '.join(wrong)} missing or of another kind" if wrong else ""
 
 

@@ -9,7 +9,7 @@ import math
 import re
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
@@ -18,6 +18,7 @@ from facenb.comparisons import Comparison
 from facenb.errors import RunError
 from facenb.evaluation.claims import decide, holm
 from facenb.papers import CLAIMS, TABLES
+from facenb.recorded import is_number
 from facenb.results import mixed, read_records
 
 WAITING, ELSEWHERE, PART, UNCORRECTED = "not run yet", "not on this data", "asked in part only", ", not corrected"
@@ -26,12 +27,14 @@ ALIASES = {
     "c_id after phase I": "phase I", "c_id after phase III": "phase III", "random network": "untrained",
     "after phase II": "phase II", "after phase III": "phase III", "fit of all pictures": "fit of a person's pictures",
 }  # fmt: skip
+HEADS = ("claim", "paper", "statement", "notebook")  # columns of the headline, beside one for each source
 
 
 @dataclass(frozen=True)
 class Source:
     """The records of one folder, of one profile and seed."""
 
+    name: str  # as a reader tells it from others; a report has no two of one name
     folder: Path
     profile: str
     seed: int
@@ -39,14 +42,34 @@ class Source:
     notes: tuple[str, ...]
     kinds: frozenset[str]  # of data: synthetic, photos, paper
 
-    @property
-    def name(self) -> str:
-        """As a reader tells it from others."""
-        return f"{self.folder.name}" + (f", seed {self.seed}" if self.seed else "")
+    def called(self, parts: int, profile: bool) -> str:
+        """A name from the last parts of the folder's path, the profile if it is needed, and a seed other than 0."""
+        tail = Path(*self.folder.parts[-parts:]).as_posix()
+        return tail + (f", {self.profile}" if profile else "") + (f", seed {self.seed}" if self.seed else "")
+
+
+def told_apart(sources: Sequence[Source]) -> list[Source]:
+    """The sources under names of their own: the folder's, and where two clash also the profile, then folders above.
+
+    Raises RunError where no name tells two apart.
+    """
+    names = [source.called(1, profile=False) for source in sources]
+    profiles = [{other.profile for other, own in zip(sources, names, strict=True) if own == name} for name in names]
+    for parts in range(1, 1 + max((len(source.folder.parts) for source in sources), default=0)):
+        names = [
+            source.called(parts, len(found) > 1) if names.count(name) > 1 or name in HEADS else name
+            for source, found, name in zip(sources, profiles, names, strict=True)
+        ]
+    for source, name in zip(sources, names, strict=True):
+        if names.count(name) > 1:
+            raise RunError(f"{source.folder} would be called {name!r}, as would another run folder; rename one of them")
+    return [replace(source, name=name) for source, name in zip(sources, names, strict=True)]
 
 
 def read_sources(folder: Path) -> list[Source]:
     """A folder's records by profile and seed, with a note on all that is odd. RunError where there is none."""
+    # A link keeps the name it has; `.` gets one.
+    folder = folder.resolve() if folder.name in ("", "..") else folder.parent.resolve() / folder.name
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
         table = read_records(folder)
@@ -68,12 +91,24 @@ def read_sources(folder: Path) -> list[Source]:
                 )
         except (ValueError, KeyError, TypeError, AttributeError):
             failed.append(f"{path.name} is no run record")
-    return [
+    sources = [
         Source(
-            folder, profile, int(seed), part.reset_index(drop=True), (*broken, *failed, *mixed(part)), frozenset(kinds)
+            "", folder, profile, int(seed), part.reset_index(drop=True), (*broken, *failed, *mixed(part)),
+            frozenset(kinds),
         )
         for (profile, seed), part in table.groupby(["profile", "seed"])
-    ]
+    ]  # fmt: skip
+    return told_apart(sources)
+
+
+def first_number(row: dict, *names: str, default: float = math.nan) -> float:
+    """The first of these fields that holds a finite number; in a table, what a record lacks is NaN."""
+    return next((float(row[name]) for name in names if is_number(row.get(name))), default)
+
+
+def words(row: dict, name: str, default: str = "") -> str:
+    """A field's text, or the default where the record lacks it."""
+    return row[name] if isinstance(row.get(name), str) else default
 
 
 def cell(row: dict, percent: bool) -> str:
@@ -81,7 +116,7 @@ def cell(row: dict, percent: bool) -> str:
     value, unit, interval = row["value"], row["unit"], row.get("interval")
     if value is None or not math.isfinite(value):
         return "missing"
-    spread = next((row[name] for name in ("spread", "std") if isinstance(row.get(name), float)), math.nan)
+    spread = first_number(row, "spread", "std")
     factor = 100.0 if percent and unit == "" else 1.0
     size = factor * abs(value)
     digits = 0 if size >= 1000 else 2 if size >= 0.5 else 3
@@ -105,15 +140,22 @@ def method(row: dict) -> str:
 
 
 class Report:
-    """The tables and claims of one or more run folders. Raises RunError for a folder without records."""
+    """The tables and claims of one or more run folders. Raises RunError for sources that no name tells apart."""
 
     def __init__(self, sources: Sequence[Source]):
-        self.sources = list(sources)
+        self.sources = told_apart(sources)
         self.claims = self._claims()
 
     @classmethod
     def of(cls, *folders: str | Path) -> "Report":
-        """From run folders; the first is the one whose report it is."""
+        """From run folders; the first is the one whose report it is.
+
+        Raises RunError for a folder without records, and for one that is given twice.
+        """
+        places = [Path(folder).resolve() for folder in folders]
+        for place in places:
+            if places.count(place) > 1:
+                raise RunError(f"{place} is given twice; give each run folder once")
         return cls([source for folder in folders for source in read_sources(Path(folder))])
 
     def here(self, comparison: Comparison) -> pd.DataFrame:
@@ -134,7 +176,7 @@ class Report:
             for row in rows:
                 data = row["data"].split(",")[0]
                 if row["notebook"] == last[data]:
-                    device = row.get("device") if row["unit"] == "ms" else None
+                    device = words(row, "device") if row["unit"] == "ms" else ""
                     where = " · ".join(filter(None, [data, row["protocol"], device, source.name]))
                     key = where, names[row["metric"]]
                     own, name = cells.setdefault(key, {}), method(row)
@@ -177,7 +219,7 @@ class Report:
         found = []
         for source in self.sources:
             rows = source.records[source.records.metric.str.startswith("claim ")].to_dict("records")
-            p = [row["p"] if isinstance(row.get("p"), float) else math.nan for row in rows]
+            p = [first_number(row, "p") for row in rows]
             names = [row["metric"].removeprefix("claim ") for row in rows]
             whole = [name == decisive(name.split(",")[0], names) for name in names]
             corrected = pd.Series(p, dtype=float)
@@ -186,15 +228,15 @@ class Report:
             for row, name, main, own, adjusted in zip(rows, names, whole, p, corrected, strict=True):
                 value = math.nan if row["value"] is None else row["value"]
                 low, high = row["interval"] if isinstance(row.get("interval"), list) else (math.nan, math.nan)
-                at_least, level = float(row.get("at_least", 0.0)), float(row.get("level", 0.95))
+                at_least, level = first_number(row, "at_least", default=0.0), first_number(row, "level", default=0.95)
                 says = decide(value, at_least, adjusted, level)
-                if "p" not in row or (math.isnan(own) and math.isfinite(low)):  # a record from before there were p
-                    says = f"{row.get('verdict', 'not decided')}{UNCORRECTED}"
+                if math.isnan(own) and math.isfinite(low):  # a record from before there were p
+                    says = f"{words(row, 'verdict', 'not decided')}{UNCORRECTED}"
                 found.append({
-                    "claim": name.split(",")[0], "name": name, "whole": main, "statement": row.get("statement", ""),
+                    "claim": name.split(",")[0], "name": name, "whole": main, "statement": words(row, "statement"),
                     "source": source.name, "data": row["data"], "effect": value, "low": low, "high": high,
                     "unit": row["unit"], "at_least": at_least, "level": level, "n": row.get("n"),
-                    "p": own, "p (Holm)": adjusted, "alone": row.get("verdict", ""),
+                    "p": own, "p (Holm)": adjusted, "alone": words(row, "verdict"),
                     "verdict": says, "notebook": row["notebook"],
                 })  # fmt: skip
         columns = ["claim", "name", "whole", "statement", "source", "data", "effect", "low", "high", "unit", "at_least",

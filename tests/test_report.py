@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from html.parser import HTMLParser
 
 import numpy as np
@@ -80,6 +81,14 @@ class TestTables:
         assert here.columns.get_level_values(0).tolist() == [*words, f"{words[0]}, seed 1"]
         assert here.to_numpy().tolist() == [["80.00", "80.00", "81.00"]]
 
+    def test_folders_of_one_name_get_columns_of_their_own(self, folder):
+        folders = [folder / word / "quick-synthetic" for word in ("a", "b")]
+        for place, accuracy in zip(folders, (82, 78), strict=True):
+            verified(Run("15", folder=str(place)), "phase III", accuracy, "LFW")
+        here = Report.of(*folders).here(COMPARED["lfw"])
+        names = [where.rpartition(" · ")[2] for where, _ in here.columns]
+        assert names == ["a/quick-synthetic", "b/quick-synthetic"] and here.to_numpy().tolist() == [["82.00", "78.00"]]
+
     def test_of_two_notebooks_the_later_one_counts(self, folder):
         verified(Run("08_joint", folder=str(folder)), "c_id after phase III", 80.0)
         verified(Run("15_recognition", folder=str(folder)), "phase III", 81.0)
@@ -150,6 +159,8 @@ class TestTables:
             ({"value": 2.253, "unit": "mm", "interval": [2.097, 2.409], "std": math.nan}, "2.25 [2.10, 2.41]"),
             ({"value": 4409.2, "unit": "ms", "interval": None}, "4409"),
             ({"value": 0.1134, "unit": "mm", "interval": [0.0934, 0.1426]}, "0.113 [0.093, 0.143]"),
+            ({"value": 80.0, "unit": "%", "spread": math.nan, "std": 1.5}, "80.00 ± 1.50"),
+            ({"value": 80.0, "unit": "%", "spread": 2}, "80.00 ± 2.00"),
             ({"value": None, "unit": "mm"}, "missing"),
             ({"value": math.nan, "unit": "mm"}, "missing"),
         ],
@@ -165,6 +176,71 @@ class TestTables:
         parts = report_page.split(Report.of(folder).table(COMPARED["aflw"]))
         assert len(parts) == 3 and all(part.shape[1] == 4 + 5 for part in parts)
         assert [part.index[-1] for part in parts] == ["SynthFace", "AFLW2000-3D", "Other"]
+
+
+class TestNames:
+    @pytest.fixture
+    def ran(self, folder):
+        """Makes a folder with a record for each profile."""
+
+        def make(name, *profiles):
+            for profile in profiles or ("quick",):
+                verified(Run("15", profile, folder=str(folder / name)), "phase III", 80.0)
+            return folder / name
+
+        return make
+
+    @pytest.mark.parametrize(
+        ("given", "names"),
+        [
+            ({"a": "1", "b": "1"}, ["a", "b"]),
+            ({"both": "12"}, ["both, full", "both, quick"]),
+            ({"a/x": "1", "b/x": "1"}, ["a/x", "b/x"]),
+            ({"a/x": "1", "b/x": "2"}, ["x, quick", "x, full"]),
+            ({"a/x": "12", "b/x": "1"}, ["x, full", "a/x, quick", "b/x, quick"]),
+            ({"a/m/x": "1", "b/m/x": "1"}, ["a/m/x", "b/m/x"]),
+        ],
+    )
+    def test_no_two_are_alike(self, ran, given, names):
+        folders = [ran(name, *(("quick", "full")[int(k) - 1] for k in which)) for name, which in given.items()]
+        assert [source.name for source in Report.of(*folders).sources] == names
+
+    def test_a_claim_of_one_folder_is_not_that_of_another(self, ran):
+        folders = [ran(f"{word}/x") for word in "ab"]
+        claimed(Run("09", folder=str(folders[0])), "L1", effect(2.0))
+        head = Report.of(*folders).headline()
+        assert head.loc["L1", ["a/x", "b/x"]].tolist() == ["holds", WAITING]
+
+    def test_a_folder_called_like_a_column_of_the_headline(self, ran):
+        head = Report.of(ran("own/paper")).headline()
+        assert head["paper"].tolist() == [claim.paper for claim in CLAIMS.values()] and "own/paper" in head
+
+    def test_the_current_folder_has_its_name(self, ran, monkeypatch):
+        monkeypatch.chdir(ran("a/quick-synthetic"))
+        assert [source.name for source in Report.of(".").sources] == ["quick-synthetic"]
+
+    def test_a_link_keeps_its_name(self, ran, tmp_path):
+        (tmp_path / "latest").symlink_to(ran("a"))
+        assert [source.name for source in Report.of(tmp_path / "latest").sources] == ["latest"]
+
+    def test_one_folder_twice(self, ran, monkeypatch):
+        place = ran("a")
+        monkeypatch.chdir(place)
+        with pytest.raises(RunError, match=f"{place} is given twice"):
+            Report.of(place, ".")
+
+    def test_what_no_name_tells_apart(self, ran):
+        ran("a")
+        verified(Run("15", seed=1, folder=str(ran("a"))), "phase III", 80.0)
+        with pytest.raises(RunError, match="/a would be called .*/a, seed 1'.*rename"):
+            Report.of(ran("a"), ran("a, seed 1"))
+
+
+def without(run, name, *fields):
+    """Takes fields out of a run's record of this claim, as an older one lacks them."""
+    lines = [json.loads(line) for line in run.records.read_text().splitlines()]
+    lines = [{k: v for k, v in one.items() if k not in fields or one["metric"] != f"claim {name}"} for one in lines]
+    run.records.write_text("".join(json.dumps(one) + "\n" for one in lines))
 
 
 class TestClaims:
@@ -252,6 +328,22 @@ class TestClaims:
         report = Report.of(folder)
         assert report.verdict("L1", "quick-synthetic") == "holds" + UNCORRECTED
         assert report.verdict("L2", "quick-synthetic") == "not decided"
+
+    @pytest.mark.parametrize("field", ["at_least", "level"])
+    def test_a_record_that_lacks_a_bound_takes_the_usual_one_beside_others(self, folder, field):
+        run = Run("09", folder=str(folder))
+        for name in ("L1", "L2"):
+            claimed(run, name, effect(2.0))
+        without(run, "L1", field)
+        assert Report.of(folder).claims.verdict.tolist() == ["holds", "holds"]
+
+    def test_a_record_that_lacks_words_has_none_beside_others(self, folder):
+        run = Run("09", folder=str(folder))
+        for name in ("L1", "L2"):
+            claimed(run, name, effect(2.0))
+        without(run, "L1", "statement", "verdict")
+        claims = Report.of(folder).claims
+        assert claims.statement.tolist() == ["", "it does"] and claims.alone.tolist() == ["", "holds"]
 
 
 class Reader(HTMLParser):
@@ -343,6 +435,15 @@ class TestWhatIsOdd:
             file.write("{}\n")
         page = report_page.page(Report.of(folder))
         assert f"records/{run.records.name}, line 2, is no record and is left out" in page
+
+    def test_a_claim_that_is_no_claim_leaves_the_others(self, folder):
+        run = Run("09", folder=str(folder))
+        for name in ("L1", "L2"):
+            claimed(run, name, effect(2.0))
+        run.records.write_text(re.sub(r'"p": [^,]+', '"p": 1.5', run.records.read_text(), count=1))
+        report = Report.of(folder)
+        assert report.claims.name.tolist() == ["L2"] and report.verdict("L2", "quick-synthetic") == "holds"
+        assert f"{run.records.name}, line 1, is no record" in report.sources[0].notes[0]
 
     def test_a_run_that_failed_is_named(self, folder):
         claimed(Run("09", folder=str(folder)), "L1", effect(2.0))

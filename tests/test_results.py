@@ -1,9 +1,11 @@
 """Runs and records: what was asked for is checked, every number is a whole line, a broken line is named."""
 
 import json
+import math
 import multiprocessing
 import os
 import shlex
+import warnings
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -112,6 +114,14 @@ GOOD = {"experiment": "fit", "data": "SynthFace", "protocol": "", "method": "fit
         (json.dumps(GOOD | {"value": True}), "value missing"),
         (json.dumps(GOOD | {"seed": None}), "seed missing"),
         (json.dumps(GOOD | {"interval": [1.0]}), "interval missing"),
+        (json.dumps(GOOD | {"interval": [None, 1.0]}), "interval missing"),
+        (json.dumps(GOOD | {"interval": ["0", 1.0]}), "interval missing"),
+        (json.dumps(GOOD | {"interval": [0.0, math.inf]}), "interval missing"),
+        (json.dumps(GOOD | {"p": 1.5}), "p missing"),
+        (json.dumps(GOOD | {"p": -0.1}), "p missing"),
+        (json.dumps(GOOD | {"p": "0.1"}), "p missing"),
+        (json.dumps(GOOD | {"at_least": "1"}), "at_least missing"),
+        (json.dumps(GOOD | {"level": [0.95]}), "level missing"),
         (json.dumps({k: v for k, v in GOOD.items() if k not in ("data", "run")}), "data, run missing"),
     ],
 )
@@ -122,6 +132,16 @@ def test_a_broken_line_is_named_and_left_out(tmp_path, line, says):
         file.write(line + "\n" + json.dumps(GOOD | {"run": run.id}) + "\n")
     with pytest.warns(UserWarning, match=f"{run.records.name}, line 2, is no record and is left out: .*{says}"):
         assert len(read_records(tmp_path)) == 2
+
+
+@pytest.mark.parametrize(
+    "more", [{"p": None}, {"p": 0}, {"p": 1}, {"interval": None}, {"interval": [0, 1]}, {"level": None}]
+)
+def test_a_whole_line_is_a_record(tmp_path, more):
+    run = Run("03", folder=str(tmp_path))
+    run.records.write_text(json.dumps(GOOD | more) + "\n")
+    with warnings.catch_warnings(action="error"):
+        assert len(read_records(tmp_path)) == 1
 
 
 def test_the_line_of_a_killed_run_is_left_out_and_no_other(tmp_path):
