@@ -307,12 +307,12 @@ def run_graph(options: argparse.Namespace, further: list[str]) -> None:
         check_value(name, getattr(options, name), "str")
     options.seed = check_value("seed", options.seed, "int")
     folder = Path(options.run_folder or results.default_folder(options.profile, options.data)).expanduser().resolve()
-    command = graph.command(options, folder, gpus=int(options.device != "cpu" and torch.cuda.is_available()))
+    command = graph.command(options, folder, int(options.device != "cpu" and torch.cuda.is_available()), further)
     with writing(folder):
         held = lock(folder / ".lock", f"run folder {folder}")
     os.set_inheritable(held.fileno(), True)
     print(f"run folder {folder}: executed/ holds the notebooks, records/ and figures/ the results", flush=True)
-    os.execv(command[0], [*command, *further])
+    os.execv(command[0], command)
 
 
 def raise_interrupted(*_) -> None:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -371,7 +372,7 @@ class TestGraph:
         assert status == 1
         assert f"executed notebooks: {run / 'executed'}" in text
         assert '02_b failed in cell 4 (under "Work"): ZeroDivisionError: division by zero' in text
-        assert f"make notebooks PROFILE=smoke DATA=synthetic RUN_FOLDER={run}" in text
+        assert f"-m facenb.batch all --profile smoke --data synthetic --run-folder {run} --notebooks {folder}" in text
         assert "03_c                         held back   needs 02_b" in text
         done = {path.name for path in (run / "executed").glob("[0-9]*.ipynb")}
         assert done == {"01_a.ipynb", "02_b.failed.ipynb"}
@@ -479,6 +480,29 @@ class TestGraph:
         nbformat.write(book, path)
         assert [graph.serves(path, data) for data in ("synthetic", "photos", "paper")] == [True, True, False]
 
+    @pytest.mark.parametrize(
+        ("code", "served"),
+        [
+            ("run.serves('synthetic', why='it')", [True, False]),
+            ('# run.serves("photos", why="it")\nrun.serves("synthetic", why="it")', [True, False]),
+            ('print("""run.serves("photos", why=""")\nrun.serves("synthetic", why="it")', [True, False]),
+            ('other.serves("photos", why="it")', [True, True]),
+            ('run.serves(*SERVED, why="it")', [True, True]),
+            ('run.serves("synthetic", more, why="it")', [True, True]),
+            ('%matplotlib inline\nrun.serves("synthetic", why="it")', [True, True]),
+        ],
+    )
+    def test_only_the_call_itself_counts(self, tmp_path, code, served):
+        path, output = tmp_path / "01_a.ipynb", nbformat.v4.new_output("stream", text='run.serves("photos", why="")')
+        cells = [new_markdown_cell('`run.serves("photos", why="")`'), new_code_cell("1", outputs=[output])]
+        nbformat.write(new_notebook(cells=[*cells, new_code_cell("!ls"), new_code_cell(code)]), path)
+        assert [graph.serves(path, data) for data in ("synthetic", "photos")] == served
+
+    @pytest.mark.parametrize("content", ["{", "[]", '{"cells": [{"cell_type": "code"}]}'])
+    def test_a_file_that_is_no_notebook_is_left_to_its_job(self, tmp_path, content):
+        (tmp_path / "01_a.ipynb").write_text(content)
+        assert graph.serves(tmp_path / "01_a.ipynb", "paper")
+
     def test_library_checksum_follows_the_library(self, library, monkeypatch):
         monkeypatch.setattr(results, "__file__", str(library / "results.py"))
         before = graph.library_checksum()
@@ -492,6 +516,69 @@ class TestGraph:
         (tmp_path / "a.json").rename(tmp_path / "records/01_a.run.json")
         lines = graph.summary(tmp_path, {"01_a": [], "02_b": ["01_a"], "03_c": []}).splitlines()
         assert [line.split()[1] for line in lines[:3]] == ["killed", "held", "not"]
+
+    @pytest.mark.parametrize("content", ['{"status": "do', "[]", "{}", '{"status": "done"}', '{"status": null}'])
+    def test_summary_names_a_damaged_record_and_goes_on(self, tmp_path, content):
+        (tmp_path / "records").mkdir()
+        (tmp_path / "records/01_a.run.json").write_text(content)
+        batch.write_json(
+            tmp_path / "records/02_b.run.json", {"status": "done", "wall_seconds": 1.0, "peak_memory_mb": 2}
+        )
+        lines = graph.summary(tmp_path, {"01_a": [], "02_b": ["01_a"]}).splitlines()
+        assert "damaged" in lines[0] and str(tmp_path / "records/01_a.run.json") in lines[0]
+        assert lines[1].split()[1] == "done"
+
+
+class TestGoOn:
+    """The command to go on with asks for what was asked for."""
+
+    @pytest.fixture
+    def again(self, tmp_path):
+        """Options as given to the command line, and as they come back through the command to go on."""
+
+        def call(*words: str):
+            options = batch.parser().parse_args(["all", *words])
+            options.seed = int(options.seed)
+            folder = options.run_folder or results.default_folder(options.profile, options.data)
+            given = shlex.split(graph.go_on(options, Path(folder), ["--jobs", "2", "--set-resources", "a:b='c d'"]))
+            if given[0] == "make":
+                asked = ["make", "-n", "-C", ROOT, *given[1:]]
+                path = {"PATH": os.environ["PATH"]}  # and no variables of a make that runs the tests
+                shown = subprocess.run(asked, capture_output=True, text=True, env=path).stdout
+                [given] = [line for line in shown.replace("\\\n", " ").splitlines() if "facenb.batch all" in line]
+                given = shlex.split(given)
+            cut = given.index("--")
+            assert given[cut + 1 :] == ["--jobs", "2", "--set-resources", "a:b='c d'"]
+            found = batch.parser().parse_args(given[given.index("facenb.batch") + 1 : cut])
+            found.seed, found.run_folder = int(found.seed), str(ROOT / found.run_folder)
+            options.run_folder = str(folder)
+            return options, found
+
+        return call
+
+    @pytest.mark.parametrize(
+        "words",
+        [
+            (),
+            ("--profile", "full", "--data", "photos"),
+            ("--cores", "2", "--seed", "3", "--device", "cpu", "--run-folder", "/tmp/elsewhere"),
+            ("--notebooks", "/tmp/course", "--cores", "2", "--seed", "3", "--device", "cpu"),
+            ("--run-folder", "/tmp/a folder"),
+        ],
+    )
+    def test_it_is_the_same_run(self, again, monkeypatch, words):
+        monkeypatch.delenv("FACENB_RUNS", raising=False)
+        asked, found = again(*words)
+        assert found == asked
+
+    def test_a_base_of_ones_own(self, again, monkeypatch, tmp_path):
+        monkeypatch.setenv("FACENB_RUNS", str(tmp_path))
+        asked, found = again()
+        assert found == asked
+
+    def test_the_notebooks_are_found_from_anywhere(self, again, monkeypatch, tmp_path):
+        monkeypatch.chdir(tmp_path)
+        assert again("--notebooks", "course")[1].notebooks == str(tmp_path / "course")
 
 
 def sha256(text: str) -> str:
