@@ -121,11 +121,35 @@ def test_picture_without_a_face(faces):
 
 @pytest.mark.parametrize(
     ("kinds", "more"), [(["beard"], {}), ([], {}), (["hand"], {"each": 0}), (["hand"], {"sizes": ()}),
-                        (["hand"], {"clear": 1.5})]
+                        (["hand"], {"clear": 1.5}), (["hand"], {"most": float("nan")}), (["hand"], {"most": 0.0}),
+                        (["hand"], {"most": 1.5}), (["hand"], {"sizes": (float("nan"),)})]
 )  # fmt: skip
 def test_choices_that_cannot_be(faces, kinds, more):
     with pytest.raises(ValueError, match="cannot paint"):
         paint_copies(faces, kinds, **more)
+
+
+def test_a_kind_that_there_is_not(copies):
+    with pytest.raises(ValueError, match="'beard' is unknown; there are hand, "):
+        copies.of_kind("beard")
+
+
+def test_faces_need_landmarks_and_subject_each(faces):
+    with pytest.raises(ValueError, match="6 pictures, 3 sets of landmarks and 6 subjects"):
+        Faces.__init__.__wrapped__(object.__new__(Faces), faces.image, faces.landmarks[:3], faces.subject)
+
+
+@pytest.mark.parametrize("spread", [(40.0, 0.0), (30.0, 17.0), (0.0, 0.0)], ids=["level", "slanted", "all alike"])
+def test_landmarks_that_are_no_face(faces, spread):
+    points = faces.landmarks.clone()
+    points[4] = 5 + torch.linspace(0, 1, 68)[:, None] * torch.tensor(spread)
+    with pytest.raises(LandmarkError, match="face 4: .* on one line"):
+        paint_copies(Faces(faces.image, points, faces.subject), ["hand"])
+
+
+def test_landmarks_of_another_precision(faces):
+    double = Faces(faces.image, faces.landmarks.double(), faces.subject)
+    assert torch.equal(paint_copies(double, KINDS, seed=5).image, paint_copies(faces, KINDS, seed=5).image)
 
 
 def test_no_faces_are_no_copies():

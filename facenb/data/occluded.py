@@ -19,18 +19,27 @@ from facenb.imaging.occlusion import KINDS, hidden_share, occlude
 CLEAR = -1  # instead of a kind: nothing is painted
 SIZES = (0.8, 1.0, 1.25)  # of occluders, 1 being natural: ours
 TOGETHER = 64  # pictures painted at a time
+LINE = 1e-4  # landmarks no wider than this share of their length lie on a line
 TRIES = 20  # to place an occluder that leaves something of the face
 
 
 @dataclass(frozen=True)
 class Faces:
-    """Crops with the landmarks that occluders are placed by. LandmarkError naming rows in which there is no face."""
+    """Crops with the landmarks that occluders are placed by.
+
+    Raises LandmarkError naming rows in which there is no face, ValueError for numbers of each that differ.
+    """
 
     image: UInt8[Tensor, "faces height width 3"]
     landmarks: Float[Tensor, "faces 68 2"]  # pixels of the crop
     subject: Int[Tensor, " faces"]
 
     def __post_init__(self):
+        pictures, landmarks, subjects = len(self.image), len(self.landmarks), len(self.subject)
+        if not pictures == landmarks == subjects:
+            raise ValueError(
+                f"{pictures} pictures, {landmarks} sets of landmarks and {subjects} subjects: give one of each a face"
+            )
         missing = (~self.landmarks.isfinite().flatten(1).all(1)).nonzero()[:, 0].tolist()
         if missing:
             raise LandmarkError(
@@ -72,7 +81,9 @@ class Copies:
         return len(self.row)
 
     def of_kind(self, kind: str) -> Bool[Tensor, " copies"]:
-        """Which copies have this occluder."""
+        """Which copies have this occluder. Raises ValueError for a kind that there is not."""
+        if kind not in KINDS:
+            raise ValueError(f"occluder {kind!r} is unknown; there are {', '.join(KINDS)}")
         return self.kind == KINDS.index(kind)
 
     def inputs(self, rows: Int[Tensor, " batch"]) -> Float[Tensor, "batch 3 height width"]:
@@ -92,14 +103,17 @@ def paint_copies(
 
     Copy k of face i depends on (seed, i, k) and the choices alone, whatever else is painted. A share `clear` of the
     copies is left as it was. An occluder that hides more than `most` of a face is placed anew; ImageError, naming the
-    face, where it still does after 20 tries. Raises ValueError for unknown kinds, or none of kinds, sizes or copies.
+    face, where it still does after 20 tries. Raises ValueError for unknown kinds, none of kinds, sizes or copies, and a
+    size, `clear` or `most` (above 0, 1 at most) that cannot be; LandmarkError for landmarks on one line.
     """
     unknown = sorted(set(kinds) - set(KINDS))
-    if unknown or not kinds or not sizes or each < 1 or not 0 <= clear <= 1:
+    sized = bool(sizes) and all(size > 0 for size in sizes)
+    if unknown or not kinds or not sized or each < 1 or not 0 <= clear <= 1 or not 0 < most <= 1:
         raise ValueError(
-            f"cannot paint {each} copies a face with kinds {list(kinds)}, sizes {list(sizes)} and {clear} left clear; "
-            f"there are {', '.join(KINDS)}, and one or more of each is needed"
+            f"cannot paint {each} copies a face with kinds {list(kinds)}, sizes {list(sizes)}, {clear} left clear and "
+            f"{most} hidden at most; there are {', '.join(KINDS)}, one or more of each is needed, and shares up to 1"
         )
+    _check_spread(faces.landmarks)
     row = torch.arange(len(faces)).repeat_interleave(each)
     draws = [np.random.Generator(np.random.PCG64([seed, i, k])) for i in range(len(faces)) for k in range(each)]
     numbers = [
@@ -109,7 +123,7 @@ def paint_copies(
     kind = torch.tensor([CLEAR if left else KINDS.index(kinds[which]) for left, which, _, _ in numbers]).long()
     size = torch.tensor([sizes[which] for _, _, which, _ in numbers], dtype=torch.float32)
     seeds = torch.tensor([int(start) for *_, start in numbers], dtype=torch.int64)
-    image, hidden = faces.image[row].clone(), torch.zeros(len(row))
+    image, hidden = faces.image[row], torch.zeros(len(row))
     for name in dict.fromkeys(kinds):
         for large in dict.fromkeys(sizes):
             group = ((kind == KINDS.index(name)) & (size == torch.tensor(large))).nonzero()[:, 0]
@@ -119,19 +133,30 @@ def paint_copies(
     return Copies(faces, row, kind, size, image, hidden)
 
 
+def _check_spread(landmarks: Tensor) -> None:
+    """LandmarkError where they enclose nothing of which a share could be hidden."""
+    length, width = torch.linalg.svdvals((landmarks - landmarks.mean(1, keepdim=True)).double()).unbind(1)
+    flat = (width <= LINE * length).nonzero()[:, 0].tolist()
+    if flat:
+        raise LandmarkError(
+            f"face {flat[0]}: its landmarks are all on one line, so no occluder can be placed; leave such pictures out "
+            f"({len(flat)} of {len(landmarks)})"
+        )
+
+
 def _paint(
     faces: Faces, kind: str, seeds: list[int], size: float, most: float, rows: list[int]
 ) -> tuple[UInt8[Tensor, "faces height width 3"], Float[Tensor, " faces"]]:
     """The faces with an occluder each, and how much of them it hides; a face at a time where one is hidden too much."""
-    alone, error = len(faces) == 1, None
+    alone, error, points = len(faces) == 1, None, faces.landmarks.float()
     for more in range(TRIES if alone else 1):
         given = [seed + more for seed in seeds]
         try:
-            painted, mask = occlude(faces.image / 255, faces.landmarks, kind, given, size, most=most)
+            painted, mask = occlude(faces.image / 255, points, kind, given, size, most=most)
         except ImageError as found:
             error = found
         else:
-            return (painted * 255).round().to(torch.uint8), hidden_share(mask, faces.landmarks)
+            return (painted * 255).round().to(torch.uint8), hidden_share(mask, points)
     if alone:
         raise ImageError(f"face {rows[0]}: {TRIES} times, {error}") from error
     parts = [slice(k, k + 1) for k in range(len(faces))]
