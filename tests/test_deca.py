@@ -5,13 +5,15 @@ from dataclasses import replace
 
 import pytest
 import torch
-from test_resnet import published_shapes
+from test_resnet import published_forward, published_shapes
+from torch.nn import functional
 
 from data_download.entries import load_entry
 from facenb.errors import ModelFileError, RunError
+from facenb.imaging.lighting import from_deca, irradiance
 from facenb.morphable.layouts import DECA
 from facenb.morphable.model import Embedding, Joints, MorphableModel
-from facenb.networks.deca import Deca, layout_of, load_deca
+from facenb.networks.deca import UNITS, Deca, layout_of, load_deca, unit_of
 from facenb.networks.detail import DetailDecoder, LinearDecoder
 
 NARROW = {"blocks": (1, 1, 1, 1), "width": 4}
@@ -66,6 +68,39 @@ def test_starts_near_the_mean_face_in_the_middle():
     network = small().eval()
     parts = network.layout.split(network(torch.rand(4, 3, 64, 64) * 2 - 1))
     assert parts["camera"][:, 0].sub(9).abs().max() < 1 and parts["identity"].abs().max() < 1
+
+
+@pytest.mark.parametrize("units", [{}, UNITS])
+def test_starts_in_even_light(units):
+    """Of the last layer's bias alone: a white surface takes 3 / sqrt(4 pi) of each colour, wherever it faces."""
+    network = small(units=units).eval()
+    torch.nn.init.zeros_(network.coarse.layers[-1].weight)
+    light = network.layout.split(network(torch.zeros(1, 3, 32, 32)))["light"]
+    normals = functional.normalize(torch.randn(1, 20, 3, generator=torch.Generator().manual_seed(0)), dim=-1)
+    colour = irradiance(normals, from_deca(light.unflatten(1, (9, 3))))
+    torch.testing.assert_close(colour, torch.full((1, 20, 3), 0.8463), atol=1e-4, rtol=0)
+
+
+def test_units_go_to_their_parts():
+    """One for all of a part, or one for each of its coefficients."""
+    unit = DECA.split(unit_of(DECA, {"light": 0.5, "camera": [2.0, 0.1, 0.2]}))
+    assert unit["camera"].tolist() == pytest.approx([2.0, 0.1, 0.2])
+    assert set(unit["light"].tolist()) == {0.5} and set(unit["identity"].tolist()) == {1.0}
+
+
+@pytest.mark.parametrize(
+    ("units", "words"),
+    [
+        ({"expresion": 9.0}, "expresion.*it has identity, albedo, expression"),
+        ({"camera": 0.0}, "camera.*positive"),
+        ({"camera": (1.0, -0.01, 0.01)}, "camera.*positive"),
+        ({"light": float("inf")}, "light.*positive"),
+        ({"camera": (1.0, 0.01)}, "camera.*3"),
+    ],
+)
+def test_impossible_units(units, words):
+    with pytest.raises(ValueError, match=words):
+        unit_of(DECA, units)
 
 
 def test_what_is_saved_comes_back(tmp_path):
@@ -126,6 +161,68 @@ class TestReleased:
         content["opt"] = {"state": {}, "param_groups": [{"lr": 1e-4}]}
         change(content)
         torch.save(content, path)
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def read(cls, tmp_path_factory):
+        """Random weights, and the network that reads them from a file."""
+        generator = torch.Generator().manual_seed(0)
+
+        def value(name, shape):
+            if name.endswith("tracked"):
+                return torch.tensor(7)
+            if name.endswith("running_var"):
+                return 0.5 + torch.rand(shape, generator=generator)
+            fan = torch.Size(shape[1:]).numel() if len(shape) > 1 else 1
+            return torch.randn(shape, generator=generator) / fan**0.5
+
+        content = {part: {n: value(n, s) for n, s in names.items()} for part, names in cls.shapes().items()}
+        for name, tensor in content["D_detail"].items():  # so that a map has ups and downs, short of its limits
+            tensor.mul_(0.3 if "blocks.21" in name else 2 if tensor.ndim == 4 else 1)
+        path = tmp_path_factory.mktemp("deca") / "deca_model.tar"
+        torch.save(content, path)
+        network = load_deca(path)
+        path.unlink()
+        return content, network
+
+    @pytest.mark.parametrize(("part", "own"), [("E_flame", "forward"), ("E_detail", "detail_code")])
+    @torch.no_grad()
+    def test_pictures_give_what_the_released_encoders_give(self, read, part, own):
+        """The authors' ResNet-50 and two layers, of pictures in [0, 1]."""
+        content, network = read
+        weights = content[part]
+        resnet = {name.removeprefix("encoder."): tensor for name, tensor in weights.items()}
+        resnet |= {"fc.weight": weights["layers.0.weight"], "fc.bias": weights["layers.0.bias"]}
+        pictures = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+        hidden = published_forward(resnet, pictures, (3, 4, 6, 3)).relu()
+        expected = hidden @ weights["layers.2.weight"].T + weights["layers.2.bias"]
+        found = getattr(network, own)(2 * pictures - 1)
+        torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3 * float(expected.std()))
+
+    @torch.no_grad()
+    def test_codes_give_what_the_released_decoder_gives(self, read):
+        """The authors' code is jaw, expression, detail; their map, times 0.01, is in metres."""
+        content, network = read
+        w = content["D_detail"]
+        generator = torch.Generator().manual_seed(1)
+        flat, detail = torch.randn(1, 236, generator=generator), torch.randn(1, 128, generator=generator)
+
+        def norm(x, name, eps):
+            of = [w[f"{name}.{kind}"] for kind in ("running_mean", "running_var", "weight", "bias")]
+            return functional.batch_norm(x, *of, eps=eps)
+
+        def convolved(x, k):
+            return functional.conv2d(x, w[f"conv_blocks.{k}.weight"], w[f"conv_blocks.{k}.bias"], padding=1)
+
+        code = torch.cat([flat[:, 203:206], flat[:, 150:200], detail], 1)
+        x = functional.linear(code, w["l1.0.weight"], w["l1.0.bias"]).reshape(1, 128, 8, 8)
+        x = norm(x, "conv_blocks.0", 1e-5)
+        for k in (2, 6, 10, 14, 18):
+            x = functional.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
+            x = functional.leaky_relu(norm(convolved(x, k), f"conv_blocks.{k + 1}", 0.8), 0.2)
+        expected = 1000 * 0.01 * convolved(x, 21).tanh()[:, 0]  # mm
+        assert expected.std() > 0.5 and expected.abs().max() < 9
+        torch.testing.assert_close(network.displacement(flat, detail), expected, rtol=1e-3, atol=1e-3)
 
     def test_is_read(self, tmp_path):
         self.write(tmp_path / "deca_model.tar")

@@ -43,6 +43,16 @@ def test_the_camera_is_decas():
     torch.testing.assert_close(found[:2], torch.tensor([u, v]))
 
 
+@pytest.mark.parametrize("size", [(120, 200), (200, 120)])
+def test_the_camera_of_a_picture_that_is_not_square(size):
+    """-1 to 1 is the shorter side, 120 pixels, about the picture's middle."""
+    flat = vector(DECA, camera=[8.0, 0.01, -0.02])
+    found = camera_of(DECA, flat, size).project(torch.tensor([[[30.0, 50.0, 7.0]]]))[0, 0]
+    u = size[1] / 2 + 60 * 8.0 * (0.030 + 0.01)
+    v = size[0] / 2 - 60 * 8.0 * (0.050 - 0.02)
+    torch.testing.assert_close(found[:2], torch.tensor([u, v]))
+
+
 def test_the_head_turns_about_the_middle_of_its_landmarks(synthface):
     layout = layout_of(synthface)
     turned = posed(synthface, layout, vector(layout, global_pose=[0.0, 0.5, 0.0]))

@@ -43,10 +43,20 @@ def layout_of(model: MorphableModel, name: str = "") -> Layout:
 
 
 def unit_of(layout: Layout, units: Mapping[str, float | Sequence[float]] = UNITS) -> Float[Tensor, " coefficients"]:
-    """The unit of each coefficient of a layout, 1 where `units` does not name its part."""
-    return layout.join(
-        {part: torch.ones(size) * torch.tensor(units.get(part, 1.0)) for part, size in layout.parts.items()}
-    )
+    """The unit of each coefficient of a layout, 1 where `units` does not name its part.
+
+    Raises ValueError for a part that the layout does not have, a unit that is not positive and finite, or another
+    number of units than one or one for each of the part's coefficients.
+    """
+    if unknown := sorted(set(units) - set(layout.parts)):
+        raise ValueError(f"units of {', '.join(unknown)}, no part of {layout.name}; it has {', '.join(layout.parts)}")
+    values = {}
+    for part, size in layout.parts.items():
+        unit = torch.tensor(units.get(part, 1.0))
+        if unit.numel() not in (1, size) or not bool(((unit > 0) & unit.isfinite()).all()):
+            raise ValueError(f"units of {part} are {units[part]}; give 1 or {size} positive finite numbers")
+        values[part] = torch.ones(size) * unit
+    return layout.join(values)
 
 
 class Encoder(nn.Module):
@@ -74,7 +84,7 @@ class Deca(nn.Module):
     the detail code and `decoder` the options of its DetailDecoder (channels, reach, window) or, where `texels` is among
     them, its LinearDecoder. `scale`: the camera's at the start of a training; `units` by part (see UNITS): what the
     last layer's outputs are multiplied with; `shrink`: the coarse network looks at the picture so many times smaller
-    (the details need all of it).
+    (the details need all of it). Raises ValueError for units or options that are impossible (`unit_of`, the decoders).
     """
 
     def __init__(
