@@ -97,7 +97,37 @@ def test_displacements_and_coefficients_cost_their_size():
     assert deca.prior_loss(torch.tensor([[1.0, -3.0]])) == pytest.approx(5)
 
 
-@pytest.mark.parametrize("loss", [deca.landmark_loss, deca.eye_closure_loss])
-def test_other_shapes_are_refused(loss):
-    with pytest.raises((ValueError, TypeError)):
-        loss(POINTS, POINTS[:1])
+def test_no_coefficients_cost_nothing():
+    """As the albedo of a model without one."""
+    none = torch.zeros(3, 0, requires_grad=True)
+    value = deca.prior_loss(none)
+    value.backward()
+    assert value.item() == 0 and none.grad.shape == (3, 0)
+
+
+# The run-time checks of the tests would stop these calls before the functions do: they are asked without them.
+SKIN = torch.ones(3, 12, 12, dtype=torch.bool)
+
+
+@pytest.mark.parametrize(
+    ("loss", "shape", "more"),
+    [
+        (deca.landmark_loss, (3, 68, 2), ()),
+        (deca.eye_closure_loss, (3, 68, 2), ()),
+        (deca.parts_loss, (3, 68, 2), ()),
+        (deca.photometric_loss, (3, 12, 12, 3), (SKIN,)),
+        (deca.local_photometric_loss, (3, 12, 12, 3), (SKIN,)),
+        (deca.identity_loss, (3, 5), ()),
+    ],
+)
+def test_other_shapes_are_refused(loss, shape, more):
+    with pytest.raises(ValueError, match="differ in shape"):
+        loss.__wrapped__(torch.zeros(shape), torch.zeros(1, *shape[1:]), *more)
+
+
+@pytest.mark.parametrize("loss", [deca.photometric_loss, deca.local_photometric_loss])
+@pytest.mark.parametrize("mask", [SKIN[:1], SKIN[:, :1]])
+def test_a_mask_of_other_pictures_is_refused(loss, mask):
+    pictures = torch.zeros(3, 12, 12, 3)
+    with pytest.raises(ValueError, match=r"mask .*\(3, 12, 12\)"):
+        loss.__wrapped__(pictures, pictures, mask)

@@ -42,8 +42,12 @@ def photometric_loss(
     image: Float[Tensor, "batch height width 3"],
     mask: Bool[Tensor, "batch height width"],
 ) -> Float[Tensor, ""]:
-    """L_pho: mean |difference| of the colours of all skin pixels; 0 where there is no skin in any picture."""
+    """L_pho: mean |difference| of the colours of all skin pixels; 0 where there is no skin in any picture.
+
+    Raises ValueError for pictures and mask of other shapes.
+    """
     _check(rendered, image)
+    _check_mask(mask, image)
     difference = (rendered - image).abs().mean(-1)
     return torch.where(mask, difference, 0.0).sum() / mask.sum().clamp_min(1)
 
@@ -58,10 +62,11 @@ def local_photometric_loss(
     """The same of the difference's mean over the skin in `grain` pixels, less that in a `window` of pixels.
 
     Ours, not the paper's: what coarse shape, light and albedo left over is smooth, and wrinkles are not to explain it;
-    what is finer than a wrinkle is the sensor's noise. Raises ValueError for a number of pixels that is even, or a
-    window that is not larger than the grain.
+    what is finer than a wrinkle is the sensor's noise. Raises ValueError for a number of pixels that is even, a window
+    that is not larger than the grain, or pictures and mask of other shapes.
     """
     _check(rendered, image)
+    _check_mask(mask, image)
     if not 1 <= grain < window or window % 2 == 0 or grain % 2 == 0:
         raise ValueError(f"window is {window} and grain {grain}; give odd numbers of pixels, the window the larger")
     there = mask[:, None].to(rendered)
@@ -83,8 +88,8 @@ def identity_loss(
 
 
 def prior_loss(coefficients: Float[Tensor, "batch coefficients"]) -> Float[Tensor, ""]:
-    """Mean square of whitened coefficients (of identity, expression or albedo)."""
-    return coefficients.square().mean()
+    """Mean square of whitened coefficients (of identity, expression or albedo); 0 where there are none."""
+    return coefficients.square().mean() if coefficients.numel() else coefficients.sum()
 
 
 def symmetry_loss(displacement: Float[Tensor, "batch rows columns"]) -> Float[Tensor, ""]:
@@ -100,3 +105,10 @@ def regularisation_loss(displacement: Float[Tensor, "batch rows columns"]) -> Fl
 def _check(predicted: Tensor, target: Tensor) -> None:
     if predicted.shape != target.shape:  # broadcasting would give a number, and a wrong one
         raise ValueError(f"{tuple(predicted.shape)} and {tuple(target.shape)} differ in shape")
+
+
+def _check_mask(mask: Tensor, image: Tensor) -> None:
+    if mask.shape != image.shape[:3]:
+        raise ValueError(
+            f"the mask is {tuple(mask.shape)}, and pictures {tuple(image.shape)} need {tuple(image.shape[:3])}"
+        )
