@@ -183,6 +183,35 @@ class TestLuo19:
         feature_identity_loss(first, torch.zeros(2, 4), torch.zeros(2, dtype=torch.bool)).backward()
         assert not first.grad.any()
 
+    @pytest.mark.parametrize("loss", [wpdc_weights, wpdc, vdc])
+    def test_sixteen_bit_trainings_compute_it_in_full_precision(self, given, loss):
+        face, _, target = given
+        predicted = target + 1e-3
+        with torch.autocast("cpu", torch.bfloat16):
+            found = loss(predicted, target, face)
+        assert torch.equal(found, loss(predicted, target, face))
+
+    @pytest.mark.parametrize("loss", [wpdc_weights, wpdc, vdc])
+    def test_sixteen_bit_vectors_are_taken_in_full_precision(self, given, loss):
+        face, predicted, target = given
+        low = predicted.bfloat16(), target.bfloat16()
+        assert torch.equal(loss(*low, face), loss(low[0].float(), low[1].float(), face))
+
+    @pytest.mark.parametrize("loss", [wpdc, vdc])
+    def test_no_picture_is_no_loss(self, given, loss):
+        face, _, target = given
+        none = target[:0].clone().requires_grad_()
+        value = loss(none, target[:0], face)
+        value.backward()
+        assert value.item() == 0 and none.grad.shape == none.shape
+
+    @pytest.mark.parametrize("loss", [lambda *pairs: contrastive_loss(*pairs, 1.0), feature_identity_loss])
+    def test_no_pair_is_no_loss(self, loss):
+        none = torch.zeros(0, 4, requires_grad=True)
+        value = loss(none, torch.zeros(0, 4), torch.zeros(0, dtype=torch.bool))
+        value.backward()
+        assert value.item() == 0 and none.grad.shape == none.shape
+
     @pytest.mark.parametrize("loss", [wpdc, vdc])
     def test_another_layout_is_refused(self, given, loss):
         face, _, target = given

@@ -3,6 +3,8 @@
 The paper's equations are not public. WPDC and VDC are those of Zhu et al. 2016 (3DDFA), as the same laboratory's 2DASL
 uses them; contrastive and identity loss are ours, after the paper's abstract:
 `L = L_param + w_c [y d^2 + (1 - y) max(0, m - d)^2] + w_i |f_1 - f_2|^2`, the last for pairs of one person.
+WPDC and VDC are computed in the face's precision (32 bits), also where a training runs in 16. Of an empty batch every
+loss is 0.
 """
 
 import torch
@@ -10,6 +12,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from facenb.morphable.posed import PosedModel
+from facenb.precision import full_precision
 
 
 def wpdc_weights(
@@ -18,8 +21,15 @@ def wpdc_weights(
     """How far the points of `face` move in the picture if one coefficient alone is as wrong as predicted, in pixels.
 
     `w_i = |V(p^d(i)) - V(p^g)|`, where p^d(i) has its i-th coefficient from the prediction and all others from the
-    target. V is linear in each coefficient, so nothing has to be moved. Both vectors are whitened.
+    target. V is linear in each coefficient, so nothing has to be moved. Both vectors are whitened. Raises ValueError as
+    `wpdc`.
     """
+    predicted, target = _checked(predicted, target, face)
+    with full_precision(target):
+        return _weights(predicted, target, face)
+
+
+def _weights(predicted: Tensor, target: Tensor, face: PosedModel) -> Tensor:
     truth = face.flat(target)
     parts = face.layout.split(truth)
     shape, turn = face.shape(parts), parts["pose"].unflatten(1, (3, 4))[:, :, :3]
@@ -40,13 +50,14 @@ def wpdc(
     """Weighted parameter distance cost, `sum_i w_i (p_i - p^g_i)^2`, the mean over pictures (Zhu et al. 2016).
 
     w as `wpdc_weights` gives it, divided by a picture's largest and taken as constant: what does most harm in the
-    picture is learned first. Both vectors are whitened. Raises ValueError for vectors of another layout than `face`'s.
+    picture is learned first. Both vectors are whitened. Raises ValueError for vectors of another layout than `face`'s,
+    or of different shapes.
     """
-    _check(predicted, target, face)
+    predicted, target = _checked(predicted, target, face)
     with torch.no_grad():
         weights = wpdc_weights(predicted, target, face)
         weights = weights / weights.amax(1, keepdim=True).clamp_min(1e-12)
-    return (weights * (predicted - target).square()).sum(1).mean()
+    return _mean((weights * (predicted - target).square()).sum(1))
 
 
 def vdc(
@@ -56,8 +67,9 @@ def vdc(
 
     Depth counts as u and v do. Both vectors are whitened. Raises ValueError as `wpdc`.
     """
-    _check(predicted, target, face)
-    return (face(face.flat(predicted)) - face(face.flat(target))).square().sum(2).mean()
+    predicted, target = _checked(predicted, target, face)
+    with full_precision(predicted):
+        return _mean((face(face.flat(predicted)) - face(face.flat(target))).square().sum(2))
 
 
 def contrastive_loss(
@@ -74,7 +86,7 @@ def contrastive_loss(
     _check_pairs(first, second, same)
     square = (first - second).square().sum(1)
     distance = square.clamp_min(1e-12).sqrt()
-    return torch.where(same, square, (margin - distance).clamp_min(0).square()).mean()
+    return _mean(torch.where(same, square, (margin - distance).clamp_min(0).square()))
 
 
 def feature_identity_loss(
@@ -89,11 +101,18 @@ def feature_identity_loss(
     return torch.where(same, square, torch.zeros_like(square)).sum() / same.sum().clamp_min(1)
 
 
-def _check(predicted: Tensor, target: Tensor, face: PosedModel) -> None:
+def _mean(costs: Tensor) -> Tensor:
+    """0 of an empty batch, which the mean would make NaN."""
+    return costs.mean() if costs.numel() else costs.sum()
+
+
+def _checked(predicted: Tensor, target: Tensor, face: PosedModel) -> tuple[Tensor, Tensor]:
+    """Both in the face's precision."""
     face.layout.check(predicted, "the prediction")
     face.layout.check(target, "the target")
     if predicted.shape != target.shape:  # broadcasting would give a number, and a wrong one
         raise ValueError(f"predicted {tuple(predicted.shape)} and target {tuple(target.shape)} differ in shape")
+    return predicted.to(face.mean.dtype), target.to(face.mean.dtype)
 
 
 def _check_pairs(first: Tensor, second: Tensor, same: Tensor) -> None:
