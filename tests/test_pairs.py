@@ -97,12 +97,6 @@ def test_who_has_only_its_own_person_at_the_limit_is_no_anchor():
     assert data.anchors.tolist() == [2, 3]
 
 
-def test_off_a_grid_the_limits_are_to_the_bit():
-    """Nothing is added to them: a tolerance would move pairs of a training that was drawn without it."""
-    data = PairData.of(*crowd(), 30, 10)
-    assert [data.apart, data.near] == torch.tensor([30.0, 10.0]).deg2rad().tolist()
-
-
 def test_rows_come_as_first_then_second():
     pictures, yaw = crowd()
     data = PairData.of(pictures, yaw)

@@ -14,8 +14,7 @@ from torch import Tensor
 from facenb.errors import RunError
 
 TRIES = 16  # draws of another person in the same pose at once; rarely are all of them the first person again
-STEP = 0.01  # degrees: angles that are all multiples of it lie on a grid
-SLACK = 1e-5  # radians: on a grid many turns are exactly at a limit, and rounding must not decide whether they count
+SLACK = 1e-5  # radians: turns exactly at a limit, as angles on a grid have them, count whatever the rounding
 
 
 @runtime_checkable
@@ -57,9 +56,7 @@ class PairData:
         if not 0 <= near < apart:
             raise ValueError(f"near is {near} and apart {apart} degrees; give 0 <= near < apart")
         limits = torch.tensor([float(apart), float(near)]).deg2rad().tolist()
-        steps = yaw.rad2deg() / STEP
-        slack = SLACK if torch.allclose(steps, steps.round(), rtol=0, atol=0.01) else 0.0
-        made = cls(pictures, yaw, limits[0] - slack, limits[1] + slack)
+        made = cls(pictures, yaw, limits[0] - SLACK, limits[1] + SLACK)
         made._check(float(apart), float(near))
         return made
 
