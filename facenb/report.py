@@ -34,13 +34,13 @@ HEADS = ("claim", "paper", "statement", "notebook")  # columns of the headline, 
 class Source:
     """The records of one folder, of one profile and seed."""
 
-    name: str  # as a reader tells it from others; a report has no two of one name
     folder: Path
     profile: str
     seed: int
     records: pd.DataFrame
     notes: tuple[str, ...]
     kinds: frozenset[str]  # of data: synthetic, photos, paper
+    name: str = ""  # as a reader tells it from others, once it is in a report
 
     def called(self, parts: int, profile: bool) -> str:
         """A name from the last parts of the folder's path, the profile if it is needed, and a seed other than 0."""
@@ -91,14 +91,12 @@ def read_sources(folder: Path) -> list[Source]:
                 )
         except (ValueError, KeyError, TypeError, AttributeError):
             failed.append(f"{path.name} is no run record")
-    sources = [
+    return [
         Source(
-            "", folder, profile, int(seed), part.reset_index(drop=True), (*broken, *failed, *mixed(part)),
-            frozenset(kinds),
+            folder, profile, int(seed), part.reset_index(drop=True), (*broken, *failed, *mixed(part)), frozenset(kinds)
         )
         for (profile, seed), part in table.groupby(["profile", "seed"])
-    ]  # fmt: skip
-    return told_apart(sources)
+    ]
 
 
 def first_number(row: dict, *names: str, default: float = math.nan) -> float:

@@ -5,9 +5,6 @@ n + k are two pictures of one person. Shape consistency: the losses are taken tw
 identity coefficients. Detail consistency: every second pair has its detail codes swapped.
 """
 
-import hashlib
-import json
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
 import torch
@@ -23,7 +20,7 @@ from facenb.morphable.layouts import Layout
 from facenb.morphable.mesh import cut, landmark_vertices
 from facenb.networks.deca import Deca
 from facenb.precision import full_precision
-from facenb.training import Settings
+from facenb.training import Settings, naming
 
 
 @dataclass(frozen=True)
@@ -63,7 +60,7 @@ class Recogniser:
     `network` takes RGB in [-1, 1] of `size` (height, width) and gives features; it is not trained.
     """
 
-    def __init__(self, network: Callable[[Tensor], Tensor], size: tuple[int, int]):
+    def __init__(self, network: nn.Module, size: tuple[int, int]):
         self.network, self.size = network, size
 
     def __call__(
@@ -91,22 +88,27 @@ class CoarseLoss:
         self.shrink = shrink
         self.points = cut(stage.model, landmark_vertices(stage.model))  # all that landmarks need
 
+    @property
+    def modules(self) -> dict[str, nn.Module]:
+        """Networks that it asks and does not train."""
+        return {} if self.recogniser is None else {"recogniser": self.recogniser.network}
+
     def __call__(self, network: Deca, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """The weighted sum as "loss", and its parts as they are. Only the network itself may run in 16 bits."""
         flat = network(batch["image"]).float()
         with full_precision(flat):
-            return self._of(network, flat, batch)
+            return self._of(flat, batch)
 
-    def _of(self, network: Deca, flat: Tensor, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    def _of(self, flat: Tensor, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         parts = self._parts(flat, batch)
         weights = {name: getattr(self.weights, name) for name in parts}
         total = sum(weights[name] * value for name, value in parts.items())
         if self.weights.consistency:
-            again = self._parts(swap(network.layout, flat), batch)
+            again = self._parts(swap(self.stage.layout, flat), batch)
             consistency = sum(weights[name] * value for name, value in again.items())
             total = total + self.weights.consistency * consistency
             parts = {"consistency": consistency, **parts}
-        split = network.layout.split(flat)
+        split = self.stage.layout.split(flat)
         bent = torch.cat([split["expression"], 5 * split["jaw_pose"]], 1)
         priors = (
             self.weights.prior_identity * losses.prior_loss(split["identity"])
@@ -146,6 +148,7 @@ class DetailLoss:
 
     def __init__(self, stage: Stage, weights: Weights = Weights(), window: int = 11):
         self.stage, self.weights, self.window = stage, weights, window
+        self.modules: dict[str, nn.Module] = {}  # networks that it asks and does not train: none
 
     def __call__(self, network: Deca, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """The weighted sum as "loss", and its parts as they are. Only the networks themselves may run in 16 bits."""
@@ -208,18 +211,10 @@ def start_detail(network: Deca, images: Float[Tensor, "pictures 3 height width"]
 def training_name(
     name: str, network: Deca, loss: CoarseLoss | DetailLoss, pictures: FacePictures, settings: Settings
 ) -> str:
-    """`name` and a digest of network, loss, pictures and settings: a folder's name that only this training has.
-
-    So a notebook run again goes on where it was, and one that was changed begins anew beside it.
-    """
+    """`name` and a digest of network, loss, pictures and settings, as `training.naming` makes it."""
     options = {key: value for key, value in vars(loss).items() if isinstance(value, int | float | str)}
     facts = {"network": network.config, "settings": settings.as_dict(), "card": pictures.shards.card,
              "loss": [type(loss).__name__, asdict(loss.weights), options],
              "rows": pictures.rows.tolist(), "varied": pictures.varied,
              "vectors": None if pictures.vectors is None else pictures.vectors[pictures.rows].tolist()}  # fmt: skip
-    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
-    recogniser = getattr(getattr(loss, "recogniser", None), "network", None)
-    for module in (network, recogniser):
-        for key, value in module.state_dict().items() if isinstance(module, nn.Module) else ():
-            digest.update(key.encode() + value.detach().cpu().contiguous().numpy().tobytes())
-    return f"{name}-{digest.hexdigest()[:10]}"
+    return naming.training_name(name, facts, {"network": network, **loss.modules})

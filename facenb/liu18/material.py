@@ -1,7 +1,5 @@
 """What a run trains on and is tested with, split by people; made where it is not there yet."""
 
-import hashlib
-import json
 import os
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -28,7 +26,7 @@ from facenb.morphable.synthetic import load_or_build
 from facenb.networks.joint import JointNetwork
 from facenb.networks.sphereface import SphereFace
 from facenb.results import Run
-from facenb.training import Settings
+from facenb.training import Settings, naming
 
 
 @dataclass(frozen=True)
@@ -130,17 +128,12 @@ def training_folder(
 ) -> Path:
     """Where a training lives: another folder for other settings, pictures, network, or whatever `more` tells apart.
 
-    `start`: the modules as they are before the training, by their weights. So a notebook run again goes on where it
-    was, and one that was changed begins anew beside it.
+    `start`: the modules as they are before the training, by their weights (`training.naming`).
     """
     train = material.train
     facts = {"settings": settings.as_dict(), "card": train.set.card, "people": train.subjects.unique().tolist(),
              "augmentation": asdict(train.augmentation), "encoder": material.plan.encoder, **more}  # fmt: skip
-    digest = hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode())
-    for part, module in (start or {}).items():
-        for key, value in module.state_dict().items():
-            digest.update(f"{part}.{key}".encode() + value.detach().cpu().contiguous().numpy().tobytes())
-    return material.run.path(f"training/{name}-{digest.hexdigest()[:10]}")
+    return material.run.path(f"training/{naming.training_name(name, facts, start or {})}")
 
 
 def mean_coefficients(material: Material) -> Float[Tensor, " identity"]:

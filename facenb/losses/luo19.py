@@ -54,8 +54,8 @@ def wpdc(
     or of different shapes.
     """
     predicted, target = _checked(predicted, target, face)
-    with torch.no_grad():
-        weights = wpdc_weights(predicted, target, face)
+    with torch.no_grad(), full_precision(target):
+        weights = _weights(predicted, target, face)
         weights = weights / weights.amax(1, keepdim=True).clamp_min(1e-12)
     return _mean((weights * (predicted - target).square()).sum(1))
 

@@ -84,10 +84,8 @@ class Live:
             drawn = np.concatenate([line.get_ydata() for line in axis.lines] or [[1.0]])
             log = what == "loss" and drawn.min() > 0 and drawn.max() > 5 * drawn.min()
             axis.set(xlabel="step", ylabel=what, yscale="log" if log else "linear", xlim=(0, None))
-            if what == "loss" and len(self.lines) > 4:
-                axis.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
-            else:
-                axis.legend(fontsize=8, frameon=False)
+            beside = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5)} if len(axis.lines) > 4 else {}
+            axis.legend(fontsize=8, frameon=False, **beside)
         shared = any(name not in apart for name in self.dots)
         fig.suptitle(
             f"{self.title}: {words}" + ("\ndots: validation" if shared else ""), fontsize=10, x=0.02, ha="left"
