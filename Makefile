@@ -9,7 +9,8 @@ PROFILE ?= quick
 DATA ?= synthetic
 SEED ?= 0
 DEVICE ?= auto
-RUN_FOLDER ?= runs/$(PROFILE)-$(DATA)
+# By default runs/<profile>-<data>, beneath FACENB_RUNS where that is set.
+RUN_FOLDER ?=
 # Notebooks that run at a time share the cores (and queue for the GPU): see notebooks/Snakefile.
 CORES ?=
 # Further arguments to Snakemake, for instance SNAKEMAKE="--executor slurm --jobs 20".
@@ -63,7 +64,7 @@ $(READY): constraints.txt pyproject.toml
 
 notebooks: $(READY)
 	@$(BIN) -m facenb.batch all --profile $(PROFILE) --data $(DATA) --seed $(SEED) --device $(DEVICE) \
-	  --run-folder $(RUN_FOLDER) $(if $(CORES),--cores $(CORES)) $(if $(SNAKEMAKE),-- $(SNAKEMAKE))
+	  $(if $(RUN_FOLDER),--run-folder "$(RUN_FOLDER)") $(if $(CORES),--cores $(CORES)) $(if $(SNAKEMAKE),-- $(SNAKEMAKE))
 
 # One pytest run holds every check of behaviour, the notebooks (nbval) and the browser included; it runs, and ends with
 # its summary, whatever ruff finds.

@@ -34,6 +34,7 @@ import torch
 from papermill.exceptions import PapermillExecutionError
 
 from facenb import graph, results
+from facenb.atomic import atomic_write
 from facenb.errors import FacenbError, RunError
 from facenb.kernel import PeakMemory, private_kernel
 
@@ -129,12 +130,8 @@ def writing(folder: Path) -> Iterator[None]:
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write beside and rename: the file is there whole, as it was, or not at all."""
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    try:
+    with atomic_write(path) as partial:
         partial.write_text(json.dumps(content, indent=1) + "\n")
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def lock(path: Path, what: str, patience: float = 0) -> IO[str]:

@@ -93,8 +93,8 @@ def summary(folder: str | Path, needs: Mapping[str, list[str]]) -> str:
 def go_on(options: argparse.Namespace, folder: Path, further: Sequence[str] = ()) -> str:
     """The command that takes up again what is left of a run of the graph.
 
-    `make notebooks` for the checkout's own notebooks; for others, and for a path that make would cut at a blank, the
-    command beneath it.
+    `make notebooks` for the checkout's own notebooks; for others, and for a path that a shell has to be careful with,
+    the command beneath it.
     """
     root, path = results.repository(), str(folder)
     given = {"profile": options.profile, "data": options.data}
@@ -106,7 +106,8 @@ def go_on(options: argparse.Namespace, folder: Path, further: Sequence[str] = ()
         given |= {"notebooks": Path(options.notebooks).resolve()} if options.notebooks else {}
         words = [word for name, value in given.items() for word in (f"--{name}", str(value))]
         return shlex.join([sys.executable, "-m", "facenb.batch", "all", *words, *(["--", *further] if further else [])])
-    given |= {"run_folder": path} if folder != root / f"runs/{options.profile}-{options.data}" else {}
+    plain = folder == root / f"runs/{options.profile}-{options.data}" and not os.environ.get("FACENB_RUNS")
+    given |= {} if plain else {"run_folder": path}
     given |= {"snakemake": shlex.join(further).replace("$", "$$")} if further else {}
     return shlex.join(["make", "notebooks", *(f"{name.upper()}={value}" for name, value in given.items())])
 

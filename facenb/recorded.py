@@ -28,6 +28,8 @@ def _broken(record: Any) -> str:
         wrong.append("value")
     if not isinstance(record.get("seed"), int):
         wrong.append("seed")
+    if not isinstance(record.get("n"), int | None):
+        wrong.append("n")
     if interval is not None and not (
         isinstance(interval, list) and len(interval) == 2 and all(map(is_number, interval))
     ):
@@ -67,7 +69,7 @@ def read_records(folder: str | Path, latest: bool = True) -> pd.DataFrame:
     return table.reset_index(drop=True)
 
 
-def _short(value: Any) -> str:
+def short_commit(value: Any) -> str:
     """A commit's first digits, with the `+` of files that differ from it."""
     text = str(value) or "none"
     return text[:8] + text[40:] if len(text) >= 40 else text
@@ -79,7 +81,7 @@ def mixed(table: pd.DataFrame) -> list[str]:
     for name in ("profile", "seed", "commit", "device"):
         found = table.groupby(name)["notebook"].unique() if name in table else []
         if len(found) > 1:
-            parts = "; ".join(f"{_short(kind)}: {', '.join(sorted(which))}" for kind, which in found.items())
+            parts = "; ".join(f"{short_commit(kind)}: {', '.join(sorted(which))}" for kind, which in found.items())
             notes.append(f"numbers of more than one {name} ({parts})")
     known: dict[str, dict[str, set]] = {}
     for row in table.to_dict("records"):

@@ -25,6 +25,7 @@ import torch
 import facenb
 from data_download.entries import load_entries
 from data_download.install import data_folder, is_ready, marker
+from facenb.atomic import atomic_write
 from facenb.errors import RunError
 from facenb.evaluation.claims import Claim
 from facenb.recorded import mixed, read_records
@@ -228,11 +229,10 @@ class Run:
     def figure(self, fig, name: str) -> Picture:
         """Save a matplotlib figure as `figures/<name>.png` and give it back as the cell's picture."""
         path = self.path(f"figures/{name}.png")
-        partial = path.with_suffix(f".{os.getpid()}.partial")
         # pictures stored in notebooks swell a repository: the smallest file that loses nothing
         smallest = {"optimize": True}
-        fig.savefig(partial, format="png", dpi=110, bbox_inches="tight", facecolor="white", pil_kwargs=smallest)
-        os.replace(partial, path)
+        with atomic_write(path) as partial:
+            fig.savefig(partial, format="png", dpi=110, bbox_inches="tight", facecolor="white", pil_kwargs=smallest)
         if "matplotlib.pyplot" in sys.modules:
             sys.modules["matplotlib.pyplot"].close(fig)
         return Picture(path, name)

@@ -284,7 +284,7 @@ class TestFolder:
         assert (tmp_path / "run").read_text() == "precious"
 
     @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-    @pytest.mark.parametrize("file", ["executed/01_small.partial.ipynb", "records/01_small.run.json.{pid}.partial"])
+    @pytest.mark.parametrize("file", ["executed/01_small.partial.ipynb", "records/.01_small.run.json.{pid}.partial"])
     def test_full_disk(self, notebook, tmp_path, sockets, file):
         """Where a file is written, there is a device that is always full."""
         place = tmp_path / "run" / file.format(pid=os.getpid())
@@ -550,7 +550,8 @@ class TestGoOn:
             cut = given.index("--")
             assert given[cut + 1 :] == ["--jobs", "2", "--set-resources", "a:b='c d'"]
             found = batch.parser().parse_args(given[given.index("facenb.batch") + 1 : cut])
-            found.seed, found.run_folder = int(found.seed), str(ROOT / found.run_folder)
+            default = results.default_folder(found.profile, found.data)  # without FACENB_RUNS: see PATH above
+            found.seed, found.run_folder = int(found.seed), found.run_folder or str(default)
             options.run_folder = str(folder)
             return options, found
 
@@ -570,6 +571,10 @@ class TestGoOn:
         monkeypatch.delenv("FACENB_RUNS", raising=False)
         asked, found = again(*words)
         assert found == asked
+
+    def test_make_takes_a_run_folder_with_a_blank(self):
+        asked = ["make", "-n", "-C", ROOT, "notebooks", "RUN_FOLDER=/tmp/my runs"]
+        assert '--run-folder "/tmp/my runs" ' in subprocess.run(asked, capture_output=True, text=True).stdout
 
     def test_a_base_of_ones_own(self, again, monkeypatch, tmp_path):
         monkeypatch.setenv("FACENB_RUNS", str(tmp_path))

@@ -1,6 +1,7 @@
 """The joint network against the linear model it contains, its file against damage, its bad input."""
 
 import json
+import os
 import struct
 
 import pytest
@@ -245,7 +246,7 @@ def test_two_processes_save_one_path(tmp_path, monkeypatch):
     def slow(tensors, partial, metadata):
         save(tensors, partial, metadata)
         monkeypatch.setattr(saved, "save_file", save)
-        monkeypatch.setattr(saved.os, "getpid", lambda: 0)
+        monkeypatch.setattr(os, "getpid", lambda: 0)
         network(seed=2).save(path, {"number": 2})
         monkeypatch.undo()
 

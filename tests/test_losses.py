@@ -4,7 +4,16 @@ import pytest
 import torch
 
 from facenb.imaging.camera import WeakPerspective, euler_to_matrix
-from facenb.losses import coefficient_loss, contrastive_loss, feature_identity_loss, joint_loss, shape_loss, vdc, wpdc
+from facenb.losses import (
+    coefficient_loss,
+    contrastive_loss,
+    effect_loss,
+    feature_identity_loss,
+    joint_loss,
+    shape_loss,
+    vdc,
+    wpdc,
+)
 from facenb.losses.luo19 import wpdc_weights
 from facenb.morphable.model import Embedding, MorphableModel
 from facenb.morphable.posed import PosedModel, own_layout, pose_of
@@ -56,6 +65,15 @@ def test_pictures_that_do_not_count_are_as_if_they_were_not_there(loss, shape):
     assert torch.allclose(value, alone)
     value.backward()
     assert predicted.grad.isfinite().all() and not predicted.grad[~counted].any()
+
+
+@pytest.mark.parametrize("loss", [coefficient_loss, shape_loss, effect_loss])
+def test_no_picture_is_no_loss(loss):
+    shape = (0, 4) if loss is coefficient_loss else (0, 4, 3)
+    none = torch.zeros(shape, requires_grad=True)
+    value = loss(torch.zeros(shape), none)
+    value.backward()
+    assert value.item() == 0 and none.grad.shape == none.shape
 
 
 def test_no_picture_that_counts_is_no_loss():

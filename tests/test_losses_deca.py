@@ -125,6 +125,30 @@ def test_other_shapes_are_refused(loss, shape, more):
         loss.__wrapped__(torch.zeros(shape), torch.zeros(1, *shape[1:]), *more)
 
 
+@pytest.mark.parametrize(
+    ("loss", "shapes"),
+    [
+        (deca.landmark_loss, [(68, 2)] * 2),
+        (deca.eye_closure_loss, [(68, 2)] * 2),
+        (deca.parts_loss, [(68, 2)] * 2),
+        (deca.identity_loss, [(5,)] * 2),
+        (deca.prior_loss, [(5,)]),
+        (deca.symmetry_loss, [(4, 4)]),
+        (deca.regularisation_loss, [(4, 4)]),
+        (deca.photometric_loss, [(12, 12, 3)] * 2 + [(12, 12)]),
+        (deca.local_photometric_loss, [(12, 12, 3)] * 2 + [(12, 12)]),
+    ],
+    ids=lambda found: getattr(found, "__name__", ""),
+)
+def test_no_pictures_cost_nothing_and_teach_nothing(loss, shapes):
+    """A mean of nothing is NaN, and a step on NaN spoils every weight."""
+    weight = torch.ones((), requires_grad=True)
+    given = [torch.zeros(0, *shape) for shape in shapes]
+    cost = loss(weight * given[0], *given[1:2], *(mask.bool() for mask in given[2:]))
+    cost.backward()
+    assert cost == 0 and weight.grad == 0
+
+
 @pytest.mark.parametrize("loss", [deca.photometric_loss, deca.local_photometric_loss])
 @pytest.mark.parametrize("mask", [SKIN[:1], SKIN[:, :1]])
 def test_a_mask_of_other_pictures_is_refused(loss, mask):

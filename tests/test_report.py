@@ -436,6 +436,14 @@ class TestWhatIsOdd:
         page = report_page.page(Report.of(folder))
         assert f"records/{run.records.name}, line 2, is no record and is left out" in page
 
+    def test_records_that_do_not_say_where_they_come_from(self, folder):
+        run = Run("09", folder=str(folder))
+        claimed(run, "L1", effect(2.0))
+        record = json.loads(run.records.read_text())
+        run.records.write_text(json.dumps({k: v for k, v in record.items() if k not in ("commit", "device", "time")}))
+        page = report_page.page(Report.of(folder))
+        assert "no time known; no device known; code no commit known" in page
+
     def test_a_claim_that_is_no_claim_leaves_the_others(self, folder):
         run = Run("09", folder=str(folder))
         for name in ("L1", "L2"):

@@ -117,6 +117,8 @@ GOOD = {"experiment": "fit", "data": "SynthFace", "protocol": "", "method": "fit
         (json.dumps(GOOD | {"interval": [None, 1.0]}), "interval missing"),
         (json.dumps(GOOD | {"interval": ["0", 1.0]}), "interval missing"),
         (json.dumps(GOOD | {"interval": [0.0, math.inf]}), "interval missing"),
+        (json.dumps(GOOD | {"n": 1.5}), "n missing"),
+        (json.dumps(GOOD | {"n": "3"}), "n missing"),
         (json.dumps(GOOD | {"p": 1.5}), "p missing"),
         (json.dumps(GOOD | {"p": -0.1}), "p missing"),
         (json.dumps(GOOD | {"p": "0.1"}), "p missing"),

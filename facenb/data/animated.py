@@ -19,7 +19,7 @@ from jaxtyping import Float, Int
 from PIL import Image
 from torch import Tensor
 
-from facenb.data.export import METRES, _write
+from facenb.data.export import METRES, save_bytes
 from facenb.imaging.render import vertex_normals
 
 FLOAT, UINT, USHORT = 5126, 5125, 5123  # glTF's numbers for kinds of numbers
@@ -137,7 +137,7 @@ def save_animated_glb(
     text = json.dumps(content, separators=(",", ":"), allow_nan=False).encode()
     text += b" " * (-len(text) % 4)
     chunks = struct.pack("<I4s", len(text), b"JSON") + text + struct.pack("<I4s", len(binary), b"BIN\0") + binary
-    return _write(Path(path), struct.pack("<4sII", b"glTF", 2, 12 + len(chunks)) + chunks)
+    return save_bytes(Path(path), struct.pack("<4sII", b"glTF", 2, 12 + len(chunks)) + chunks)
 
 
 def gif(frames: Float[Tensor, "frames height width 3"], frames_per_second: float | int = 12) -> bytes:
@@ -161,4 +161,4 @@ def save_gif(
     path: str | Path, frames: Float[Tensor, "frames height width 3"], frames_per_second: float | int = 12
 ) -> Path:
     """Write `gif`, beside and then renamed. Raises ValueError as it does, and then writes nothing."""
-    return _write(Path(path), gif(frames, frames_per_second))
+    return save_bytes(Path(path), gif(frames, frames_per_second))

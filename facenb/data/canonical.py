@@ -6,7 +6,6 @@ and each vertex goes to its closest point on the surface.
 """
 
 import hashlib
-import os
 from pathlib import Path
 from zipfile import BadZipFile
 
@@ -19,6 +18,7 @@ from scipy.spatial import cKDTree
 from torch import Tensor
 
 from data_download.install import data_folder
+from facenb.atomic import atomic_write
 from facenb.data.assets import asset
 from facenb.data.landmarks import IBUG68, MESH
 from facenb.errors import AssetError
@@ -149,8 +149,6 @@ def mediapipe_embedding(model: MorphableModel) -> Embedding:
     except (OSError, ValueError, KeyError, EOFError, BadZipFile):
         found = find_embedding(model, canonical)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    with partial.open("wb") as file:
+    with atomic_write(path) as partial, partial.open("wb") as file:
         np.savez(file, vertices=found.vertices.numpy(), weights=found.weights.numpy())
-    os.replace(partial, path)
     return found.to(model.device)

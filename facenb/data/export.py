@@ -4,7 +4,7 @@ OBJ and PLY are in mm, as their formats know no unit; GLB is in metres, as its s
 are the project's (x right, y up, z to the viewer), which are glTF's own, too.
 """
 
-import os
+import io
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,8 @@ from jaxtyping import Float, Int
 from PIL import Image
 from torch import Tensor
 
+from facenb.atomic import atomic_write
+
 METRES = 0.001
 
 
@@ -21,16 +23,15 @@ def save_image(path: str | Path, image: Float[Tensor, "height width 3"]) -> Path
     """Write RGB in [0, 1] as PNG (or JPEG, by its name), beside and then renamed."""
     path = Path(path)
     pixels = (image.detach().cpu().clamp(0, 1) * 255).round().to(torch.uint8).numpy()
-    partial = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
-    Image.fromarray(pixels).save(partial, compress_level=2)
-    os.replace(partial, path)
-    return path
+    picture = io.BytesIO()
+    Image.fromarray(pixels).save(picture, Image.registered_extensions()[path.suffix.lower()], compress_level=2)
+    return save_bytes(path, picture.getvalue())
 
 
-def _write(path: Path, content: bytes) -> Path:
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    partial.write_bytes(content)
-    os.replace(partial, path)
+def save_bytes(path: Path, content: bytes) -> Path:
+    """Write a file of this content, whole or not at all, and give its path back."""
+    with atomic_write(path) as partial:
+        partial.write_bytes(content)
     return path
 
 
@@ -44,13 +45,13 @@ def save_obj(
     path = Path(path)
     picture = save_image(path.with_suffix(".png"), texture)
     material = f"newmtl face\nKa 1 1 1\nKd 1 1 1\nKs 0 0 0\nillum 1\nmap_Kd {picture.name}\n"
-    mtl = _write(path.with_suffix(".mtl"), material.encode())
+    mtl = save_bytes(path.with_suffix(".mtl"), material.encode())
     corners = np.stack([triangles.numpy(), uv_triangles.numpy()], -1).reshape(-1, 6) + 1
     lines = [f"# vertices in mm, x right, y up, z to the viewer\nmtllib {mtl.name}\nusemtl face\n"]
     lines += [f"v {x:.4f} {y:.4f} {z:.4f}\n" for x, y, z in vertices.tolist()]
     lines += [f"vt {u:.6f} {v:.6f}\n" for u, v in uv.tolist()]
     lines += [f"f {a}/{p} {b}/{q} {c}/{r}\n" for a, p, b, q, c, r in corners.tolist()]
-    return [_write(path, "".join(lines).encode()), mtl, picture]
+    return [save_bytes(path, "".join(lines).encode()), mtl, picture]
 
 
 def save_ply(
@@ -62,7 +63,7 @@ def save_ply(
     """Write a binary PLY with a colour at each vertex, in mm."""
     pixels = (colours.clamp(0, 1) * 255).round().to(torch.uint8).numpy()
     mesh = trimesh.Trimesh(vertices.numpy(), triangles.numpy(), vertex_colors=pixels, process=False)
-    return _write(Path(path), mesh.export(file_type="ply"))
+    return save_bytes(Path(path), mesh.export(file_type="ply"))
 
 
 def save_glb(
@@ -82,7 +83,7 @@ def save_glb(
         vertices.numpy()[pairs[:, 0]] * METRES, faces.reshape(-1, 3), process=False,
         visual=trimesh.visual.TextureVisuals(uv=uv.numpy()[pairs[:, 1]], material=material),
     )  # fmt: skip
-    return _write(Path(path), trimesh.Scene({"face": mesh}).export(file_type="glb"))
+    return save_bytes(Path(path), trimesh.Scene({"face": mesh}).export(file_type="glb"))
 
 
 class _Jpeg:
@@ -90,8 +91,6 @@ class _Jpeg:
 
     @staticmethod
     def of(pixels: np.ndarray) -> Image.Image:
-        import io
-
         buffer = io.BytesIO()
         Image.fromarray(pixels).save(buffer, format="JPEG", quality=92)
         return Image.open(buffer)

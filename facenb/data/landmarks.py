@@ -21,6 +21,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from data_download.install import data_folder
+from facenb.atomic import atomic_write
 from facenb.data.assets import asset
 from facenb.data.images import read_image
 from facenb.errors import ImageError
@@ -221,8 +222,6 @@ def _load(cache: Path, checksum: str) -> dict[str, tuple[np.ndarray, int]]:
 
 def _save(cache: Path, checksum: str, known: dict[str, tuple[np.ndarray, int]]) -> None:
     cache.parent.mkdir(parents=True, exist_ok=True)
-    partial = cache.with_name(f".{cache.name}.{os.getpid()}.partial")
     points = np.stack([points for points, _ in known.values()]).astype(np.float32)
-    with partial.open("wb") as file:
+    with atomic_write(cache) as partial, partial.open("wb") as file:
         np.savez(file, detector=checksum, keys=list(known), points=points, faces=[count for _, count in known.values()])
-    os.replace(partial, cache)

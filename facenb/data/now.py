@@ -8,7 +8,6 @@ out. A submission has `<subject>/<condition>/<picture>.obj` (or `.ply`) and besi
 pickled files, are not read.
 """
 
-import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ import trimesh
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from facenb.atomic import atomic_write
 from facenb.data.assets import asset
 from facenb.data.scans import read_mesh
 from facenb.errors import AssetError
@@ -178,16 +178,14 @@ class Submission:
         mesh = self.folder / PurePosixPath(image).with_suffix(".obj")
         mesh.parent.mkdir(parents=True, exist_ok=True)
         marks = mesh.with_suffix(".npy")
-        beside = marks.with_name(f".{marks.stem}.{os.getpid()}.npy")
-        np.save(beside, prediction.landmarks.detach().cpu().numpy().astype(np.float64))
         text = trimesh.Trimesh(
             prediction.vertices.detach().cpu().numpy(), prediction.triangles.cpu().numpy(), process=False
         ).export(file_type="obj", header=None, include_normals=False)
-        partial = mesh.with_name(f".{mesh.stem}.{os.getpid()}.partial")
-        partial.write_text(text, encoding="utf-8")
-        for file in before:
-            if file not in (mesh, marks):  # a .ply or .txt of before would be of another prediction
-                file.unlink()
-        os.replace(beside, marks)
-        os.replace(partial, mesh)
+        with atomic_write(mesh) as whole_mesh, atomic_write(marks) as whole_marks:
+            whole_mesh.write_text(text, encoding="utf-8")
+            with whole_marks.open("wb") as file:
+                np.save(file, prediction.landmarks.detach().cpu().numpy().astype(np.float64))
+            for file in before:
+                if file not in (mesh, marks):  # a .ply or .txt of before would be of another prediction
+                    file.unlink()
         return mesh

@@ -9,7 +9,6 @@ import hashlib
 import json
 import os
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
+from facenb.atomic import atomic_write
 from facenb.errors import AssetError, RunError
 
 FORMAT = "facenb-shards-1"
@@ -41,9 +41,8 @@ def _short(value: Any) -> str:
 
 
 def _write_json(path: Path, content: dict) -> None:
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    partial.write_text(json.dumps(content, indent=1), encoding="utf-8")
-    os.replace(partial, path)
+    with atomic_write(path) as partial:
+        partial.write_text(json.dumps(content, indent=1), encoding="utf-8")
 
 
 def _read_json(path: Path) -> dict:
@@ -147,17 +146,14 @@ class ShardWriter:
             name: torch.cat([one[name] for one in self._waiting if one]).cpu().contiguous() for name in self._fields
         }
         name = f"shard-{len(self._shards):05d}.safetensors"
-        partial = self.folder / f".{name}.{os.getpid()}.partial"
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            save_file(whole, partial, {"format": FORMAT})
-            shard = {"name": name, "rows": len(next(iter(whole.values()))), "batches": len(self._waiting),
-                     "bytes": partial.stat().st_size, "sha256": _checksum(partial)}  # fmt: skip
-            os.replace(partial, self.folder / name)
+            with atomic_write(self.folder / name) as partial:
+                save_file(whole, partial, {"format": FORMAT})
+                shard = {"name": name, "rows": len(next(iter(whole.values()))), "batches": len(self._waiting),
+                         "bytes": partial.stat().st_size, "sha256": _checksum(partial)}  # fmt: skip
             _write_json(self.folder / UNFINISHED, self._content([*self._shards, shard]))
         except (OSError, SafetensorError) as error:
-            with suppress(OSError):
-                partial.unlink(missing_ok=True)
             raise RunError(
                 f"cannot write {self.folder / name} ({error}); free space there or choose another"
             ) from error

@@ -5,6 +5,7 @@ from facenb.losses.deca import (
     identity_loss,
     landmark_loss,
     local_photometric_loss,
+    parts_loss,
     photometric_loss,
     prior_loss,
     regularisation_loss,
@@ -17,6 +18,6 @@ from facenb.losses.rana import coefficient_spread, distillation_loss, effect_los
 __all__ = [
     "coefficient_loss", "coefficient_spread", "contrastive_loss", "distillation_loss", "effect_loss",
     "eye_closure_loss", "feature_identity_loss", "identity_loss", "joint_loss", "landmark_loss",
-    "local_photometric_loss", "photometric_loss", "prior_loss", "regularisation_loss", "shape_loss", "symmetry_loss",
-    "vdc", "wpdc",
+    "local_photometric_loss", "parts_loss", "photometric_loss", "prior_loss", "regularisation_loss", "shape_loss",
+    "symmetry_loss", "vdc", "wpdc",
 ]  # fmt: skip

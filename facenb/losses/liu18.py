@@ -4,6 +4,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional
 
+from facenb.losses.common import check_alike, mean
+
 
 def coefficient_loss(
     predicted: Float[Tensor, "batch codes"],
@@ -16,7 +18,7 @@ def coefficient_loss(
     `counted`: pictures that have a target; the mean is theirs alone, 0 where there is none. Raises ValueError for
     shapes that differ.
     """
-    return _mean(_squares(predicted, target, counted).mean(1), counted)
+    return mean(_squares(predicted, target, counted).mean(1), counted)
 
 
 def shape_loss(
@@ -25,9 +27,9 @@ def shape_loss(
     counted: Bool[Tensor, " batch"] | None = None,
 ) -> Float[Tensor, ""]:
     """L_R in mm^2: squared Euclidean distance of vertices, the mean over pictures and vertices; `counted` as above."""
-    if counted is None and predicted.shape == target.shape:
+    if counted is None and predicted.shape == target.shape and predicted.numel():
         return 3 * functional.mse_loss(predicted, target)  # the same in one pass over what is large
-    return _mean(_squares(predicted, target, counted).sum(2).mean(1), counted)
+    return mean(_squares(predicted, target, counted).sum(2).mean(1), counted)
 
 
 def joint_loss(
@@ -38,8 +40,7 @@ def joint_loss(
 
 
 def _squares(predicted: Tensor, target: Tensor, counted: Tensor | None) -> Tensor:
-    if predicted.shape != target.shape:  # broadcasting would give a number, and a wrong one
-        raise ValueError(f"predicted {tuple(predicted.shape)} and target {tuple(target.shape)} differ in shape")
+    check_alike(("predicted", "target"), predicted, target)
     if counted is None:
         return (predicted - target).square()
     if counted.shape != predicted.shape[:1]:
@@ -47,7 +48,3 @@ def _squares(predicted: Tensor, target: Tensor, counted: Tensor | None) -> Tenso
     # Replaced before the difference is taken: a target that is not there may be NaN, and NaN times 0 is NaN.
     there = counted.view(-1, *[1] * (predicted.ndim - 1))
     return (predicted - target.where(there, predicted.detach())).square()
-
-
-def _mean(values: Tensor, counted: Tensor | None) -> Tensor:
-    return values.mean() if counted is None else values.sum() / counted.sum().clamp_min(1)

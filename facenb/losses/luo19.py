@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from facenb.losses.common import check_alike, mean
 from facenb.morphable.posed import PosedModel
 from facenb.precision import full_precision
 
@@ -57,7 +58,7 @@ def wpdc(
     with torch.no_grad(), full_precision(target):
         weights = _weights(predicted, target, face)
         weights = weights / weights.amax(1, keepdim=True).clamp_min(1e-12)
-    return _mean((weights * (predicted - target).square()).sum(1))
+    return mean((weights * (predicted - target).square()).sum(1))
 
 
 def vdc(
@@ -69,7 +70,7 @@ def vdc(
     """
     predicted, target = _checked(predicted, target, face)
     with full_precision(predicted):
-        return _mean((face(face.flat(predicted)) - face(face.flat(target))).square().sum(2))
+        return mean((face(face.flat(predicted)) - face(face.flat(target))).square().sum(2))
 
 
 def contrastive_loss(
@@ -86,7 +87,7 @@ def contrastive_loss(
     _check_pairs(first, second, same)
     square = (first - second).square().sum(1)
     distance = square.clamp_min(1e-12).sqrt()
-    return _mean(torch.where(same, square, (margin - distance).clamp_min(0).square()))
+    return mean(torch.where(same, square, (margin - distance).clamp_min(0).square()))
 
 
 def feature_identity_loss(
@@ -98,20 +99,14 @@ def feature_identity_loss(
     """
     _check_pairs(first, second, same)
     square = (first - second).square().mean(1)
-    return torch.where(same, square, torch.zeros_like(square)).sum() / same.sum().clamp_min(1)
-
-
-def _mean(costs: Tensor) -> Tensor:
-    """0 of an empty batch, which the mean would make NaN."""
-    return costs.mean() if costs.numel() else costs.sum()
+    return mean(torch.where(same, square, torch.zeros_like(square)), same)
 
 
 def _checked(predicted: Tensor, target: Tensor, face: PosedModel) -> tuple[Tensor, Tensor]:
     """Both in the face's precision."""
     face.layout.check(predicted, "the prediction")
     face.layout.check(target, "the target")
-    if predicted.shape != target.shape:  # broadcasting would give a number, and a wrong one
-        raise ValueError(f"predicted {tuple(predicted.shape)} and target {tuple(target.shape)} differ in shape")
+    check_alike(("predicted", "target"), predicted, target)
     return predicted.to(face.mean.dtype), target.to(face.mean.dtype)
 
 

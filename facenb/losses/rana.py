@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from facenb.losses.common import check_alike, mean
 from facenb.morphable.layouts import Layout, difference
 
 SOFT = 0.01  # in the points' unit: below it a distance counts by its square, so that the loss has a slope at none
@@ -33,7 +34,7 @@ def distillation_loss(
     """
     apart = difference(teacher.detach(), learner, teacher_layout, learner_layout)
     if spread is None:
-        return apart.square().mean()
+        return mean(apart.square())
     if spread.dim() != 1:
         raise ValueError(f"the spread {tuple(spread.shape)} must be one vector, a number for each coefficient")
     teacher_layout.check(spread, "the spread")
@@ -42,7 +43,7 @@ def distillation_loss(
             f"the spread of {coefficient_name(teacher_layout, int((~(spread > 0)).nonzero()[0]))} is "
             f"{float(spread[~(spread > 0)][0]):g}; each must be positive (inf leaves a coefficient out)"
         )
-    return (apart / spread).square().mean()
+    return mean((apart / spread).square())
 
 
 def effect_loss(
@@ -53,10 +54,9 @@ def effect_loss(
     No square: a point far off, under an occluder, weighs by its distance and not by that again. Raises ValueError for
     points of different shapes.
     """
-    if teacher.shape != learner.shape:  # broadcasting would give a number, and a wrong one
-        raise ValueError(f"teacher {tuple(teacher.shape)} and learner {tuple(learner.shape)} differ in shape")
+    check_alike(("teacher", "learner"), teacher, learner)
     apart = (learner - teacher.detach()).square().sum(-1)
-    return ((apart + SOFT**2).sqrt() - SOFT).mean()
+    return mean((apart + SOFT**2).sqrt() - SOFT)
 
 
 def coefficient_spread(teacher: Float[Tensor, "pictures coefficients"]) -> Float[Tensor, " coefficients"]:

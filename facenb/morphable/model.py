@@ -1,9 +1,7 @@
 """A face as a vector: the linear 3D morphable model (Blanz and Vetter 1999), with optional joints (FLAME 2017)."""
 
 import json
-import os
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
@@ -13,6 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from facenb.atomic import atomic_write
 from facenb.errors import ModelFileError
 
 FORMAT = "facenb-morphable-1"
@@ -245,15 +244,12 @@ class MorphableModel:
             for part in ("regressor", "weights", "correctives"):
                 if getattr(self.joints, part) is not None:
                     tensors[f"joints.{part}"] = getattr(self.joints, part)
-        partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
         contiguous = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            save_file(contiguous, partial, {"format": FORMAT, "facenb": json.dumps(meta)})
-            os.replace(partial, path)
+            with atomic_write(path) as partial:
+                save_file(contiguous, partial, {"format": FORMAT, "facenb": json.dumps(meta)})
         except (OSError, SafetensorError) as error:
-            with suppress(OSError):
-                partial.unlink(missing_ok=True)
             raise ModelFileError(f"the model {self.name} could not be written to {path} ({error})") from error
         return path
 

@@ -5,8 +5,6 @@ what is known of its training.
 """
 
 import json
-import os
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from facenb.atomic import atomic_write
 from facenb.errors import RunError
 
 FACTS = {"architecture": str, "card": dict, "config": dict, "layout": int}  # what a saved network tells of itself
@@ -29,22 +28,16 @@ def save_network(network: nn.Module, path: str | Path, card: dict[str, Any], lay
     path = Path(path)
     facts = {"architecture": type(network).__name__, "layout": layout, "config": network.config, "card": card}
     tensors = {name: value.detach().cpu().contiguous().clone() for name, value in network.state_dict().items()}
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     try:
         metadata = {"facenb": json.dumps(facts)}
     except (TypeError, ValueError) as error:
         raise RunError(f"the card of {path} holds what JSON does not: {error}") from error
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(tensors, partial, metadata)
-        with open(partial, "rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(partial, path)
+        with atomic_write(path) as partial:
+            save_file(tensors, partial, metadata)
     except (OSError, SafetensorError) as error:
         raise RunError(f"cannot write {path} ({error}); make room there, or choose another folder") from error
-    finally:
-        with suppress(OSError):  # the error of the writing itself is the one to tell
-            partial.unlink()
     return path
 
 

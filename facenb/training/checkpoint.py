@@ -6,10 +6,8 @@ that fits its tensors is a whole checkpoint, whatever moment the training was ki
 
 import hashlib
 import json
-import os
 import re
 import warnings
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from facenb.atomic import atomic_write
 from facenb.errors import RunError
 
 LAYOUT = 1  # of these files; a change that old files do not fit raises it
@@ -51,9 +50,11 @@ def save_checkpoint(folder: str | Path, step: int, tensors: dict[str, Tensor], f
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        write_whole(weights, lambda partial: save_file(tensors, partial))
+        with atomic_write(weights) as partial:
+            save_file(tensors, partial)
         text = {"layout": LAYOUT, "step": step, "size": weights.stat().st_size, "sha256": _sha256(weights), **facts}
-        write_whole(path, lambda partial: partial.write_text(json.dumps(text, indent=1) + "\n"))
+        with atomic_write(path) as partial:
+            partial.write_text(json.dumps(text, indent=1) + "\n")
     except (OSError, SafetensorError) as error:
         raise RunError(
             f"cannot write {weights} ({error}); make room in {folder} and start the training again: "
@@ -113,7 +114,7 @@ def list_checkpoints(folder: Path) -> list[Path]:
 
 def clear(folder: Path, everything: bool = False) -> None:
     """Remove what a killed training left half written; with `everything`, its checkpoints too. Other files stay."""
-    for partial in folder.glob("checkpoint-*.partial"):
+    for partial in folder.glob(".checkpoint-*.partial"):
         partial.unlink(missing_ok=True)
     if everything:
         for path in list_checkpoints(folder):
@@ -122,18 +123,6 @@ def clear(folder: Path, everything: bool = False) -> None:
     for weights in folder.glob("checkpoint-*.safetensors"):
         if NAME.fullmatch(weights.with_suffix(".json").name) and weights.stem not in told:
             weights.unlink(missing_ok=True)
-
-
-def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
-    """Let `write` make a file beside `path`, bring it to the disk, and give it its name: there whole or not at all."""
-    partial = path.with_name(path.name + ".partial")
-    try:
-        write(partial)
-        with open(partial, "rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _remove(path: Path) -> None:

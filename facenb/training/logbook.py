@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 from tqdm import tqdm
 
-from facenb.training.checkpoint import write_whole
+from facenb.atomic import atomic_write
 
 SLOW = 1 / 3  # share of time spent waiting for data above which the loader is called the bottleneck
 
@@ -98,7 +98,8 @@ class Log:
 
     def _rewrite(self) -> None:
         text = _lines([dict(zip(self.names, self.names, strict=True)), *self.rows], self.names) if self.names else ""
-        write_whole(self.path, lambda partial: partial.write_text(text, newline=""))
+        with atomic_write(self.path) as partial:
+            partial.write_text(text, newline="")
 
 
 def read_log(folder: Path) -> pd.DataFrame:
