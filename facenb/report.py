@@ -234,11 +234,12 @@ class Report:
                     "claim": name.split(",")[0], "name": name, "whole": main, "statement": words(row, "statement"),
                     "source": source.name, "data": row["data"], "effect": value, "low": low, "high": high,
                     "unit": row["unit"], "at_least": at_least, "level": level, "n": row.get("n"),
+                    "drawn": words(row, "drawn"),
                     "p": own, "p (Holm)": adjusted, "alone": words(row, "verdict"),
                     "verdict": says, "notebook": row["notebook"],
                 })  # fmt: skip
         columns = ["claim", "name", "whole", "statement", "source", "data", "effect", "low", "high", "unit", "at_least",
-                   "level", "n", "p", "p (Holm)", "alone", "verdict", "notebook"]  # fmt: skip
+                   "level", "n", "drawn", "p", "p (Holm)", "alone", "verdict", "notebook"]  # fmt: skip
         return pd.DataFrame(found, columns=columns)
 
     def headline(self) -> pd.DataFrame:

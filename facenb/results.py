@@ -205,8 +205,8 @@ class Run:
         effect = claim.effect
         self.record(
             f"claim {claim.name}", effect.value, claim.unit, experiment=experiment, method=method, data=data,
-            n=effect.subjects, interval=(effect.low, effect.high), level=effect.level, p=claim.p_value,
-            verdict=claim.verdict, statement=claim.statement, at_least=claim.at_least, **more,
+            n=effect.subjects, drawn=effect.drawn, interval=(effect.low, effect.high), level=effect.level,
+            p=claim.p_value, verdict=claim.verdict, statement=claim.statement, at_least=claim.at_least, **more,
         )  # fmt: skip
         return claim
 

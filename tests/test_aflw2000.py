@@ -5,6 +5,7 @@ import pytest
 import torch
 from PIL import Image
 from scipy.io import savemat
+from scipy.spatial.transform import Rotation
 
 from facenb.data.aflw2000 import TO_OURS, read_aflw2000
 from facenb.errors import AssetError
@@ -30,6 +31,16 @@ def test_labels_and_yaw(tmp_path):
     torch.testing.assert_close(first.landmarks, torch.from_numpy(POINTS[:2].T) + TO_OURS)
     assert first.reannotated is None and torch.equal(second.reannotated, torch.full((68, 2), 1 + TO_OURS))
     assert first.image().shape == (450, 450, 3) and first.shape.shape == (199,) and first.expression.shape == (29,)
+
+
+@pytest.mark.parametrize("turns", [(0, 0, 0), (-714, -351, -972), (894, 188, -951), (10, -103, 5)], ids=str)
+def test_angles_of_other_turns_are_the_same_pose(tmp_path, turns):
+    """Labels as the set has them (degrees), against another library's angles of that rotation."""
+    pitch, yaw, roll = np.deg2rad(turns)
+    write(tmp_path, Pose_Para=[[pitch, yaw, roll, 0, 0, 0, 1]])
+    told = read_aflw2000(tmp_path)[0].yaw
+    assert told == pytest.approx(Rotation.from_euler("XYZ", [pitch, yaw, roll]).as_euler("XYZ")[1])
+    assert abs(told) <= np.pi / 2
 
 
 def test_labels_that_are_none_are_named(tmp_path):

@@ -466,3 +466,49 @@ class TestVerdict:
         )
         page = claim._repr_html_()
         assert "c_id &lt; c_res &amp; all" in page and ">holds</b>" in page and "21 to 31 %" in page
+
+
+class TestAllOf:
+    WORST = ("does not hold", "not decided", "holds")
+
+    def part(self, name, random, at_least=0.0):
+        """A claim about twelve skewed people, near what decides it."""
+        values = random.exponential(size=12) - 0.6 + random.normal()
+        return Claim(name, f"{name} is so", mean_of(values, np.arange(12), draws=500), "mm", at_least)
+
+    @pytest.mark.parametrize("count", [2, 3])
+    def test_it_says_what_the_part_with_the_worst_verdict_says(self, count):
+        random, seen = np.random.default_rng(1), set()
+        for _ in range(150):
+            parts = [self.part(f"{k}", random, at_least=random.choice([-0.2, 0.0, 0.2])) for k in range(count)]
+            verdicts = [part.verdict for part in parts]
+            assert Claim.of_all("A", "all are so", parts).verdict == min(verdicts, key=self.WORST.index)
+            seen.add(min(verdicts, key=self.WORST.index))
+        assert seen == set(self.WORST)
+
+    def test_it_errs_no_more_often_than_it_promises(self):
+        """One part is not so, by nothing; the other one is, by much: both are said to be so in one of forty."""
+        random, wrong = np.random.default_rng(2), 0
+        for _ in range(400):
+            not_so = mean_of(random.normal(size=60), np.arange(60), draws=500)
+            so = mean_of(1 + random.normal(size=60), np.arange(60), draws=500)
+            wrong += Claim.of_all("A", "", [Claim("1", "", not_so, ""), Claim("2", "", so, "")]).verdict == "holds"
+        assert wrong <= stats.binom.ppf(0.999, 400, 0.025)
+
+    def test_it_names_the_part_and_keeps_its_bound(self):
+        weak, strong = (mean_of(values, np.arange(3)) for values in ([0.9, 1.0, 1.1], [8.9, 9.0, 9.1]))
+        both = Claim.of_all(
+            "A", "both are so", [Claim("A, one", "", strong, "mm"), Claim("A, two", "", weak, "%", 2.0)]
+        )
+        assert (both.effect, both.unit, both.at_least) == (weak, "%", 2.0)
+        assert both.statement == "both are so (decided by the weaker: A, two)"
+
+    def test_no_parts(self):
+        with pytest.raises(ValueError, match="D4 asks for nothing"):
+            Claim.of_all("D4", "all is well", [])
+
+
+def test_what_was_drawn_is_told_and_kept():
+    effect = mean_of([1.0, 2.0, 3.0], np.arange(3)).over("photographs")
+    assert "over 3 photographs;" in Claim("A", "", effect.percent(), "%").measured
+    assert "3 photographs and 3 seeds" in repr(with_seeds(effect, [1.9, 2.0, 2.1]))

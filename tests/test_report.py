@@ -436,6 +436,13 @@ class TestWhatIsOdd:
         page = report_page.page(Report.of(folder))
         assert f"records/{run.records.name}, line 2, is no record and is left out" in page
 
+    def test_photographs_are_not_called_people(self, folder):
+        run = Run("09", folder=str(folder))
+        claimed(run, "L1", effect(2.0))
+        claimed(run, "L2", effect(2.0).over("photographs"))
+        page = report_page.page(Report.of(folder))
+        assert page.count(", 40 people; p") == page.count(", 40 photographs; p") == 1
+
     def test_records_that_do_not_say_where_they_come_from(self, folder):
         run = Run("09", folder=str(folder))
         claimed(run, "L1", effect(2.0))

@@ -4,6 +4,7 @@ Pose_Para is (pitch, yaw, roll, t_x, t_y, t_z, scale). Its landmarks are the pro
 those of the far side are there although they cannot be seen.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +32,7 @@ class Sample:
     photo: Path
     landmarks: Float[Tensor, "68 2"]  # pixels, the original labels
     reannotated: Float[Tensor, "68 2"] | None  # pixels, the labels that circulate with the 3DDFA code
-    yaw: float  # radians, as its authors count it
+    yaw: float  # radians, as its authors count it, from -pi/2 to pi/2 (see `folded`)
     shape: Float[Tensor, " 199"]  # BFM-2009 coefficients, not whitened
     expression: Float[Tensor, " 29"]
 
@@ -64,10 +65,19 @@ class AFLW2000:
         if points.shape != (68, 2):
             raise AssetError(f"{path} holds {points.shape[0]} landmarks, not 68; get AFLW2000-3D again")
         return Sample(photo, torch.from_numpy(points.copy()) + TO_OURS, self.reannotated.get(photo.name),
-                      float(pose[1]), torch.from_numpy(shape), torch.from_numpy(expression))  # fmt: skip
+                      folded(float(pose[1])), torch.from_numpy(shape), torch.from_numpy(expression))  # fmt: skip
 
     def __iter__(self) -> Iterator[Sample]:
         return (self[index] for index in range(len(self)))
+
+
+def folded(yaw: float) -> float:
+    """The same yaw (radians) between -pi/2 and pi/2.
+
+    A few labels are written in other angles of the same rotation, up to several turns of all three. The rotation has
+    sin(yaw) for one of its entries whatever pitch and roll are, so that is what tells how far a face is turned.
+    """
+    return math.asin(math.sin(yaw))
 
 
 def read_aflw2000(folder: str | Path | None = None) -> AFLW2000:

@@ -245,14 +245,33 @@ class Claim:
 
     @property
     def measured(self) -> str:
-        """The effect in words: value, interval, people, and what was asked for."""
+        """The effect in words: value, interval, how many people, and what was asked for."""
         effect, unit = self.effect, f" {self.unit}" if self.unit else ""
+        over = f"{effect.subjects} {effect.drawn}"
         ends = f"{effect.low:.3g} to {effect.high:.3g}{unit}"
         seeds = f" and {effect.seeds} seeds" if effect.seeds > 1 else ""
         return (
-            f"{effect.value:.3g}{unit}, {100 * effect.level:g} % interval {ends} over {effect.subjects} people{seeds}; "
+            f"{effect.value:.3g}{unit}, {100 * effect.level:g} % interval {ends} over {over}{seeds}; "
             f"asked for: more than {self.at_least:g}{unit}"
         )
+
+    @classmethod
+    def of_all(cls, name: str, statement: str, parts: Sequence["Claim"]) -> "Claim":
+        """The claim that asks for all of the parts: that one of them stands for it which is least likely to hold.
+
+        So it holds where every part does, and does not hold where one does not. A rejection at 5 % needs no correction
+        for the number of parts (intersection-union test, Berger 1982). Raises ValueError where there is no part.
+        """
+        if not parts:
+            raise ValueError(f"{name} asks for nothing: give the claims that it is made of")
+
+        def held(part: "Claim") -> float:
+            """One-sided: how sure the draws are of the part; without draws, not at all either way."""
+            p = 1.0 if math.isnan(part.p_value) else part.p_value
+            return 1 - p / 2 if part.effect.value > part.at_least else p / 2
+
+        least = min(parts, key=held)
+        return cls(name, f"{statement} (decided by the weaker: {least.name})", least.effect, least.unit, least.at_least)
 
     def __repr__(self) -> str:
         return f"{self.name} {self.verdict}: {self.statement}\n{self.measured}"

@@ -100,6 +100,7 @@ class Effect:
     level: float = 0.95
     seeds: int = 1  # trainings it is the mean of, which the interval then knows of too
     sample: Sample | None = field(default=None, repr=False, compare=False)
+    drawn: str = "people"  # what `subjects` counts and the interval is over; see `over`
 
     def __post_init__(self):
         if self.sample is not None and not math.isclose(self.sample.value, self.value, rel_tol=1e-9, abs_tol=1e-12):
@@ -108,7 +109,7 @@ class Effect:
     def __repr__(self) -> str:
         many = f" and {self.seeds} seeds" if self.seeds > 1 else ""
         ends = f"[{self.low:.3g}, {self.high:.3g}]"
-        return f"{self.value:.3g} {ends} ({100 * self.level:g} %, {self.subjects} people{many})"
+        return f"{self.value:.3g} {ends} ({100 * self.level:g} %, {self.subjects} {self.drawn}{many})"
 
     @classmethod
     def of(cls, sample: Sample, subjects: int, level: float = 0.95, seeds: int = 1) -> "Effect":
@@ -123,6 +124,10 @@ class Effect:
         ends = sorted((factor * self.low + shift, factor * self.high + shift))
         sample = self.sample and self.sample.scaled(factor, shift)
         return replace(self, value=factor * self.value + shift, low=ends[0], high=ends[1], sample=sample)
+
+    def over(self, drawn: str) -> "Effect":
+        """The same, telling what was drawn: photographs, say, where nobody knows whose they are."""
+        return replace(self, drawn=drawn)
 
     def percent(self) -> "Effect":
         """The same, of fractions, in per cent."""
@@ -205,4 +210,5 @@ def with_seeds(effect: Effect, each: ArrayLike, seed: int = 0) -> Effect:
     error = values.std(ddof=1) / math.sqrt(number)
     draws = np.sort(people.value + of_people + error * random.standard_t(number - 1, count))
     influence = np.append(people.influence, [error / math.sqrt(2), -error / math.sqrt(2)])  # a spread without skew
-    return Effect.of(Sample(people.value, draws, influence, math.inf, 1.0), effect.subjects, effect.level, number)
+    sample = Sample(people.value, draws, influence, math.inf, 1.0)
+    return Effect.of(sample, effect.subjects, effect.level, number).over(effect.drawn)
