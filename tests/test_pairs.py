@@ -165,6 +165,52 @@ def test_a_yaw_that_is_not_there():
         PairData.of(pictures, yaw)
 
 
+def test_a_yaw_in_degrees():
+    pictures, yaw = crowd()
+    with pytest.raises(ValueError, match="no angle in radians"):
+        PairData.of(pictures, yaw.rad2deg())
+
+
+def test_a_yaw_of_half_a_turn_is_an_angle():
+    pictures, yaw = crowd()
+    yaw[:2] = torch.tensor([torch.pi, -torch.pi])
+    assert len(PairData.of(pictures, yaw))
+
+
+@pytest.mark.parametrize(
+    "other", [lambda n: n - 7, lambda n: n * 10**15, lambda n: n.int().numpy(), lambda n: n.tolist()],
+    ids=["negative", "huge", "numpy", "list"],
+)  # fmt: skip
+def test_labels_are_any_whole_numbers(other):
+    pictures, yaw = crowd()
+    usual, data = PairData.of(pictures, yaw), PairData.of(Pictures(other(pictures.labels)), yaw)
+    rows = torch.arange(20)
+    assert torch.equal(torch.stack(usual.draw(rows, draw())), torch.stack(data.draw(rows, draw())))
+
+
+@pytest.mark.parametrize(
+    "other", [lambda n: n / 2, lambda n: [f"name{k}" for k in n.tolist()], lambda n: n[:, None]],
+    ids=["floats", "names", "columns"],
+)  # fmt: skip
+def test_labels_that_are_no_numbers_of_people(other):
+    pictures, yaw = crowd()
+    with pytest.raises(ValueError, match="the labels of 72 pictures must be one whole number for each"):
+        PairData.of(Pictures(other(pictures.labels)), yaw)
+
+
+def test_a_batch_says_who_is_on_each_picture():
+    pictures, yaw = crowd()
+    batch = PairData.of(pictures, yaw).load(torch.arange(8), draw())
+    assert torch.equal(batch["subject"], pictures.labels[batch["picture"]])
+
+
+def test_rows_given_twice_are_triplets():
+    pictures, yaw = crowd()
+    first, second, same = PairData.of(pictures, yaw).draw(torch.arange(9).repeat(2), draw())
+    assert torch.equal(first[:9], first[9:]) and same.tolist() == 9 * [True] + 9 * [False]
+    assert (second[:9] != second[9:]).all()
+
+
 def test_a_batch_of_one_pair():
     data = PairData.of(*crowd())
     with pytest.raises(ValueError, match="both kinds"):

@@ -3,6 +3,7 @@
 So pose cannot tell the two kinds apart, and a network that is asked to has to look at who it is.
 """
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol, runtime_checkable
@@ -21,7 +22,7 @@ SLACK = 1e-5  # radians: turns exactly at a limit, as angles on a grid have them
 class Pictures(Protocol):
     """What pairs are made of: pictures of known people, as `facenb.data.training_set.Subset` has them."""
 
-    labels: Tensor
+    labels: Tensor  # whole numbers, one for each person
 
     def __len__(self) -> int: ...
 
@@ -35,6 +36,9 @@ class PairData:
     A row is a first picture, with its second drawn from the batch's generator: in the first half of a batch the same
     person, turned by `apart` or more, in the second half another person, turned by `near` at most from the first.
     First is whoever has partners of both kinds. A batch holds the first pictures, then the second, and `same`.
+
+    A triplet of each row is two pairs of it: from `torch.cat([rows, rows])` the first half are drawn with the same
+    person, the second half with another. Rows may be given more often for further partners.
     """
 
     pictures: Pictures
@@ -46,13 +50,18 @@ class PairData:
     def of(
         cls, pictures: Pictures, yaw: Float[Tensor, " pictures"], apart: float | int = 30.0, near: float | int = 10.0
     ) -> "PairData":
-        """Pairs of these pictures, `apart` and `near` in degrees, both included.
+        """Pairs of these pictures: `yaw` in radians, `apart` and `near` in degrees, both included.
 
         Raises RunError where no pair can be drawn: one person only, or one pose only. ValueError for a yaw that is not
-        finite or of another number of pictures, or an `apart` that is not above `near`.
+        finite, beyond pi or of another number of pictures, an `apart` that is not above `near`, and labels that are
+        not one whole number for each picture.
         """
         if yaw.shape != (len(pictures),) or not yaw.isfinite().all():
             raise ValueError(f"yaw {tuple(yaw.shape)} of {len(pictures)} pictures must be one finite angle for each")
+        if len(yaw) and yaw.abs().max() > math.pi + SLACK:
+            raise ValueError(
+                f"a yaw of {float(yaw.abs().max()):g} is no angle in radians; convert degrees by deg2rad()"
+            )
         if not 0 <= near < apart:
             raise ValueError(f"near is {near} and apart {apart} degrees; give 0 <= near < apart")
         limits = torch.tensor([float(apart), float(near)]).deg2rad().tolist()
@@ -66,15 +75,20 @@ class PairData:
     def load(self, rows: Int[Tensor, " batch"], generator: torch.Generator | None = None) -> dict[str, Tensor]:
         """What `pictures` give for the first pictures and then the second, twice as many rows, and `same` of each pair.
 
-        Raises ValueError for fewer than two rows (there must be both kinds), IndexError for a row that is not there.
+        `subject` of each picture is its label, unless `pictures` give another. Raises ValueError for fewer than two
+        rows (there must be both kinds), IndexError for a row that is not there.
         """
         first, second, same = self.draw(rows, generator)
-        return {**self.pictures.load(torch.cat([first, second]), generator), "same": same}
+        both = torch.cat([first, second])
+        return {"subject": self._labels[both], **self.pictures.load(both, generator), "same": same}
 
     def draw(
         self, rows: Int[Tensor, " batch"], generator: torch.Generator | None = None
     ) -> tuple[Int[Tensor, " batch"], Int[Tensor, " batch"], Bool[Tensor, " batch"]]:
-        """First and second picture (rows of `pictures`) of each pair, and whether they show one person."""
+        """First and second picture (rows of `pictures`) of each pair, and whether they show one person.
+
+        The first half of `rows`, the larger one, is drawn with the same person. Raises as `load`.
+        """
         if len(rows) < 2:
             raise ValueError(f"a batch of {len(rows)} pairs cannot hold both kinds; take two or more")
         if not (0 <= int(rows.min()) and int(rows.max()) < len(self)):
@@ -95,11 +109,11 @@ class PairData:
         start, count = low[first, None], (high - low)[first, None]
         chance = torch.rand(len(first), TRIES, generator=generator, dtype=torch.float64)
         tried = order[start + (chance * count).long().clamp(max=count - 1)]
-        other = self.pictures.labels[tried] != self.pictures.labels[first, None]
+        other = self._labels[tried] != self._labels[first, None]
         second = tried.gather(1, other.int().argmax(1, keepdim=True))[:, 0]
         for k in (~other.any(1)).nonzero()[:, 0].tolist():
             window = order[int(low[first[k]]) : int(high[first[k]])]
-            window = window[self.pictures.labels[window] != self.pictures.labels[first[k]]]
+            window = window[self._labels[window] != self._labels[first[k]]]
             second[k] = window[torch.randint(len(window), (), generator=generator)]
         return second
 
@@ -128,16 +142,34 @@ class PairData:
         return high - low > torch.cat(within)
 
     @cached_property
+    def _labels(self) -> Int[Tensor, " pictures"]:
+        """The pictures' labels, checked."""
+        try:
+            labels = torch.as_tensor(self.pictures.labels)
+        except (TypeError, ValueError, RuntimeError):  # names, for instance
+            labels = torch.zeros(0)
+        if labels.shape != (len(self.pictures),) or labels.is_floating_point() or labels.is_complex():
+            raise ValueError(
+                f"the labels of {len(self.pictures)} pictures must be one whole number for each, the same for all of a "
+                f"person; these are {type(self.pictures.labels).__name__} {self.pictures.labels!r:.80}"
+            )
+        return labels.long()
+
+    @cached_property
+    def _person(self) -> Int[Tensor, " pictures"]:
+        """Who is on each picture, people counted from 0, whatever numbers the labels are."""
+        return self._labels.unique(return_inverse=True)[1]
+
+    @cached_property
     def _groups(self) -> tuple[Tensor, Tensor, Tensor]:
         """Pictures person by person, where each person's begin, and how many they are."""
-        labels = self.pictures.labels
-        counts = torch.bincount(labels)
-        return torch.argsort(labels, stable=True), counts.cumsum(0) - counts, counts
+        counts = torch.bincount(self._person)
+        return torch.argsort(self._person, stable=True), counts.cumsum(0) - counts, counts
 
     def _own(self, rows: Tensor) -> Int[Tensor, "rows most"]:
         """All pictures of each row's person, -1 where there are fewer than the most a person has."""
         order, start, counts = self._groups
-        label = self.pictures.labels[rows]
+        label = self._person[rows]
         place = torch.arange(int(counts.max()))
         own = order[(start[label, None] + place).clamp(max=len(order) - 1)]
         return own.where(place < counts[label, None], -torch.ones_like(own))
@@ -154,7 +186,7 @@ class PairData:
         return order, low, torch.searchsorted(line, self.yaw + self.near, right=True)
 
     def _check(self, apart: float, near: float) -> None:
-        people = len(self.pictures.labels.unique())
+        people = len(self._labels.unique())
         if people < 2:
             raise RunError(f"pairs need two people or more, and these {len(self.pictures)} pictures show {people}")
         if not self._has_turned.any():
