@@ -1,11 +1,13 @@
 """MediaPipe's landmarks: against stored ones, against an annotator's, repeatable, and every number of faces."""
 
+import shutil
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from facenb.data import landmarks
 from facenb.data.images import SPHEREFACE, five_point_crop, read_image
@@ -124,6 +126,24 @@ def test_a_photo_without_a_face_is_nan_and_counted(real_asset, astronaut, tmp_pa
     save_image(tmp_path / "grey.png", torch.full((100, 100, 3), 0.5))
     table = detect_all([tmp_path / "grey.png"], tmp_path / "kept.npz", quiet=True)
     assert table.found.tolist() == [False] and table.points.isnan().all()
+
+
+def test_a_photo_is_known_by_its_content(real_asset, astronaut, tmp_path):
+    """Two of one folder name, file name and size in bytes are two; one under two names is looked at once."""
+    pictures = [(255 * picture).byte().numpy() for picture in (astronaut, torch.full_like(astronaut, 0.5))]
+    for who, picture in zip("ab", pictures, strict=True):
+        (tmp_path / who / "crops").mkdir(parents=True)
+        Image.fromarray(picture).save(tmp_path / who / "crops" / "000.bmp")
+    paths = [str(tmp_path / who / "crops" / "000.bmp") for who in "ab"]
+    table = detect_all([*paths, shutil.copy(paths[0], tmp_path / "other.bmp")], tmp_path / "kept.npz", quiet=True)
+    assert table.found.tolist() == [True, False, True] and torch.equal(table.points[0], table.points[2])
+    assert len(landmarks._load(tmp_path / "kept.npz", landmarks.detector_checksum("central", 3))) == 2
+
+
+def test_a_photo_that_is_not_there(real_asset, tmp_path):
+    real_asset("mediapipe")
+    with pytest.raises(ImageError, match=r"none\.jpg cannot be read: No such file"):
+        detect_all([tmp_path / "none.jpg"], tmp_path / "kept.npz", quiet=True)
 
 
 def test_another_detector_does_not_use_what_is_kept(real_asset, astronaut, tmp_path, monkeypatch):
