@@ -130,6 +130,7 @@ NAN, FACE = torch.full((5, 3), torch.nan), {"vertices": VERTICES, "triangles": T
     [
         ({"vertices": NAN}, r"vertices \(5, 3\) must be"),
         ({"colours": NAN}, r"colours \(5, 3\) must be"),
+        ({"colours": 255 * COLOURS}, r"colours \(5, 3\) run from .* divide bytes by 255"),
         ({"colours": COLOURS[:1]}, r"colours \(1, 3\) must be .* 5 vertices"),
         ({"targets": {"smile": TARGETS["smile"], "jaw": NAN}}, r"target jaw \(5, 3\) must be"),
         ({"targets": {"smile": TARGETS["smile"][:1], "jaw": NAN}}, r"target smile \(1, 3\) must be"),

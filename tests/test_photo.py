@@ -193,6 +193,53 @@ class TestExport:
         assert np.abs(np.asarray(Image.open(tmp_path / "a.png")) / 255 - image.numpy()).max() < 0.003
         assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
 
+    def written(self, quad, folder, **other):
+        """Each of the three files in turn, of the quad with other parts."""
+        vertices, triangles, uv, uv_triangles, texture = quad
+        mesh = {"vertices": vertices, "triangles": triangles, "uv": uv, "uv_triangles": uv_triangles,
+                "texture": texture} | other  # fmt: skip
+        yield lambda: save_obj(folder / "q.obj", **mesh)
+        yield lambda: save_glb(folder / "q.glb", **mesh)
+        yield lambda: save_ply(folder / "q.ply", mesh["vertices"], triangles, mesh["texture"][0, :4])
+
+    @pytest.mark.parametrize(
+        ("part", "damage", "told"),
+        [
+            ("vertices", lambda x: x / 0, r"vertices \(4, 3\) must be finite"),
+            ("texture", lambda x: 255 * x, "to 255 and must be RGB .*divide bytes"),
+            ("texture", lambda x: x / 0, "must be RGB"),
+        ],
+    )
+    def test_what_no_viewer_shows_is_refused(self, quad, tmp_path, part, damage, told):
+        given = {"vertices": quad[0], "texture": quad[4]}[part]
+        for save in self.written(quad, tmp_path, **{part: damage(given)}):
+            with pytest.raises(ValueError, match=told):
+                save()
+        assert not list(tmp_path.iterdir())
+
+    def test_colours_of_other_vertices(self, quad, tmp_path):
+        with pytest.raises(ValueError, match="3 colours of 4 vertices"):
+            save_ply.__wrapped__(tmp_path / "q.ply", quad[0], quad[1], torch.rand(3, 3))
+
+    def test_what_is_learned_is_written_as_it_is(self, quad, tmp_path):
+        for folder, learned in (("a", False), ("b", True)):
+            (tmp_path / folder).mkdir()
+            more = {"vertices": quad[0].clone(), "uv": quad[2].clone(), "texture": quad[4].clone()}
+            for save in self.written(
+                quad, tmp_path / folder, **{k: x.requires_grad_(learned) for k, x in more.items()}
+            ):
+                save()
+        for path in (tmp_path / "a").iterdir():
+            assert path.read_bytes() == (tmp_path / "b" / path.name).read_bytes()
+
+    @pytest.mark.parametrize("name", ["missing/q.png", "folder.png", "file/q.png"])
+    def test_a_path_that_cannot_be_written_is_named(self, tmp_path, name):
+        (tmp_path / "folder.png").mkdir()
+        (tmp_path / "file").write_text("x")
+        with pytest.raises(RunError, match=f"cannot write {tmp_path / name} "):
+            save_image(tmp_path / name, torch.rand(4, 4, 3))
+        assert {path.name for path in tmp_path.rglob("*")} == {"folder.png", "file"}
+
 
 class TestPhoto:
     def test_a_portrait_is_fitted_closely(self, face):

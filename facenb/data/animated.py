@@ -19,7 +19,7 @@ from jaxtyping import Float, Int
 from PIL import Image
 from torch import Tensor
 
-from facenb.data.export import METRES, save_bytes
+from facenb.data.export import METRES, check_colours, save_bytes
 from facenb.imaging.render import vertex_normals
 
 FLOAT, UINT, USHORT = 5126, 5125, 5123  # glTF's numbers for kinds of numbers
@@ -79,6 +79,7 @@ def _check_face(vertices: Tensor, triangles: Tensor, colours: Tensor, targets: M
             raise ValueError(
                 f"{name} {tuple(values.shape)} must be three finite numbers for each of {len(vertices)} vertices"
             )
+    check_colours(colours)
 
 
 def save_animated_glb(
@@ -91,7 +92,7 @@ def save_animated_glb(
 
     `weights` of the targets, in their order, frame by frame, are an animation that viewers play. Raises ValueError, and
     writes nothing, for no target, triangle or frame, for shapes that do not fit each other, for numbers that are not
-    finite, and for a rate that is not above 0.
+    finite, colours far outside [0, 1], and for a rate that is not above 0; RunError for a path that cannot be written.
     """
     _check_face(vertices, triangles, colours, targets)
     if weights is not None:
@@ -160,5 +161,5 @@ def gif(frames: Float[Tensor, "frames height width 3"], frames_per_second: float
 def save_gif(
     path: str | Path, frames: Float[Tensor, "frames height width 3"], frames_per_second: float | int = 12
 ) -> Path:
-    """Write `gif`, beside and then renamed. Raises ValueError as it does, and then writes nothing."""
+    """Write `gif`, beside and then renamed. ValueError as it does, and then nothing is written; RunError for a path."""
     return save_bytes(Path(path), gif(frames, frames_per_second))
