@@ -2,7 +2,8 @@
 
 The paper's equations are not public. WPDC and VDC are those of Zhu et al. 2016 (3DDFA), as the same laboratory's 2DASL
 uses them; contrastive and identity loss are ours, after the paper's abstract:
-`L = L_param + w_c [y d^2 + (1 - y) max(0, m - d)^2] + w_i |f_1 - f_2|^2`, the last for pairs of one person.
+`L = L_param + w_c [y d^2 + (1 - y) max(0, m - d)^2] + w_i |f_1 - f_2|^2 / F`, the last for pairs of one
+person and F features.
 WPDC and VDC are computed in the face's precision (32 bits), also where a training runs in 16. Of an empty batch every
 loss is 0.
 """
