@@ -233,6 +233,59 @@ def test_the_square_box():
     torch.testing.assert_close(square_box(points), torch.tensor([[60 - half, 40 - half, 60 + half, 40 + half]]))
 
 
+@pytest.mark.parametrize(
+    ("crops", "told"),
+    [
+        (random(1, 120, 120, 3), r"crops \(1, 120, 120, 3\)"),
+        (random(3, 120, 120), r"crops \(3, 120, 120\)"),
+        (random(1, 3, 120, 120, low=0, high=255).byte(), "uint8, must be floats"),
+        (random(1, 3, 120, 120, low=0, high=255), r"crops reach 25\d\..* ends at 1"),
+    ],
+)
+def test_what_is_no_crop(folder, crops, told):
+    with pytest.raises(ValueError, match=told):
+        TDDFA.forward.__wrapped__(TDDFA.load(folder), crops)
+
+
+BOX = torch.tensor([[0.0, 0, 40, 40]])
+
+
+@pytest.mark.parametrize("where", ["landmarks", "grid"])
+@pytest.mark.parametrize(
+    ("boxes", "told"),
+    [
+        (BOX, "3 faces and 1 boxes"),
+        (BOX[0], r"boxes \(4,\) must be"),
+        (torch.cat([BOX, BOX[:, [2, 1, 0, 3]], BOX]), "box 1 has no area"),
+        (torch.cat([BOX, BOX, BOX * torch.nan]), "box 2 has no area"),
+    ],
+)
+def test_boxes_that_are_not_of_the_faces(folder, where, boxes, told):
+    with pytest.raises(ValueError, match=told):
+        getattr(TDDFA, where).__wrapped__(TDDFA.load(folder), random(3, 62), boxes)
+
+
+@pytest.mark.parametrize(
+    ("photo", "told"),
+    [
+        (torch.rand(3, 40, 40), r"photo \(3, 40, 40\)"),
+        (torch.rand(40, 40, 4), r"photo \(40, 40, 4\)"),
+        (torch.ones(40, 40, 3, dtype=torch.uint8), "uint8, must be floats"),
+        (torch.full((40, 40, 3), 200.0), "reaches 200 .* divide bytes"),
+    ],
+)
+def test_what_is_no_photo(photo, told):
+    with pytest.raises(ValueError, match=told):
+        crop.__wrapped__(photo, BOX)
+
+
+def test_one_point_at_infinity_names_the_face():
+    points = random(3, 68, 2)
+    points[2, 5, 0] = torch.inf
+    with pytest.raises(LandmarkError, match="face 2"):
+        square_box(points)
+
+
 @pytest.mark.parametrize("value", [torch.nan, 3.0])
 def test_landmarks_without_a_box_name_the_face(value):
     points = random(3, 68, 2)

@@ -25,6 +25,7 @@ from facenb.networks.weights import read_weights, some_of
 
 SIDE = 120  # pixels of a crop
 GRID = 64  # points on a side of the grid over the face
+BRIGHTEST = 10.0  # in a crop, where bytes end at 1: what is beyond was not normalised
 MICROMETRES = 1e-3  # mm of the released bases' unit
 # Blocks at width 1: their names in released files, channels, stride (Howard et al. 2017, Table 1).
 BLOCKS = {
@@ -183,7 +184,14 @@ class TDDFA(nn.Module):
         ).eval()  # fmt: skip
 
     def forward(self, crops: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch 62"]:
-        """Coefficients in the layout LUO19 of crops as `crop` makes them."""
+        """Coefficients in the layout LUO19 of crops as `crop` makes them. Raises ValueError for what is none."""
+        if crops.dim() != 4 or crops.shape[1] != 3 or not crops.is_floating_point():
+            raise ValueError(f"crops {tuple(crops.shape)}, {crops.dtype}, must be floats (batch, 3, height, width)")
+        if crops.numel() and crops.detach().amax() > BRIGHTEST:
+            raise ValueError(
+                f"crops reach {float(crops.max()):g} and must be BGR, (byte - 127.5) / 128, which ends at 1; `crop` "
+                "makes them of a photo"
+            )
         return self.network(crops) * self.deviation + self.centre
 
     def landmarks(
@@ -191,7 +199,8 @@ class TDDFA(nn.Module):
     ) -> Float[Tensor, "faces 68 3"]:
         """The 68 landmarks in the photo: (u, v) in pixels, and depth in pixels, growing away from the camera.
 
-        Those of the far side are there as well, behind the face: the head's own points, not its outline.
+        Those of the far side are there as well, behind the face: the head's own points, not its outline. Raises
+        ValueError for boxes that are not one for each face or have no area.
         """
         parts = LUO19.split(coefficients)
         shape = self.mean + torch.tensordot(parts["identity"], self.identity_basis, 1)
@@ -221,12 +230,29 @@ _BASES = {
 
 def _in_photo(shape: Tensor, pose: Tensor, boxes: Tensor) -> Float[Tensor, "faces points 3"]:
     """Points of the model by [f R | t] into the crop, and from there into the photo."""
+    extent = _extent(boxes)
+    if len(boxes) != len(pose):
+        raise ValueError(f"{len(pose)} faces and {len(boxes)} boxes: give one for each")
     matrix = pose.unflatten(1, (3, 4))
     x, y, z = (shape @ matrix[:, :, :3].mT + matrix[:, None, :, 3]).unbind(-1)
     # Counted from 1 at a pixel's centre, v upwards: x is x - 0.5 from the left edge, y is SIDE - y + 0.5 from the top.
-    scale = ((boxes[:, 2:] - boxes[:, :2]) / SIDE)[:, None]  # (faces, 1, 2), photo pixels per crop pixel
+    scale = (extent / SIDE)[:, None]  # (faces, 1, 2), photo pixels per crop pixel
     place = torch.stack([x - 0.5, SIDE - y + 0.5], -1) * scale + boxes[:, None, :2]
     return torch.cat([place, -z[..., None] * scale.mean(-1, keepdim=True)], -1)
+
+
+def _extent(boxes: Tensor) -> Float[Tensor, "faces 2"]:
+    """Width and height of boxes. Raises ValueError for what is no box."""
+    if boxes.dim() != 2 or boxes.shape[1] != 4:
+        raise ValueError(f"boxes {tuple(boxes.shape)} must be (faces, 4): left, top, right, bottom")
+    extent = boxes[:, 2:] - boxes[:, :2]
+    fine = (extent > 0) & (extent < torch.inf)  # NaN is neither
+    if not fine.all():
+        row = int((~fine).nonzero()[0, 0])
+        raise ValueError(
+            f"box {row} has no area: {boxes[row].tolist()} must be left, top, right, bottom, the last two larger"
+        )
+    return extent
 
 
 def square_box(points: Float[Tensor, "faces points 2"]) -> Float[Tensor, "faces 4"]:
@@ -236,8 +262,9 @@ def square_box(points: Float[Tensor, "faces points 2"]) -> Float[Tensor, "faces 
     """
     low, high = points.amin(1), points.amax(1)
     side = (high - low).amax(1, keepdim=True)
-    if not (side > 0).all():  # NaN fails as well
-        row = int((~(side[:, 0] > 0)).nonzero()[0])
+    fine = (side[:, 0] > 0) & side[:, 0].isfinite()  # NaN is not above 0
+    if not fine.all():
+        row = int((~fine).nonzero()[0])
         raise LandmarkError(
             f"the landmarks of face {row} are all alike or not finite: there is nothing to put a box around"
         )
@@ -251,15 +278,17 @@ def crop(
     """Each box of an RGB photo in [0, 1] as the network takes it: BGR, (byte - 127.5) / 128; black outside the photo.
 
     Bilinear, without averaging where it shrinks: so were the pictures that the network was trained on.
-    Raises ValueError for a box without area.
+    Raises ValueError for a box without area, and for a photo of other channels or of bytes.
     """
-    extent = boxes[:, 2:] - boxes[:, :2]
-    if not (extent > 0).all():
-        raise ValueError(f"box {int((~(extent > 0).all(1)).nonzero()[0])} has no area: {boxes.tolist()}")
+    if image.dim() != 3 or image.shape[2] != 3 or not image.is_floating_point():
+        raise ValueError(f"photo {tuple(image.shape)}, {image.dtype}, must be floats (height, width, 3), RGB in [0, 1]")
+    extent = _extent(boxes)
     steps = (torch.arange(size, device=image.device) + 0.5) / size
     v, u = torch.meshgrid(steps, steps, indexing="ij")
     place = boxes[:, None, None, :2] + torch.stack([u, v], -1) * extent[:, None, None]
     whole = torch.tensor([image.shape[1], image.shape[0]], device=image.device)
     planes = image.permute(2, 0, 1).flip(0).expand(len(boxes), -1, -1, -1)
     found = functional.grid_sample(planes, 2 * place / whole - 1, align_corners=False)
+    if found.numel() and found.detach().amax() > BRIGHTEST:
+        raise ValueError(f"the photo reaches {float(found.max()):g} and must be RGB in [0, 1]; divide bytes by 255")
     return (255 * found - 127.5) / 128
