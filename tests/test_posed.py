@@ -131,6 +131,16 @@ def test_a_layout_of_another_model_is_refused(flat):
         PosedModel(random_model(), LUO19, torch.zeros(2, 62))
 
 
+@pytest.mark.parametrize(
+    "damage", [lambda flat: flat[:0], lambda flat: flat[0], lambda flat: flat.where(flat != flat[3, 5], torch.nan)],
+    ids=["none", "one vector", "not finite"],
+)  # fmt: skip
+def test_training_vectors_that_give_no_mean(flat, damage):
+    model = random_model()
+    with pytest.raises(ValueError, match="one or more rows, and finite"):
+        PosedModel.__init__.__wrapped__(PosedModel.__new__(PosedModel), model, own_layout(model), damage(flat))
+
+
 def test_luo19_is_the_own_layout_of_a_model_of_its_size():
     model = random_model(40, 10)
     assert own_layout(model).parts == LUO19.parts

@@ -63,10 +63,12 @@ def coefficient_spread(teacher: Float[Tensor, "pictures coefficients"]) -> Float
     """Standard deviation of each coefficient over the teacher's word on the training pictures, in its own unit.
 
     inf for one that never moves: it has no scale to be judged on, and counts for nothing. Raises ValueError for fewer
-    than two pictures or coefficients that are not finite.
+    than two pictures or coefficients that are not finite floats.
     """
-    if len(teacher) < 2 or not teacher.isfinite().all():
-        raise ValueError(f"{len(teacher)} pictures give no spread: fewer than two, or coefficients that are not finite")
+    if len(teacher) < 2 or not teacher.is_floating_point() or not teacher.isfinite().all():
+        raise ValueError(
+            f"{len(teacher)} pictures of {teacher.dtype} give no spread: give two or more, of finite floats"
+        )
     spread = teacher.double().std(0, correction=0)
     still = spread <= STILL * teacher.double().abs().amax(0)
     return spread.masked_fill(still, torch.inf).to(teacher.dtype)

@@ -102,12 +102,18 @@ class PosedModel(nn.Module):
     ):  # fmt: skip
         """`training`: flat vectors of the training pictures; `points`: of the model that count (None: all vertices).
 
-        Raises ValueError for a layout of other parts or sizes, or training vectors of another length.
+        Raises ValueError for a layout of other parts or sizes, and training vectors that are none, of another length or
+        not finite.
         """
         super().__init__()
         if layout.parts != own_layout(model).parts:
             raise ValueError(f"{layout} is not the layout of {model.name}, which needs {own_layout(model)}")
         layout.check(training, "a training vector")
+        if training.dim() != 2 or not len(training) or not training.isfinite().all():
+            raise ValueError(
+                f"training vectors {tuple(training.shape)} must be one or more rows, and finite, to whiten by; leave "
+                "out pictures without a fit"
+            )
         self.layout = layout
         of = points.of if points is not None else lambda x: x
         deviation = training.std(0, correction=0)
