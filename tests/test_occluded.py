@@ -139,6 +139,43 @@ def test_faces_need_landmarks_and_subject_each(faces):
         Faces.__init__.__wrapped__(object.__new__(Faces), faces.image, faces.landmarks[:3], faces.subject)
 
 
+@pytest.mark.parametrize(
+    ("moved", "told"),
+    [
+        (lambda points: points + 500, "0% of its landmarks"),
+        (lambda points: 4 * points + 30, r"\d% of its landmarks"),  # of a photo, some of them on the crop
+        (lambda points: points / 48, r"100% of its landmarks .* all within 0\.\d* pixels"),
+    ],
+    ids=["elsewhere", "a photo's pixels", "shares of the picture"],
+)
+def test_landmarks_that_are_not_in_the_crops_pixels(faces, moved, told):
+    points = faces.landmarks.clone()
+    points[[2, 4]] = moved(points[[2, 4]])
+    with pytest.raises(LandmarkError, match=rf"face 2: {told}.* the crop's own pixels.*2 of 6 faces: \[2, 4\]"):
+        paint_copies(Faces(faces.image, points, faces.subject), ["hand"])
+
+
+def test_a_face_that_is_cut_by_the_edge_is_painted(faces):
+    moved = Faces(faces.image, faces.landmarks + torch.tensor([15.0, 0.0]), faces.subject)
+    assert len(paint_copies(moved, KINDS)) == 6
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "told"),
+    [
+        (lambda image, points: (image / 255, points), ValueError, "torch.float32 must be bytes"),
+        (lambda image, points: (image.permute(0, 3, 1, 2), points), ValueError, r"\(6, 3, 48, 48\) .* channels last"),
+        (lambda image, points: (image, points[:, :5]), LandmarkError, r"landmarks \(6, 5, 2\) of 6 pictures"),
+        (lambda image, points: (image, points.repeat(1, 8, 1)[:, :478]), LandmarkError, "the 68 .* `to_68`"),
+        (lambda image, points: (image, points[..., [0, 1, 1]]), LandmarkError, r"landmarks \(6, 68, 3\)"),
+    ],
+    ids=["floats", "channels first", "5 points", "478 points", "3D points"],
+)
+def test_what_are_no_faces(faces, change, error, told):
+    with pytest.raises(error, match=told):
+        Faces.__init__.__wrapped__(object.__new__(Faces), *change(faces.image, faces.landmarks), faces.subject)
+
+
 @pytest.mark.parametrize("spread", [(40.0, 0.0), (30.0, 17.0), (0.0, 0.0)], ids=["level", "slanted", "all alike"])
 def test_landmarks_that_are_no_face(faces, spread):
     points = faces.landmarks.clone()

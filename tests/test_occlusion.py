@@ -164,6 +164,20 @@ def test_landmarks_that_are_none(flaw):
         occlude(picture(2), points, "mask")
 
 
+@pytest.mark.parametrize(
+    ("image", "points", "error", "told"),
+    [
+        (picture().byte(), landmarks(), ValueError, "uint8 must be floats"),
+        (picture().permute(0, 3, 1, 2), landmarks(), ValueError, "channels last"),
+        (picture(), landmarks()[:, :5], LandmarkError, "the 68 of iBUG"),
+        (picture(2), landmarks(), LandmarkError, r"landmarks \(1, 68, 2\) of 2 pictures"),
+    ],
+)
+def test_what_is_no_picture_with_its_landmarks(image, points, error, told):
+    with pytest.raises(error, match=told):
+        occlude.__wrapped__(image, points, "hand")
+
+
 def test_bad_arguments_are_named():
     with pytest.raises(ValueError, match="'scarf' is unknown: choose one of hand, glasses"):
         occlude(picture(), landmarks(), "scarf")

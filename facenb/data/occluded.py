@@ -14,11 +14,12 @@ from torch import Tensor
 
 from facenb.data.augmentation import network_input
 from facenb.errors import ImageError, LandmarkError
-from facenb.imaging.occlusion import KINDS, hidden_share, occlude
+from facenb.imaging.occlusion import KINDS, check_faces, hidden_share, occlude
 
 CLEAR = -1  # instead of a kind: nothing is painted
 SIZES = (0.8, 1.0, 1.25)  # of occluders, 1 being natural: ours
 TOGETHER = 64  # pictures painted at a time
+SMALLEST = 4  # pixels across: landmarks within less are shares of the picture, and no face
 LINE = 1e-4  # landmarks no wider than this share of their length lie on a line
 TRIES = 20  # to place an occluder that leaves something of the face
 
@@ -27,7 +28,8 @@ TRIES = 20  # to place an occluder that leaves something of the face
 class Faces:
     """Crops with the landmarks that occluders are placed by.
 
-    Raises LandmarkError naming rows in which there is no face, ValueError for numbers of each that differ.
+    Raises LandmarkError naming rows in which there is no face and for what are not the 68, ValueError for pictures that
+    are not bytes or not RGB, and for numbers of each that differ.
     """
 
     image: UInt8[Tensor, "faces height width 3"]
@@ -39,6 +41,11 @@ class Faces:
         if not pictures == landmarks == subjects:
             raise ValueError(
                 f"{pictures} pictures, {landmarks} sets of landmarks and {subjects} subjects: give one of each a face"
+            )
+        check_faces(self.image, self.landmarks)
+        if self.image.dtype != torch.uint8:
+            raise ValueError(
+                f"pictures of {self.image.dtype} must be bytes: (255 * x).round().to(torch.uint8) for [0, 1]"
             )
         missing = (~self.landmarks.isfinite().flatten(1).all(1)).nonzero()[:, 0].tolist()
         if missing:
@@ -104,7 +111,8 @@ def paint_copies(
     Copy k of face i depends on (seed, i, k) and the choices alone, whatever else is painted. A share `clear` of the
     copies is left as it was. An occluder that hides more than `most` of a face is placed anew; ImageError, naming the
     face, where it still does after 20 tries. Raises ValueError for unknown kinds, none of kinds, sizes or copies, and a
-    size, `clear` or `most` (above 0, 1 at most) that cannot be; LandmarkError for landmarks on one line.
+    size, `clear` or `most` (above 0, 1 at most) that cannot be; LandmarkError for landmarks on one line, or not in the
+    crops' own pixels.
     """
     unknown = sorted(set(kinds) - set(KINDS))
     sized = bool(sizes) and all(size > 0 for size in sizes)
@@ -114,6 +122,7 @@ def paint_copies(
             f"{most} hidden at most; there are {', '.join(KINDS)}, one or more of each is needed, and shares up to 1"
         )
     _check_spread(faces.landmarks)
+    _check_place(faces)
     row = torch.arange(len(faces)).repeat_interleave(each)
     draws = [np.random.Generator(np.random.PCG64([seed, i, k])) for i in range(len(faces)) for k in range(each)]
     numbers = [
@@ -141,6 +150,20 @@ def _check_spread(landmarks: Tensor) -> None:
         raise LandmarkError(
             f"face {flat[0]}: its landmarks are all on one line, so no occluder can be placed; leave such pictures out "
             f"({len(flat)} of {len(landmarks)})"
+        )
+
+
+def _check_place(faces: Faces) -> None:
+    """LandmarkError where landmarks are not in the crop's own pixels: the occluder would be painted elsewhere."""
+    extent = faces.landmarks.new_tensor([faces.image.shape[2], faces.image.shape[1]])
+    within = ((faces.landmarks >= 0) & (faces.landmarks <= extent)).all(-1).float().mean(1)
+    across = (faces.landmarks.amax(1) - faces.landmarks.amin(1)).amax(1)
+    bad = ((within < 0.5) | (across < SMALLEST)).nonzero()[:, 0].tolist()
+    if bad:
+        raise LandmarkError(
+            f"face {bad[0]}: {within[bad[0]]:.0%} of its landmarks lie in its picture of {int(extent[0])} x "
+            f"{int(extent[1])} pixels, and all within {float(across[bad[0]]):.3g} pixels; landmarks must be in the "
+            f"crop's own pixels, not in a photo's or as shares ({len(bad)} of {len(faces)} faces: {bad[:9]})"
         )
 
 

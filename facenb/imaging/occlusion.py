@@ -83,9 +83,13 @@ def occlude(
     What is not given is drawn at random: image k from `seed + k`, or from `seed[k]`, whatever else is in the batch.
     `size` 1 is natural; `landmark` (hand, blocks) is where it is centred; `angle` in radians (hand: of the fingers from
     up, counter-clockwise; blocks); `colour` of skin, frame, cloth or blocks. Under clear glasses, lenses hide nothing.
-    LandmarkError: landmarks not finite or all alike. ImageError: more than `most` of a face (the hull of its landmarks)
-    would be hidden. ValueError: no such kind, seeds of another count, or a size that is not positive.
+    LandmarkError: landmarks not 68, not finite or all alike. ImageError: more than `most` of a face (the hull of its
+    landmarks) would be hidden. ValueError: images of bytes or of other channels, no such kind, seeds of another count,
+    or a size that is not positive.
     """
+    check_faces(image, landmarks)
+    if not image.is_floating_point():
+        raise ValueError(f"images of {image.dtype} must be floats, RGB in [0, 1]; divide bytes by 255")
     if kind not in KINDS:
         raise ValueError(f"occluder {kind!r} is unknown: choose one of {', '.join(KINDS)}")
     if not size > 0:
@@ -105,6 +109,17 @@ def occlude(
             f"make it smaller (size={size}) or raise `most`"
         )
     return occluded.clamp(0, 1), mask
+
+
+def check_faces(image: Tensor, landmarks: Tensor) -> None:
+    """Raise ValueError for what is no batch of RGB pictures, LandmarkError for what are not the 68 points of each."""
+    if image.dim() != 4 or image.shape[3] != 3:
+        raise ValueError(f"pictures {tuple(image.shape)} must be (batch, height, width, 3), the channels last")
+    if landmarks.shape != (len(image), 68, 2):
+        raise LandmarkError(
+            f"landmarks {tuple(landmarks.shape)} of {len(image)} pictures must be the 68 of iBUG for each, (x, y) in "
+            "pixels; `to_68` takes them from MediaPipe's 478"
+        )
 
 
 def hidden_share(
