@@ -60,6 +60,36 @@ def test_truth_without_area_names_the_face():
         nme(truth, truth)
 
 
+# The run-time checks of the tests would stop these calls before the functions do: they are asked without them.
+@pytest.mark.parametrize("shapes", [
+    ((4, 68, 3), (4, 68, 3)), ((1, 68, 2), (4, 68, 2)), ((68, 2), (68, 2)), ((4, 1, 2), (4, 68, 2)),
+])  # fmt: skip
+def test_points_that_would_broadcast_are_refused(shapes):
+    predicted, truth = (torch.rand(shape) for shape in shapes)
+    with pytest.raises(ValueError, match=r"one shape \(faces, points, 2\), got predicted "):
+        nme.__wrapped__(predicted, truth)
+
+
+def test_a_box_is_not_of_points_in_space():
+    with pytest.raises(ValueError, match=r"got truth \(4, 68, 3\)"):
+        box_size.__wrapped__(torch.rand(4, 68, 3))
+
+
+@pytest.mark.parametrize("errors", [torch.rand(1), torch.rand(3, 1), torch.rand(3, 3)])
+def test_errors_and_yaw_are_of_the_same_faces(errors):
+    yaw = torch.tensor([0.0, 0.7, 1.3])
+    for function, more in ((by_yaw, ()), (bootstrap_mean_of_bins, ()), (mean_of_bins, (torch.arange(3),))):
+        with pytest.raises(ValueError, match=r"one shape \(faces\), got errors "):
+            function.__wrapped__(errors, yaw, *more)
+
+
+def test_a_curve_or_a_comparison_is_of_one_error_a_face():
+    with pytest.raises(ValueError, match=r"errors \(3, 2\)"):
+        cumulative_curve.__wrapped__(torch.rand(3, 2))
+    with pytest.raises(ValueError, match=r"errors 0 \(3,\), errors 1 \(2,\)"):
+        found_by_all.__wrapped__([torch.rand(3), torch.rand(2)])
+
+
 def test_mean_is_of_the_bins_not_of_the_faces():
     yaw = torch.tensor([0.0, 5.0, -10.0, 45.0, -80.0]).deg2rad()
     table = by_yaw(torch.tensor([0.01, 0.02, 0.03, 0.05, 0.12]), yaw)
@@ -111,6 +141,12 @@ def test_a_bin_without_faces_does_not_spoil_the_mean_of_images():
 def test_a_yaw_that_is_not_finite_names_the_face():
     with pytest.raises(LandmarkError, match="face 1"):
         yaw_bin(torch.tensor([0.0, math.nan]))
+
+
+def test_degrees_are_refused_and_half_a_turn_is_none():
+    with pytest.raises(ValueError, match="yaw of face 1 is -45: radians are expected"):
+        yaw_bin(torch.tensor([0.1, -45.0]))
+    assert yaw_bin(torch.tensor([math.pi, -math.pi])).tolist() == [2, 2]
 
 
 def test_the_statistic_of_the_bins_is_the_tables_mean():
@@ -207,3 +243,11 @@ def test_one_shape_serves_many_images_and_misses_stay_misses():
     assert found[1].isnan().all()
     torch.testing.assert_close(found[[0, 2]], image[[0, 2]], atol=2e-2, rtol=1e-4)
     assert posed_landmarks(points[:1], image * math.nan, points[:1]).isnan().all()
+
+
+@pytest.mark.parametrize(
+    ("known", "observed"), [((2, 40, 3), (3, 40, 2)), ((3, 1, 3), (3, 40, 2)), ((1, 40, 3), (40, 2))]
+)
+def test_points_that_are_not_those_observed_are_refused(known, observed):
+    with pytest.raises(ValueError, match="known|observed"):
+        posed_landmarks.__wrapped__(torch.rand(known), torch.rand(observed), torch.rand(1, 5, 3))

@@ -8,6 +8,7 @@ cumulative curve a face that no threshold reaches.
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 
 import numpy as np
 import torch
@@ -23,8 +24,19 @@ from facenb.morphable.model import MorphableModel
 BINS = ((0.0, 30.0), (30.0, 60.0), (60.0, 90.0))  # |yaw| in degrees: [0, 30], (30, 60], (60, 90]
 
 
+def _check(*axes: str | int, **values: Tensor) -> None:
+    """ValueError unless all have one shape, that of `axes`, whose names stand for any length; nothing is broadcast."""
+    shapes = {name: tuple(value.shape) for name, value in values.items()}
+    first = next(iter(shapes.values()), ())
+    wanted = tuple(size if isinstance(axis, str) else axis for axis, size in zip_longest(axes, first))
+    if any(shape != wanted for shape in shapes.values()):
+        told = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
+        raise ValueError(f"all must have one shape ({', '.join(map(str, axes))}), got {told}")
+
+
 def box_size(truth: Float[Tensor, "faces points 2"]) -> Float[Tensor, " faces"]:
     """sqrt(width height) of the box around the true landmarks, in their unit. LandmarkError for a box without area."""
+    _check("faces", "points", 2, truth=truth)
     size = (truth.amax(1) - truth.amin(1)).prod(-1).sqrt()
     if not (size > 0).all():  # NaN fails as well
         row = int((~(size > 0)).nonzero()[0])
@@ -33,7 +45,11 @@ def box_size(truth: Float[Tensor, "faces points 2"]) -> Float[Tensor, " faces"]:
 
 
 def nme(predicted: Float[Tensor, "faces points 2"], truth: Float[Tensor, "faces points 2"]) -> Float[Tensor, " faces"]:
-    """Mean distance of a face's landmarks over `box_size`, as a fraction; NaN where the prediction is missing (NaN)."""
+    """Mean distance of a face's landmarks over `box_size`, as a fraction; NaN where the prediction is missing (NaN).
+
+    Raises ValueError for any other shapes, LandmarkError as `box_size` does.
+    """
+    _check("faces", "points", 2, predicted=predicted, truth=truth)
     return (predicted - truth).norm(dim=-1).mean(1) / box_size(truth)
 
 
@@ -58,9 +74,17 @@ class YawTable:
 
 
 def yaw_bin(yaw: Float[Tensor, " faces"]) -> Int[Tensor, " faces"]:
-    """Which of `BINS` each |yaw| (radians) lies in, above 90 degrees the last. LandmarkError for one not finite."""
+    """Which of `BINS` each |yaw| (radians) lies in, above 90 degrees the last.
+
+    Raises LandmarkError for one that is not finite, ValueError for one beyond pi (degrees?).
+    """
+    _check("faces", yaw=yaw)
     if not torch.isfinite(yaw).all():
         raise LandmarkError(f"yaw of face {int((~torch.isfinite(yaw)).nonzero()[0])} is not finite")
+    beyond = yaw.abs() > math.pi + 1e-3  # rounding turns no pi into degrees
+    if beyond.any():
+        row = int(beyond.nonzero()[0])
+        raise ValueError(f"yaw of face {row} is {float(yaw[row]):g}: radians are expected, between -pi and pi")
     # Radians of float32 do not hit the edges exactly; a ten-thousandth of a degree decides no face.
     edges = torch.tensor([high + 1e-4 for _, high in BINS[:-1]], dtype=torch.float64, device=yaw.device)
     return torch.bucketize(yaw.abs().double().rad2deg(), edges)
@@ -69,8 +93,9 @@ def yaw_bin(yaw: Float[Tensor, " faces"]) -> Int[Tensor, " faces"]:
 def by_yaw(errors: Float[Tensor, " faces"], yaw: Float[Tensor, " faces"]) -> YawTable:
     """NME by |yaw| (radians); a yaw above 90 degrees counts in the last bin. NaN errors are misses, counted apart.
 
-    A bin without a prediction has the mean NaN, and so has the mean of the bins.
+    A bin without a prediction has the mean NaN, and so has the mean of the bins. Raises as `yaw_bin` does.
     """
+    _check("faces", errors=errors, yaw=yaw)
     place = yaw_bin(yaw)
     means, counts, missed = [], [], []
     for number in range(len(BINS)):
@@ -88,8 +113,9 @@ def mean_of_bins(
     """The mean of the bins' means as `facenb.evaluation.claims.bootstrap` takes it, and how many people there are.
 
     The statistic takes weights (draws, people), how often each person is drawn; where they leave a bin without a
-    prediction it is NaN.
+    prediction it is NaN. Raises as `yaw_bin` does.
     """
+    _check("faces", errors=errors, yaw=yaw, subject=subject)
     values, place = errors.double().numpy(), yaw_bin(yaw).numpy()
     _, person = np.unique(subject.numpy(), return_inverse=True)
     people, found = int(person.max()) + 1, ~np.isnan(values)
@@ -106,6 +132,7 @@ def mean_of_bins(
 
 def found_by_all(errors: Sequence[Float[Tensor, " faces"]]) -> Bool[Tensor, " faces"]:
     """The faces for which every method has a prediction: only there may rows with misses be compared."""
+    _check("faces", **{f"errors {row}": one for row, one in enumerate(errors)})
     return ~torch.stack(list(errors)).isnan().any(0)
 
 
@@ -134,6 +161,7 @@ def cumulative_curve(errors: Float[Tensor, " faces"], limit: float = 0.1, steps:
 
     Raises LandmarkError for no faces, ValueError for a limit that is not positive or fewer than two steps.
     """
+    _check("faces", errors=errors)
     if not len(errors):
         raise LandmarkError("there are no faces to draw a cumulative curve of")
     if not limit > 0 or steps < 2:
@@ -152,8 +180,14 @@ def posed_landmarks(
     """Where the `wanted` points of a shape (mm) lie in an image that shows its `known` points at `observed` (pixels).
 
     For shapes that come without a pose, as a network's or the mean face: the weak perspective camera of least squares
-    over the known points, all alike. Faces whose observations are not finite are misses, NaN.
+    over the known points, all alike. Faces whose observations are not finite are misses, NaN. Raises ValueError for
+    points that do not belong together by their number.
     """
+    _check("faces", "points", 2, observed=observed)
+    for name, shape, points in (("known", known, observed.shape[1]), ("wanted", wanted, wanted.shape[1])):
+        if tuple(shape.shape) not in ((1, points, 3), (len(observed), points, 3)):
+            raise ValueError(f"{name} {tuple(shape.shape)} are no points ({points}, 3) of one face or of each face "
+                             f"observed, {tuple(observed.shape)}")  # fmt: skip
     found = observed.isfinite().flatten(1).all(1)
     placed = observed.new_full((len(observed), wanted.shape[1], 2), torch.nan)
     if not found.any():
@@ -182,7 +216,11 @@ def fitted_landmarks(model: MorphableModel, fit: Fit) -> Float[Tensor, "images 6
 def bootstrap_mean_of_bins(
     errors: Float[Tensor, " faces"], yaw: Float[Tensor, " faces"], draws: int = 1000, seed: int = 0
 ) -> tuple[float, float]:
-    """95 % interval of the mean of the bins' means, by drawing the found faces of each bin with replacement."""
+    """95 % interval of the mean of the bins' means, by drawing the found faces of each bin with replacement.
+
+    Raises as `yaw_bin` does.
+    """
+    _check("faces", errors=errors, yaw=yaw)
     generator = torch.Generator().manual_seed(seed)
     place = yaw_bin(yaw)
     total = torch.zeros(draws, dtype=torch.float64)
