@@ -114,11 +114,31 @@ class TestBadInput:
         with pytest.raises(ValueError, match="scan has 0 vertices"):
             scan_errors(scan[:0], marks(80.0), vertices, triangles, marks(80.0))
 
-    def test_a_scan_in_metres_is_noticed(self, scan):
+    def test_a_scan_far_from_its_nose_tip(self, scan):
         vertices, triangles = sphere(80.0, 2)
-        far = scan / 1000 + 1
-        with pytest.raises(ValueError, match="is the scan in mm"):
-            scan_errors(1000 * far, marks(80.0) + 500, vertices, triangles, marks(80.0))
+        with pytest.raises(ValueError, match="no point of the scan lies within 95"):
+            scan_errors(scan + 1000, marks(80.0) + 500, vertices, triangles, marks(80.0))
+
+    @pytest.mark.parametrize("factor", [0.001, 1000.0])
+    def test_another_unit(self, scan, factor):
+        vertices, triangles = sphere(80.0, 2)
+        with pytest.raises(ValueError, match="the scan is not in mm"):
+            scan_errors(factor * scan, marks(factor * 80.0), vertices, triangles, marks(80.0))
+        other = factor * vertices, triangles, marks(factor * 80.0)
+        for options in ({"align": "icp"}, {"align": "none"}, {"scale": False}):
+            with pytest.raises(ValueError, match="the prediction is not in mm"):
+                scan_errors(scan, marks(80.0), *other, **options)
+        free, plain = (scan_errors(scan, marks(80.0), *one) for one in (other, (vertices, triangles, marks(80.0))))
+        assert free.mean == pytest.approx(plain.mean, abs=1e-3)  # the size is left free: nothing to refuse
+
+    def test_a_radius_that_is_none(self, scan):
+        with pytest.raises(ValueError, match="radius of a crop is -95 mm"):
+            crop_points(scan, scan[0], -95)
+
+    def test_landmarks_of_different_numbers(self, scan):
+        vertices, triangles = sphere(80.0, 2)
+        with pytest.raises(ValueError, match="the scan has 68 landmarks, the prediction 51"):
+            scan_errors.__wrapped__(scan, marks(80.0), vertices, triangles, marks(80.0)[17:])
 
     def test_landmarks_alike_and_no_nose_tip(self, scan):
         vertices, triangles = sphere(80.0, 2)

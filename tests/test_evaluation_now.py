@@ -141,6 +141,14 @@ class TestUnits:
         with pytest.raises(ValueError, match="scan's outer eye corners are 0.09 apart: that is m, not mm"):
             now_errors(HEAD * 0.001, LANDMARKS * 0.001, HEAD, TRIANGLES, LANDMARKS)
 
+    def test_vertices_in_another_unit_than_their_landmarks(self):
+        with pytest.raises(ValueError, match="the scan is not in mm"):
+            now_errors(HEAD * 0.001, LANDMARKS, HEAD, TRIANGLES, LANDMARKS)
+        with pytest.raises(ValueError, match="the prediction, taken to be in mm as its landmarks are, is not in mm"):
+            errors(HEAD * 0.001)
+        with pytest.raises(ValueError, match="the prediction, taken to be in m as its landmarks are, is not in mm"):
+            errors(HEAD, LANDMARKS * 0.001)
+
     def test_unknown_unit(self):
         with pytest.raises(ValueError, match="no unit 'inch'"):
             errors(HEAD, metrical=True, unit="inch")
@@ -170,6 +178,13 @@ class TestBadInput:
         both = (marks, LANDMARKS) if whose == "scan" else (LANDMARKS, marks)
         with pytest.raises(LandmarkError, match=f"landmark 4 of the {whose} is not finite"):
             now_errors(HEAD, both[0], HEAD, TRIANGLES, both[1])
+
+    @pytest.mark.parametrize("whose", ["scan", "prediction"])
+    def test_other_than_seven_landmarks(self, whose):
+        many = LANDMARKS.repeat(10, 1)[:68]
+        both = (many, LANDMARKS) if whose == "scan" else (LANDMARKS, many)
+        with pytest.raises(ValueError, match=rf"the {whose} has landmarks \(68, 3\), NoW's are \(7, 3\)"):
+            now_errors.__wrapped__(HEAD, both[0], HEAD, TRIANGLES, both[1])
 
     def test_landmarks_all_alike(self):
         with pytest.raises(LandmarkError, match="all alike"):

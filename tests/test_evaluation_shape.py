@@ -9,7 +9,7 @@ from scipy.optimize import least_squares
 from scipy.spatial.transform import Rotation
 
 from facenb.errors import LandmarkError
-from facenb.evaluation.shape import best_in_span, crop, shape_errors
+from facenb.evaluation.shape import best_in_span, check_millimetres, crop, shape_errors
 from facenb.morphable.alignment import similarity
 from facenb.morphable.model import Embedding, MorphableModel
 
@@ -110,6 +110,16 @@ def test_the_map_is_the_mean_over_faces_that_have_the_vertex(model, faces):
     assert torch.equal(errors.map().isnan(), ~seen.any(0))
 
 
+@pytest.mark.parametrize(("width", "height"), [(20, 5), (20, 20), (160, 240), (550, 700), (600, 1900)])
+def test_parts_of_faces_and_whole_bodies_are_in_mm(width, height):
+    """Rectangles: an eye, a nose, a head, head and shoulders, a body; none of them in metres or micrometres."""
+    flat = torch.cartesian_prod(torch.linspace(0, width, 20), torch.linspace(0, height, 20), torch.tensor([500.0]))
+    check_millimetres("it", flat)
+    for factor in (0.001, 1000.0):
+        with pytest.raises(ValueError, match="it is not in mm"):
+            check_millimetres("it", factor * flat)
+
+
 class TestBadInput:
     @pytest.mark.parametrize("which", ["predicted", "true"])
     def test_a_shape_that_is_not_finite_is_named(self, model, faces, which):
@@ -122,11 +132,27 @@ class TestBadInput:
         with pytest.raises(ValueError, match="no landmark 30 .* has 5"):
             shape_errors(faces, faces, Embedding.at(range(5)))
 
-    def test_shapes_in_another_unit(self, faces):
+    def test_no_vertex_near_the_nose_tip(self, faces):
         # A nose tip between three vertices, with none near it.
         far = Embedding(torch.tensor([[0, 1, 2]] * 3), torch.full((3, 3), 1 / 3))
-        with pytest.raises(ValueError, match="in mm"):
-            shape_errors(1000 * faces, 1000 * faces, far, nose_tip=0)
+        with pytest.raises(ValueError, match="no vertex lies within 0.1 mm"):
+            shape_errors(faces, faces, far, 0.1, nose_tip=0)
+
+    @pytest.mark.parametrize("factor", [0.001, 1000.0])
+    def test_a_truth_in_another_unit(self, model, faces, factor):
+        for function in (shape_errors, lambda _, truth, __: best_in_span(model, truth)):
+            with pytest.raises(ValueError, match="the shape is not in mm: it spreads by"):
+                function(faces, factor * faces, model.landmarks)
+
+    @pytest.mark.parametrize("options", [{"scale": False}, {"align": False}])
+    def test_a_prediction_in_another_unit_where_its_size_counts(self, model, faces, options):
+        with pytest.raises(ValueError, match="the predicted shape is not in mm"):
+            shape_errors(faces / 1000, faces, model.landmarks, **options)
+
+    @pytest.mark.parametrize("radius", [-95.0, 0.0, math.nan])
+    def test_a_radius_that_is_none(self, model, faces, radius):
+        with pytest.raises(ValueError, match="radius of a crop is .* must be above 0"):
+            shape_errors(faces, faces, model.landmarks, radius)
 
     def test_landmarks_all_alike(self, model, faces):
         flat = faces.clone()

@@ -116,6 +116,10 @@ class TestBadInput:
             with pytest.raises(ValueError, match="points to fit to"):
                 fit_surface(model, points, marks)
 
+    def test_points_in_metres(self, model, truth):
+        with pytest.raises(ValueError, match="the scan is not in mm"):
+            fit_surface(model, truth[1] / 1000, model.landmarks.of(model.mean) / 1000)
+
     def test_landmarks_all_alike(self, model, truth):
         with pytest.raises(LandmarkError, match="all alike"):
             fit_surface(model, truth[1], torch.zeros(68, 3))

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from facenb.evaluation.registration import icp
 from facenb.evaluation.scan import ScanToMesh
+from facenb.evaluation.shape import check_millimetres, check_radius
 from facenb.morphable.alignment import similarity
 
 RADIUS = 95.0  # mm about the nose tip (Liu et al. 2018, section 4.1)
@@ -42,10 +43,15 @@ class ScanErrors:
 def crop_points(
     points: Float[Tensor, "points 3"], middle: Float[Tensor, " 3"], radius: float | int = RADIUS
 ) -> Float[Tensor, "inside 3"]:
-    """The points within `radius` mm of `middle`. Raises ValueError where there is none (units other than mm?)."""
+    """The points of a scan within `radius` mm of `middle`.
+
+    Raises ValueError where there is none, for a radius not above 0, and for a scan that is not in mm.
+    """
+    check_radius(radius)
+    check_millimetres("the scan", points)
     inside = (points - middle).norm(dim=1) <= radius
     if not inside.any():
-        raise ValueError(f"no point of the scan lies within {radius} mm of its nose tip; is the scan in mm?")
+        raise ValueError(f"no point of the scan lies within {radius} mm of its nose tip; is that on this scan?")
     return points[inside]
 
 
@@ -64,9 +70,10 @@ def scan_errors(
 
     `align` "procrustes" stays with what the landmarks give (Liu et al. 2018), "icp" refines it on the cropped points,
     "none" takes the surface as it lies, for one that was fitted to this very scan. `scale` leaves the size free; None:
-    with "procrustes" only, as ICP is reported rigid. A scan of unknown unit needs True. Raises
-    ValueError for a prediction or scan that is not finite, an unknown alignment, a missing nose tip or an empty crop;
-    LandmarkError for landmarks all alike.
+    with "procrustes" only, as ICP is reported rigid. A scan whose size was guessed needs True; the prediction's own
+    unit matters only where its size does. Raises ValueError for a prediction or scan that is not finite or not in mm,
+    an unknown alignment, landmarks of different numbers, a missing nose tip or an empty crop; LandmarkError for
+    landmarks all alike.
     """
     if align not in ALIGNMENTS:
         raise ValueError(f"align is {align!r}; it must be one of {', '.join(ALIGNMENTS)}")
@@ -75,8 +82,13 @@ def scan_errors(
             raise ValueError(f"the {what} has {len(values)} vertices, or some that are not finite; count it as missing")
     if not 0 <= nose_tip < len(landmarks):
         raise ValueError(f"there is no landmark {nose_tip} for the nose tip among {len(landmarks)}")
-    inside = crop_points(points, landmarks[nose_tip], radius)
+    if len(landmarks) != len(predicted_landmarks):
+        raise ValueError(f"the scan has {len(landmarks)} landmarks, the prediction {len(predicted_landmarks)}; "
+                         "give the same ones of both")  # fmt: skip
     scale = align == "procrustes" if scale is None else scale
+    if align == "none" or not scale:
+        check_millimetres("the prediction", vertices)
+    inside = crop_points(points, landmarks[nose_tip], radius)
     similarity(landmarks[None], predicted_landmarks[None])  # raises for a scan's landmarks that tell no place
     place = similarity(predicted_landmarks[None], landmarks[None], scale)
     if align == "icp":

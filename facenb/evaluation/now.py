@@ -19,6 +19,7 @@ from facenb.errors import LandmarkError
 from facenb.evaluation.intervals import Effect, bootstrap
 from facenb.evaluation.registration import Registration, refine
 from facenb.evaluation.scan import ScanToMesh
+from facenb.evaluation.shape import check_millimetres
 from facenb.morphable.alignment import similarity
 
 SEVEN = (36, 39, 42, 45, 33, 48, 54)  # of iBUG's 68: eye corners from the person's right, nose bottom, mouth corners
@@ -51,7 +52,7 @@ def crop_scan(
 
     Centre: nose bottom + 0.3 (bridge - nose bottom), the bridge being the middle of the inner eye corners. Radius:
     `limit` (outer eye distance + distance of nose bottom and bridge). Raises LandmarkError for landmarks that are not
-    finite, ValueError for vertices that are not, or none inside.
+    finite, ValueError for other than seven, vertices that are not finite, or none inside.
     """
     _check_landmarks("the scan", landmarks)
     if not vertices.isfinite().all():
@@ -84,8 +85,9 @@ def now_errors(
     """Errors of a predicted mesh, of any topology, against a scan in mm; both come with their seven landmarks.
 
     `metrical`: no scale is solved for, and the prediction's `unit` (mm, cm, m) counts. Raises ValueError for a scan
-    that is not in mm by its eyes, a metrical prediction in another unit than said, an empty crop, and meshes that
-    `ScanToMesh` refuses; LandmarkError for landmarks that are not finite or all alike.
+    that is not in mm by its eyes, a metrical prediction in another unit than said, vertices in another unit than their
+    landmarks, other than seven landmarks, an empty crop, and meshes that `ScanToMesh` refuses; LandmarkError for
+    landmarks that are not finite or all alike.
     """
     if unit not in UNITS:
         raise ValueError(f"there is no unit {unit!r}; there are {', '.join(UNITS)}")
@@ -104,15 +106,21 @@ def now_errors(
             + (f", say unit={found!r}" if found in UNITS else "")
         )
     inside = crop_scan(scan_vertices, scan_landmarks)
+    check_millimetres("the scan", scan_vertices)
     points = scan_vertices[inside].double()
     size = UNITS[unit] if metrical else 1.0
     place = similarity(landmarks[None].double() * size, scan_landmarks[None].double(), scale=not metrical)
     place = place._replace(scale=place.scale * size)
-    laid = refine(points, ScanToMesh(vertices, triangles), place, scale=not metrical)
+    surface = ScanToMesh(vertices, triangles)
+    if found in UNITS:
+        check_millimetres(f"the prediction, taken to be in {found} as its landmarks are,", vertices * UNITS[found])
+    laid = refine(points, surface, place, scale=not metrical)
     return NowErrors(laid.distances, inside, laid, found)
 
 
 def _check_landmarks(whose: str, landmarks: Tensor) -> None:
+    if landmarks.shape != (len(SEVEN), 3):
+        raise ValueError(f"{whose} has landmarks {tuple(landmarks.shape)}, NoW's are (7, 3); of 68 take [list(SEVEN)]")
     if not landmarks.isfinite().all():
         row = int((~landmarks.isfinite().all(1)).nonzero()[0])
         raise LandmarkError(f"landmark {row} of {whose} is not finite: {landmarks[row].tolist()}")

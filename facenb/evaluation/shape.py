@@ -16,6 +16,7 @@ from facenb.morphable.model import Embedding, MorphableModel, axis_angle_to_matr
 
 CHUNK = 2**20  # vertices at a time: memory does not grow with the number of faces
 ROUNDS = 20
+SPREAD = (3.0, 1000.0)  # mm: a face's vertices about their middle, from a part of 20 mm to a whole body, by far
 
 
 @dataclass(frozen=True)
@@ -37,19 +38,42 @@ def _check(what: str, vertices: Tensor) -> None:
         raise ValueError(f"{what} of face {int((~usable).nonzero()[0])} is not finite; a missing shape must be counted")
 
 
+def check_millimetres(what: str, points: Float[Tensor, "*faces points 3"]) -> None:
+    """ValueError unless points spread about their middle (root of the mean square) as those of a face in mm do.
+
+    Tells metres and micrometres from millimetres, for any part of a head; centimetres of a head could be a part of one.
+    """
+    if not points.numel():
+        return
+    spread = points.var(-2, correction=0).sum(-1).sqrt()
+    strange = spread[~((spread >= SPREAD[0]) & (spread <= SPREAD[1]))]  # NaN as well
+    if len(strange):
+        raise ValueError(f"{what} is not in mm: it spreads by {float(strange[0]):.3g} about its middle, faces by "
+                         f"{SPREAD[0]:g} to {SPREAD[1]:g} mm, most by about 80; bring it to mm")  # fmt: skip
+
+
+def check_radius(radius: float | int) -> None:
+    """ValueError for the radius of a crop that is not above 0."""
+    if not radius > 0:
+        raise ValueError(f"the radius of a crop is {radius} mm; it must be above 0")
+
+
 def crop(
     vertices: Float[Tensor, "faces vertices 3"], landmarks: Embedding, radius: float = 95.0, nose_tip: int = 30
 ) -> Bool[Tensor, "faces vertices"]:
     """The vertices within `radius` mm of a face's nose tip (landmark 30 of iBUG's 68).
 
-    Raises ValueError for landmarks without that point, and where no vertex is so near (units other than mm?).
+    Raises ValueError for landmarks without that point, a radius not above 0, vertices that are not in mm, and where
+    none is so near.
     """
+    check_radius(radius)
     if not 0 <= nose_tip < len(landmarks):
         raise ValueError(f"there is no landmark {nose_tip} for the nose tip; the embedding has {len(landmarks)}")
+    check_millimetres("the shape", vertices)
     middle = landmarks.of(vertices)[:, nose_tip]
     inside = (vertices - middle[:, None]).square().sum(-1) <= radius**2
     if not inside.any(1).all():
-        raise ValueError(f"no vertex lies within {radius} mm of the nose tip; are the shapes in mm?")
+        raise ValueError(f"no vertex lies within {radius} mm of the nose tip; is it on the shapes?")
     return inside
 
 
@@ -66,11 +90,13 @@ def shape_errors(
 
     Each is moved by the similarity (rigid motion if not `scale`) that brings its landmarks onto the true ones, unless
     `align` is False; errors are taken over the vertices within `radius` mm of the true nose tip. One truth serves all
-    predictions. Raises ValueError for shapes that are not finite, a missing nose tip or an empty crop; LandmarkError
-    for landmarks all alike.
+    predictions, whose own unit matters only where their size does. Raises ValueError for shapes that are not finite or
+    not in mm, a missing nose tip or an empty crop; LandmarkError for landmarks all alike.
     """
     _check("the predicted shape", predicted)
     _check("the true shape", truth)
+    if not (align and scale):
+        check_millimetres("the predicted shape", predicted)
     inside = crop(truth, landmarks, radius, nose_tip).expand(len(predicted), -1)
     truth = truth.expand(len(predicted), -1, -1)
     distances = predicted.new_empty(predicted.shape[:2])
@@ -103,7 +129,7 @@ def best_in_span(
     align=False).rms` is what no shape of the span goes below, however it is aligned: the bound that claim L5 asks for.
     Its mean distance and its errors after `align` have no such guarantee. `radius=None` counts every vertex; outside
     the crop the result is an extrapolation. `neutral` leaves the expressions out. Raises ValueError for a mesh of
-    another number of vertices.
+    another number of vertices, and as `crop` does.
     """
     if truth.shape[1:] != model.mean.shape:
         raise ValueError(f"{model.name} has {len(model.mean)} vertices, the true shapes have {truth.shape[1]}")

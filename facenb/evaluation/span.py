@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from facenb.evaluation.scan import ScanToMesh
+from facenb.evaluation.shape import check_millimetres
 from facenb.morphable.alignment import Similarity, similarity
 from facenb.morphable.model import MorphableModel, axis_angle_to_matrix
 
@@ -62,10 +63,12 @@ def fit_surface(
     `points` should be those that are to be scored, cropped already. `scale` leaves the size free, `neutral` leaves the
     expressions out. Of all rounds the one with the smallest mean distance is given, so the result is never further away
     than the mean face where the landmarks put it. Of more than `most` points, so many are drawn (`seed`). Raises
-    ValueError for no points, or some that are not finite; LandmarkError for landmarks that are not finite or all alike.
+    ValueError for no points, or some that are not finite or not in mm; LandmarkError for landmarks that are not finite
+    or all alike.
     """
     if not len(points) or not points.isfinite().all():
         raise ValueError(f"{len(points)} points to fit to, or some that are not finite; crop the scan, and clean it")
+    check_millimetres("the scan", points)
     if rounds < 0 or prior < 0:
         raise ValueError(f"rounds {rounds} and prior {prior} must not be negative")
     if len(points) > most:
