@@ -78,7 +78,9 @@ class Gallery:
         return fit(material.model, marks, slide_contour=False).identity - mean
 
     def scores(self, codes: Float[Tensor, "pictures features"]) -> Float[Tensor, " pairs"]:
-        """Cosine of each pair."""
+        """Cosine of each pair. Raises ValueError unless there is a code for every picture."""
+        if len(codes) != len(self.person):
+            raise ValueError(f"{len(codes)} codes of {len(self.person)} pictures; give that of every picture, in order")
         return cosine(codes[self.pairs.first], codes[self.pairs.second])
 
     def verify(self, codes: Float[Tensor, "pictures features"]) -> Verification:
@@ -139,7 +141,9 @@ def mean_codes(material: liu18.Material, network: JointNetwork, mirror: bool = F
 
 
 def auc_of_all_pairs(codes: Float[Tensor, "pictures features"], person: Int[Tensor, " pictures"]) -> float:
-    """Area under the ROC over every pair of these pictures, by cosine."""
+    """Area under the ROC over every pair of these pictures, by cosine. ValueError unless each has its person."""
+    if len(codes) != len(person):
+        raise ValueError(f"{len(codes)} codes, but people of {len(person)} pictures; give one of each a picture")
     direction = nn.functional.normalize(codes, dim=1)
     first, second = torch.triu_indices(len(codes), len(codes), 1)
     return area_under_roc((direction @ direction.T)[first, second], person[first] == person[second])
