@@ -107,22 +107,8 @@ def _indices(path: Path) -> dict:
     return indices
 
 
-def _lines(path: Path, start: str) -> list[str]:
-    """What follows `start` on the lines of an OBJ file that begin with it."""
-    text = parts.existing(path, KIND, WHERE).read_text(errors="replace")
-    return [line[len(start) :] for line in text.splitlines() if line.startswith(start)]
-
-
-def _numbers(path: Path, start: str, columns: int) -> np.ndarray:
-    """The numbers of these lines, (lines, columns)."""
-    try:
-        return np.array([line.split()[:columns] for line in _lines(path, start)], np.float64).reshape(-1, columns)
-    except ValueError as error:
-        raise ModelFileError(f"{path} is a damaged OBJ file ({error}); fetch it again") from error
-
-
 def _vertices(path: Path) -> np.ndarray:
-    return _numbers(path, "v ", 3)
+    return parts.obj_numbers(path, "v ", 3, KIND, WHERE)
 
 
 def _offset(path: Path, neutral: np.ndarray) -> np.ndarray:
@@ -135,7 +121,7 @@ def _offset(path: Path, neutral: np.ndarray) -> np.ndarray:
 def _surface(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Triangles among the kept vertices, the UV points they use and the UV triangles; polygons are cut as fans."""
     fans, uv_fans = [], []
-    for line in _lines(path, "f "):
+    for line in parts.obj_lines(path, "f ", KIND, WHERE):
         corners = [[int(number) - 1 for number in corner.split("/")[:2]] for corner in line.split()]
         if max(corner[0] for corner in corners) >= KEPT:
             continue
@@ -143,4 +129,4 @@ def _surface(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
             fans.append([corners[j][0] for j in (0, k, k + 1)])
             uv_fans.append([corners[j][1] for j in (0, k, k + 1)])
     used, compact = np.unique(np.array(uv_fans), return_inverse=True)
-    return np.array(fans), _numbers(path, "vt ", 2)[used], compact.reshape(-1, 3)
+    return np.array(fans), parts.obj_numbers(path, "vt ", 2, KIND, WHERE)[used], compact.reshape(-1, 3)

@@ -37,14 +37,32 @@ def npz_names(path: Path) -> list[str]:
         raise ModelFileError(f"{path} is no readable npz file ({error}); fetch it again") from error
 
 
-def open_npz(path: Path, kind: str, needed: tuple[str, ...]) -> dict[str, np.ndarray]:
-    """All arrays of an npz without pickles. Raises ModelFileError if it is damaged or an array is missing."""
+def open_npz(path: Path, kind: str, needed: tuple[str, ...], others: bool = True) -> dict[str, np.ndarray]:
+    """The arrays of an npz without pickles, without `others` the needed ones only.
+
+    Raises ModelFileError if it is damaged or an array is missing.
+    """
     require(npz_names(path), needed, path, kind)
     try:
         with np.load(path, allow_pickle=False) as file:
-            return {name: np.asarray(file[name]) for name in file.files}
+            return {name: np.asarray(file[name]) for name in (file.files if others else needed)}
     except Exception as error:  # and zlib
         raise ModelFileError(f"{path} is no readable npz file ({error}); fetch it again") from error
+
+
+def obj_lines(path: Path, start: str, kind: str, where: str) -> list[str]:
+    """What follows `start` on the lines of an OBJ file that begin with it. Raises ModelFileError as `existing`."""
+    text = existing(path, kind, where).read_text(errors="replace")
+    return [line[len(start) :] for line in text.splitlines() if line.startswith(start)]
+
+
+def obj_numbers(path: Path, start: str, columns: int, kind: str, where: str) -> np.ndarray:
+    """The numbers of these lines, (lines, columns). Raises ModelFileError also where they are none."""
+    try:
+        lines = obj_lines(path, start, kind, where)
+        return np.array([line.split()[:columns] for line in lines], np.float64).reshape(-1, columns)
+    except ValueError as error:
+        raise ModelFileError(f"{path} is a damaged OBJ file ({error}); fetch it again") from error
 
 
 def require(content, needed: tuple[str, ...], path: Path, kind: str) -> None:
@@ -90,14 +108,16 @@ def finish(path: Path, name: str, mean: Tensor, triangles: Tensor, landmarks: Em
 
     Raises ModelFileError if an index points outside the mesh or a number is not finite.
     """
-    triangles = outward(mean, _inside(path, "triangles", triangles, len(mean)))
+    turned = outward(mean, _inside(path, "triangles", triangles, len(mean)))
+    if more.get("uv_triangles") is not None and not torch.equal(turned, triangles):
+        more["uv_triangles"] = more["uv_triangles"].flip(1)
     _inside(path, "landmarks", landmarks.vertices, len(mean))
     for what, values in {"mean": mean, **more}.items():
         if isinstance(values, Tensor) and values.is_floating_point() and not bool(values.isfinite().all()):
             raise ModelFileError(f"{path} holds numbers in {what} that are not finite; fetch it again")
     if more.get("contour") is None and len(landmarks) == 68:
-        more["contour"] = contour_lines(mean, triangles, landmarks.of(mean))
-    return MorphableModel(name=name, mean=mean, triangles=triangles, landmarks=landmarks, **more)
+        more["contour"] = contour_lines(mean, turned, landmarks.of(mean))
+    return MorphableModel(name=name, mean=mean, triangles=turned, landmarks=landmarks, **more)
 
 
 def _inside(path: Path, what: str, indices: Tensor, count: int) -> Tensor:
