@@ -244,9 +244,10 @@ class TestReleased:
         with pytest.raises(ModelFileError, match=words):
             load_deca(tmp_path / "deca_model.tar")
 
-    def test_a_missing_file_says_where_it_comes_from(self, tmp_path):
-        with pytest.raises(ModelFileError, match="deca_model.tar.*data_download where deca"):
-            load_deca(tmp_path / "deca_model.tar")
+    @pytest.mark.parametrize("given", ["deca_model.tar", ""], ids=["file", "folder"])
+    def test_a_missing_file_says_where_it_comes_from(self, tmp_path, given):
+        with pytest.raises(ModelFileError, match="no .*deca_model.tar.*data_download where deca"):
+            load_deca(tmp_path / given)
         assert any(place.path == "deca_model.tar" for place in load_entry("deca").places)
 
     def test_code_in_it_is_not_run(self, tmp_path):

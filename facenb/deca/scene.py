@@ -19,6 +19,7 @@ from facenb.imaging.render import Rendering, render, vertex_normals
 from facenb.morphable.layouts import Layout
 from facenb.morphable.mesh import Subdivision, vertex_uv
 from facenb.morphable.model import MorphableModel
+from facenb.networks.deca import WITH_JAW
 from facenb.networks.detail import DetailDecoder, LinearDecoder
 
 METRE = 1000.0  # mm
@@ -33,7 +34,7 @@ def posed(model: MorphableModel, layout: Layout, flat: Float[Tensor, "batch all"
     """
     parts = layout.split(flat)
     if model.joints is None or not {"global", "jaw"} <= set(model.joints.names):
-        raise ValueError(f"{model.name} has no joints global and jaw to pose; see networks.deca.layout_of")
+        raise ValueError(f"{model.name} has no joints global and jaw to pose; {WITH_JAW}")
     pose = flat.new_zeros(len(flat), len(model.joints.names), 3)
     turned = {"global": parts["global_pose"], "jaw": parts["jaw_pose"]}
     pose = torch.stack([turned.get(name, pose[:, k]) for k, name in enumerate(model.joints.names)], 1)
@@ -77,7 +78,11 @@ class Stage:
 
     @classmethod
     def of(cls, model: MorphableModel, layout: Layout) -> "Stage":
-        """ValueError for a model without texture coordinates."""
+        """ValueError for a model without texture coordinates (FLAME's are in a file of their own: `read_flame`).
+
+        Displacements reach the region `face` where the model names one, as SynthFace's does. FLAME's names none: there
+        they reach the whole head and the eyes, and fade out at the neck's and the mouth's opening only.
+        """
         fine, device = Subdivision.of(model.triangles, len(model.mean)), model.mean.device
         skin = torch.ones(len(model.mean), dtype=torch.bool, device=device)
         if "skin" in model.regions:
@@ -96,7 +101,7 @@ class Stage:
         for _ in range(BORDER):  # each time the vertices that have a neighbour outside are lost
             face = face.index_fill(0, fine.edges[~face[fine.edges].all(1)].flatten(), False).index_fill(0, rim, False)
             share += face / BORDER
-        return cls(model, layout, fine, fine.at(vertex_uv(model)), *skins, fine.at(share[:, None])[:, 0])
+        return cls(model, layout, fine, _fine_uv(model, fine), *skins, fine.at(share[:, None])[:, 0])
 
     def to(self, device) -> "Stage":
         """The same on another device."""
@@ -158,6 +163,21 @@ class Stage:
     def _scene(self, flat: Tensor, size: tuple[int, int]) -> tuple[dict[str, Tensor], WeakPerspective, Tensor]:
         parts = self.layout.split(flat)
         return parts, camera_of(self.layout, flat, size), from_deca(parts["light"].unflatten(1, (9, 3)))
+
+
+def _fine_uv(model: MorphableModel, fine: Subdivision) -> Float[Tensor, "fine 2"]:
+    """One texture coordinate a vertex of the fine mesh.
+
+    At a seam the middle of an edge lies between the places that one triangle gives its ends: between those of two
+    sides of the seam it would lie in the middle of the texture.
+    """
+    uv = fine.at(vertex_uv(model))
+    if model.uv_triangles is None:
+        return uv
+    split = Subdivision.of(model.uv_triangles, len(model.uv))  # its triangles come in the same order
+    texel = torch.full((len(uv),), len(model.uv) + len(split.edges)).to(split.triangles)
+    texel.scatter_reduce_(0, fine.triangles.flatten(), split.triangles.flatten(), "amin")
+    return split.at(model.uv)[texel]
 
 
 def window_of(model: MorphableModel, margin: float = 0.01) -> tuple[float, float, float, float]:

@@ -29,13 +29,20 @@ SCALE = 9.0  # of DECA's camera: a head fills the picture
 UNITS = {"expression": 0.5, "global_pose": 0.2, "jaw_pose": 0.1, "camera": (1.0, 0.01, 0.01), "light": 0.5}
 
 
+# Where a model with a jaw comes from, for error messages.
+WITH_JAW = (
+    "models with a jaw are FLAME's own file (sources.read_flame, a .pkl; the npz of FLAME 2023 Open has no joints) and "
+    "SynthFace's after synthetic.jaw.with_jaw"
+)
+
+
 def layout_of(model: MorphableModel, name: str = "") -> Layout:
     """DECA's layout cut to what a model has: its identity, albedo and expression, DECA's numbers at most.
 
     Raises ValueError for a model without joints: the layout's pose turns the head and the jaw.
     """
     if model.joints is None or "jaw" not in model.joints.names:
-        raise ValueError(f"{model.name} has no jaw joint, which DECA's layout poses; give it one, or use FLAME")
+        raise ValueError(f"{model.name} has no jaw joint, which DECA's layout poses; {WITH_JAW}")
     albedo = 0 if model.albedo_basis is None else len(model.albedo_basis)
     own = {"identity": len(model.identity_basis), "albedo": albedo, "expression": len(model.expression_basis)}
     parts = {part: min(size, own.get(part, size)) for part, size in DECA.parts.items()}
@@ -168,17 +175,19 @@ class Deca(nn.Module):
         return load_network(cls, path, like, LAYOUT)
 
 
+RELEASED = "deca_model.tar"
 PARTS = {"E_flame": "coarse", "E_detail": "fine", "D_detail": "decoder"}  # of the released file, and here
 GET = "`python -m data_download where deca` says how to get the released weights"
 
 
 def load_deca(path: str | Path) -> Deca:
-    """The released weights (`deca_model.tar`) on the CPU, in eval mode; the file's code, if any, is not run.
+    """The released weights (`deca_model.tar`, or its folder) on the CPU, in eval mode; code in the file is not run.
 
     It holds three state dicts, E_flame, E_detail and D_detail (as in the authors' public code); what else is in it is
     passed over. Raises ModelFileError for a file that is missing, would run code, or holds other networks.
     """
     path = Path(path)
+    path = path / RELEASED if path.is_dir() else path
     network = Deca()
     try:
         for name, own in PARTS.items():

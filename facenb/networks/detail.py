@@ -1,7 +1,9 @@
 """The detail decoder of DECA (Feng et al. 2021): a detail code, an expression and a jaw pose to a displacement map.
 
 The map lies over the mesh's texture coordinates (or a window of them) and holds mm along the normals: wrinkles that
-belong to a person, and move with the expression.
+belong to a person, and move with the expression. Of DECA's details that map is all that is done here. Its authors' code
+also adds a fixed displacement (`fixed_displacement_256.npy`), shades through a mask (`uv_face_eye_mask.png`), and
+writes a mesh with a vertex at each texel (`texture_data_256.npy`).
 """
 
 from abc import ABC, abstractmethod
