@@ -37,7 +37,10 @@ class Subdivision:
 def vertex_uv(model: MorphableModel) -> Float[Tensor, "vertices 2"]:
     """One texture coordinate a vertex; where a seam gives a vertex several, the first. ValueError without any."""
     if model.uv is None:
-        raise ValueError(f"{model.name} has no texture coordinates")
+        raise ValueError(
+            f"{model.name} has no texture coordinates; FLAME's are in a file of their own (read_flame's `texture`: "
+            "head_template.obj or FLAME_texture.npz)"
+        )
     if model.uv_triangles is None:
         return model.uv
     texel = torch.full((len(model.mean),), len(model.uv)).to(model.uv_triangles)
