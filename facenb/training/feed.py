@@ -6,10 +6,10 @@ training that goes on after a kill sees what it would have seen.
 
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -111,7 +111,17 @@ class Feed:
         size = self.batch // self.parts
         rows = rows_of_step(step, self.batch, len(self.data), self.seed)[part * size : (part + 1) * size]
         generator = torch.Generator().manual_seed(seed_of(self.seed, ALTERATION, step, part))
-        batch = self.data.load(rows, generator)
+        batch = self._checked(self.data.load(rows, generator))
         if self.device.type == "cuda":
             batch = {name: tensor.pin_memory() for name, tensor in batch.items()}
         return rows, batch
+
+    def _checked(self, batch: Any) -> dict[str, Tensor]:
+        """RunError where what the data's `load` gave is no dictionary of tensors."""
+        told = f"`load` of {type(self.data).__name__} gives"
+        if not isinstance(batch, Mapping):
+            raise RunError(f"{told} a {type(batch).__name__}; it must give a dictionary of tensors, by name")
+        others = {name: type(one).__name__ for name, one in batch.items() if not isinstance(one, Tensor)}
+        if others:
+            raise RunError(f"{told} what is no tensor: {others}; make tensors of these, or leave them out")
+        return dict(batch)

@@ -29,7 +29,11 @@ def launch(settings: Settings, device: str | torch.device) -> Fabric:
     Raises RunError for a GPU where there is none, and for several processes where nothing started them.
     """
     asked = str(device)
-    if asked != "auto" and torch.device(asked).type not in ("cpu", "cuda"):
+    try:
+        known = asked == "auto" or torch.device(asked).type in ("cpu", "cuda")
+    except RuntimeError:  # what torch knows no device by
+        known = False
+    if not known:
         raise RunError(f"device is {asked!r}; choose 'auto', 'cpu', or 'cuda'")
     if asked.startswith("cuda") and not torch.cuda.is_available():
         raise RunError(f"device is {asked!r}, but torch sees no GPU here; use device 'auto' or 'cpu'")

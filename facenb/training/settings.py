@@ -1,6 +1,7 @@
 """Settings of a training, and the rate at each step."""
 
 import math
+import operator
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
@@ -12,7 +13,8 @@ OPTIMISERS = ("sgd", "adamw")
 SCHEDULES = ("cosine", "steps", "constant")
 PRECISIONS = ("auto", "32-true", "bf16-mixed")
 # What may differ when a training goes on: it decides how fast and how far, not what is learned. (Parts of a batch,
-# whether by accumulation or over processes, give the same mean gradient up to rounding.)
+# whether by accumulation or over processes, give the same mean gradient up to rounding. Steps are free, too, but a
+# cosine that is stretched has other rates: going on to more steps is then another training than that many at once.)
 FREE = ("steps", "accumulate", "devices", "nodes", "save_every", "validate_every", "log_every", "prefetch", "threads",
         "tensorboard")  # fmt: skip
 
@@ -49,9 +51,10 @@ class Settings:
         check_choice("precision", self.precision, PRECISIONS)
         for name in ("steps", "batch", "accumulate", "save_every", "log_every", "prefetch", "threads", "devices",
                      "nodes"):  # fmt: skip
-            if getattr(self, name) < 1:
-                raise RunError(f"{name} is {getattr(self, name)}; give a whole number from 1 up")
-        for name in ("weight_decay", "warm_up", "clip", "seed", "validate_every"):
+            self._whole(name, 1)
+        for name in ("seed", "validate_every"):
+            self._whole(name, 0)
+        for name in ("weight_decay", "warm_up", "clip"):
             if not getattr(self, name) >= 0:
                 raise RunError(f"{name} is {getattr(self, name)}; give a number from 0 up")
         if not (self.rate > 0 and math.isfinite(self.rate)):
@@ -61,6 +64,17 @@ class Settings:
                 f"schedule is {self.schedule!r} and milestones are {self.milestones}; milestones belong to schedule "
                 "'steps', which needs at least one"
             )
+
+    def _whole(self, name: str, least: int) -> None:
+        """Make a field a plain int (numpy's are welcome, and JSON does not know them); RunError where it is none."""
+        value = getattr(self, name)
+        try:
+            whole = operator.index(value)
+        except TypeError:
+            whole = least - 1
+        if whole < least:
+            raise RunError(f"{name} is {value!r}; give a whole number from {least} up")
+        object.__setattr__(self, name, whole)
 
     def rate_at(self, step: int) -> float:
         """The learning rate of a step (from 0)."""
