@@ -48,6 +48,20 @@ def settings(**changes) -> Settings:
     return Settings(**usual | changes)
 
 
+def run(parts, folder, data=None, **changes):
+    """`train` on the CPU with the loss, data and settings of the tests, but for the changes."""
+    options = {name: changes.pop(name) for name in ("validate", "watch", "fresh", "device") if name in changes}
+    options = {"device": "cpu", "watch": lambda progress: None} | options
+    return train(
+        parts, changes.pop("loss", loss), Points() if data is None else data, settings(**changes), folder, **options
+    )
+
+
+def same(first: dict, second: dict) -> bool:
+    """Whether two dictionaries hold the same tensors to the bit."""
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
 def weights(parts: dict[str, nn.Module]) -> dict[str, torch.Tensor]:
     """Parameters and running statistics."""
     return {f"{key}.{name}": one.clone() for key, part in parts.items() for name, one in part.state_dict().items()}
@@ -122,6 +136,15 @@ def spread(folder: Path) -> None:
         history = train(parts, loss, Points(), settings(clip=0.5, **changes), folder / name, device="cpu")
         torch.save(weights(parts), folder / f"{name}-{rank}.pt")
         assert len(history.log) == 20
+    refused = ""
+    for shift in (0.0, rank / 10, 0.1):  # done already; the weights of the first process count; of neither
+        parts = modules(dropout=0.0, norm=False)
+        nn.init.constant_(parts["head"].bias, shift + float(parts["head"].bias)) if shift else None
+        try:
+            assert train(parts, loss, Points(), settings(clip=0.5), folder / "plain", device="cpu").resumed_from == 20
+        except RunError as error:
+            refused += f"{shift}: {error}\n"
+    write(folder / f"refused-{rank}.txt", refused)
     for name, steps in (("nan", 20), ("term", 10**9)):
         data = Points()
         data.load = disturbed(data, name) if rank == 1 else data.load

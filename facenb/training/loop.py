@@ -7,7 +7,7 @@ training killed at any moment goes on, and on one CPU ends with the same weights
 import math
 import time
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,17 @@ from facenb.training.launch import Later, Stopped, alone_in, launch, told_to_end
 from facenb.training.logbook import Bar, History, Log, Progress, Watch, read_log
 from facenb.training.memory import out_of_memory, rows_that_fit
 from facenb.training.settings import Settings
-from facenb.training.step import Loss, Modules, Step, check_same, make_optimiser, restore, state_of
+from facenb.training.step import (
+    Loss,
+    Modules,
+    Step,
+    check_same,
+    check_weights,
+    make_optimiser,
+    restore,
+    start_of,
+    state_of,
+)
 
 
 def train(
@@ -37,12 +47,19 @@ def train(
     bar where stderr is a terminal. `device`: "auto", "cpu", "cuda" or a torch device; the modules stay there.
 
     `folder` belongs to this training: checkpoints, `log.csv`, `tensorboard/`. Called again it goes on from the newest
-    whole checkpoint, or returns at once where all steps are done; more steps than before may be asked for. `fresh`
-    throws away what is there. Several processes need a folder that all of them see.
+    whole checkpoint, or returns at once where all steps are done. More steps than before may be asked for; with a
+    cosine that is another training than that many at once. `fresh` throws away what is there. Several processes need a
+    folder that all of them see.
+
+    What goes on has to be the same training. Compared are settings, shapes, the number of rows and the weights that the
+    trained parameters start with; not the loss, which is code, nor what is in the rows or in frozen modules: with
+    another of these the old network comes back. So give the folder a name that changes with them:
+    `training.naming.training_name(name, facts, modules)`.
 
     Raises RunError: a GPU asked for where there is none; a folder that cannot be written, or in which another training
-    is at work; a checkpoint of other modules, settings or another number of rows; a loss that is not finite; memory
-    too small for the batch (and which would fit). Stopped after a SIGTERM.
+    is at work; a checkpoint of other modules, settings or number of rows, or where the trained parameters are neither
+    those it started from nor its own; data or a loss that do not give what they have to; a loss or gradient that is
+    not finite; memory too small for the batch (and which would fit). Stopped after a SIGTERM.
     """
     begun, folder = time.perf_counter(), Path(folder)
     step = Step(modules, loss)
@@ -56,11 +73,20 @@ def train(
         run = _Run(fabric, step, data, settings, folder, fresh, validate, watch, told)
         try:
             run.loop()
+        except BaseException:
+            with suppress(RuntimeError):  # a GPU that failed gives nothing back
+                _left[folder.resolve()] = start_of(step)
+            raise
         finally:
             run.close()
             step.eval()
     fabric.barrier()
     return History(read_log(folder), run.resumed_from, time.perf_counter() - begun, run.note)
+
+
+# Weights (their digest) in the middle of a training that was interrupted, by its folder: a cell that is run again in a
+# notebook gives these, and may go on from the checkpoint.
+_left: dict[Path, str] = {}
 
 
 class _Run:
@@ -81,12 +107,16 @@ class _Run:
         if not self.rows:
             raise RunError("the data has no rows: there is nothing to train on")
         found = self._found(fresh)
+        self.start = start_of(step) if found is None else found.facts.get("start")
         self.module, self.optimiser = fabric.setup(step, make_optimiser(settings, step))
         self.done, self.seconds, self.validation = 0, 0.0, {}
         if found is not None:
             restore(found, step, self.optimiser.optimizer)
             self.done, self.seconds, self.validation = found.step, found.facts["seconds"], found.facts["validation"]
         self.resumed_from, self.validated, self.note, self.log = self.done, -1, "", None
+        names, groups = {one: name for name, one in step.trained().items()}, self.optimiser.param_groups
+        self.trained = [(names[one], one) for group in groups for one in group["params"]]
+        self.slopes: tuple[int, list[str], Later] | None = None  # step, names, norms of the last gradient
         self.watch = watch or (Bar(settings.steps, self.done) if fabric.is_global_zero else None)
         first = fabric.global_rank * settings.accumulate
         self.mine = range(first, first + settings.accumulate)
@@ -103,24 +133,36 @@ class _Run:
         found = latest_checkpoint(self.folder)
         if found is not None:
             check_same(found, self.step, self.rows, self.settings)
+            self._check_weights(found)
         return found
+
+    def _check_weights(self, found: Checkpoint) -> None:
+        """`check_weights` for the first process, whose weights the others get; all of them raise what it found."""
+        wrong = None
+        if self.fabric.is_global_zero:
+            try:
+                check_weights(found, self.step, _left.get(self.folder.resolve()))
+            except RunError as error:
+                wrong = str(error)
+        if wrong := self.fabric.broadcast(wrong):
+            raise RunError(wrong)
 
     def loop(self) -> None:
         """Steps until all are done, with what belongs between them."""
         settings = self.settings
         if self.done == settings.steps:
             return
-        if self.fabric.is_global_zero:
-            self.log = Log(self.folder, self.done, settings.tensorboard)
         self.step.to_train()
-        self.start = self.since = time.perf_counter()
-        self.reported, self.sums = self.done, {}
+        self.begun = self.since = time.perf_counter()
+        self.reported, self.sums, self.counts = self.done, {}, {}
         while self.done < settings.steps:
             stop = self._one_step()
             self.done += 1
             last = self.done == settings.steps
             validate = self.validate is not None and (last or _due(self.done, settings.validate_every))
             save = last or stop or _due(self.done, settings.save_every)
+            if validate or save:
+                self._check_gradient()
             if validate:
                 self._validate()
             if validate or save or _due(self.done, settings.log_every):
@@ -161,14 +203,19 @@ class _Run:
                     means = Later(fabric.all_reduce(means, reduce_op="mean") if fabric.world_size > 1 else means)
                 fabric.backward(losses["loss"] / settings.accumulate)
         *values, stop = means.values()
+        self._check_gradient()  # the step before's: first, since its harm is in this loss
         if not all(map(math.isfinite, values)):
-            raise RunError(self._not_finite(dict(zip(losses, values, strict=True))))
-        if settings.clip:
-            fabric.clip_gradients(self.module, self.optimiser, max_norm=settings.clip, error_if_nonfinite=False)
+            told = ", ".join(f"{name} {value:.6g}" for name, value in zip(losses, values, strict=True))
+            raise RunError(
+                f"the loss of step {self.done + 1} is not finite ({told}). "
+                + self._batch_of(self.done, "lower the rate, set clip, or look at the loss")
+            )
+        self._clip()
         self.optimiser.step()
         self.optimiser.zero_grad()
         for name, value in zip(losses, values, strict=True):
             self.sums[name] = self.sums.get(name, 0.0) + value
+            self.counts[name] = self.counts.get(name, 0) + 1  # a part of the loss may be there in some steps only
         return stop > 0
 
     def _validate(self) -> None:
@@ -186,17 +233,20 @@ class _Run:
         self.seconds += spent
         progress = Progress(
             step=self.done, steps=settings.steps, epoch=self.done * settings.batch / self.rows,
-            losses={name: value / steps for name, value in self.sums.items()}, validation=self.validation,
+            losses={name: value / self.counts[name] for name, value in self.sums.items()}, validation=self.validation,
             rate=settings.rate_at(self.done - 1), pictures_per_second=steps * settings.batch / spent,
             waiting=self.feed.waited / spent, seconds=self.seconds, done=self.done == settings.steps,
-            seconds_left=(settings.steps - self.done) * (now - self.start) / (self.done - self.resumed_from),
+            seconds_left=(settings.steps - self.done) * (now - self.begun) / (self.done - self.resumed_from),
         )  # fmt: skip
         self.note = progress.note
-        if self.log is not None:
+        if self.fabric.is_global_zero:
+            if self.log is None:  # only now: a training that fails in its first step leaves the table as it was
+                self.log = Log(self.folder, self.resumed_from, settings.tensorboard)
             self.log.add(progress, validated=self.validated == self.done)
         if self.fabric.is_global_zero and self.watch is not None:
             self.watch(progress)
-        self.reported, self.since, self.sums, self.feed.waited = self.done, time.perf_counter(), {}, 0.0
+        self.reported, self.sums, self.counts, self.feed.waited = self.done, {}, {}, 0.0
+        self.since = time.perf_counter()
 
     def _save(self) -> None:
         tensors = state_of(self.step, self.optimiser.optimizer)
@@ -208,32 +258,60 @@ class _Run:
             )
         if self.fabric.is_global_zero:
             facts = {"settings": self.settings.as_dict(), "rows": self.rows, "trained": list(self.step.trained())}
-            save_checkpoint(
-                self.folder, self.done, tensors, facts | {"seconds": self.seconds, "validation": self.validation}
-            )
+            facts |= {"start": self.start, "seconds": self.seconds, "validation": self.validation}
+            save_checkpoint(self.folder, self.done, tensors, facts)
         self.fabric.barrier()
 
-    def _not_finite(self, losses: dict[str, float]) -> str:
-        """What can be said about a loss that is not finite."""
+    def _clip(self) -> None:
+        """Clip the gradient where that is asked for, and see by the norms of its parts whether it is finite.
+
+        On a GPU they are read with the next loss, which the loop waits for anyway.
+        """
+        parts = [(name, one.grad) for name, one in self.trained if one.grad is not None]
+        if not parts:
+            raise RunError("the loss does not depend on any parameter of the modules that asks for gradients")
+        norms = torch.stack(torch._foreach_norm([grad for _, grad in parts]))  # as torch's own clipping has them
+        self.slopes = self.done, [name for name, _ in parts], Later(norms)
+        if self.slopes[-1].event is None:  # on a CPU they are here
+            self._check_gradient()
+        if self.settings.clip:
+            given = [one for _, one in self.trained]
+            torch.nn.utils.clip_grads_with_norm_(given, self.settings.clip, torch.linalg.vector_norm(norms))
+
+    def _check_gradient(self) -> None:
+        """RunError where the last gradient was not finite, though its loss was."""
+        if self.slopes is None:
+            return
+        (step, names, norms), self.slopes = self.slopes, None
+        bad = [name for name, norm in zip(names, norms.values(), strict=True) if not math.isfinite(norm)]
+        if bad:
+            raise RunError(
+                f"the gradient of step {step + 1} is not finite, though its loss is: {', '.join(bad[:4])} "
+                f"({len(bad)} of {len(names)} parameters). "
+                + self._batch_of(step, "look in the loss for a root, norm or division at 0, whose slope is not finite")
+            )
+
+    def _batch_of(self, step: int, advice: str) -> str:
+        """Rows of a step, what of their data is not finite or else `advice`, and what is saved."""
         rows, harmed = [], {}
         for part in self.mine:  # loaded again: the same rows, altered in the same way
-            some, batch = self.feed.load(self.done, part)
+            some, batch = self.feed.load(step, part)
             rows += some.tolist()
             for name, tensor in batch.items():
-                if tensor.is_floating_point() and tensor.ndim and len(tensor) == len(some):
-                    wrong = some[~tensor.isfinite().reshape(len(some), -1).all(1)].tolist()
-                    harmed.setdefault(name, []).extend(wrong)
-        harmed = {name: wrong for name, wrong in harmed.items() if wrong}
-        told = ", ".join(f"{name} {value:.6g}" for name, value in losses.items())
-        cause = "the data of these rows is finite: lower the rate, set clip, or look at the loss"
+                if not tensor.is_floating_point() or tensor.isfinite().all():
+                    continue
+                wrong = ~tensor.isfinite().reshape(len(tensor) if tensor.ndim else 1, -1).all(1)
+                if len(wrong) == len(some):
+                    harmed.setdefault(f"{name} of rows", []).extend(some[wrong].tolist())
+                else:  # not one for each row, as pairs are: by the place in what was loaded
+                    at = f" of part {part - self.mine[0] + 1}" if len(self.mine) > 1 else ""
+                    harmed[f"{name}{at} (of length {len(wrong)}) at"] = wrong.nonzero()[:, 0].tolist()
+        cause = f"the data of these rows is finite: {advice}"
         if harmed:
-            cause = "not finite in the data: " + "; ".join(f"{name} of rows {wrong}" for name, wrong in harmed.items())
+            cause = "not finite in the data: " + "; ".join(f"{what} {wrong}" for what, wrong in harmed.items())
         world, rank = self.fabric.world_size, self.fabric.global_rank
         share = f" in process {rank} of {world}" if world > 1 else ""
-        return (
-            f"the loss of step {self.done + 1} is not finite ({told}). Its batch is rows {rows}{share}; {cause}. "
-            f"Nothing of it is saved; {self._last_good()}"
-        )
+        return f"Its batch is rows {rows}{share}; {cause}. Nothing of it is saved; {self._last_good()}"
 
     def _last_good(self) -> str:
         paths = list_checkpoints(self.folder)

@@ -1,5 +1,6 @@
 """What is trained: modules and their loss as one module, its optimiser, and the state a checkpoint keeps of both."""
 
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -8,6 +9,7 @@ from torch import Tensor, nn
 
 from facenb.errors import RunError
 from facenb.training.checkpoint import Checkpoint
+from facenb.training.naming import weights_digest
 from facenb.training.settings import Settings
 
 Modules = dict[str, nn.Module] | nn.Module
@@ -27,7 +29,10 @@ class Step(nn.Module):
 
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """The losses of a batch. RunError where they are not what a loss has to give."""
-        losses = {name: torch.as_tensor(value) for name, value in self.loss(self.given[0], batch).items()}
+        losses = self.loss(self.given[0], batch)
+        if not isinstance(losses, Mapping):
+            raise RunError(f'the loss gives a {type(losses).__name__}; it must give {{"loss": what is minimised, ...}}')
+        losses = {name: torch.as_tensor(value) for name, value in losses.items()}
         if "loss" not in losses:
             raise RunError(f'the loss gives {", ".join(losses) or "nothing"}; one of them must be called "loss"')
         shapes = {name: tuple(value.shape) for name, value in losses.items() if value.numel() != 1}
@@ -103,6 +108,37 @@ def check_same(found: Checkpoint, step: Step, rows: int, settings: Settings) -> 
         raise RunError(f"{found.path} has done {found.step} steps, more than the {settings.steps} asked for{ANEW}")
     if found.facts["trained"] != list(step.trained()):
         raise RunError(f"{found.path} trained other parameters of the same modules (requires_grad differs){ANEW}")
+    if settings.schedule == "cosine" and found.step == found.facts["settings"]["steps"] < settings.steps:
+        warnings.warn(
+            f"{found.path} has gone through its whole cosine: going on from {found.step} to {settings.steps} steps "
+            f"raises the rate again and is another training than {settings.steps} steps at once; for that one"
+            f"{ANEW[1:]}",
+            stacklevel=5,
+        )
+
+
+def check_weights(found: Checkpoint, step: Step, left: str | None = None) -> None:
+    """RunError where the trained parameters are neither what the checkpoint's training began with nor what it is at.
+
+    `left`: the digest of others that are welcome. A checkpoint that keeps no digest passes.
+    """
+    start, then = found.facts.get("start"), _weights(found)
+    reached = weights_digest({name: then[name] for name in _trained(step)})
+    if start is not None and start_of(step) not in (start, reached, left):
+        raise RunError(
+            f"{found.path} is of a training from other weights: the modules hold neither those that it started with "
+            f"nor those that it has reached. To go on with it, make them as they were then{ANEW}"
+        )
+
+
+def start_of(step: Step) -> str:
+    """A digest of the trained parameters."""
+    return weights_digest(_trained(step))
+
+
+def _trained(step: Step) -> dict[str, Tensor]:
+    """The trained parameters by their names in a checkpoint."""
+    return {name: one.detach() for name, one in step.parts.named_parameters() if one.requires_grad}
 
 
 def _weights(found: Checkpoint) -> dict[str, Tensor]:

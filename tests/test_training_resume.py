@@ -1,0 +1,126 @@
+"""What a training that goes on compares, and what it warns of (`facenb.training.step`)."""
+
+import json
+import warnings
+
+import pytest
+import torch
+from torch import nn
+from training_jobs import modules, run, same, weights
+
+from facenb.errors import RunError
+from facenb.training import latest_checkpoint, training_name
+
+
+def cut(parts, folder, at=13, **changes):
+    """A training that is interrupted after a step; there are checkpoints every five."""
+    with pytest.raises(KeyboardInterrupt):
+        run(parts, folder, watch=lambda progress: progress.step == at and interrupt(), **changes)
+
+
+def interrupt():
+    raise KeyboardInterrupt
+
+
+def other() -> dict[str, nn.Module]:
+    """Modules like those of the tests with another start."""
+    parts = modules()
+    with torch.no_grad():
+        parts["head"].weight[0, 3] += 1e-6
+    return parts
+
+
+class TestStart:
+    @pytest.mark.parametrize("steps", [13, 20], ids=["cut", "finished"])
+    def test_other_starting_weights_are_refused_and_left_alone(self, tmp_path, steps):
+        cut(modules(), tmp_path) if steps == 13 else run(modules(), tmp_path)
+        parts = other()
+        before = weights(parts)
+        with pytest.raises(RunError, match="from other weights.*give another folder, or fresh=True"):
+            run(parts, tmp_path)
+        assert same(weights(parts), before)
+        assert run(parts, tmp_path, fresh=True).resumed_from == 0
+
+    def test_a_cell_run_again_gives_the_trained_ones(self, tmp_path):
+        parts = modules()
+        run(parts, tmp_path)
+        before = weights(parts)
+        assert run(parts, tmp_path).resumed_from == 20
+        assert same(weights(parts), before)
+
+    def test_the_start_is_kept_over_several_calls(self, tmp_path):
+        whole = modules()
+        run(whole, tmp_path / "whole")
+        cut(modules(), tmp_path / "cut", at=7)
+        cut(modules(), tmp_path / "cut", at=13)
+        parts = modules()
+        assert run(parts, tmp_path / "cut").resumed_from == 10
+        assert same(weights(parts), weights(whole))
+
+    def test_an_interrupted_cell_run_again_goes_on_to_the_bit(self, tmp_path):
+        """The modules then hold weights between two checkpoints."""
+        whole, parts = modules(), modules()
+        run(whole, tmp_path / "whole")
+        cut(parts, tmp_path / "cut")
+        assert run(parts, tmp_path / "cut").resumed_from == 10
+        assert same(weights(parts), weights(whole))
+
+    def test_what_was_interrupted_elsewhere_is_refused(self, tmp_path):
+        parts = modules()
+        cut(modules(), tmp_path / "here")
+        cut(parts, tmp_path / "there", rate=0.01)
+        with pytest.raises(RunError, match="from other weights"):
+            run(parts, tmp_path / "here")
+
+    def test_what_is_frozen_is_not_compared(self, tmp_path):
+        """Teachers and targets ride along; running statistics move whenever somebody looks."""
+        first, second = modules(), modules()
+        for parts in (first, second):
+            parts["network"].requires_grad_(False)
+        run(first, tmp_path)
+        nn.init.zeros_(second["network"][0].weight)
+        assert run(second, tmp_path).resumed_from == 20
+        assert same(weights(second), weights(first))
+
+    def test_a_checkpoint_without_a_digest_passes(self, tmp_path):
+        run(modules(), tmp_path)
+        path = latest_checkpoint(tmp_path).path
+        facts = json.loads(path.read_text())
+        assert facts.pop("start")
+        path.write_text(json.dumps(facts))
+        assert run(other(), tmp_path).resumed_from == 20
+
+    @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+    def test_weights_of_other_types(self, tmp_path, dtype):
+        parts = {"network": nn.Linear(3, 1).to(dtype)}
+        gives = lambda parts, batch: {"loss": parts["network"](batch["x"].to(dtype)).square().mean()}  # noqa: E731
+        run(parts, tmp_path, loss=gives)
+        assert run(parts, tmp_path, loss=gives).resumed_from == 20
+
+
+def test_a_name_tells_the_trainings_of_two_losses_apart():
+    """What `train` cannot: the cure it names."""
+    names = {training_name("a", {"weight": weight}, parts) for weight in (1, 2) for parts in (modules(), other())}
+    assert len(names) == 4 and training_name("a", {"weight": 1}, modules()) in names
+
+
+class TestMoreSteps:
+    def test_a_finished_cosine_warns(self, tmp_path):
+        run(modules(), tmp_path)
+        with pytest.warns(UserWarning, match="whole cosine: going on from 20 to 30 steps.*another training"):
+            run(modules(), tmp_path, steps=30)
+
+    @pytest.mark.parametrize("begin", [lambda folder: run(modules(), folder, steps=20, schedule="constant"),
+                                       lambda folder: cut(modules(), folder, schedule="constant")],
+                             ids=["finished", "cut"])  # fmt: skip
+    def test_a_constant_rate_does_not(self, tmp_path, begin):
+        begin(tmp_path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", UserWarning)
+            run(modules(), tmp_path, steps=30, schedule="constant")
+
+    def test_a_finished_cosine_asked_for_no_more_does_not(self, tmp_path):
+        run(modules(), tmp_path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", UserWarning)
+            run(modules(), tmp_path)
