@@ -94,7 +94,7 @@ class TestGradient:
         with pytest.raises(RunError) as error:
             run(parts, tmp_path, loss=steep, clip=clip)
         told, rows = str(error.value), rows_of_step(7, 8, 50, 0).tolist()
-        assert "the gradient of step 8 is not finite, though its loss is: parts.head.weight (1 of " in told
+        assert "the gradient of step 8 is not finite, though its loss is: head.weight (1 of " in told
         assert f"Its batch is rows {rows}; the data of these rows is finite: look in the loss" in told
         assert "set clip" not in told and f"{tmp_path / 'checkpoint-5.json'}" in told
         assert all(one.isfinite().all() for one in weights(parts).values())

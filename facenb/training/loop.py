@@ -114,8 +114,8 @@ class _Run:
             restore(found, step, self.optimiser.optimizer)
             self.done, self.seconds, self.validation = found.step, found.facts["seconds"], found.facts["validation"]
         self.resumed_from, self.validated, self.note, self.log = self.done, -1, "", None
-        names, groups = {one: name for name, one in step.trained().items()}, self.optimiser.param_groups
-        self.trained = [(names[one], one) for group in groups for one in group["params"]]
+        names = {one: name.removeprefix("parts.") for name, one in step.trained().items()}
+        self.trained = [(names[one], one) for group in self.optimiser.param_groups for one in group["params"]]
         self.slopes: tuple[int, list[str], Later] | None = None  # step, names, norms of the last gradient
         self.watch = watch or (Bar(settings.steps, self.done) if fabric.is_global_zero else None)
         first = fabric.global_rank * settings.accumulate
