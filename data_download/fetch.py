@@ -1,6 +1,5 @@
 """Copying one file from the mirror or the web: resumed where it stopped, checked before anyone sees it."""
 
-import hashlib
 import http.client
 import shutil
 import sys
@@ -13,14 +12,9 @@ from tqdm import tqdm
 
 from data_download.entries import File
 from facenb.errors import AssetError
+from facenb.files import digest
 
 TIMEOUT, ATTEMPTS, CHUNK = 30.0, 4, 1 << 18
-
-
-def digest(path: Path, kind: str = "sha256") -> str:
-    """Checksum of a file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, kind).hexdigest()
 
 
 def check(path: Path, file: File, where: str) -> None:

@@ -14,9 +14,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from data_download.entries import Entry, File, Source
-from data_download.fetch import check, copy_from_mirror, digest, download
+from data_download.fetch import check, copy_from_mirror, download
 from data_download.unpack import unpack
 from facenb.errors import AssetError
+from facenb.files import digest
 
 MARKER, MANIFEST = ".facenb.json", "manifest.sha256"
 

@@ -12,8 +12,6 @@ import argparse
 import difflib
 import errno
 import fcntl
-import hashlib
-import json
 import os
 import platform
 import re
@@ -34,8 +32,8 @@ import torch
 from papermill.exceptions import PapermillExecutionError
 
 from facenb import graph, results
-from facenb.atomic import atomic_write
 from facenb.errors import FacenbError, RunError
+from facenb.files import digest, write_json
 from facenb.kernel import PeakMemory, private_kernel
 
 CHOICES = {"profile": results.PROFILES, "data": results.DATA, "device": results.DEVICES}
@@ -128,12 +126,6 @@ def writing(folder: Path) -> Iterator[None]:
         raise
 
 
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write beside and rename: the file is there whole, as it was, or not at all."""
-    with atomic_write(path) as partial:
-        partial.write_text(json.dumps(content, indent=1) + "\n")
-
-
 def lock(path: Path, what: str, patience: float = 0) -> IO[str]:
     """Hold `path` until the file given back is closed or the process ends, however it ends; no lock is left stale.
 
@@ -167,8 +159,8 @@ def checksums(folder: Path) -> dict[str, str]:
     files = [path for part in ("models", "sets") for path in sorted((folder / part).rglob("*")) if path.is_file()]
     found = {}
     for path in files:
-        with suppress(FileNotFoundError), path.open("rb") as file:  # one that another notebook just renamed
-            found[str(path.relative_to(folder))] = hashlib.file_digest(file, "sha256").hexdigest()
+        with suppress(FileNotFoundError):  # one that another notebook just renamed
+            found[str(path.relative_to(folder))] = digest(path)
     return found
 
 
@@ -251,7 +243,7 @@ def _run(source: Path, parameters: dict[str, Any], folder: Path, timeout: int | 
     commit = results.commit()
     record = {
         "notebook": name, "status": "running", "parameters": parameters, "seed": parameters["seed"],
-        "notebook_sha256": hashlib.sha256(source.read_bytes()).hexdigest(),
+        "notebook_sha256": digest(source),
         "commit": commit.rstrip("+"), "changed": commit.endswith("+"), "versions": results.versions(),
         "device": results.device_name(torch.device("cuda" if cuda else "cpu")), "machine": platform.platform(),
         "process": os.getpid(), "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "data_before": checksums(folder),

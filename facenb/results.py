@@ -25,9 +25,9 @@ import torch
 import facenb
 from data_download.entries import load_entries
 from data_download.install import data_folder, is_ready, marker
-from facenb.atomic import atomic_write
 from facenb.errors import RunError
 from facenb.evaluation.claims import Claim
+from facenb.files import atomic_write
 from facenb.recorded import mixed, read_records
 
 __all__ = ["Picture", "Run", "assets", "commit", "default_folder", "mixed", "read_records", "repository", "versions"]

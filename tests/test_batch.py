@@ -21,6 +21,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from facenb import batch, graph, kernel, results
 from facenb.errors import RunError
+from facenb.files import write_json
 
 ROOT = Path(__file__).resolve().parents[1]
 PARAMETERS = """
@@ -313,9 +314,9 @@ class TestFolder:
             pass
 
     def test_record_is_whole_or_as_it_was(self, tmp_path):
-        batch.write_json(tmp_path / "a.json", {"x": 1})
+        write_json(tmp_path / "a.json", {"x": 1})
         with pytest.raises(TypeError):
-            batch.write_json(tmp_path / "a.json", {"x": object()})
+            write_json(tmp_path / "a.json", {"x": object()})
         assert json.loads((tmp_path / "a.json").read_text()) == {"x": 1}
         assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
 
@@ -511,7 +512,7 @@ class TestGraph:
         assert graph.library_checksum() != before
 
     def test_summary_tells_who_was_killed(self, tmp_path):
-        batch.write_json(tmp_path / "a.json", {"status": "running"})
+        write_json(tmp_path / "a.json", {"status": "running"})
         (tmp_path / "records").mkdir()
         (tmp_path / "a.json").rename(tmp_path / "records/01_a.run.json")
         lines = graph.summary(tmp_path, {"01_a": [], "02_b": ["01_a"], "03_c": []}).splitlines()
@@ -521,9 +522,7 @@ class TestGraph:
     def test_summary_names_a_damaged_record_and_goes_on(self, tmp_path, content):
         (tmp_path / "records").mkdir()
         (tmp_path / "records/01_a.run.json").write_text(content)
-        batch.write_json(
-            tmp_path / "records/02_b.run.json", {"status": "done", "wall_seconds": 1.0, "peak_memory_mb": 2}
-        )
+        write_json(tmp_path / "records/02_b.run.json", {"status": "done", "wall_seconds": 1.0, "peak_memory_mb": 2})
         lines = graph.summary(tmp_path, {"01_a": [], "02_b": ["01_a"]}).splitlines()
         assert "damaged" in lines[0] and str(tmp_path / "records/01_a.run.json") in lines[0]
         assert lines[1].split()[1] == "done"

@@ -66,3 +66,9 @@ def test_a_misspelt_command_ends_with_2(words, capsys):
     with pytest.raises(SystemExit) as stop:
         main(words)
     assert stop.value.code == 2 and "usage" in capsys.readouterr().err
+
+
+def test_a_picture_of_no_known_kind_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"face\.xyz has the ending of no kind of picture"):
+        save_image(tmp_path / "face.xyz", torch.zeros(2, 2, 3))
+    assert not list(tmp_path.iterdir())

@@ -18,10 +18,10 @@ from scipy.spatial import cKDTree
 from torch import Tensor
 
 from data_download.install import data_folder
-from facenb.atomic import atomic_write
 from facenb.data.assets import asset
 from facenb.data.landmarks import IBUG68, MESH
 from facenb.errors import AssetError
+from facenb.files import atomic_write
 from facenb.morphable.alignment import similarity
 from facenb.morphable.model import Embedding, MorphableModel
 

@@ -15,8 +15,8 @@ from jaxtyping import Float, Int
 from PIL import Image
 from torch import Tensor
 
-from facenb.atomic import atomic_write
 from facenb.errors import RunError
+from facenb.files import atomic_write
 
 METRES = 0.001
 BRIGHTEST = 2.0  # shading may leave [0, 1] by as much and is cut off; what is beyond are bytes, or no colours
@@ -48,8 +48,10 @@ def _finite(**arrays: Tensor) -> list[np.ndarray]:
 def save_image(path: str | Path, image: Float[Tensor, "height width 3"]) -> Path:
     """Write RGB in [0, 1] as PNG (or JPEG, by its name), beside and then renamed."""
     path = Path(path)
-    picture = io.BytesIO()
-    Image.fromarray(_pixels(image)).save(picture, Image.registered_extensions()[path.suffix.lower()], compress_level=2)
+    kind, picture = Image.registered_extensions().get(path.suffix.lower()), io.BytesIO()
+    if kind is None:
+        raise ValueError(f"{path} has the ending of no kind of picture; call it .png or .jpg")
+    Image.fromarray(_pixels(image)).save(picture, kind, compress_level=2)
     return save_bytes(path, picture.getvalue())
 
 

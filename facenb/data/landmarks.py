@@ -21,10 +21,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from data_download.install import data_folder
-from facenb.atomic import atomic_write
 from facenb.data.assets import asset
 from facenb.data.images import read_image
 from facenb.errors import ImageError
+from facenb.files import atomic_write, digest
 
 POINTS, MESH = 478, 468
 VERSION = 4  # raise when `detect` or the key of a photograph changes: kept results are then not used
@@ -213,7 +213,7 @@ def detect_all(
 def _fingerprint(path: Path) -> str:
     """Tells a photograph's content from any other's; 10,000 of LFW take a second."""
     try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()[:32]
+        return digest(path)[:32]
     except OSError as error:
         raise ImageError(f"photograph {path} cannot be read: {error.strerror}; name image files") from error
 

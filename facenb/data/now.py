@@ -20,10 +20,10 @@ import trimesh
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from facenb.atomic import atomic_write
 from facenb.data.assets import asset
 from facenb.data.scans import read_mesh
 from facenb.errors import AssetError
+from facenb.files import atomic_write
 
 CONDITIONS = ("multiview_neutral", "multiview_expressions", "multiview_occlusions", "selfie")
 LISTS = {"validation": "imagepathsvalidation.txt", "test": "imagepathstest.txt"}

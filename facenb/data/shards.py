@@ -5,7 +5,6 @@ run that was killed goes on from there. Rows are read through memory maps: the s
 it go when memory is needed.
 """
 
-import hashlib
 import json
 import os
 from collections.abc import Sequence
@@ -20,8 +19,8 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from facenb.atomic import atomic_write
 from facenb.errors import AssetError, RunError
+from facenb.files import atomic_write, digest, write_json
 
 FORMAT = "facenb-shards-1"
 INDEX, UNFINISHED = "index.json", "unfinished.json"
@@ -40,11 +39,6 @@ def _short(value: Any) -> str:
     return text if len(text) <= 200 else f"{text[:200]} ..."
 
 
-def _write_json(path: Path, content: dict) -> None:
-    with atomic_write(path) as partial:
-        partial.write_text(json.dumps(content, indent=1), encoding="utf-8")
-
-
 def _read_json(path: Path) -> dict:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -54,11 +48,6 @@ def _read_json(path: Path) -> dict:
         return content
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise AssetError(f"{path} is no readable index of a set ({error!r}); {AGAIN}") from error
-
-
-def _checksum(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 class ShardWriter:
@@ -151,8 +140,8 @@ class ShardWriter:
             with atomic_write(self.folder / name) as partial:
                 save_file(whole, partial, {"format": FORMAT})
                 shard = {"name": name, "rows": len(next(iter(whole.values()))), "batches": len(self._waiting),
-                         "bytes": partial.stat().st_size, "sha256": _checksum(partial)}  # fmt: skip
-            _write_json(self.folder / UNFINISHED, self._content([*self._shards, shard]))
+                         "bytes": partial.stat().st_size, "sha256": digest(partial)}  # fmt: skip
+            write_json(self.folder / UNFINISHED, self._content([*self._shards, shard]))
         except (OSError, SafetensorError) as error:
             raise RunError(
                 f"cannot write {self.folder / name} ({error}); free space there or choose another"
@@ -172,7 +161,7 @@ class ShardWriter:
             raise RunError(f"no rows were given for {self.folder}; a set needs one at least")
         self.card |= json.loads(json.dumps(more))
         try:
-            _write_json(self.folder / INDEX, self._content(self._shards))
+            write_json(self.folder / INDEX, self._content(self._shards))
             (self.folder / UNFINISHED).unlink(missing_ok=True)
             listed = {shard["name"] for shard in self._shards}
             for left in self.folder.glob("*shard-*"):  # by killed runs
@@ -238,7 +227,7 @@ class Shards:
     def _verify(self, number: int) -> None:
         path = self.folder / self.shards[number]["name"]
         try:
-            found = _checksum(path)
+            found = digest(path)
         except OSError as error:
             raise AssetError(f"{path} cannot be read ({error.strerror}); {AGAIN}") from error
         if found != self.shards[number]["sha256"]:

@@ -11,8 +11,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from facenb.atomic import atomic_write
 from facenb.errors import ModelFileError
+from facenb.files import atomic_write
 
 FORMAT = "facenb-morphable-1"
 

@@ -12,8 +12,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from facenb.atomic import atomic_write
 from facenb.errors import RunError
+from facenb.files import atomic_write
 
 FACTS = {"architecture": str, "card": dict, "config": dict, "layout": int}  # what a saved network tells of itself
 Network = TypeVar("Network", bound=nn.Module)

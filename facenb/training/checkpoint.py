@@ -4,7 +4,6 @@ Both are written beside and renamed, the JSON last, with the other's size and SH
 that fits its tensors is a whole checkpoint, whatever moment the training was killed at.
 """
 
-import hashlib
 import json
 import re
 import warnings
@@ -16,8 +15,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from facenb.atomic import atomic_write
 from facenb.errors import RunError
+from facenb.files import atomic_write, digest, write_json
 
 LAYOUT = 1  # of these files; a change that old files do not fit raises it
 KEPT = 2  # the newest, and the one before should the disk have harmed it
@@ -52,9 +51,8 @@ def save_checkpoint(folder: str | Path, step: int, tensors: dict[str, Tensor], f
         folder.mkdir(parents=True, exist_ok=True)
         with atomic_write(weights) as partial:
             save_file(tensors, partial)
-        text = {"layout": LAYOUT, "step": step, "size": weights.stat().st_size, "sha256": _sha256(weights), **facts}
-        with atomic_write(path) as partial:
-            partial.write_text(json.dumps(text, indent=1) + "\n")
+        text = {"layout": LAYOUT, "step": step, "size": weights.stat().st_size, "sha256": digest(weights), **facts}
+        write_json(path, text)
     except (OSError, SafetensorError) as error:
         raise RunError(
             f"cannot write {weights} ({error}); make room in {folder} and start the training again: "
@@ -70,7 +68,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     weights = path.with_suffix(".safetensors")
     try:
         facts = json.loads(path.read_text())
-        layout, step, size, digest = (facts.pop(key) for key in ("layout", "step", "size", "sha256"))
+        layout, step, size, sha256 = (facts.pop(key) for key in ("layout", "step", "size", "sha256"))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise RunError(f"{path} is no whole checkpoint ({type(error).__name__}: {error})") from error
     if layout != LAYOUT:
@@ -82,7 +80,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         raise RunError(f"{weights} is missing beside {path.name}")
     if weights.stat().st_size != size:
         raise RunError(f"{weights} has {weights.stat().st_size} bytes where {path.name} tells of {size}")
-    if _sha256(weights) != digest:
+    if digest(weights) != sha256:
         raise RunError(f"{weights} is not what was written: its SHA-256 is not that in {path.name}")
     return Checkpoint(step, load_file(weights), facts, path)
 
@@ -129,8 +127,3 @@ def _remove(path: Path) -> None:
     """The JSON first: without it the rest is no checkpoint."""
     path.unlink(missing_ok=True)
     path.with_suffix(".safetensors").unlink(missing_ok=True)
-
-
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 from tqdm import tqdm
 
-from facenb.atomic import atomic_write
+from facenb.files import atomic_write
 
 SLOW = 1 / 3  # share of time spent waiting for data above which the loader is called the bottleneck
 

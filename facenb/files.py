@@ -1,9 +1,12 @@
-"""Files that are there whole or not at all: written beside, brought to the disk, renamed."""
+"""Files that are there whole or not at all (written beside, brought to the disk, renamed), and their checksums."""
 
+import hashlib
+import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 
 @contextmanager
@@ -23,3 +26,15 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):  # the error of the writing itself is the one to tell
             partial.unlink()
+
+
+def write_json(path: str | Path, content: Mapping[str, Any]) -> None:
+    """Write it by `atomic_write`. Raises TypeError for what JSON does not hold, and then the file is as it was."""
+    with atomic_write(path) as partial:
+        partial.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def digest(path: Path, kind: str = "sha256") -> str:
+    """Checksum of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, kind).hexdigest()

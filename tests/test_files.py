@@ -1,5 +1,6 @@
 """Files that are there whole or not at all."""
 
+import json
 import os
 import signal
 import subprocess
@@ -7,7 +8,7 @@ import sys
 
 import pytest
 
-from facenb.atomic import atomic_write
+from facenb.files import atomic_write, digest, write_json
 
 
 def test_the_new_content_takes_the_old_ones_place(tmp_path):
@@ -59,7 +60,7 @@ def test_two_processes_and_one_that_is_killed(tmp_path):
     """A process writes half a file and waits; this one writes the same file; the other is killed."""
     file = tmp_path / "file.txt"
     script = (
-        "import sys, time; from facenb.atomic import atomic_write\n"
+        "import sys, time; from facenb.files import atomic_write\n"
         "with atomic_write(sys.argv[1]) as partial:\n"
         "    partial.write_text('half'); print('half', flush=True); time.sleep(100)"
     )
@@ -71,3 +72,15 @@ def test_two_processes_and_one_that_is_killed(tmp_path):
     other.wait()
     assert file.read_text() == "whole"
     assert sorted(os.listdir(tmp_path)) == [f".file.txt.{other.pid}.partial", "file.txt"]
+
+
+def test_json_is_read_back_by_any_reader(tmp_path):
+    write_json(tmp_path / "a.json", {"x": [1, "é"]})
+    assert json.loads((tmp_path / "a.json").read_bytes()) == {"x": [1, "é"]}
+
+
+def test_digests_are_the_published_ones(tmp_path):
+    """Of "abc", from FIPS 180 and RFC 1321."""
+    (tmp_path / "abc").write_text("abc")
+    assert digest(tmp_path / "abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    assert digest(tmp_path / "abc", "md5") == "900150983cd24fb0d6963f7d28e17f72"
