@@ -17,9 +17,9 @@ from pathlib import Path
 
 import torch
 
-from facenb.data.augmentation import network_input
-from facenb.data.shards import ShardWriter
-from facenb.data.training_set import FIELDS, MIRRORED, Subset, read_training_set
+from facenb.datasets.sets.augmentation import network_input
+from facenb.datasets.sets.shards import ShardWriter
+from facenb.datasets.sets.training_set import FIELDS, MIRRORED, Subset, read_training_set
 
 SIZES = ((64, 64), (112, 96))
 BATCH, PICTURES = 256, 46  # CASIA-WebFace has 46 pictures a person

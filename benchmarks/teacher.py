@@ -11,8 +11,8 @@ import time
 
 import torch
 
-from facenb.deca.scene import Stage, window_of
-from facenb.deca.teacher import CoarseLoss, DetailLoss, train_only
+from facenb.methods.deca.scene import Stage, window_of
+from facenb.methods.deca.teacher import CoarseLoss, DetailLoss, train_only
 from facenb.morphable.mesh import cut, landmark_vertices
 from facenb.morphable.synthetic import build_model
 from facenb.morphable.synthetic.jaw import with_jaw

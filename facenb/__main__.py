@@ -8,7 +8,7 @@ from facenb.errors import FacenbError
 
 
 def photo(path: str, out: str, which: str, force: bool) -> int:
-    from facenb.data import photo as steps  # only here: it takes seconds to import
+    from facenb.photos import photo as steps  # only here: it takes seconds to import
 
     try:
         steps.refuse_existing(out, force)  # before the work, not after it

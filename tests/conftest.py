@@ -39,7 +39,7 @@ def data_folder(tmp_path_factory) -> Path:
 @pytest.fixture
 def real_asset(mirror, data_folder, monkeypatch):
     """`asset(name)` from the mirror, in a data folder that belongs to the tests."""
-    from facenb.data.assets import asset
+    from facenb.assets import asset
 
     monkeypatch.setenv("FACENB_MIRROR", str(mirror))
     monkeypatch.setenv("FACENB_DATA", str(data_folder))

@@ -7,7 +7,7 @@ from PIL import Image
 from scipy.io import savemat
 from scipy.spatial.transform import Rotation
 
-from facenb.data.aflw2000 import TO_OURS, read_aflw2000
+from facenb.datasets.pictures.aflw2000 import TO_OURS, read_aflw2000
 from facenb.errors import AssetError
 
 POINTS = np.random.default_rng(0).uniform(100, 300, (3, 68)).astype(np.float32)

@@ -10,7 +10,7 @@ import torch
 import trimesh
 from PIL import Image
 
-from facenb.data.animated import gif, save_animated_glb, save_gif
+from facenb.photos.animated import gif, save_animated_glb, save_gif
 
 GENERATOR = torch.Generator().manual_seed(0)
 VERTICES, COLOURS = 100 * torch.randn(5, 3, generator=GENERATOR), torch.rand(5, 3, generator=GENERATOR)

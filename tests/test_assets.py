@@ -20,7 +20,7 @@ from data_download import fetch, install
 from data_download.__main__ import main
 from data_download.entries import Entry, File, Place, Source, load_entries, load_entry, read_entry
 from data_download.unpack import unpack
-from facenb.data.assets import asset, checksum
+from facenb.assets import asset, checksum
 from facenb.errors import AssetError
 
 CONTENT = bytes(range(256)) * 4096  # 1 MiB

@@ -19,9 +19,9 @@ import psutil
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from facenb import batch, graph, kernel, results
 from facenb.errors import RunError
 from facenb.files import write_json
+from facenb.runs import batch, graph, kernel, results
 
 ROOT = Path(__file__).resolve().parents[1]
 PARAMETERS = """
@@ -89,7 +89,7 @@ def wait_until(condition, seconds: float = 30):
 def job(*arguments, **keywords) -> subprocess.Popen:
     """The command line as its own process group; it takes SIGINT even where a shell started the tests ignoring it."""
     return subprocess.Popen(
-        [sys.executable, "-m", "facenb.batch", *map(str, arguments)],
+        [sys.executable, "-m", "facenb.runs.batch", *map(str, arguments)],
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL), **keywords,
     )  # fmt: skip
@@ -299,7 +299,7 @@ class TestFolder:
     def test_two_runs_and_one_that_was_killed(self, notebook, tmp_path):
         holder = subprocess.Popen(
             [sys.executable, "-c",
-             "import sys, time; from pathlib import Path; from facenb.batch import lock\n"
+             "import sys, time; from pathlib import Path; from facenb.runs.batch import lock\n"
              "held = lock(Path(sys.argv[1]), 'it'); print('held', flush=True); time.sleep(100)",
              tmp_path / "run/.lock"], stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
@@ -336,7 +336,7 @@ def course(folder: Path, table: dict[str, list[str]]) -> Path:
 def library(tmp_path, monkeypatch) -> Path:
     """A copy of the library that the jobs import: an edit of the real one meanwhile would make them run again."""
     copy = tmp_path / "library/facenb"
-    shutil.copytree(Path(results.__file__).parent, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(Path(results.__file__).parents[1], copy, ignore=shutil.ignore_patterns("__pycache__"))
     monkeypatch.setenv("PYTHONPATH", str(copy.parent))
     return copy
 
@@ -373,7 +373,8 @@ class TestGraph:
         assert status == 1
         assert f"executed notebooks: {run / 'executed'}" in text
         assert '02_b failed in cell 4 (under "Work"): ZeroDivisionError: division by zero' in text
-        assert f"-m facenb.batch all --profile smoke --data synthetic --run-folder {run} --notebooks {folder}" in text
+        again = f"-m facenb.runs.batch all --profile smoke --data synthetic --run-folder {run} --notebooks {folder}"
+        assert again in text
         assert "03_c                         held back   needs 02_b" in text
         done = {path.name for path in (run / "executed").glob("[0-9]*.ipynb")}
         assert done == {"01_a.ipynb", "02_b.failed.ipynb"}
@@ -505,7 +506,7 @@ class TestGraph:
         assert graph.serves(tmp_path / "01_a.ipynb", "paper")
 
     def test_library_checksum_follows_the_library(self, library, monkeypatch):
-        monkeypatch.setattr(results, "__file__", str(library / "results.py"))
+        monkeypatch.setattr(results, "__file__", str(library / "runs/results.py"))
         before = graph.library_checksum()
         assert graph.library_checksum() == before
         (library / "errors.py").write_text((library / "errors.py").read_text() + "\n")
@@ -544,11 +545,11 @@ class TestGoOn:
                 asked = ["make", "-n", "-C", ROOT, *given[1:]]
                 path = {"PATH": os.environ["PATH"]}  # and no variables of a make that runs the tests
                 shown = subprocess.run(asked, capture_output=True, text=True, env=path).stdout
-                [given] = [line for line in shown.replace("\\\n", " ").splitlines() if "facenb.batch all" in line]
+                [given] = [line for line in shown.replace("\\\n", " ").splitlines() if "facenb.runs.batch all" in line]
                 given = shlex.split(given)
             cut = given.index("--")
             assert given[cut + 1 :] == ["--jobs", "2", "--set-resources", "a:b='c d'"]
-            found = batch.parser().parse_args(given[given.index("facenb.batch") + 1 : cut])
+            found = batch.parser().parse_args(given[given.index("facenb.runs.batch") + 1 : cut])
             default = results.default_folder(found.profile, found.data)  # without FACENB_RUNS: see PATH above
             found.seed, found.run_folder = int(found.seed), found.run_folder or str(default)
             options.run_folder = str(folder)

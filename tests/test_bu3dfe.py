@@ -5,8 +5,8 @@ import pytest
 import torch
 from PIL import Image
 
-from facenb.data.bu3dfe import PARTS, corners_of_83, read_bnd, read_bu3dfe, read_wrl
-from facenb.data.scan_views import render_views
+from facenb.datasets.scans.bu3dfe import PARTS, corners_of_83, read_bnd, read_bu3dfe, read_wrl
+from facenb.datasets.scans.views import render_views
 from facenb.errors import AssetError
 
 # Two square cells with a seam between them: the vertices 1 and 4 have two texture places each.

@@ -5,12 +5,12 @@ import pytest
 import torch
 import trimesh
 
-from facenb.data.canonical import closest_on_mesh, mediapipe_embedding, read_canonical, register
-from facenb.data.landmarks import IBUG68
 from facenb.errors import AssetError
 from facenb.fitting import fit
 from facenb.imaging.camera import WeakPerspective, euler_to_matrix
-from facenb.morphable.sources import read_ict
+from facenb.morphable.formats import read_ict
+from facenb.photos.canonical import closest_on_mesh, mediapipe_embedding, read_canonical, register
+from facenb.photos.landmarks import IBUG68
 
 
 @pytest.fixture(scope="module")

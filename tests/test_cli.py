@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from facenb.__main__ import main
-from facenb.data import photo
-from facenb.data.export import save_image
-from facenb.data.images import read_image
+from facenb.photos import photo
+from facenb.photos.export import save_image
+from facenb.photos.images import read_image
 
 pytest.importorskip("mediapipe")
 

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from facenb.data.synthetic import Photographs, concatenate, photograph
 from facenb.imaging.camera import Perspective, WeakPerspective, euler_to_matrix
 from facenb.imaging.render import render
 from facenb.morphable.synthetic import SynthFace
+from facenb.synthface.photographs import Photographs, concatenate, photograph
 
 SYNTH = SynthFace(0)
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 from test_deca import NARROW
 
-from facenb.deca.animate import at_rest, detailed_mesh, facing, morph_targets, moved_as, with_values
-from facenb.deca.scene import Stage, window_of
+from facenb.methods.deca.animate import at_rest, detailed_mesh, facing, morph_targets, moved_as, with_values
+from facenb.methods.deca.scene import Stage, window_of
 from facenb.morphable.mesh import cut, landmark_vertices
 from facenb.morphable.synthetic import build_model
 from facenb.morphable.synthetic.jaw import with_jaw

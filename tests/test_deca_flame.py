@@ -10,13 +10,13 @@ import trimesh
 from smplx.lbs import lbs
 from test_sources_flame_texture import ball, flame_arrays, template
 
-from facenb.data.animated import save_animated_glb
-from facenb.deca.animate import detailed_mesh, morph_targets
-from facenb.deca.scene import Stage, camera_of, posed
+from facenb.methods.deca.animate import detailed_mesh, morph_targets
+from facenb.methods.deca.scene import Stage, camera_of, posed
+from facenb.morphable.formats import read
 from facenb.morphable.layouts import DECA
-from facenb.morphable.sources import read
 from facenb.networks.deca import layout_of, load_deca
 from facenb.networks.detail import OPEN
+from facenb.photos.animated import save_animated_glb
 
 DEPTH = 1.0  # mm, all over the map that the written decoder makes
 

@@ -8,7 +8,7 @@ import torch
 import trimesh
 from test_deca import model
 
-from facenb.deca.scene import Stage, camera_of, landmarks_of, neutral, posed, window_of
+from facenb.methods.deca.scene import Stage, camera_of, landmarks_of, neutral, posed, window_of
 from facenb.morphable.layouts import DECA
 from facenb.morphable.mesh import cut, landmark_vertices
 from facenb.morphable.synthetic import SynthFace, build_model

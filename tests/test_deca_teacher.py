@@ -7,11 +7,12 @@ import pytest
 import torch
 from test_deca import NARROW
 
-from facenb.data.crops import crop_faces, five_of_68
-from facenb.deca.alone import fit_vectors
-from facenb.deca.pictures import MIRRORED, FacePictures, build_pictures, read_pictures, vary
-from facenb.deca.scene import Stage, landmarks_of, window_of
-from facenb.deca.teacher import (
+from facenb.errors import AssetError, RunError
+from facenb.imaging.camera import WeakPerspective, euler_to_matrix
+from facenb.methods.deca.alone import fit_vectors
+from facenb.methods.deca.pictures import MIRRORED, FacePictures, build_pictures, read_pictures, vary
+from facenb.methods.deca.scene import Stage, landmarks_of, window_of
+from facenb.methods.deca.teacher import (
     CoarseLoss,
     DetailLoss,
     Recogniser,
@@ -23,13 +24,12 @@ from facenb.deca.teacher import (
     train_only,
     training_name,
 )
-from facenb.errors import AssetError, RunError
-from facenb.imaging.camera import WeakPerspective, euler_to_matrix
 from facenb.morphable.alignment import similarity
 from facenb.morphable.mesh import cut, landmark_vertices
 from facenb.morphable.synthetic import SynthFace, build_model
 from facenb.morphable.synthetic.jaw import with_jaw
 from facenb.networks.deca import UNITS, Deca, layout_of
+from facenb.photos.crops import crop_faces, five_of_68
 from facenb.training import Settings
 
 SIDE = 48

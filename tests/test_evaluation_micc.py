@@ -8,9 +8,9 @@ import torch
 import trimesh
 from scipy.spatial.transform import Rotation
 
-from facenb.data.bu3dfe import read_bu3dfe
-from facenb.data.micc import read_micc
-from facenb.data.scan_views import render_views
+from facenb.datasets.scans.bu3dfe import read_bu3dfe
+from facenb.datasets.scans.micc import read_micc
+from facenb.datasets.scans.views import render_views
 from facenb.errors import LandmarkError
 from facenb.evaluation.micc import ScanErrors, ScanTable, by_yaw, crop_points, pool_frames, scan_errors
 from facenb.morphable.synthetic import SynthFace

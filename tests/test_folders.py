@@ -7,9 +7,11 @@ import pytest
 import torch
 from PIL import Image
 
-from facenb.data import build_photos as photos
-from facenb.data.build_lfw import build_lfw, lfw_test_crops, people_of_folds
-from facenb.data.build_photos import (
+from facenb.datasets.pictures.folders import read_folder
+from facenb.datasets.pictures.lfw import LFW, Pair, read_lfw
+from facenb.datasets.sets import build_photos as photos
+from facenb.datasets.sets.build_lfw import build_lfw, lfw_test_crops, people_of_folds
+from facenb.datasets.sets.build_photos import (
     Source,
     build_folder,
     crop_photos,
@@ -17,13 +19,11 @@ from facenb.data.build_photos import (
     fit_photos,
     mirrored_landmarks,
 )
-from facenb.data.crops import ALIGNED, crop_centres, crop_faces
-from facenb.data.folders import read_folder
-from facenb.data.images import read_image
-from facenb.data.landmarks import MESH, detect, five_points
-from facenb.data.lfw import LFW, Pair, read_lfw
-from facenb.data.photo import ict_fitter
 from facenb.errors import AssetError, RunError
+from facenb.photos.crops import ALIGNED, crop_centres, crop_faces
+from facenb.photos.images import read_image
+from facenb.photos.landmarks import MESH, detect, five_points
+from facenb.photos.photo import ict_fitter
 
 pytest.importorskip("mediapipe")
 SIZE = (64, 56)

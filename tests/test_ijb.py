@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from facenb.data.ijb import read_ijb, read_ijba
+from facenb.datasets.pictures.ijb import read_ijb, read_ijba
 from facenb.errors import AssetError
 from facenb.evaluation.features import pool
 from facenb.evaluation.identification import identify

@@ -7,8 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-from facenb.data.images import LARGEST, SPHEREFACE, five_point_crop, read_image
 from facenb.errors import ImageError
+from facenb.photos.images import LARGEST, SPHEREFACE, five_point_crop, read_image
 
 RGB = np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from facenb.data.insightface_bin import read_bin
+from facenb.datasets.pictures.insightface_bin import read_bin
 from facenb.errors import AssetError
 
 

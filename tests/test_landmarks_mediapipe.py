@@ -9,11 +9,11 @@ import pytest
 import torch
 from PIL import Image
 
-from facenb.data import landmarks
-from facenb.data.images import SPHEREFACE, five_point_crop, read_image
-from facenb.data.landmarks import Detection, detect, detect_all, five_points, to_68
 from facenb.errors import ImageError
 from facenb.morphable.alignment import align
+from facenb.photos import landmarks
+from facenb.photos.images import SPHEREFACE, five_point_crop, read_image
+from facenb.photos.landmarks import Detection, detect, detect_all, five_points, to_68
 
 pytest.importorskip("mediapipe")
 
@@ -121,7 +121,7 @@ def test_many_photos_are_looked_at_once(real_asset, astronaut, tmp_path, monkeyp
 
 
 def test_a_photo_without_a_face_is_nan_and_counted(real_asset, astronaut, tmp_path):
-    from facenb.data.export import save_image
+    from facenb.photos.export import save_image
 
     save_image(tmp_path / "grey.png", torch.full((100, 100, 3), 0.5))
     table = detect_all([tmp_path / "grey.png"], tmp_path / "kept.npz", quiet=True)
@@ -155,6 +155,6 @@ def test_another_detector_does_not_use_what_is_kept(real_asset, astronaut, tmp_p
 
 def test_it_says_nothing_on_the_terminal(real_asset, astronaut):
     """The C++ library writes to the descriptor itself, at the start and at the end of the process."""
-    code = "import torch; from facenb.data.landmarks import detect; print(detect(torch.rand(99, 99, 3)).count)"
+    code = "import torch; from facenb.photos.landmarks import detect; print(detect(torch.rand(99, 99, 3)).count)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (done.stdout, done.stderr) == ("0\n", "")

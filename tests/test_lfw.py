@@ -3,7 +3,7 @@
 import pytest
 from PIL import Image
 
-from facenb.data.lfw import read_lfw
+from facenb.datasets.pictures.lfw import read_lfw
 from facenb.errors import AssetError
 
 PEOPLE = {"Ann_Bee": 3, "Cy_Dee": 2, "Ed_Eff": 1}

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from facenb import liu18
-from facenb.data.build_set import true_shapes
+from facenb.datasets.sets.build_set import true_shapes
 from facenb.errors import FacenbError
-from facenb.liu18.__main__ import main
+from facenb.methods import liu18
+from facenb.methods.liu18.__main__ import main
 from facenb.networks.heads import make_head
 from facenb.networks.joint import Codes
-from facenb.results import Run
+from facenb.runs.results import Run
 from facenb.training import train
 
 
@@ -154,7 +154,7 @@ class TestPhases:
 class TestMeasures:
     def test_encode_goes_by_batches_without_augmentation(self, material, monkeypatch):
         network = material.new_network().eval()
-        monkeypatch.setattr("facenb.liu18.measures.TOGETHER", 7)
+        monkeypatch.setattr("facenb.methods.liu18.measures.TOGETHER", 7)
         found = liu18.encode(network, material.train, torch.arange(20))
         with torch.no_grad():
             own = network.encode(material.train.load(torch.arange(20))["image"])
@@ -183,7 +183,7 @@ class TestMeasures:
 
 class TestCommand:
     def test_a_notebook_finds_the_training_done(self, material):
-        """`python -m facenb.liu18 I` and notebook 06 train the same thing in the same folder."""
+        """`python -m facenb.methods.liu18 I` and notebook 06 train the same thing in the same folder."""
         run, settings = material.run, replace(material.plan.one, seed=0)
         main(["I", "--profile", "smoke", "--device", "cpu", "--run-folder", str(run.folder)])
         folder = liu18.training_folder(material, "06_phase_one_encoder", settings)

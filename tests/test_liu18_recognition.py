@@ -7,10 +7,10 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
-from facenb import liu18
-from facenb.data.augmentation import NONE
+from facenb.datasets.sets.augmentation import NONE
 from facenb.evaluation.recognition import cosine
-from facenb.liu18.recognition import (
+from facenb.methods import liu18
+from facenb.methods.liu18.recognition import (
     Galleries,
     Gallery,
     auc_of_all_pairs,
@@ -18,7 +18,7 @@ from facenb.liu18.recognition import (
     mean_codes,
     watch_validation,
 )
-from facenb.results import Run
+from facenb.runs.results import Run
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ import torch
 import trimesh
 from PIL import Image
 
-from facenb.data.micc import read_micc
+from facenb.datasets.scans.micc import read_micc
 from facenb.errors import AssetError
 
 

@@ -11,8 +11,8 @@ from smplx.lbs import lbs
 
 from facenb.errors import ModelFileError
 from facenb.morphable import Embedding, Joints, MorphableModel
+from facenb.morphable.formats import read_ict
 from facenb.morphable.model import FORMAT, axis_angle_to_matrix
-from facenb.morphable.sources import read_ict
 
 VERTICES, IDENTITY, EXPRESSION = 40, 7, 4
 

@@ -7,7 +7,7 @@ import trimesh
 from PIL import Image
 from test_evaluation_now import HEAD, LANDMARKS, TRIANGLES, head, moved
 
-from facenb.data.now import Mesh7, Submission, condition_of, read_now, read_picked_points
+from facenb.datasets.scans.now import Mesh7, Submission, condition_of, read_now, read_picked_points
 from facenb.errors import AssetError
 from facenb.evaluation.now import score
 

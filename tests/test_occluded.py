@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from facenb.data.occluded import CLEAR, Copies, Faces, paint_copies
+from facenb.datasets.sets.occluded import CLEAR, Copies, Faces, paint_copies
 from facenb.errors import ImageError, LandmarkError
 from facenb.imaging.occlusion import KINDS, occlude
 from facenb.training import Data

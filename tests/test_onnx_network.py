@@ -5,13 +5,13 @@ import struct
 import pytest
 import torch
 
-from facenb.data.build_photos import crop_photos
-from facenb.data.images import read_image
-from facenb.data.landmarks import detect_all, five_points
-from facenb.data.lfw import read_lfw
+from facenb.datasets.pictures.lfw import read_lfw
+from facenb.datasets.sets.build_photos import crop_photos
 from facenb.errors import ModelFileError
 from facenb.evaluation.recognition import area_under_roc, cosine
 from facenb.networks.onnx_network import IMAGENET, OnnxNetwork
+from facenb.photos.images import read_image
+from facenb.photos.landmarks import detect_all, five_points
 
 pytest.importorskip("onnxruntime", reason="needs onnxruntime")
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from PIL import Image
 
-from facenb.data.orl import read_orl
+from facenb.datasets.pictures.orl import read_orl
 from facenb.errors import AssetError
 
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from facenb.data.pairs import PairData
+from facenb.datasets.sets.pairs import PairData
 from facenb.errors import RunError
 from facenb.training import Settings, train
 from facenb.training.feed import Data

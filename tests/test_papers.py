@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from facenb.graph import serves
-from facenb.papers import CLAIMS, PAPERS, TABLES
-from facenb.results import DATA
+from facenb.runs.graph import serves
+from facenb.runs.papers import CLAIMS, PAPERS, TABLES
+from facenb.runs.results import DATA
 
 FACTS = Path(__file__).resolve().parents[2] / "shared" / "PAPERS.md"
 

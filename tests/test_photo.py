@@ -10,15 +10,15 @@ import torch
 import trimesh
 from PIL import Image
 
-from facenb.data import photo
-from facenb.data.export import save_glb, save_image, save_obj, save_ply
-from facenb.data.surface import boundary_loops, close, fill, lay_out, vertex_colours
-from facenb.data.texture import project_photo
 from facenb.errors import ImageError, RunError
 from facenb.imaging.camera import WeakPerspective, euler_to_matrix
 from facenb.imaging.lighting import ambient
 from facenb.imaging.render import render
-from facenb.morphable.sources import read_ict
+from facenb.morphable.formats import read_ict
+from facenb.photos import photo
+from facenb.photos.export import save_glb, save_image, save_obj, save_ply
+from facenb.photos.surface import boundary_loops, close, fill, lay_out, vertex_colours
+from facenb.photos.texture import project_photo
 
 pytest.importorskip("mediapipe")
 SIDE = 256

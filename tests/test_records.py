@@ -10,8 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
-from facenb.data.build_photos import build_records
-from facenb.data.records import read_records
+from facenb.datasets.pictures.records import read_records
+from facenb.datasets.sets.build_photos import build_records
 from facenb.errors import AssetError
 
 MAGIC = struct.pack("<I", 0xCED7230A)
@@ -223,11 +223,11 @@ class TestTrainingSet:
         pytest.importorskip("mediapipe")
         for name in ("mediapipe", "ict-facekit"):
             real_asset(name)
-        from facenb.data.build_photos import build_folder
-        from facenb.data.crops import crop_faces
-        from facenb.data.images import read_image
-        from facenb.data.landmarks import detect, five_points
-        from facenb.data.photo import ict_fitter
+        from facenb.datasets.sets.build_photos import build_folder
+        from facenb.photos.crops import crop_faces
+        from facenb.photos.images import read_image
+        from facenb.photos.landmarks import detect, five_points
+        from facenb.photos.photo import ict_fitter
 
         image = read_image(real_asset("astronaut") / "astronaut.png")
         points = five_points(detect(image).pick())

@@ -8,13 +8,13 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from facenb import report_page
-from facenb.comparisons import COMPARISONS
 from facenb.errors import RunError
 from facenb.evaluation.claims import Claim, Effect, mean_of
-from facenb.papers import CLAIMS, TABLES
-from facenb.report import ELSEWHERE, PART, UNCORRECTED, WAITING, Report, cell
-from facenb.results import Run
+from facenb.runs import report_page
+from facenb.runs.comparisons import COMPARISONS
+from facenb.runs.papers import CLAIMS, TABLES
+from facenb.runs.report import ELSEWHERE, PART, UNCORRECTED, WAITING, Report, cell
+from facenb.runs.results import Run
 
 EVERY = [comparison for given in COMPARISONS.values() for comparison in given]
 COMPARED = {comparison.table: comparison for comparison in reversed(EVERY)}  # of two, the section that comes first

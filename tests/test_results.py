@@ -14,7 +14,7 @@ import torch
 
 from facenb.errors import RunError
 from facenb.evaluation.claims import Claim, Effect, mean_of
-from facenb.results import Run, commit, default_folder, mixed, read_records
+from facenb.runs.results import Run, commit, default_folder, mixed, read_records
 
 
 @pytest.fixture(autouse=True)
@@ -85,7 +85,7 @@ def test_what_the_numbers_of_a_folder_differ_in_is_said(tmp_path, monkeypatch):
     (tmp_path / "sets/synth/index.json").write_text("{}")
     record(Run("04", folder=str(tmp_path)), 1.0)
     (tmp_path / "sets/synth/index.json").write_text("{ }")
-    monkeypatch.setattr("facenb.results.commit", lambda: 40 * "f" + "+")
+    monkeypatch.setattr("facenb.runs.results.commit", lambda: 40 * "f" + "+")
     record(Run("05", seed=1, folder=str(tmp_path)), 1.0)
     notes = mixed(read_records(tmp_path))
     assert len(notes) == 3 and notes[0] == "numbers of more than one seed (0: 03, 04; 1: 05)"
@@ -265,13 +265,13 @@ def test_what_an_earlier_notebook_made_is_found(tmp_path):
 
 
 def test_what_is_missing_comes_with_a_command_that_makes_it(tmp_path):
-    from facenb.batch import parser
+    from facenb.runs.batch import parser
 
     run = Run("08_joint", "smoke", "photos", seed=3, folder=str(tmp_path / "my runs"))
     with pytest.raises(RunError, match="08_joint needs .*encoder, which notebook 00_start_here makes") as error:
         run.need("models/encoder", "00_start_here")
     command = shlex.split(str(error.value).splitlines()[1])
-    assert command[:3] == ["python", "-m", "facenb.batch"] and "with !" in str(error.value)
+    assert command[:3] == ["python", "-m", "facenb.runs.batch"] and "with !" in str(error.value)
     asked = parser().parse_args(command[3:])
     assert Path(asked.notebook).is_file() and asked.run_folder == str(tmp_path / "my runs")
     assert (asked.profile, asked.data, int(asked.seed)) == ("smoke", "photos", 3)

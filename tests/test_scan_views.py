@@ -9,14 +9,14 @@ import trimesh
 from PIL import Image
 from scipy.spatial.transform import Rotation
 
-from facenb.data import scan_views
-from facenb.data.landmarks import IBUG68, Detection
-from facenb.data.scan_frame import marked, prepared, seen_from_outside, to_front, weld
-from facenb.data.scan_views import YAWS, camera_of, mark, render_views
-from facenb.data.scans import NAMES, Scan
+from facenb.datasets.scans import views as scan_views
+from facenb.datasets.scans.frame import marked, prepared, seen_from_outside, to_front, weld
+from facenb.datasets.scans.views import YAWS, camera_of, mark, render_views
 from facenb.errors import LandmarkError
 from facenb.morphable.alignment import similarity
+from facenb.morphable.scans import NAMES, Scan
 from facenb.morphable.synthetic import SynthFace
+from facenb.photos.landmarks import IBUG68, Detection
 
 ENTRY = {"james": "scan-james", "leeperrysmith": "scan-leeperrysmith", "fran": "scan-vtk", "headsq": "scan-vtk"}
 
@@ -112,7 +112,7 @@ class TestMark:
 
     def test_where_no_face_is_seen_the_scan_is_named(self, ball, monkeypatch):
         nothing = Detection(torch.zeros(0, 478, 2), (512, 512))
-        monkeypatch.setattr("facenb.data.scan_views.detect", lambda image, closer: nothing)
+        monkeypatch.setattr("facenb.datasets.scans.views.detect", lambda image, closer: nothing)
         with pytest.raises(LandmarkError, match="no face is seen on the scan ball"):
             mark(ball)
 

@@ -5,9 +5,9 @@ import pytest
 import torch
 import trimesh
 
-from facenb.data.scanner import SIDES, STEEP, scan_head, scan_heads
 from facenb.imaging.camera import euler_to_matrix
 from facenb.morphable.synthetic import SynthFace
+from facenb.synthface.scanner import SIDES, STEEP, scan_head, scan_heads
 
 COARSE = {"pitch": 3.0}
 

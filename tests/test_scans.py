@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from facenb.data.scans import NAMES, read_ljson, read_scan
 from facenb.errors import AssetError
+from facenb.morphable.scans import NAMES, read_ljson, read_scan
 
 ENTRY = {"james": "scan-james", "leeperrysmith": "scan-leeperrysmith", "fran": "scan-vtk", "headsq": "scan-vtk"}
 COUNTS = {"james": (6680, 12228), "leeperrysmith": (35368, 17684), "fran": (2205, 4224), "headsq": (29061, 57678)}

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from facenb.data.shards import ShardWriter, read_shards
+from facenb.datasets.sets.shards import ShardWriter, read_shards
 from facenb.errors import AssetError, RunError
 
 
@@ -142,7 +142,7 @@ def test_an_interrupted_run_goes_on(tmp_path):
     """Killed at once, with half a shard waiting; the second run starts after the last whole shard."""
     script = (
         "import os, sys, torch\n"
-        "from facenb.data.shards import ShardWriter\n"
+        "from facenb.datasets.sets.shards import ShardWriter\n"
         "writer = ShardWriter(sys.argv[1], {'kind': 'test'}, 4)\n"
         "for k in range(5):\n"
         "    writer.append({'number': torch.arange(2 * k, 2 * k + 2)})\n"

@@ -8,8 +8,8 @@ import torch
 from scipy.io import savemat
 
 from facenb.errors import ModelFileError
+from facenb.morphable.formats import read, read_bfm2009, read_bfm_grid, read_bfm_hdf5
 from facenb.morphable.layouts import LUO19
-from facenb.morphable.sources import read, read_bfm2009, read_bfm_grid, read_bfm_hdf5
 
 COUNT, KEPT = 90, 80  # vertices of the made-up model, and of the part that expressions are made for
 

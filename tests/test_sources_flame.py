@@ -13,8 +13,8 @@ from scipy import sparse
 from smplx.lbs import lbs
 
 from facenb.errors import ModelFileError
-from facenb.morphable.sources import read, read_flame, read_flame_npz
-from facenb.morphable.sources.safe_pickle import ADMITTED, read_pickle
+from facenb.morphable.formats import read, read_flame, read_flame_npz
+from facenb.morphable.formats.safe_pickle import ADMITTED, read_pickle
 
 VERTICES, FACES = 30, 50
 
@@ -215,7 +215,7 @@ def test_the_hostile_files_would_have_run_with_plain_pickle(tmp_path, monkeypatc
 
 
 def test_only_names_of_arrays_are_admitted_and_each_is_a_stand_in():
-    assert all(kind.__module__ == "facenb.morphable.sources.safe_pickle" for kind in ADMITTED.values())
+    assert all(kind.__module__ == "facenb.morphable.formats.safe_pickle" for kind in ADMITTED.values())
     roots = {module.split(".")[0] for module, _ in ADMITTED}
     assert roots == {"numpy", "scipy", "chumpy", "copy_reg", "copyreg", "__builtin__", "builtins", "_codecs"}
 

@@ -8,7 +8,7 @@ import torch
 import trimesh
 
 from facenb.errors import ModelFileError
-from facenb.morphable.sources import read, read_flame
+from facenb.morphable.formats import read, read_flame
 
 
 def ball() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:

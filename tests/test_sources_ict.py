@@ -8,7 +8,7 @@ import trimesh
 from scipy.spatial import cKDTree
 
 from facenb.errors import ModelFileError
-from facenb.morphable.sources import read, read_ict, read_ict_folder
+from facenb.morphable.formats import read, read_ict, read_ict_folder
 
 
 @pytest.fixture(scope="module")

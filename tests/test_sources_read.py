@@ -9,7 +9,7 @@ import torch
 
 from facenb.errors import ModelFileError
 from facenb.morphable import Embedding, MorphableModel
-from facenb.morphable.sources import read
+from facenb.morphable.formats import read
 
 REAL = {
     "ict-facekit/ict_face_head_11248.npz": "ict-facekit",

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from facenb.errors import ModelFileError
-from facenb.morphable.sources import read_surrey
+from facenb.morphable.formats import read_surrey
 
 NAMES = ("sfm_shape_3448.bin", "expression_blendshapes_3448.bin", "ibug_to_sfm.txt", "sfm_model_contours.json")
 

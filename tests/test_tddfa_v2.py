@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from facenb.data.aflw2000 import read_aflw2000
+from facenb.datasets.pictures.aflw2000 import read_aflw2000
 from facenb.errors import LandmarkError, ModelFileError
 from facenb.evaluation.landmarks import nme
 from facenb.morphable.layouts import LUO19

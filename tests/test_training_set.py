@@ -7,19 +7,19 @@ import pytest
 import torch
 from torch.nn import functional
 
-from facenb.data import build_set
-from facenb.data.augmentation import Augmentation, Draw, network_input
-from facenb.data.build_set import build_synthetic, true_shapes
-from facenb.data.crops import ALIGNED, crop_centres, crop_faces, five_of_68, template
-from facenb.data.images import SPHEREFACE, five_point_crop
-from facenb.data.shards import ShardWriter, read_shards
-from facenb.data.synthetic import photograph
-from facenb.data.training_set import Scaling, TrainingSet, describe, read_training_set
+from facenb.datasets.sets import build_set
+from facenb.datasets.sets.augmentation import Augmentation, Draw, network_input
+from facenb.datasets.sets.build_set import build_synthetic, true_shapes
+from facenb.datasets.sets.shards import ShardWriter, read_shards
+from facenb.datasets.sets.training_set import Scaling, TrainingSet, describe, read_training_set
 from facenb.errors import AssetError, RunError
 from facenb.fitting import fit
 from facenb.imaging.camera import euler_to_matrix, matrix_to_euler
 from facenb.morphable.posed import yaw_of
 from facenb.morphable.synthetic import SynthFace, build_model
+from facenb.photos.crops import ALIGNED, crop_centres, crop_faces, five_of_68, template
+from facenb.photos.images import SPHEREFACE, five_point_crop
+from facenb.synthface.photographs import photograph
 
 SIZE = (32, 28)
 

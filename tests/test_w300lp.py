@@ -6,12 +6,12 @@ import torch
 from PIL import Image
 from scipy.io import savemat
 
-from facenb.data.aflw2000 import TO_OURS
-from facenb.data.crops import five_of_68, to_template
-from facenb.data.w300lp import SETS, build_w300lp, read_w300lp
+from facenb.datasets.pictures.aflw2000 import TO_OURS
+from facenb.datasets.pictures.w300lp import SETS, build_w300lp, read_w300lp
 from facenb.errors import AssetError, RunError
 from facenb.imaging.camera import WeakPerspective, euler_to_matrix
 from facenb.morphable.synthetic import build_model
+from facenb.photos.crops import five_of_68, to_template
 
 SOURCES = {"AFW": ("1051618982_1", "1051618982_2"), "HELEN": ("100032540_1",), "IBUG": ("image_003_1",),
            "LFPW": ("image_train_0737",)}  # fmt: skip

@@ -3,7 +3,7 @@
 import pytest
 from PIL import Image
 
-from facenb.data.ytf import read_ytf
+from facenb.datasets.pictures.ytf import read_ytf
 from facenb.errors import AssetError
 
 TITLES = "split number, pair number, first name, second name, is same"

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from facenb.data.now import CONDITIONS, Now, Submission, condition_of
+from facenb.datasets.scans.now import CONDITIONS, Now, Submission, condition_of
 from facenb.errors import LandmarkError
 from facenb.evaluation.intervals import Effect, bootstrap
 from facenb.evaluation.registration import Registration, refine

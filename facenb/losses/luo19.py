@@ -14,7 +14,7 @@ from torch import Tensor
 
 from facenb.losses.common import check_alike, mean
 from facenb.morphable.posed import PosedModel
-from facenb.precision import full_precision
+from facenb.networks.precision import full_precision
 
 
 def wpdc_weights(

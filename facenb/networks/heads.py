@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
-from facenb.precision import full_precision
+from facenb.networks.precision import full_precision
 
 SHORTEST = 1e-6  # lengths below count as this, so that a code of zero has a gradient that is finite
 

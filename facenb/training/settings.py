@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from facenb.errors import RunError
-from facenb.results import check_choice
+from facenb.runs.results import check_choice
 
 OPTIMISERS = ("sgd", "adamw")
 SCHEDULES = ("cosine", "steps", "constant")

@@ -7,11 +7,11 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
-from facenb import report_page
-from facenb.comparisons import COMPARISONS
 from facenb.evaluation.claims import Claim, mean_of
-from facenb.report import Report
-from facenb.results import Run
+from facenb.runs import report_page
+from facenb.runs.comparisons import COMPARISONS
+from facenb.runs.report import Report
+from facenb.runs.results import Run
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 DRIVER = shutil.which("chromedriver")

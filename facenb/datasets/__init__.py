@@ -1,0 +1,1 @@
+"""Official layouts of data sets, one short reader each, and the training sets made from them."""

@@ -1,0 +1,1 @@
+"""Training sets: how they are made, stored and read."""

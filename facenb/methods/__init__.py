@@ -1,0 +1,1 @@
+"""Each paper put together."""

@@ -1,0 +1,143 @@
+"""What a run trains on and is tested with, split by people; made where it is not there yet."""
+
+import os
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from facenb.assets import asset
+from facenb.datasets.pictures.lfw import read_lfw
+from facenb.datasets.sets.build_lfw import TestPairs, build_lfw, lfw_test_crops, people_of_folds
+from facenb.datasets.sets.build_photos import build_records
+from facenb.datasets.sets.build_set import build_synthetic, true_shapes
+from facenb.datasets.sets.training_set import Subset, TargetScaling
+from facenb.methods.liu18.phases import Supervision
+from facenb.methods.liu18.plan import FIRST_SUBJECT, Plan, plan
+from facenb.morphable.formats import read
+from facenb.morphable.model import MorphableModel
+from facenb.morphable.synthetic import load_or_build
+from facenb.networks.joint import JointNetwork
+from facenb.networks.sphereface import SphereFace
+from facenb.photos.canonical import mediapipe_embedding
+from facenb.photos.photo import Fitter, ict_fitter
+from facenb.runs.results import Run
+from facenb.training import Settings, naming
+
+
+@dataclass(frozen=True)
+class Material:
+    """What a run trains on and is tested with."""
+
+    run: Run
+    plan: Plan
+    model: MorphableModel
+    train: Subset
+    validation: Subset
+    test: Subset | None  # SynthFace's people with their truth; None for photos
+    folds: tuple[int, ...] = ()  # of LFW's pairs, whose people are in none of the above
+    fitter: Fitter | None = None  # of photos: the model with the landmarks it is fitted to
+
+    @property
+    def scaling(self) -> TargetScaling:
+        return self.train.scaling
+
+    @cached_property
+    def truth(self) -> Float[Tensor, "test vertices 3"]:
+        """True shapes of the test pictures with their expression, mm: for evaluation only."""
+        return true_shapes(self.test.set, self.test.rows)
+
+    @cached_property
+    def neutral(self) -> Float[Tensor, "test vertices 3"]:
+        """True shapes of the test pictures' people at rest, mm."""
+        return true_shapes(self.test.set, self.test.rows, neutral=True)
+
+    @cached_property
+    def pairs(self) -> TestPairs:
+        """LFW's pairs of `folds`, photos only."""
+        return lfw_test_crops(self.folds, self.plan.size, fitter=self.fitter)
+
+    @property
+    def yaw(self) -> Float[Tensor, " test"]:
+        """|yaw| of the test pictures, degrees."""
+        return self.test.truth["angles"][:, 0].abs().rad2deg()
+
+    def supervision(self) -> "Supervision":
+        """The fitted shapes of the training people, as phases II and III aim at them."""
+        return Supervision(self.model, self.train)
+
+    def new_network(self, seed: int = 0) -> JointNetwork:
+        """An untrained network for this model, its scaling and mean face in place."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            encoder = SphereFace(**self.plan.encoder)
+            sizes = len(self.model.identity_basis), len(self.model.expression_basis), len(self.model.mean)
+            network = JointNetwork(encoder, *sizes)
+        one, two = self.scaling.identity, self.scaling.expression
+        network.set_scaling(one.centre, one.half_range, two.centre, two.half_range)
+        network.set_mean_shape(self.model.mean)
+        return network
+
+
+def prepare(run: Run, folds: tuple[int, int] | None = None) -> Material:
+    """The training set of a run, made where it is not there yet, split by people.
+
+    `synthetic`: people of SynthFace. `photos`: LFW's people with two photos or more, but for those in `folds`, which
+    pair of folds to keep apart (None: the plan's first). `paper`: the records of CASIA-WebFace with BFM-2019, to be
+    tested on all pairs of LFW. Raises AssetError where data is not here, with what gets it.
+    """
+    chosen = plan(run.profile, run.data)
+    if run.data == "synthetic":
+        people = range(FIRST_SUBJECT, FIRST_SUBJECT + chosen.people)
+        model = load_or_build(run.path("models/synthface").parent, run.seed)
+        options = {"pictures": chosen.pictures, "size": chosen.size, "workers": os.cpu_count() or 1}
+        whole = build_synthetic(run.path("sets/liu18"), model, run.seed, people, **options)
+        parts = whole.split(chosen.validation, chosen.test, run.seed)
+        return Material(run, chosen, model, parts.train.augmented(**chosen.augmentation), parts.validation, parts.test)
+    lfw = read_lfw()
+    if run.data == "photos":
+        folds, fitter = folds or chosen.folds[0], ict_fitter()
+        whole = build_lfw(run.path("sets/lfw"), 2, chosen.size, lfw=lfw, fitter=fitter)
+        apart = people_of_folds(lfw.pairs(), folds)
+    else:
+        folds, fitter = tuple(sorted({pair.fold for pair in lfw.pairs()})), paper_fitter()
+        records, size = asset("casia-webface-records"), chosen.size
+        whole = build_records(run.path("sets/casia"), records, 2, size, leave_out=True, fitter=fitter)
+        apart = set()
+    parts = whole.split(chosen.validation, 0, run.seed, without=apart)
+    train, names = parts.train, whole.card.get("names", [])
+    if run.profile == "smoke":
+        train = whole.of(train.subjects.unique()[:24])
+    assert not {names[k] for k in train.subjects.unique().tolist()} & apart, "a person of the test is trained on"
+    validation = replace(parts.validation, scaling=train.scaling)
+    return Material(run, chosen, fitter.model, train.augmented(**chosen.augmentation), validation, None, folds, fitter)
+
+
+def paper_fitter() -> Fitter:
+    """BFM-2019 with MediaPipe's points on it. (The paper's BFM-2009 has no expressions.) AssetError where it is not."""
+    model = read(asset("bfm-2019") / "model2019_bfm.h5")
+    return Fitter.of(model, mediapipe_embedding(model))
+
+
+def training_folder(
+    material: Material, name: str, settings: Settings, start: dict[str, nn.Module] | None = None, **more: Any
+) -> Path:
+    """Where a training lives: another folder for other settings, pictures, network, or whatever `more` tells apart.
+
+    `start`: the modules as they are before the training, by their weights (`training.naming`).
+    """
+    train = material.train
+    facts = {"settings": settings.as_dict(), "card": train.set.card, "people": train.subjects.unique().tolist(),
+             "augmentation": asdict(train.augmentation), "encoder": material.plan.encoder, **more}  # fmt: skip
+    return material.run.path(f"training/{naming.training_name(name, facts, start or {})}")
+
+
+def mean_coefficients(material: Material) -> Float[Tensor, " identity"]:
+    """Mean of the training people's fitted identity coefficients, every picture alike."""
+    train = material.train
+    parts = [train.set.shards.read(rows, ["identity"])["identity"].sum(0) for rows in train.rows.split(65536)]
+    return torch.stack(parts).sum(0) / len(train)

@@ -1,0 +1,85 @@
+"""Many faces onto SphereFace's template at once, as bytes: what the networks look at."""
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+from torch.nn import functional
+
+from facenb.morphable.alignment import Similarity, similarity
+from facenb.photos.images import SPHEREFACE
+
+# The five points of pictures that circulate aligned at 112x112 (InsightFace): SphereFace's, in a wider picture.
+ALIGNED = tuple((x + 8, y) for x, y in SPHEREFACE)
+
+
+def template(size: tuple[int, int]) -> Float[Tensor, "5 2"]:
+    """SphereFace's five points in a crop of (height, width), pixels: scaled by height / 112 and centred in its width.
+
+    So a crop of another shape than 112x96 shows more or less at its sides, and never a face out of proportion.
+    """
+    height, width = size
+    scale = height / 112
+    return (torch.tensor(SPHEREFACE) + 0.5) * scale + torch.tensor([(width - 96 * scale) / 2, 0.0])
+
+
+def five_of_68(landmarks: Float[Tensor, "batch 68 2"]) -> Float[Tensor, "batch 5 2"]:
+    """Eye centres, nose tip and mouth corners, image left first, of the 68 of Multi-PIE / iBUG."""
+    eyes = [landmarks[:, 36:42].mean(1), landmarks[:, 42:48].mean(1)]
+    return torch.stack([*eyes, landmarks[:, 30], landmarks[:, 48], landmarks[:, 54]], 1)
+
+
+def to_template(points: Float[Tensor, "batch 5 2"], size: tuple[int, int]) -> Similarity:
+    """What brings five points of a picture (pixels) onto `template(size)`: a crop's pixels from the picture's.
+
+    Raises LandmarkError, naming which, for points that are not finite or all alike.
+    """
+    return similarity(points, template(size).to(points.device)[None])
+
+
+def crop_faces(
+    images: Float[Tensor, "batch height width 3"], points: Float[Tensor, "batch 5 2"], size: tuple[int, int] = (112, 96)
+) -> UInt8[Tensor, "batch rows columns 3"]:
+    """Each face brought onto `template(size)` as bytes; `sample_faces` says how, and what it raises."""
+    crops = sample_faces(images, points, size)
+    return (crops.permute(0, 2, 3, 1).clamp(0, 1) * 255).round().to(torch.uint8).contiguous()
+
+
+def sample_faces(
+    images: Float[Tensor, "batch height width 3"], points: Float[Tensor, "batch 5 2"], size: tuple[int, int] = (112, 96)
+) -> Float[Tensor, "batch 3 rows columns"]:
+    """Each face brought onto `template(size)` by the similarity of least squares from its five points (pixels).
+
+    Images and crops are RGB in [0, 1]; differentiable in the images. What lies outside an image repeats its edge. Where
+    a face shrinks to half or less, the image is averaged first, so that no detail is skipped. Raises LandmarkError,
+    naming which, for points that are not finite or all alike.
+    """
+    height, width = size
+    scale, rotation, shift = to_template(points, size)
+    reduce = (1 / scale).floor().clamp(min=1, max=min(images.shape[1:3])).long()
+    v, u = torch.meshgrid(torch.arange(height) + 0.5, torch.arange(width) + 0.5, indexing="ij")
+    place = torch.stack([u, v], -1).view(1, -1, 2).to(shift)  # (1, H W, 2)
+    onto = ((place - shift[:, None]) @ rotation) / scale[:, None, None]  # inverse similarity, pixels
+    crops = images.new_empty((len(images), 3, height, width))
+    for factor in reduce.unique().tolist():
+        some = reduce == factor
+        planes = images[some].permute(0, 3, 1, 2)
+        if factor > 1:
+            planes = functional.avg_pool2d(planes, factor, ceil_mode=True, count_include_pad=False)
+        extent = factor * torch.tensor([planes.shape[3], planes.shape[2]]).to(onto)
+        grid = (2 * onto[some] / extent - 1).to(images.dtype).view(-1, height, width, 2)
+        crops[some] = functional.grid_sample(planes, grid, padding_mode="border", align_corners=False)
+    return crops
+
+
+def crop_centres(
+    images: Float[Tensor, "batch height width 3"], size: tuple[int, int], share: float = 0.51
+) -> UInt8[Tensor, "batch rows columns 3"]:
+    """The middle of pictures whose landmarks are not known: `share` of their shorter side becomes the crop's height.
+
+    0.51 is the median of what the five points give in LFW's photos (a tenth each lie below 0.48 and above 0.56).
+    """
+    height, width = size
+    side = share * min(images.shape[1:3])
+    middle = torch.tensor([images.shape[2] / 2, images.shape[1] / 2])
+    points = (template(size) - torch.tensor([width / 2, height / 2])) * (side / height) + middle
+    return crop_faces(images, points.expand(len(images), -1, -1), size)

@@ -1,0 +1,1 @@
+"""SynthFace: the default people and their photographs."""

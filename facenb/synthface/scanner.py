@@ -1,0 +1,136 @@
+"""SynthFace's heads as a scanner gives them: finely sampled, noisy, torn, only what it saw; and the exact truth.
+
+A structured-light scanner looks at the face from a few sides, each a depth picture of one sample a pixel. A place of
+the skin is taken from the view that faces it most; where that view is blocked, as beside the nose, a gap stays. The
+samples of one view are joined into triangles where no depth jumps; steep skin is lost, spots are lost, and each sample
+is off by noise along its view.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn import functional
+
+from facenb.imaging.camera import WeakPerspective, euler_to_matrix
+from facenb.imaging.raster import interpolate, rasterize
+from facenb.imaging.render import vertex_normals
+from facenb.morphable.scans import Scan
+from facenb.morphable.synthetic import SynthFace
+
+SCANNER = 200  # part of a subject's random numbers that its scans use
+SIDES = (-40.0, 0.0, 40.0)  # yaw of the views, degrees
+STEEP = 0.3  # cosine to the view below which skin is lost
+JUMP = 4.0  # neighbours whose depths differ by more samples' distances belong to different surfaces
+NOSE_TIP = 30
+
+
+@dataclass(frozen=True)
+class HeadScan:
+    """A scan of a SynthFace head, in the head's own place, and what it is a scan of."""
+
+    scan: Scan  # mm, with the 68 landmarks exact
+    exact: Float[Tensor, "points 3"]  # where each of its vertices would be without noise: on the head's surface
+    head: Float[Tensor, "vertices 3"]  # the whole head, in the order of SynthFace's vertices
+    triangles: Int[Tensor, "triangles 3"]  # of the head
+
+
+@dataclass(frozen=True)
+class _View:
+    """What one side gives, on a grid of samples."""
+
+    exact: Tensor  # (height, width, 3)
+    towards: Tensor  # (3,) from the face to the scanner
+    kept: Tensor  # (height, width) bool
+
+
+def scan_head(
+    synth: SynthFace,
+    subject: int,
+    seed: int = 0,
+    pitch: float | int = 0.8,
+    noise: float | int = 0.15,
+    holes: int = 6,
+    radius: float | int = 110.0,
+    expression: Float[Tensor, " expressions"] | None = None,
+) -> HeadScan:
+    """Scan `seed` of a person at rest (or with an expression): always the same, whatever was scanned before.
+
+    `pitch` is the distance of samples, `noise` their standard deviation along the view, `radius` how far from the nose
+    tip the scan reaches, all in mm; `holes` spots of 2 to 7 mm radius are lost. Raises ValueError for a pitch or radius
+    that is not positive, a negative noise or number of holes, or a scan without any triangle.
+    """
+    if not (pitch > 0 and radius > 0 and noise >= 0 and holes >= 0):
+        raise ValueError(
+            f"pitch {pitch} and radius {radius} must be positive, noise {noise} and holes {holes} not less than 0"
+        )
+    sequence = np.random.SeedSequence([synth.seed, subject, synth.stream, SCANNER, seed])
+    of_holes, of_noise = (np.random.Generator(np.random.PCG64(s)) for s in sequence.spawn(2))
+    person = synth.subject(subject)
+    rest = torch.zeros(len(synth.expression_names)) if expression is None else expression
+    head = synth.shape(person, rest[None])[0]
+    landmarks = synth.landmarks.of(head)
+    views = _views(head, synth.triangles, landmarks[NOSE_TIP], float(pitch), float(radius))
+    every = torch.cat([view.exact[view.kept] for view in views])
+    lost = (
+        [(every[of_holes.integers(len(every))], 2 + 5 * of_holes.random()) for _ in range(holes)] if len(every) else []
+    )
+    exact, noisy, triangles, before = [], [], [], 0
+    for view in views:
+        kept = view.kept.clone()
+        for middle, reach in lost:
+            kept &= (view.exact - middle).norm(dim=-1) > reach
+        index, faces = _join(kept, view.exact @ view.towards, JUMP * float(pitch))
+        off = torch.from_numpy(of_noise.standard_normal(kept.shape).astype(np.float32))[..., None] * view.towards
+        exact.append(view.exact.flatten(0, 1)[index])
+        noisy.append((view.exact + noise * off).flatten(0, 1)[index])
+        triangles.append(faces + before)
+        before += len(index)
+    if not before:
+        raise ValueError(f"nothing is left of the scan of subject {subject}: pitch {pitch} mm, radius {radius} mm")
+    scan = Scan(f"subject {subject}", torch.cat(noisy), torch.cat(triangles), "mm", landmarks)
+    return HeadScan(scan, torch.cat(exact), head, synth.triangles)
+
+
+def scan_heads(synth: SynthFace, subjects: Sequence[int], **options) -> list[HeadScan]:
+    """A scan of each person; `options` go to `scan_head`."""
+    return [scan_head(synth, subject, **options) for subject in subjects]
+
+
+def _views(head: Tensor, triangles: Tensor, nose: Tensor, pitch: float, radius: float) -> list[_View]:
+    """Depth pictures from all sides; a sample is kept in the view that faces its skin most."""
+    angles = torch.zeros(len(SIDES), 3)
+    angles[:, 0] = torch.deg2rad(torch.tensor(SIDES))
+    rotation = euler_to_matrix(angles)
+    towards = rotation[:, 2]  # the rows of a rotation are the camera's axes on the head's
+    side = max(2, int(2.2 * radius / pitch))
+    middle = rotation @ nose
+    at = side / 2 + torch.stack([-middle[:, 0], middle[:, 1]], -1) / pitch
+    camera = WeakPerspective(rotation, torch.full((len(SIDES),), 1 / pitch), at)
+    seen = rasterize(camera.project(head[None]), triangles, (side, side))
+    normals = vertex_normals(head[None], triangles)
+    surface = torch.cat([head[None], normals], -1).expand(len(SIDES), -1, -1)
+    found = interpolate(seen, surface, triangles)
+    exact, facing = found[..., :3], functional.normalize(found[..., 3:], dim=-1) @ towards.T  # (S, H, W, S)
+    own = facing[torch.arange(len(SIDES)), :, :, torch.arange(len(SIDES))]
+    kept = (seen.triangle >= 0) & (own >= facing.amax(-1)) & (own > STEEP)
+    kept &= (exact - nose).norm(dim=-1) <= radius
+    return [_View(*parts) for parts in zip(exact, towards, kept, strict=True)]
+
+
+def _join(kept: Tensor, height: Tensor, jump: float) -> tuple[Tensor, Tensor]:
+    """Indices of the samples (of the flattened grid) that belong to some triangle, and the triangles among these.
+
+    Each cell of the grid gives two triangles, counter-clockwise for the scanner (rows run down).
+    """
+    rows, columns = kept.shape
+    index = torch.arange(rows * columns).view(rows, columns)
+    a, b, c, d = (part.flatten() for part in (index[:-1, :-1], index[:-1, 1:], index[1:, :-1], index[1:, 1:]))
+    faces = torch.cat([torch.stack([a, c, b], 1), torch.stack([b, c, d], 1)])
+    corners = height.flatten()[faces]
+    whole = kept.flatten()[faces].all(1) & (corners.amax(1) - corners.amin(1) < jump)
+    used, faces = faces[whole].unique(return_inverse=True)
+    return used, faces
