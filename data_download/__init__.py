@@ -1,4 +1,4 @@
-"""Every data set and model the course can use: where it is, on what terms, its checksum, and how to get it.
+"""Every data set and model that the course can use: where it is, its terms, its checksum, and how to get it.
 
-`python -m data_download list` shows them; each is one file in `assets/`.
+Each is one file in `assets/`. `python -m data_download list` shows them.
 """

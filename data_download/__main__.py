@@ -4,8 +4,9 @@ import argparse
 import sys
 
 from data_download.entries import Entry, load_entries, load_entry
-from data_download.install import data_folder, install, is_ready, marker, usable_sources, verify
-from facenb.errors import AssetError
+from data_download.errors import AssetError
+from data_download.folders import data_folder
+from data_download.install import install, is_ready, marker, usable_sources, verify
 
 
 def _megabytes(entry: Entry) -> str:
@@ -15,7 +16,7 @@ def _megabytes(entry: Entry) -> str:
 
 def list_entries() -> int:
     print(f"folder: {data_folder()}")
-    print("ready: here; -: `get NAME` fetches it; register: its owner hands it out, `where NAME` tells how")
+    print("ready: it is here; -: `get NAME` fetches it; register: ask its owner, `where NAME` says how")
     print(f"{'name':24} {'data':7} {'state':9} {'size':>9}  what it is [licence]")
     for entry in load_entries().values():
         state = "ready" if is_ready(entry) else ("register" if entry.needs_registration else "-")
@@ -23,14 +24,16 @@ def list_entries() -> int:
     return 0
 
 
-def get(names: list[str], again: bool, accept: bool) -> int:
+def get(names: list[str], again: bool, accept_unverified: bool) -> int:
     failed = 0
+    if names == ["photos"]:
+        names = [entry.name for entry in load_entries().values() if not entry.needs_registration]
     for name in names:
         try:
             entry = load_entry(name)
-            folder = install(entry, again, accept)
-            found = marker(entry)
-            print(f"{name}: {folder}" + (f"  from {found['source']} ({found['holds']})" if found else ""))
+            folder = install(entry, again, accept_unverified)
+            record = marker(entry)
+            print(f"{name}: {folder}" + (f"  from {record['source']} ({record['holds']})" if record else ""))
         except AssetError as error:
             print(f"{name}: {error}", file=sys.stderr)
             failed = 1
@@ -38,15 +41,12 @@ def get(names: list[str], again: bool, accept: bool) -> int:
 
 
 def verify_entries(names: list[str]) -> int:
-    """Checks the named assets; without names, those that are on this machine."""
     entries = [load_entry(name) for name in names] or [e for e in load_entries().values() if is_ready(e)]
     failed = 0
     for entry in entries:
         problems = verify(entry)
         failed |= bool(problems)
-        print(f"{entry.name}: {'whole' if not problems else 'NOT whole'}")
-        for problem in problems:
-            print(f"  {problem}")
+        print("\n  ".join([f"{entry.name}: {'NOT complete' if problems else 'complete'}", *problems]))
     return failed
 
 
@@ -57,44 +57,37 @@ def licence(name: str) -> int:
 
 
 def where(name: str) -> int:
-    entry = load_entry(name)
-    print(f"{entry.title}\nhome: {entry.home}\nfolder here: {data_folder() / name}")
+    entry, folder = load_entry(name), data_folder() / name
+    print(f"{entry.title}\nhome: {entry.home}\nfolder here: {folder}")
     for source in entry.sources:
         print(f"source: {source.base}\n  holds: {source.holds}\n  checked: {source.checked}")
         for file in source.files:
             print(f"  {file.source}  {file.size or '?'} bytes  {file.sha256 or file.md5 or 'no checksum known'}")
     if entry.sources and not is_ready(entry):
-        print(f"now taken from: {usable_sources(entry)[0].base}")
+        print(f"the next `get` uses: {usable_sources(entry)[0].base}")
     if entry.register:
         print(f"how to get it: {entry.register}")
     for place in entry.places:
-        print(f"place: {data_folder() / name / place.path}  ({place.what})")
+        print(f"place: {folder / place.path}  ({place.what})")
     return 0
 
 
 def main(arguments: list[str] | None = None) -> int:
+    """Return the exit code: 0 if done, 1 if an asset is not as it should be. Misspelt commands exit with 2."""
     parser = argparse.ArgumentParser("python -m data_download", description="Get and check data sets and models.")
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("list", help="every asset and whether it is on this machine")
-    getter = commands.add_parser("get", help="make assets ready: mirror folder first, then the web")
-    getter.add_argument("names", nargs="+", metavar="NAME", help="`photos` stands for all that need no registration")
+    getter = commands.add_parser("get", help="make assets ready, from the mirror folder or else from the web")
+    getter.add_argument("names", nargs="+", metavar="NAME", help="`photos` means all that need no registration")
     getter.add_argument("--again", action="store_true", help="replace what is there")
-    getter.add_argument("--accept-unverified", action="store_true", help="also where no checksum is published")
+    getter.add_argument("--accept-unverified", action="store_true", help="allow files whose checksum is not known")
     commands.add_parser("verify", help="check every file again").add_argument("names", nargs="*", metavar="NAME")
     commands.add_parser("licence", help="terms and citation").add_argument("name", metavar="NAME")
-    commands.add_parser("where", help="where it comes from, where it goes").add_argument("name", metavar="NAME")
-    chosen = parser.parse_args(arguments)
+    commands.add_parser("where", help="where it comes from and where it goes").add_argument("name", metavar="NAME")
+    options = vars(parser.parse_args(arguments))
+    functions = {"list": list_entries, "get": get, "verify": verify_entries, "licence": licence, "where": where}
     try:
-        if chosen.command == "list":
-            return list_entries()
-        if chosen.command == "get":
-            names = chosen.names
-            if names == ["photos"]:
-                names = [entry.name for entry in load_entries().values() if not entry.needs_registration]
-            return get(names, chosen.again, chosen.accept_unverified)
-        if chosen.command == "verify":
-            return verify_entries(chosen.names)
-        return licence(chosen.name) if chosen.command == "licence" else where(chosen.name)
+        return functions[options.pop("command")](**options)
     except AssetError as error:
         print(error, file=sys.stderr)
         return 1

@@ -1,120 +1,82 @@
-"""Copying one file from the mirror or the web: resumed where it stopped, checked before anyone sees it."""
+"""Get one file from the mirror folder or the web, and check it before it is used."""
 
-import http.client
 import shutil
-import sys
 import time
-import urllib.error
-import urllib.request
 from pathlib import Path
 
-from tqdm import tqdm
+import pooch
+import requests
 
 from data_download.entries import File
-from facenb.errors import AssetError
-from facenb.files import digest
+from data_download.errors import AssetError
 
-TIMEOUT, ATTEMPTS, CHUNK = 30.0, 4, 1 << 18
+TIMEOUT, ATTEMPTS, CHUNK = 30.0, 4, 1 << 16  # seconds without an answer; attempts for one file; bytes
 
 
-def check(path: Path, file: File, where: str) -> None:
-    """Raise AssetError unless the file at `path` has the size and the checksum of the entry."""
+def check(path: Path, file: File, name: str) -> None:
+    """Raise AssetError, which calls the file `name`, unless its size and checksums are those of the entry."""
     size = path.stat().st_size
     if file.size is not None and size != file.size:
-        raise AssetError(f"{where} has {size} bytes, but {file.size} were expected: it is damaged or another version")
+        raise AssetError(f"{name} has {size} bytes, expected {file.size}. It is damaged or another version.")
     for kind, expected in (("sha256", file.sha256), ("md5", file.md5)):
-        if expected and digest(path, kind) != expected:
-            raise AssetError(
-                f"{where} has the {kind} {digest(path, kind)}, but {expected} was expected: it is damaged or another "
-                "version"
-            )
+        if expected and (actual := pooch.file_hash(str(path), kind)) != expected:
+            raise AssetError(f"{name} has the {kind} {actual}, expected {expected}. It is damaged or another version.")
 
 
-def copy_from_mirror(mirror: Path, relative: str, file: File, target: Path) -> None:
-    """Copy a file of the mirror folder and check the copy. Raises AssetError naming the file in the mirror."""
-    source = mirror / relative
+def copy_from_mirror(source: Path, file: File, target: Path) -> None:
+    """Copy a file of the mirror folder and check the copy. Raise AssetError if it is missing or damaged."""
     if not source.is_file():
-        raise AssetError(f"the mirror has no file {source}; take a whole mirror folder, or unset FACENB_MIRROR")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with source.open("rb") as reader, target.open("wb") as writer:
-        shutil.copyfileobj(reader, writer, 1 << 20)
+        raise AssetError(f"The mirror has no file {source}. Use a complete mirror folder, or unset FACENB_MIRROR.")
+    shutil.copyfile(source, target)
     check(target, file, str(source))
 
 
-def _open(url: str, start: int):
-    """The response for what follows byte `start`, and where it really starts."""
-    if not url.lower().startswith(("http://", "https://")):
-        raise AssetError(f"{url} is no http or https address")
-    headers = {"User-Agent": "facenb-data-download"}
-    if start:
-        headers["Range"] = f"bytes={start}-"
-    try:
-        response = urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=TIMEOUT)
-    except urllib.error.HTTPError as error:
-        error.close()
-        if error.code == 416 and start:  # what is there is not the beginning of this file
-            return _open(url, 0)
-        raise
-    if not response.url.lower().startswith(("http://", "https://")):
-        response.close()
-        raise AssetError(f"{url} was redirected to {response.url}, which is no http or https address")
-    resumed = response.status == 206 and response.headers.get("Content-Range", "").startswith(f"bytes {start}-")
-    return response, start if resumed else 0
+def _transfer(url: str, partial: Path, quiet: bool) -> None:
+    """Append to `partial` what it lacks of `url`. Raise requests.RequestException if the transfer breaks."""
+    with partial.open("ab") as writer:
+        start = writer.tell()
 
+        def begin(response, **_):
+            if response.status_code == 200:  # the whole file, also if only the rest was asked for
+                writer.truncate(0)
 
-def _transfer(url: str, partial: Path, expected: int | None, quiet: bool) -> None:
-    """Append what is missing of `url` to `partial`. Raises OSError or HTTPException where the transfer breaks."""
-    start = partial.stat().st_size if partial.exists() else 0
-    response, start = _open(url, start)
-    with response, partial.open("r+b" if start else "wb") as writer:
-        writer.seek(start)
-        writer.truncate()
-        length = response.headers.get("Content-Length")
-        total = start + int(length) if length else expected
-        if expected is not None and total is not None and total > expected:
-            raise AssetError(f"{url} would send {total} bytes, but {expected} were expected: it is another version")
-        with tqdm(total=total, initial=start, unit="B", unit_scale=True, desc=partial.name.removesuffix(".partial"),
-                  file=sys.stderr, disable=quiet) as bar:  # fmt: skip
-            while block := response.read(CHUNK):
-                start += len(block)
-                if expected is not None and start > expected:
-                    raise AssetError(f"{url} sends more than the {expected} bytes expected: it is another version")
-                writer.write(block)
-                bar.update(len(block))
-        if total is not None and start < total:
-            raise http.client.IncompleteRead(b"", total - start)
+        headers = {"User-Agent": "facenb-data-download", "Accept-Encoding": "identity"}
+        headers |= {"Range": f"bytes={start}-"} if start else {}
+        transfer = pooch.HTTPDownloader(
+            progressbar=not quiet, chunk_size=CHUNK, timeout=TIMEOUT, headers=headers, hooks={"response": begin}
+        )
+        transfer(url, writer, None)
 
 
 def download(url: str, file: File, partial: Path, quiet: bool = False, pause: float = 1.0) -> None:
-    """Download `url` to `partial`, going on with what an earlier try left there, and check it.
+    """Download `url` to `partial` and check it. A file that an earlier attempt left there is continued.
 
-    A broken transfer is tried again; a wrong checksum after a resumed transfer starts once from nothing. Raises
-    AssetError with the address and the cause; what a broken transfer brought stays in `partial` for the next try.
+    A broken transfer is repeated after `pause` seconds, then after twice as long. A wrong checksum after a continued
+    transfer leads to one transfer from the start. Raise AssetError with the address and the cause.
     """
+    if not url.lower().startswith(("http://", "https://")):
+        raise AssetError(f"{url} is not an http or https address.")
     partial.parent.mkdir(parents=True, exist_ok=True)
+    cause = "every transfer was damaged"
     for attempt in range(ATTEMPTS):
-        resumed = partial.exists() and partial.stat().st_size > 0
-        complete = resumed and partial.stat().st_size == file.size
+        size = partial.stat().st_size if partial.exists() else 0
         try:
-            if not complete:
-                _transfer(url, partial, file.size, quiet)
-        except urllib.error.HTTPError as error:
-            if error.code < 500 or attempt == ATTEMPTS - 1:
-                raise AssetError(f"{url} answered {error.code} {error.reason}; has it moved?") from error
-        except (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError) as error:
-            if attempt == ATTEMPTS - 1:
-                cause = getattr(error, "reason", None) or error
-                raise AssetError(
-                    f"{url} could not be downloaded ({type(error).__name__}: {cause}); run the same command again, "
-                    "it goes on where it stopped"
-                ) from error
-        else:
-            try:
-                return check(partial, file, url)
-            except AssetError:
+            if not size or size != file.size:
+                _transfer(url, partial, quiet)
+            return check(partial, file, url)
+        except AssetError:
+            partial.unlink()
+            if not size:
+                raise
+        except requests.HTTPError as error:
+            status = error.response.status_code
+            if status == 416 and size:  # more is there than the file has
                 partial.unlink()
-                if not resumed:
-                    raise
-                continue
+            elif status < 500:
+                partial.unlink()
+                raise AssetError(f"{url} answered {status} {error.response.reason}. The file may have moved.") from None
+            cause = f"it answered {status}"
+        except requests.RequestException as error:
+            cause = f"{type(error).__name__}: {error}"
         time.sleep(pause * 2**attempt)
-    raise AssetError(f"{url} could not be downloaded whole in {ATTEMPTS} attempts; try again later")
+    raise AssetError(f"Could not download {url} ({cause}). To continue, run the same command again.")

@@ -1,10 +1,11 @@
-"""Making an asset ready: fetched, checked, unpacked beside, then renamed, so that a folder is whole or absent.
+"""Make an asset ready: fetch, check and unpack beside its folder, then rename, so that a folder is complete or absent.
 
-The last file written is `.facenb.json`; beside it `manifest.sha256` lists every file as `sha256sum -c` reads it.
+The last file written is `.facenb.json`. Beside it, `manifest.sha256` lists every file in the form of `sha256sum -c`.
 """
 
 import contextlib
 import errno
+import fcntl
 import hashlib
 import json
 import os
@@ -13,35 +14,24 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from data_download.entries import Entry, File, Source
+import pooch
+
+from data_download.entries import Entry, File, Place, Source
+from data_download.errors import AssetError
 from data_download.fetch import check, copy_from_mirror, download
+from data_download.folders import data_folder, mirror_folder
 from data_download.unpack import unpack
-from facenb.errors import AssetError
-from facenb.files import digest
 
 MARKER, MANIFEST = ".facenb.json", "manifest.sha256"
 
 
-def data_folder() -> Path:
-    """FACENB_DATA, or `~/.cache/facenb/data`."""
-    return Path(os.environ.get("FACENB_DATA") or Path.home() / ".cache" / "facenb" / "data")
-
-
-def mirror_folder() -> Path | None:
-    """FACENB_MIRROR; None if it is not set. Raises AssetError if it names no folder."""
-    value = os.environ.get("FACENB_MIRROR")
-    if value and not Path(value).is_dir():
-        raise AssetError(f"FACENB_MIRROR is {value}, which is no folder; correct it or unset it")
-    return Path(value) if value else None
-
-
 def _fingerprint(source: Source) -> str:
     files = [(f.source, f.target, f.sha256, f.md5, f.unpack) for f in source.files]
-    return hashlib.sha256(json.dumps([source.base.split(":")[0] == "mirror", files]).encode()).hexdigest()
+    return hashlib.sha256(json.dumps([source.is_mirror, files]).encode()).hexdigest()
 
 
 def marker(entry: Entry) -> dict | None:
-    """What the ready folder says of itself; None if there is no folder that looks whole."""
+    """Return what the asset's folder records about itself, or None if the folder is not complete."""
     try:
         return json.loads((data_folder() / entry.name / MARKER).read_text(encoding="utf-8"))
     except (OSError, json.JSONDecodeError):
@@ -49,128 +39,99 @@ def marker(entry: Entry) -> dict | None:
 
 
 def is_ready(entry: Entry) -> bool:
-    """Was the asset made ready from one of the sources that its entry names today, or placed as it says?"""
+    """Return whether the asset comes from a source that its entry still names, or was placed as the entry says."""
     if entry.needs_registration:
         return not placed_problems(entry)
-    found = marker(entry)
-    return found is not None and found.get("fingerprint") in {_fingerprint(source) for source in entry.sources}
+    record = marker(entry)
+    return record is not None and record.get("fingerprint") in map(_fingerprint, entry.sources)
 
 
 def ready_folder(entry: Entry) -> Path:
-    """The asset's folder. Raises AssetError saying how to get it."""
+    """Return the asset's folder. Raise AssetError with the command that gets it if it is not ready."""
     folder = data_folder() / entry.name
     if is_ready(entry):
         return folder
     if entry.needs_registration:
-        problems = "; ".join(placed_problems(entry))
-        raise AssetError(f"{entry.title} is not in place: {problems}. `python -m data_download where {entry.name}` "
-                         "says where to ask for it and what to place")  # fmt: skip
-    raise AssetError(f"{entry.title} is not in {folder}; get it with `python -m data_download get {entry.name}`")
+        raise AssetError(
+            f"{entry.title} is not in place: {'; '.join(placed_problems(entry))}. "
+            f"`python -m data_download where {entry.name}` says where to ask for it and what to place."
+        )
+    raise AssetError(f"{entry.title} is not in {folder}. Get it with `python -m data_download get {entry.name}`.")
 
 
 def placed_problems(entry: Entry) -> list[str]:
-    """What is missing or wrong among the files a person has to place by hand."""
-    folder, problems = data_folder() / entry.name, []
-    for place in entry.places:
-        found = [path for path in sorted(folder.glob(place.path)) if path.is_file()] if folder.is_dir() else []
-        if len(found) < place.least:
-            problems.append(f"{folder / place.path}: {len(found)} of {place.least} there ({place.what})")
-        for path in found:
-            if path.stat().st_size < place.size_least:
-                problems.append(f"{path} has {path.stat().st_size} bytes, fewer than {place.size_least}: not whole")
-            elif place.starts:
-                with path.open("rb") as file:
-                    if file.read(len(place.starts)) != place.starts:
-                        problems.append(f"{path} does not begin as {place.what} does: another kind of file")
-    return problems
+    """Return what is missing or wrong among the files that a person has to place."""
+    return [problem for place in entry.places for problem in _place_problems(place, data_folder() / entry.name)]
+
+
+def _place_problems(place: Place, folder: Path) -> Iterator[str]:
+    paths = [path for path in sorted(folder.glob(place.path)) if path.is_file()]
+    if len(paths) < place.least:
+        yield f"{folder / place.path}: {len(paths)} of {place.least} files are there ({place.what})"
+    starts = place.starts.encode("latin-1")
+    for path in paths:
+        with path.open("rb") as file:
+            begin = file.read(len(starts))
+        if path.stat().st_size < place.size_least:
+            yield f"{path} has {path.stat().st_size} bytes, fewer than {place.size_least}: it is not complete"
+        elif begin != starts:
+            yield f"{path} does not begin like {place.what}: it is another kind of file"
 
 
 @contextlib.contextmanager
 def _explained(folder: Path) -> Iterator[None]:
-    """A full disk or a folder without permission as an AssetError that names the folder."""
+    """Turn the errors of a full disk and of missing permission into AssetError."""
     try:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise AssetError(f"no space left under {folder}; free some or set FACENB_DATA to another disk") from error
+            raise AssetError(f"No space left under {folder}. Free some, or set FACENB_DATA to another disk.") from error
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
-            raise AssetError(f"cannot write under {folder} ({error.strerror}: {error.filename}); "
-                             "set FACENB_DATA to a folder you may write to") from error  # fmt: skip
+            raise AssetError(
+                f"Cannot write under {folder} ({error.strerror}: {error.filename}). "
+                "Set FACENB_DATA to a folder that you may write to."
+            ) from error
         raise
 
 
-@contextlib.contextmanager
-def _lock(path: Path) -> Iterator[None]:
-    """Only one process at a time; where the system has no file locks, unique names and the rename still hold."""
-    with path.open("a") as file:
-        try:
-            import fcntl
-
-            fcntl.flock(file, fcntl.LOCK_EX)
-        except ImportError:
-            pass
-        yield
-
-
-def _obtain(source: Source, file: File, cache: Path, work: Path, quiet: bool) -> Path:
-    """The checked file at a temporary place."""
-    if source.is_mirror:
-        target = work / "incoming"
-        copy_from_mirror(mirror_folder(), source.base.removeprefix("mirror:") + file.source, file, target)
-        return target
-    url = source.base + file.source
-    partial = cache / f"{hashlib.sha256(url.encode()).hexdigest()[:16]}.{Path(file.source).name}.partial"
-    download(url, file, partial, quiet)
-    return partial
-
-
-def _write_marker(entry: Entry, source: Source, folder: Path) -> None:
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    lines = [f"{digest(path)}  {path.relative_to(folder).as_posix()}\n" for path in files]
-    (folder / MANIFEST).write_text("".join(lines), encoding="utf-8", newline="\n")
-    text = {"asset": entry.name, "source": source.base, "holds": source.holds, "files": len(files),
-            "manifest": digest(folder / MANIFEST), "fingerprint": _fingerprint(source)}  # fmt: skip
-    with (folder / MARKER).open("w", encoding="utf-8") as file:
-        json.dump(text, file, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _check_unpublished(source: Source, accept: bool) -> None:
-    unknown = [file.source for file in source.files if not (file.sha256 or file.md5)]
-    if unknown and not accept:
-        raise AssetError(f"no checksum is known for {source.base}{unknown[0]}; if you trust the address, say so with "
-                         "--accept-unverified: its checksum is then recorded")  # fmt: skip
+def mirror_source(entry: Entry) -> Source | None:
+    """Return the entry's source in the mirror folder, or None if the mirror does not have it."""
+    mirror = mirror_folder()
+    sources = [source for source in entry.sources if source.is_mirror and mirror]
+    return next((source for source in sources if (mirror / source.base.removeprefix("mirror:")).is_dir()), None)
 
 
 def usable_sources(entry: Entry) -> list[Source]:
-    """The mirror alone where it is set and has the asset's folder, else the addresses on the web in order."""
-    mirror = mirror_folder()
-    for source in entry.sources:
-        if source.is_mirror and mirror and (mirror / source.base.removeprefix("mirror:")).is_dir():
-            return [source]
-    web = [source for source in entry.sources if not source.is_mirror]
-    if not web:
-        raise AssetError(f"{entry.title} has no address on the web that holds it as it is used here, and FACENB_MIRROR "
-                         "is not set to a mirror folder that has it")  # fmt: skip
-    return web
+    """Return the mirror alone if it has the asset, else the addresses on the web in order."""
+    mirror = mirror_source(entry)
+    sources = [mirror] if mirror else [source for source in entry.sources if not source.is_mirror]
+    if not sources:
+        raise AssetError(
+            f"No address on the web holds {entry.title} in the form that is used here. "
+            "Set FACENB_MIRROR to a mirror folder that has it."
+        )
+    return sources
 
 
 def install(entry: Entry, again: bool = False, accept_unverified: bool = False, quiet: bool = False) -> Path:
-    """Make the asset ready from its first usable source and return its folder; nothing happens where it is ready.
+    """Make the asset ready from its first usable source and return its folder. Do nothing if it is ready.
 
-    Raises AssetError: no source, a wrong checksum, a damaged archive, a full disk; then the old folder, if there was
-    one, is as it was.
+    Raise AssetError for a missing source, a wrong checksum, a damaged archive or a full disk. An older folder then
+    stays as it was.
     """
     if entry.needs_registration or (is_ready(entry) and not again):
         return ready_folder(entry)
-    root = data_folder()
-    sources = usable_sources(entry)
-    for source in sources:
-        _check_unpublished(source, accept_unverified)
+    root, sources = data_folder(), usable_sources(entry)
+    unverifiable = [source.base + name for source in sources for name in source.unverifiable]
+    if unverifiable and not accept_unverified:
+        raise AssetError(
+            f"No checksum is known for {unverifiable[0]}. If you trust this address, use --accept-unverified. "
+            "The checksum is then recorded."
+        )
     with _explained(root):
         root.mkdir(parents=True, exist_ok=True)
-        with _lock(root / f".{entry.name}.lock"):
+        with (root / f".{entry.name}.lock").open("a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # until the file is closed
             if is_ready(entry) and not again:  # another process was faster
                 return root / entry.name
             _clear_leftovers(entry, root)
@@ -178,52 +139,73 @@ def install(entry: Entry, again: bool = False, accept_unverified: bool = False, 
                 try:
                     _install_from(source, entry, root, quiet)
                     break
-                except AssetError:  # the next address may do; the last one's error is the one to see
+                except AssetError:
                     if source is sources[-1]:
                         raise
     return root / entry.name
 
 
-def _install_from(source: Source, entry: Entry, root: Path, quiet: bool) -> None:
-    work = Path(tempfile.mkdtemp(prefix=f".{entry.name}.", suffix=".partial", dir=root))
-    try:
-        _assemble(entry, source, root / ".downloads", work, quiet)
-        _swap(work / "folder", root / entry.name)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
-
-
 def _clear_leftovers(entry: Entry, root: Path) -> None:
-    """Remove what a killed process left; if it was killed amid the exchange, the old folder comes back."""
+    """Remove what a killed process left. Bring back the old folder if the process was killed during the exchange."""
     for leftover in root.glob(f".{entry.name}.*.partial"):
         if (leftover / "old").is_dir() and not (root / entry.name).exists():
             os.rename(leftover / "old", root / entry.name)
         shutil.rmtree(leftover, ignore_errors=True)
 
 
-def _assemble(entry: Entry, source: Source, cache: Path, work: Path, quiet: bool) -> None:
-    folder = work / "folder"
-    folder.mkdir()
-    for file in source.files:
-        incoming = _obtain(source, file, cache, work, quiet)
-        if file.unpack:
-            unpack(incoming, folder / file.target, file.unpack, file.unpacked_limit)
-            incoming.unlink()
-        else:
-            (folder / file.target).parent.mkdir(parents=True, exist_ok=True)
-            os.replace(incoming, folder / file.target)
-    missing = [path for path in entry.ready if not (folder / path).exists()]
-    if missing:
-        raise AssetError(f"{source.base} came without {missing[0]}; it is another version than the entry describes")
-    _write_marker(entry, source, folder)
+def _install_from(source: Source, entry: Entry, root: Path, quiet: bool) -> None:
+    work = Path(tempfile.mkdtemp(prefix=f".{entry.name}.", suffix=".partial", dir=root))
+    try:
+        folder = work / "folder"
+        folder.mkdir()
+        for file in source.files:
+            _add(source, file, root / ".downloads", folder, quiet)
+        for name in (*entry.ready, *source.inside):
+            if not any(folder.glob(f"**/{name}")):
+                raise AssetError(f"{source.base} does not hold {name}. It is another version than the entry describes.")
+        for name, sha256 in source.inside.items():
+            check(next(folder.glob(f"**/{name}")), File(name, name, sha256=sha256), f"{name} from {source.base}")
+        _write_marker(entry, source, folder)
+        _exchange(folder, root / entry.name)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
 
 
-def _swap(new: Path, folder: Path) -> None:
-    """Put the whole new folder in the old one's place; the old one is gone only after that."""
+def _add(source: Source, file: File, cache: Path, folder: Path, quiet: bool) -> None:
+    """Get one file of a source, check it, and put it or its members into `folder`."""
+    incoming, target = folder.with_name("incoming"), folder / file.target
+    if source.is_mirror:
+        copy_from_mirror(mirror_folder() / source.base.removeprefix("mirror:") / file.source, file, incoming)
+    else:
+        url = source.base + file.source
+        incoming = cache / f"{hashlib.sha256(url.encode()).hexdigest()[:16]}.{Path(url).name}.partial"
+        download(url, file, incoming, quiet)
+    if file.unpack:
+        unpack(incoming, target, file.unpack, file.limit)
+        incoming.unlink()
+    else:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        os.replace(incoming, target)
+
+
+def _write_marker(entry: Entry, source: Source, folder: Path) -> None:
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    lines = [f"{pooch.file_hash(str(path))}  {path.relative_to(folder).as_posix()}\n" for path in files]
+    (folder / MANIFEST).write_text("".join(lines), encoding="utf-8", newline="\n")
+    record = {"asset": entry.name, "source": source.base, "holds": source.holds}
+    record |= {"manifest": pooch.file_hash(str(folder / MANIFEST)), "fingerprint": _fingerprint(source)}
+    with (folder / MARKER).open("w", encoding="utf-8") as file:
+        json.dump(record, file, indent=1)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _exchange(new: Path, folder: Path) -> None:
+    """Replace `folder` by the complete new one. The old folder is removed after that."""
     old = new.with_name("old")
     if folder.exists():
         if not (folder / MARKER).is_file() and any(folder.iterdir()):
-            raise AssetError(f"{folder} holds files that were not put there by data_download; move them away first")
+            raise AssetError(f"{folder} holds files that data_download did not write. Move them to another folder.")
         os.rename(folder, old)
     try:
         os.rename(new, folder)
@@ -234,20 +216,20 @@ def _swap(new: Path, folder: Path) -> None:
 
 
 def verify(entry: Entry) -> list[str]:
-    """What is wrong with the asset on this machine, a line each; empty: all files are as they were checked."""
+    """Return what is wrong with the asset on this machine. An empty list means that every file has its checksum."""
     if entry.needs_registration:
         return placed_problems(entry)
-    folder, found = data_folder() / entry.name, marker(entry)
-    if found is None or not is_ready(entry):
-        return [f"{folder} is not there, not whole, or from an entry that has changed since"]
+    folder, record = data_folder() / entry.name, marker(entry)
+    if record is None or not is_ready(entry):
+        return [f"{folder} is missing, not complete, or from an entry that has changed since"]
     manifest = folder / MANIFEST
-    if not manifest.is_file() or digest(manifest) != found["manifest"]:
+    if not manifest.is_file() or pooch.file_hash(str(manifest)) != record["manifest"]:
         return [f"{manifest} is missing or was changed"]
     problems = []
     for line in manifest.read_text(encoding="utf-8").splitlines():
-        expected, _, name = line.partition("  ")
+        sha256, _, name = line.partition("  ")
         try:
-            check(folder / name, File(name, name, None, expected, "", "", 0), str(folder / name))
+            check(folder / name, File(name, name, sha256=sha256), str(folder / name))
         except AssetError as error:
             problems.append(str(error))
         except OSError:

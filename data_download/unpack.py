@@ -1,86 +1,61 @@
-"""Unpacking archives that may be hostile: nothing outside the folder, no links, no devices, no bombs."""
+"""Unpack archives that may be hostile: nothing outside the folder, no links or devices, a limit on the size."""
 
 import lzma
 import re
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from typing import IO
 
-from facenb.errors import AssetError
+from data_download.errors import AssetError
 
-MEMBERS = 500_000
-BROKEN = (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, lzma.LZMAError, NotImplementedError, RuntimeError)
-
-
-def safe_path(folder: Path, name: str, archive: Path) -> Path:
-    """Where a member goes inside `folder`. Raises AssetError for one that would go elsewhere."""
-    parts = PurePosixPath(name).parts
-    absolute = name.startswith(("/", "\\")) or re.match(r"^[A-Za-z]:", name)
-    if absolute or "\\" in name or "\0" in name or ".." in parts:
-        raise AssetError(f"{archive} holds {name!r}, a path outside its folder; nothing of it was kept")
-    target = folder.joinpath(*parts)
-    if not target.resolve().is_relative_to(folder.resolve()):
-        raise AssetError(f"{archive} holds {name!r}, a path outside its folder; nothing of it was kept")
-    return target
+DAMAGED = (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, lzma.LZMAError, NotImplementedError)
+DAMAGED += (RuntimeError, FileExistsError, NotADirectoryError)  # encrypted; a file where a folder should be
+FILE, FOLDER, OTHER = "file", "folder", "link or device"
 
 
-def _tar_members(archive: Path) -> Iterator[tuple[str, bool, IO[bytes] | None]]:
-    with tarfile.open(archive, "r:*") as tar:
-        for member in tar:
-            if not (member.isreg() or member.isdir()):
-                kind = "a link" if member.issym() or member.islnk() else "a device or another special file"
-                raise AssetError(f"{archive} holds {member.name!r}, which is {kind}; nothing of it was kept")
-            yield member.name, member.isdir(), None if member.isdir() else tar.extractfile(member)
+def _tar_kind(member: tarfile.TarInfo) -> str:
+    return FILE if member.isreg() else FOLDER if member.isdir() else OTHER
 
 
-def _zip_members(archive: Path) -> Iterator[tuple[str, bool, IO[bytes] | None]]:
-    with zipfile.ZipFile(archive) as packed:
-        for member in packed.infolist():
-            mode = member.external_attr >> 16  # Unix file type, zero where the archive was made elsewhere
-            if mode & 0o170000 not in (0, 0o040000, 0o100000):
-                raise AssetError(f"{archive} holds {member.filename!r}, a link or a device; nothing of it was kept")
-            if member.is_dir():
-                yield member.filename, True, None
-                continue
-            with packed.open(member) as reader:
-                yield member.filename, False, reader
+def _zip_kind(member: zipfile.ZipInfo) -> str:
+    kind = (member.external_attr >> 16) & 0o170000  # Unix file type; zero from other systems
+    return OTHER if kind not in (0, 0o040000, 0o100000) else FOLDER if member.is_dir() else FILE
 
 
-def unpack(archive: Path, folder: Path, kind: str, limit: int) -> list[Path]:
-    """Unpack a tar (also .gz, .bz2, .xz) or zip into `folder`; returns the files.
-
-    `limit` is the most bytes it may hold, counted while they are written, not as the archive claims. Raises AssetError
-    for a damaged archive, a member outside the folder, a link, a device, the same file twice, or too much.
-    """
-    members = {"tar": _tar_members, "zip": _zip_members}.get(kind)
-    if members is None:
-        raise AssetError(f"{archive}: cannot unpack the kind {kind!r}; there are tar and zip")
-    folder.mkdir(parents=True, exist_ok=True)
-    files: list[Path] = []
-    written = 0
-    try:
-        for count, (name, is_folder, reader) in enumerate(members(archive)):
-            if count >= MEMBERS:
-                raise AssetError(f"{archive} holds more than {MEMBERS} files; nothing of it was kept")
-            target = safe_path(folder, name, archive)
-            if is_folder:
-                target.mkdir(parents=True, exist_ok=True)
-                continue
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with target.open("xb") as writer:
-                while block := reader.read(1 << 20):
-                    written += len(block)
-                    if written > limit:
-                        raise AssetError(f"{archive} unpacks to more than {limit} bytes; nothing of it was kept")
-                    writer.write(block)
-            files.append(target)
-    except FileExistsError as error:
-        raise AssetError(f"{archive} holds {name!r} twice; nothing of it was kept") from error
-    except BROKEN as error:
-        raise AssetError(f"{archive} is a damaged {kind} archive ({error}); get it again") from error
+def _check(archive: Path, members: list[tuple[str, str, int]], limit: int) -> None:
+    """Raise AssetError unless all members (name, kind, bytes) may be unpacked."""
+    files = [PurePosixPath(name) for name, kind, _ in members if kind == FILE]
+    problems = [f"{name!r}, a {kind}" for name, kind, _ in members if kind == OTHER]
+    problems += [
+        f"{name!r}, a path outside its folder"
+        for name, *_ in members
+        if name.startswith("/") or ".." in name.split("/") or re.search(r"\\|\0|^[A-Za-z]:", name)
+    ]
+    if len(set(files)) < len(files):
+        problems.append("a file twice")
+    if sum(size for *_, size in members) > limit:
+        problems.append(f"more than {limit} bytes")
+    if problems:
+        raise AssetError(f"{archive} holds {problems[0]}. It was not unpacked.")
     if not files:
-        raise AssetError(f"{archive} is an empty {kind} archive; get it again")
-    return files
+        raise AssetError(f"{archive} is empty. Get it again.")
+
+
+def unpack(archive: Path, folder: Path, kind: str, limit: int) -> None:
+    """Unpack a tar (also .gz, .bz2, .xz) or zip archive of at most `limit` bytes into `folder`.
+
+    Raise AssetError for a damaged or empty archive, a path outside the folder, a link, a device, a file that occurs
+    twice, or too much data.
+    """
+    try:
+        if kind == "zip":
+            with zipfile.ZipFile(archive) as packed:
+                _check(archive, [(m.filename, _zip_kind(m), m.file_size) for m in packed.infolist()], limit)
+                packed.extractall(folder)  # reads no more of a member than the size it declares
+        else:
+            with tarfile.open(archive) as packed:
+                _check(archive, [(m.name, _tar_kind(m), m.size) for m in packed], limit)
+                packed.extractall(folder, filter="data")
+    except DAMAGED as error:
+        raise AssetError(f"{archive} is a damaged {kind} archive ({error}). Get it again.") from error

@@ -1,8 +1,8 @@
-"""Errors written for the person who has to act: what was wrong, where, and what to do."""
+"""Errors for the person who has to act: what is wrong, where, and what to do."""
 
+from data_download.errors import AssetError, FacenbError
 
-class FacenbError(Exception):
-    """Base of the errors this library raises on bad input."""
+__all__ = ["AssetError", "FacenbError", "ImageError", "LandmarkError", "ModelFileError", "RunError"]
 
 
 class ModelFileError(FacenbError):
@@ -10,15 +10,11 @@ class ModelFileError(FacenbError):
 
 
 class ImageError(FacenbError):
-    """A file is no readable image, or the image holds no usable face."""
+    """A file is not a readable image, or the image holds no usable face."""
 
 
 class LandmarkError(FacenbError):
-    """Landmarks are of the wrong count, not finite, or all alike."""
-
-
-class AssetError(FacenbError):
-    """A data set or model is missing, damaged, or could not be fetched or unpacked."""
+    """Landmarks have the wrong number, are not finite, or are all equal."""
 
 
 class RunError(FacenbError):

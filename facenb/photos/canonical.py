@@ -17,7 +17,7 @@ from scipy.sparse.linalg import spsolve
 from scipy.spatial import cKDTree
 from torch import Tensor
 
-from data_download.install import data_folder
+from data_download.folders import data_folder
 from facenb.assets import asset
 from facenb.errors import AssetError
 from facenb.files import atomic_write

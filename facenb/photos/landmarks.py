@@ -20,7 +20,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from tqdm import tqdm
 
-from data_download.install import data_folder
+from data_download.folders import data_folder
 from facenb.assets import asset
 from facenb.errors import ImageError
 from facenb.files import atomic_write, digest

@@ -24,7 +24,8 @@ import torch
 
 import facenb
 from data_download.entries import load_entries
-from data_download.install import data_folder, is_ready, marker
+from data_download.folders import data_folder
+from data_download.install import is_ready, marker
 from facenb.errors import RunError
 from facenb.evaluation.claims import Claim
 from facenb.files import atomic_write
