@@ -1,15 +1,17 @@
 """How fast faces are drawn: milliseconds an image, stage by stage, forward and with gradients, and what bounds it.
 
 Run with the cores to itself: `python benchmarks/render.py [--markdown] [--repeats 7]`. The minimum of the repeats is
-printed. The mesh is a displaced sphere of 9,384 triangles (a face's count), about 45 % of the picture covered; the
-shape comes from 80 identity and 12 expression coefficients.
+printed. The mesh is a displaced sphere of 9,384 triangles (a face's count), about 45 % of the image covered; the
+shape comes from 80 identity and 12 expression coefficients. "forward" has a colour per vertex; "texture" (one for each
+image) and "relief" are the same with a UV texture, and in brackets their ratio to "forward".
 """
 
 import argparse
 import os
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -18,11 +20,13 @@ from facenb.imaging.camera import WeakPerspective, euler_to_matrix
 from facenb.imaging.lighting import ambient, directional, irradiance
 from facenb.imaging.raster import interpolate, rasterize
 from facenb.imaging.render import render, vertex_normals
+from facenb.imaging.texture import Texture
 
 BATCH = 64
 SIZES = (64, 112, 224)
 COEFFICIENTS = 80 + 12
 TARGETS = {64: 0.25, 112: 0.4, 224: 1.0}  # ms an image on two cores, numba, forward
+TEXELS = {64: 64, 112: 128, 224: 256}  # a side of the texture: one to 1.3 texels a pixel, as `imaging.texture` asks for
 
 
 def displaced_sphere(rings: int = 69, columns: int = 69) -> tuple[Tensor, Tensor]:
@@ -52,6 +56,10 @@ class Scene:
         self.basis = (torch.randn(COEFFICIENTS, vertices.numel()) * 0.1).to(device)
         self.coefficients = torch.randn(BATCH, COEFFICIENTS).to(device)
         self.albedo = torch.rand(1, len(vertices), 3).to(device)
+        uv, side = vertices[:, :2].to(device) / 200 + 0.5, TEXELS[size]
+        plain = Texture(torch.rand(BATCH, side, side, 3).to(device), uv, self.triangles)
+        self.looks = {"vertices": self.albedo, "texture": plain}
+        self.looks["relief"] = replace(plain, relief=torch.rand(1, side, side).to(device))
         angles = (torch.rand(BATCH, 3) * 2 - 1) * torch.tensor([1.2, 0.4, 0.3])
         scale, shift = torch.full((BATCH,), size / 210), size / 2 + torch.rand(BATCH, 2)
         self.camera = WeakPerspective(euler_to_matrix(angles), scale, shift).to(device)
@@ -65,17 +73,18 @@ class Scene:
         return torch.addmm(self.mean, coefficients, self.basis).view(BATCH, -1, 3)
 
 
-def measure(work: Callable[[], object], device: torch.device, repeats: int) -> float:
-    """Fewest milliseconds an image over the repeats, the first calls (compilation, caches) left out."""
-    best = float("inf")
+def measure(work: Sequence[Callable[[], object]], device: torch.device, repeats: int) -> list[float]:
+    """Fewest milliseconds an image of each work over the repeats, which take turns; two more warm up."""
+    best = [float("inf")] * len(work)
     for repeat in range(repeats + 2):
-        start = time.perf_counter()
-        work()
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        if repeat >= 2:
-            best = min(best, time.perf_counter() - start)
-    return best / BATCH * 1000
+        for number, step in enumerate(work):
+            start = time.perf_counter()
+            step()
+            if device.type == "cuda":
+                torch.cuda.synchronize()
+            if repeat >= 2:
+                best[number] = min(best[number], time.perf_counter() - start)
+    return [seconds / BATCH * 1000 for seconds in best]
 
 
 def stages(scene: Scene, backend: str) -> dict[str, Callable[[], object]]:
@@ -94,38 +103,38 @@ def stages(scene: Scene, backend: str) -> dict[str, Callable[[], object]]:
     }
 
 
-def whole(scene: Scene, backend: str, gradients: bool) -> Callable[[], object]:
-    """Coefficients to picture; with gradients: back to coefficients, light and camera scale."""
+def whole(scene: Scene, backend: str, look: str, gradients: bool = False) -> Callable[[], object]:
+    """Coefficients to image; with gradients: back to coefficients, light and camera scale."""
 
     def forward() -> Tensor:
-        camera = scene.camera
-        return render(
-            scene.shape(), scene.triangles, scene.albedo, camera, scene.size, scene.light, None, backend
-        ).image
+        albedo, camera = scene.looks[look], scene.camera
+        return render(scene.shape(), scene.triangles, albedo, camera, scene.size, scene.light, None, backend).image
 
     def both() -> None:
         leaves = [x.detach().requires_grad_() for x in (scene.coefficients, scene.light, scene.camera.scale)]
         camera = WeakPerspective(scene.camera.rotation, leaves[2], scene.camera.translation)
         vertices = scene.shape(leaves[0])
-        seen = render(vertices, scene.triangles, scene.albedo, camera, scene.size, leaves[1], None, backend)
+        seen = render(vertices, scene.triangles, scene.looks[look], camera, scene.size, leaves[1], None, backend)
         seen.image.square().mean().backward()
 
     return both if gradients else torch.no_grad()(forward)
 
 
 def table(device: torch.device, repeats: int) -> list[list[str]]:
-    """A row per size and backend: milliseconds of each stage and of the whole, and pictures a second."""
+    """A row per size and backend: milliseconds of each stage and of the whole, and images a second."""
     rows = []
     for backend in ("numba", "torch") if device.type == "cpu" else ("torch",):
         for size in SIZES:
             scene = Scene(size, device)
+            work = stages(scene, backend)
             with torch.no_grad():
-                parts = {name: measure(work, device, repeats) for name, work in stages(scene, backend).items()}
-            forward, both = (measure(whole(scene, backend, g), device, repeats) for g in (False, True))
-            bound = max(parts, key=parts.get)
+                stage = dict(zip(work, measure(list(work.values()), device, repeats), strict=True))
+            looks = measure([whole(scene, backend, look) for look in scene.looks], device, repeats)
+            (both,) = measure([whole(scene, backend, "vertices", gradients=True)], device, repeats)
             target = f"{TARGETS[size]:.2f}" if backend == "numba" else ""
-            row = [f"{device.type} {backend}", str(size), *(f"{ms:.3f}" for ms in parts.values())]
-            rows.append([*row, f"{forward:.3f}", target, f"{1000 / forward:,.0f}", f"{both:.3f}", bound])
+            row = [f"{device.type} {backend}", str(size), *(f"{ms:.3f}" for ms in stage.values())]
+            row += [f"{looks[0]:.3f}", target, f"{1000 / looks[0]:,.0f}", f"{both:.3f}", max(stage, key=stage.get)]
+            rows.append([*row, *(f"{ms:.3f} ({ms / looks[0]:.2f})" for ms in looks[1:])])
     return rows
 
 
@@ -141,7 +150,7 @@ def main() -> None:
     if torch.cuda.is_available():
         print(torch.cuda.get_device_name())
     head = ["backend", "size", "shape", "normals", "projection", "raster", "light", "colour"]
-    head += ["forward", "target", "images/s", "forward+backward", "bound by"]
+    head += ["forward", "target", "images/s", "forward+backward", "bound by", "texture", "relief"]
     rows = [row for device in devices for row in table(device, options.repeats)]
     widths = [max(len(row[k]) for row in [head, *rows]) for k in range(len(head))]
     for number, row in enumerate([head, *rows]):

@@ -81,7 +81,7 @@ def interpolate(
     check_triangles(triangles, attributes.shape[1])
     if uses_numba(attributes, backend):
         return raster_numba.interpolate(fragments.triangle, fragments.barycentric, attributes, triangles)
-    pixel, corner = _seen_corners(fragments.triangle, triangles, attributes.shape[1])
+    pixel, corner = seen_corners(fragments.triangle, triangles, attributes.shape[1])
     weight = fragments.barycentric.flatten(0, 2)[pixel].to(attributes)
     values = attributes.flatten(0, 1)
     blend = sum(values[corner[:, k]] * weight[:, k, None] for k in range(3))
@@ -200,7 +200,7 @@ def _test_pixels(setup: _Setup, part: tuple[int, int, int], size: tuple[int, int
     return pixel, value, setup.triangle[first:end][owner]
 
 
-def _seen_corners(triangle, triangles, vertices) -> tuple[Tensor, Tensor]:
+def seen_corners(triangle, triangles, vertices) -> tuple[Tensor, Tensor]:
     """Flat indices (N,) of pixels that see a triangle, and (N, 3) of its corners among the vertices of all images."""
     pixel = (triangle.flatten() >= 0).nonzero()[:, 0]
     image = pixel // (triangle.shape[1] * triangle.shape[2])
@@ -210,7 +210,7 @@ def _seen_corners(triangle, triangles, vertices) -> tuple[Tensor, Tensor]:
 def _place_in_triangle(projected, triangles, triangle, perspective) -> tuple[Tensor, Tensor]:
     """Barycentrics and depth of the seen triangles at the pixel centres, by the closed form."""
     height, width = triangle.shape[1:]
-    pixel, corner = _seen_corners(triangle, triangles, projected.shape[1])
+    pixel, corner = seen_corners(triangle, triangles, projected.shape[1])
     u, v, z = projected.flatten(0, 1)[corner].double().unbind(-1)  # (N, 3) each
     x, y = u - (pixel % width + 0.5)[:, None], v - (pixel // width % height + 0.5)[:, None]
     weight = x[:, [1, 2, 0]] * y[:, [2, 0, 1]] - x[:, [2, 0, 1]] * y[:, [1, 2, 0]]

@@ -21,7 +21,8 @@ TINY = 1e-12  # square mm: a shorter sum of normals has no direction
 FLAT = 2.0**-20  # square pixels: an unsnapped triangle with less of twice its area has no barycentrics of its own
 
 
-compiled = njit(nogil=True, cache=True, error_model="numpy")
+CACHE = True
+compiled = njit(nogil=True, cache=CACHE, error_model="numpy")
 _pools: dict[tuple[int, int], ThreadPoolExecutor] = {}
 
 

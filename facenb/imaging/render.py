@@ -16,6 +16,7 @@ from facenb.imaging import raster_numba
 from facenb.imaging.camera import Camera
 from facenb.imaging.lighting import irradiance
 from facenb.imaging.raster import LIMIT, Fragments, check_triangles, interpolate, rasterize, uses_numba
+from facenb.imaging.texture import Texture, shade
 
 
 @dataclass(frozen=True)
@@ -61,25 +62,29 @@ def vertex_normals(
 def render(
     vertices: Float[Tensor, "_vertices vertices 3"],
     triangles: Int[Tensor, "triangles 3"],
-    albedo: Float[Tensor, "_albedo vertices 3"],
+    albedo: Float[Tensor, "_albedo vertices 3"] | Texture,
     camera: Camera,
     size: tuple[int, int],
     light: Float[Tensor, "_light 9 3"] | None = None,
     background: Float[Tensor, "..."] | None = None,
     backend: str = "auto",
 ) -> Rendering:
-    """Images of lit meshes: vertices in mm on model axes, albedo linear RGB per vertex, size (height, width).
+    """Return images of lit meshes: vertices in mm on model axes, size (height, width), albedo linear RGB.
 
-    A batch of one is broadcast in vertices, camera, albedo and light. Without `light` the albedo is shown as it is. The
-    background is a colour (3,), one per image (batch, 3) or an image (batch or 1, height, width, 3); black without one.
+    The albedo is one colour per vertex, or a `Texture`. A batch of one is broadcast in vertices, camera, albedo and
+    light. Without `light` the albedo is shown as it is. The background is a colour (3,), one per image (batch, 3) or an
+    image (batch or 1, height, width, 3); black without one.
     """
     projected = camera.project(vertices)
     fragments = rasterize(projected, triangles, size, camera.is_perspective, backend)
     normals = vertex_normals(vertices, triangles, backend) @ camera.rotation.transpose(-1, -2)
-    colour = albedo.expand(len(projected), -1, -1)
-    if light is not None:
-        colour = albedo * irradiance(normals, light.expand(len(normals), -1, -1))
-    image = interpolate(fragments, colour, triangles, backend)
+    if isinstance(albedo, Texture):
+        image = shade(albedo, fragments, triangles, vertices, normals, camera.rotation, light, backend)
+    else:
+        colour = albedo.expand(len(projected), -1, -1)
+        if light is not None:
+            colour = albedo * irradiance(normals, light.expand(len(normals), -1, -1))
+        image = interpolate(fragments, colour, triangles, backend)
     if background is not None:
         behind = background[..., None, None, :] if background.ndim <= 2 else background
         image = torch.where((fragments.triangle >= 0)[..., None], image, behind.to(image))

@@ -1,0 +1,125 @@
+"""The kernels of textured shading for the CPU: the arithmetic of `texture.shade`, forward only.
+
+Indices are unsigned, since numba then leaves out the test for negative ones; sums and products may be contracted.
+"""
+
+import numpy as np
+import torch
+from numba import njit
+from torch import Tensor
+
+from facenb.imaging.lighting import C0, C1, C2, C2_XY, C2_ZZ
+from facenb.imaging.raster_numba import CACHE, array, empty, in_parallel, kernel_dtype
+
+TINY = 1e-12  # mm^4: a triangle whose cross product has a smaller square has no gradient
+
+compiled = njit(nogil=True, cache=CACHE, error_model="numpy", fastmath={"contract"})
+
+
+def shade(texture, fragments, triangles, factor, bumps) -> Tensor:
+    """Return the colours of all pixels; `bumps` holds slopes, vertices, normals and light, None without relief."""
+    dtype = kernel_dtype(factor, texture.image)
+    values = empty(*fragments.barycentric.shape, dtype=dtype)
+    faces = [array(t.to(torch.int32)).view(np.uint32) for t in (triangles, texture.triangles)]
+    pixels = [array(fragments.triangle), array(fragments.barycentric.to(dtype)), *faces, array(texture.uv.to(dtype))]
+    textured = [array(texture.image.to(dtype)), array(factor.to(dtype))]
+    in_parallel(_texture, len(values), *pixels, *textured, values.numpy())
+    if bumps is not None:
+        in_parallel(_relight, len(values), *pixels, *(array(t.to(dtype)) for t in bumps), values.numpy())
+    return values
+
+
+@compiled
+def _texels(coordinate, count):
+    """The two texels beside a coordinate in [0, 1], and the distance from the first."""
+    position = coordinate * np.float32(count) - np.float32(0.5)
+    position = max(np.float32(0), min(position, np.float32(count - 1)))
+    low = np.uint32(position)
+    return low, min(low + np.uint32(1), np.uint32(count - 1)), position - np.float32(low)
+
+
+@compiled
+def _bilinear(source, left, right, x, top, bottom, y, k):
+    both = x * y
+    upper = (np.float32(1) - x - y + both) * source[top, left, k] + (x - both) * source[top, right, k]
+    return upper + (y - both) * source[bottom, left, k] + both * source[bottom, right, k]
+
+
+@compiled
+def _texture(first, end, triangle, barycentric, triangles, uv_triangles, uv, image, factor, values):
+    for item in range(first, end):
+        source, scale = image[min(item, len(image) - 1)], factor[item]
+        seen, weights, out = triangle[item], barycentric[item], values[item]
+        for row in range(np.uint64(seen.shape[0])):
+            for column in range(np.uint64(seen.shape[1])):
+                if seen[row, column] < 0:
+                    for k in range(3):
+                        out[row, column, k] = 0
+                    continue
+                t = np.uint64(seen[row, column])
+                wa, wb, wc = weights[row, column, 0], weights[row, column, 1], weights[row, column, 2]
+                a, b, c = uv_triangles[t, 0], uv_triangles[t, 1], uv_triangles[t, 2]
+                u = wa * uv[a, 0] + wb * uv[b, 0] + wc * uv[c, 0]
+                v = wa * uv[a, 1] + wb * uv[b, 1] + wc * uv[c, 1]
+                left, right, x = _texels(u, source.shape[1])
+                top, bottom, y = _texels(np.float32(1) - v, source.shape[0])
+                a, b, c = triangles[t, 0], triangles[t, 1], triangles[t, 2]
+                for k in range(3):
+                    received = wa * scale[a, k] + wb * scale[b, k] + wc * scale[c, k]
+                    out[row, column, k] = received * _bilinear(source, left, right, x, top, bottom, y, k)
+
+
+@compiled
+def _relight(first, end, triangle, barycentric, triangles, uv_triangles, uv, slopes, vertices, normals, light, values):
+    """Multiply the colours by the light on the smooth normals that the relief tilts."""
+    for item in range(first, end):
+        source, lamp = slopes[min(item, len(slopes) - 1)], light[min(item, len(light) - 1)]
+        seen, weights, out, p, n = triangle[item], barycentric[item], values[item], vertices[item], normals[item]
+        for row in range(np.uint64(seen.shape[0])):
+            for column in range(np.uint64(seen.shape[1])):
+                if seen[row, column] < 0:
+                    continue
+                t = np.uint64(seen[row, column])
+                wa, wb, wc = weights[row, column, 0], weights[row, column, 1], weights[row, column, 2]
+                a, b, c = uv_triangles[t, 0], uv_triangles[t, 1], uv_triangles[t, 2]
+                left, right, x = _texels(wa * uv[a, 0] + wb * uv[b, 0] + wc * uv[c, 0], source.shape[1])
+                top, bottom, y = _texels(
+                    np.float32(1) - (wa * uv[a, 1] + wb * uv[b, 1] + wc * uv[c, 1]), source.shape[0]
+                )
+                slope_u = _bilinear(source, left, right, x, top, bottom, y, 0)
+                slope_v = _bilinear(source, left, right, x, top, bottom, y, 1)
+                rise_b = slope_u * (uv[b, 0] - uv[a, 0]) + slope_v * (uv[b, 1] - uv[a, 1])  # mm along ab
+                rise_c = slope_u * (uv[c, 0] - uv[a, 0]) + slope_v * (uv[c, 1] - uv[a, 1])  # mm along ac
+                a, b, c = triangles[t, 0], triangles[t, 1], triangles[t, 2]
+                gx, gy, gz = _gradient(p, a, b, c, rise_b, rise_c)
+                smooth_x = wa * n[a, 0] + wb * n[b, 0] + wc * n[c, 0]
+                smooth_y = wa * n[a, 1] + wb * n[b, 1] + wc * n[c, 1]
+                smooth_z = wa * n[a, 2] + wb * n[b, 2] + wc * n[c, 2]
+                smooth_x, smooth_y, smooth_z = _unit(smooth_x, smooth_y, smooth_z)
+                x, y, z = _unit(smooth_x - gx, smooth_y - gy, smooth_z - gz)
+                for k in range(3):
+                    received = C0 * lamp[0, k] + C1 * (y * lamp[1, k] + z * lamp[2, k] + x * lamp[3, k])
+                    received += C2 * (x * y * lamp[4, k] + y * z * lamp[5, k] + x * z * lamp[7, k])
+                    received += C2_ZZ * (3 * z * z - 1) * lamp[6, k] + C2_XY * (x * x - y * y) * lamp[8, k]
+                    out[row, column, k] *= received
+
+
+@compiled
+def _gradient(p, a, b, c, rise_b, rise_c):
+    """The gradient in the triangle's plane of what rises by `rise_b` along ab and by `rise_c` along ac."""
+    x1, y1, z1 = p[b, 0] - p[a, 0], p[b, 1] - p[a, 1], p[b, 2] - p[a, 2]
+    x2, y2, z2 = p[c, 0] - p[a, 0], p[c, 1] - p[a, 1], p[c, 2] - p[a, 2]
+    nx, ny, nz = y1 * z2 - z1 * y2, z1 * x2 - x1 * z2, x1 * y2 - y1 * x2
+    square = max(nx * nx + ny * ny + nz * nz, TINY)
+    rise_b, rise_c = rise_b / square, rise_c / square
+    return (
+        rise_b * (y2 * nz - z2 * ny) + rise_c * (ny * z1 - nz * y1),
+        rise_b * (z2 * nx - x2 * nz) + rise_c * (nz * x1 - nx * z1),
+        rise_b * (x2 * ny - y2 * nx) + rise_c * (nx * y1 - ny * x1),
+    )
+
+
+@compiled
+def _unit(x, y, z):
+    length = max(np.sqrt(x * x + y * y + z * z), TINY)
+    return x / length, y / length, z / length
