@@ -1,5 +1,7 @@
 """MediaPipe's points on a model's surface: closest points by brute force, known bends, and the mean face itself."""
 
+import os
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,7 @@ from facenb.errors import AssetError
 from facenb.fitting import fit
 from facenb.imaging.camera import WeakPerspective, euler_to_matrix
 from facenb.morphable.formats import read_ict
+from facenb.photos import canonical
 from facenb.photos.canonical import closest_on_mesh, mediapipe_embedding, read_canonical, register
 from facenb.photos.landmarks import IBUG68
 
@@ -83,13 +86,29 @@ def test_the_mean_face_fits_its_own_points(ict, embedding):
     torch.testing.assert_close(found.camera.rotation, camera.rotation, atol=1e-3, rtol=0)
 
 
-def test_it_is_kept_and_a_damaged_file_found_anew(ict, embedding, data_folder):
-    kept = sorted((data_folder / ".embeddings").glob("mediapipe-*.npz"))
-    assert kept
-    before = kept[0].read_bytes()
-    kept[0].write_bytes(before[:100])
+def test_it_is_kept_and_a_damaged_file_is_computed_anew(ict, embedding, data_folder):
+    [kept] = (data_folder / ".cache" / "embeddings").glob("*.npz")
+    before = kept.read_bytes()
+    kept.write_bytes(before[:100])
     again = mediapipe_embedding(ict)
-    assert torch.equal(again.vertices, embedding.vertices) and kept[0].stat().st_size == len(before)
+    assert torch.equal(again.vertices, embedding.vertices) and kept.stat().st_size == len(before)
+
+
+def test_a_data_folder_that_may_only_be_read(ict, embedding, data_folder, tmp_path, monkeypatch):
+    """The embedding goes to the user's cache folder and is read there. Without any folder it is still returned."""
+    may_write = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: data_folder not in path.parents and may_write(path, mode))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(canonical, "VERSION", 200)  # another name, which is not in the data folder
+    monkeypatch.setattr(canonical, "find_embedding", lambda *_: embedding)
+    mediapipe_embedding(ict)
+    assert len(list((tmp_path / "facenb" / "embeddings").glob("*.npz"))) == 1
+    monkeypatch.setattr(canonical, "find_embedding", None)
+    assert torch.equal(mediapipe_embedding(ict).weights, embedding.weights)
+    monkeypatch.setattr(canonical, "VERSION", 201)
+    monkeypatch.setattr(canonical, "find_embedding", lambda *_: embedding)
+    monkeypatch.setattr(canonical, "writable_folder", lambda name: None)
+    assert mediapipe_embedding(ict) is not None
 
 
 def test_another_mesh_is_refused(tmp_path):

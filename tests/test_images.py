@@ -1,6 +1,8 @@
-"""Every kind of image file a person may have, each a defined outcome; the five-point crop against known turns."""
+"""Every kind of image file that a person may have leads to the image or to a clear error."""
 
 import io
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -8,7 +10,7 @@ import torch
 from PIL import Image
 
 from facenb.errors import ImageError
-from facenb.photos.images import LARGEST, SPHEREFACE, five_point_crop, read_image
+from facenb.photos.images import LARGEST, read_image, upright_size
 
 RGB = np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)
 
@@ -24,17 +26,53 @@ def test_rgb_is_exact(tmp_path):
     assert np.array_equal((image.numpy() * 255).round(), RGB)
 
 
-@pytest.mark.parametrize(("tag", "turn"), [
-    (1, lambda a: a), (2, lambda a: a[:, ::-1]), (3, lambda a: a[::-1, ::-1]), (4, lambda a: a[::-1]),
-    (5, lambda a: a.transpose(1, 0, 2)), (6, lambda a: np.rot90(a, -1)),
-    (7, lambda a: a[::-1, ::-1].transpose(1, 0, 2)), (8, lambda a: np.rot90(a)),
-])  # fmt: skip
-def test_exif_orientation(tmp_path, tag, turn):
+TURNS = {
+    1: lambda a: a,
+    2: lambda a: a[:, ::-1],
+    3: lambda a: a[::-1, ::-1],
+    4: lambda a: a[::-1],
+    5: lambda a: a.transpose(1, 0, 2),
+    6: lambda a: np.rot90(a, -1),
+    7: lambda a: a[::-1, ::-1].transpose(1, 0, 2),
+    8: lambda a: np.rot90(a),
+    9: lambda a: a,  # no such orientation
+}
+
+
+@pytest.mark.parametrize("tag", TURNS)
+def test_exif_orientation(tmp_path, tag):
     """Tag n says how the camera was held; numpy's turns are the independent answer."""
     exif = Image.Exif()
     exif[0x0112] = tag
     image = saved(tmp_path, Image.fromarray(RGB), exif=exif)
-    assert np.array_equal((image.numpy() * 255).round(), turn(RGB))
+    assert np.array_equal((image.numpy() * 255).round(), TURNS[tag](RGB))
+    assert upright_size(tmp_path / "a.png") == image.shape[:2]
+
+
+ODD_TAGS = {
+    "rational -1/0": struct.pack("<HHIIii", 0x011A, 10, 1, 38, -1, 0),
+    "negative byte count": struct.pack("<HHIi", 0x0100, 8, 1, -5),
+    "signed long": struct.pack("<HHIi", 0xC4A5, 9, 1, -5),
+    "unknown type": struct.pack("<HHII", 0x0100, 77, 1, 5),
+    "value outside the data": struct.pack("<HHII", 0x010F, 2, 4000, 90000),
+}
+
+
+@pytest.mark.parametrize("kind", ODD_TAGS)
+def test_odd_exif_tags_do_not_matter(tmp_path, kind):
+    """The orientation (6) stands before a tag that cannot be written again, so that nobody may rewrite the EXIF."""
+    orientation, tag = struct.pack("<HHII", 0x0112, 3, 1, 6), ODD_TAGS[kind]
+    exif = b"Exif\0\0II*\0" + struct.pack("<IH", 8, 2) + orientation + tag[:12] + b"\0" * 4 + tag[12:]
+    image = saved(tmp_path, Image.fromarray(RGB), "a.jpg", exif=exif, quality=95)
+    assert (
+        np.abs(image.numpy() - np.rot90(RGB, -1) / 255).mean() < 0.25
+    )  # noise as JPEG; unrelated noise differs by 0.33
+    assert image.shape == (64, 48, 3)
+
+
+@pytest.mark.parametrize("exif", [b"Exif\0\0", b"Exif\0\0II*\0", b"Exif\0\0MM\0*\xff\xff\xff\xff", b"Exif\0\0rubbish"])
+def test_an_image_with_broken_exif_is_read_as_it_is(tmp_path, exif):
+    assert saved(tmp_path, Image.fromarray(RGB), "a.jpg", exif=exif).shape == (48, 64, 3)
 
 
 def test_grey_becomes_three_alike(tmp_path):
@@ -98,9 +136,6 @@ def test_a_bomb_is_refused_before_it_is_unpacked(tmp_path):
     """A PNG header may claim any size; the pixels need not be there."""
     buffer = io.BytesIO()
     Image.new("RGB", (40, 40)).save(buffer, format="PNG")
-    import struct
-    import zlib
-
     data = bytearray(buffer.getvalue())
     data[16:24] = struct.pack(">II", 60_000, LARGEST // 50_000)
     data[29:33] = struct.pack(">I", zlib.crc32(data[12:29]))
@@ -131,32 +166,3 @@ def test_missing_file_and_folder(tmp_path):
         read_image(tmp_path / "x.jpg")
     with pytest.raises(ImageError, match="is a folder"):
         read_image(tmp_path)
-
-
-def test_crop_of_a_photo_that_is_on_the_template_is_the_photo():
-    image = torch.rand(112, 96, 3, generator=torch.Generator().manual_seed(0))
-    crop = five_point_crop(image, torch.tensor(SPHEREFACE) + 0.5)
-    torch.testing.assert_close(crop, image, atol=1e-4, rtol=0)
-
-
-def test_crop_undoes_a_known_similarity():
-    """A smooth picture of known colours: each crop pixel must show what its place in the photo shows."""
-    v, u = torch.meshgrid(torch.arange(300) + 0.5, torch.arange(280) + 0.5, indexing="ij")
-    image = torch.stack([u / 280, v / 300, (u + v) / 580], -1)
-    angle, scale, shift = 0.4, 1.7, torch.tensor([60.0, 20.0])
-    turn = scale * torch.tensor([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]], dtype=torch.float32)
-    points = (torch.tensor(SPHEREFACE) + 0.5) @ turn.mT + shift
-    crop = five_point_crop(image, points)
-    assert crop.shape == (112, 96, 3)
-    for row, column in ((40, 30), (70, 60), (90, 45)):
-        place = turn @ torch.tensor([column + 0.5, row + 0.5]) + shift
-        expected = torch.stack([place[0] / 280, place[1] / 300, place.sum() / 580])
-        torch.testing.assert_close(crop[row, column], expected, atol=2e-3, rtol=0)
-
-
-def test_crop_outside_the_photo_is_black_and_other_sizes_scale():
-    image = torch.ones(50, 50, 3)
-    points = (torch.tensor(SPHEREFACE) + 0.5) / 2
-    crop = five_point_crop(image, points, size=(56, 48))
-    assert crop.shape == (56, 48, 3)
-    assert crop[52:].max() == 0 and crop[5:40, 5:40].min() == 1

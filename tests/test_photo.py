@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 import trimesh
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from facenb.errors import ImageError, RunError
 from facenb.imaging.camera import WeakPerspective, euler_to_matrix
@@ -44,6 +44,21 @@ def fitter(ict, closed, real_asset):
 @pytest.fixture
 def face(fitter, real_asset):
     return photo.photo_to_face(real_asset("astronaut") / "astronaut.png", fitter=fitter)
+
+
+def glb(path):
+    """The JSON of a binary glTF, and a function that returns an attribute (name, columns) of its first mesh."""
+    data = path.read_bytes()
+    length = int.from_bytes(data[12:16], "little")
+    content, binary = json.loads(data[20 : 20 + length]), data[28 + length :]
+    attributes = content["meshes"][0]["primitives"][0]["attributes"]
+
+    def accessor(name, columns):
+        spec = content["accessors"][attributes[name]]
+        start = content["bufferViews"][spec["bufferView"]].get("byteOffset", 0) + spec.get("byteOffset", 0)
+        return np.frombuffer(binary, np.float32, spec["count"] * columns, start).reshape(-1, columns)
+
+    return content, accessor
 
 
 class TestSurface:
@@ -160,25 +175,37 @@ class TestExport:
 
     def test_glb_by_the_standard_without_a_library(self, quad, tmp_path):
         """glTF 2.0 itself: magic, length, v down (0, 0 is the picture's top left), a picture as JPEG or PNG."""
-        data = save_glb(tmp_path / "q.glb", *quad).read_bytes()
+        path = save_glb(tmp_path / "q.glb", *quad)
+        data, (content, accessor) = path.read_bytes(), glb(path)
         assert data[:4] == b"glTF" and int.from_bytes(data[8:12], "little") == len(data)
-        length = int.from_bytes(data[12:16], "little")
-        content, binary = json.loads(data[20 : 20 + length]), data[28 + length :]
-        primitive = content["meshes"][0]["primitives"][0]["attributes"]
-
-        def accessor(name, columns):
-            spec = content["accessors"][primitive[name]]
-            start = content["bufferViews"][spec["bufferView"]].get("byteOffset", 0) + spec.get("byteOffset", 0)
-            return np.frombuffer(binary, np.float32, spec["count"] * columns, start).reshape(-1, columns)
-
-        place, uv = accessor("POSITION", 3), accessor("TEXCOORD_0", 2)
+        points, uv = accessor("POSITION", 3), accessor("TEXCOORD_0", 2)
         view = content["bufferViews"][content["images"][0]["bufferView"]]
-        start = view.get("byteOffset", 0)
-        picture = Image.open(io.BytesIO(binary[start : start + view["byteLength"]])).convert("RGB")
-        top_left = np.abs(place - [0, 0.1, 0]).sum(1).argmin()
+        start = 28 + int.from_bytes(data[12:16], "little") + view.get("byteOffset", 0)
+        picture = Image.open(io.BytesIO(data[start : start + view["byteLength"]])).convert("RGB")
+        top_left = np.abs(points - [0, 0.1, 0]).sum(1).argmin()
         pixel = [min(int(x * 64), 63) for x in uv[top_left]]
         red = picture.getpixel(tuple(pixel))
         assert red[0] > 200 and red[1] < 60 and red[2] < 60
+
+    def test_normals_are_smooth_across_a_seam_of_the_texture(self, quad, tmp_path):
+        """Two triangles folded by 90 degrees, the texture cut at vertex 0: on the fold the normal lies between both."""
+        _, triangles, uv, uv_triangles, texture = quad
+        vertices = torch.tensor([[0.0, 0, 0], [100, 0, 0], [100, 100, 0], [0, 0, 100]])
+        mesh = (vertices, torch.tensor([[0, 1, 2], [0, 2, 3]]), uv, uv_triangles, texture)
+        first, second = np.array([0.0, 0, 1]), np.array([1.0, -1, 0]) / np.sqrt(2)
+        fold = first + np.sqrt(2) * second  # weighted by area
+        expected = np.stack([fold / np.linalg.norm(fold), first, fold / np.linalg.norm(fold), second])
+        save_obj(tmp_path / "q.obj", *mesh)
+        lines = [line.split() for line in (tmp_path / "q.obj").read_text().splitlines()]
+        normals = np.array([line[1:] for line in lines if line[0] == "vn"], float)
+        assert np.allclose(normals, expected, atol=1e-3)
+        corners = [corner.split("/") for line in lines if line[0] == "f" for corner in line[1:]]
+        assert [corner[0] for corner in corners] == [corner[2] for corner in corners]
+        content, accessor = glb(save_glb(tmp_path / "q.glb", *mesh))
+        points, normals = accessor("POSITION", 3), accessor("NORMAL", 3)
+        assert len(points) == 5  # vertex 0 twice
+        nearest = np.linalg.norm(points[:, None] * 1000 - vertices.numpy(), axis=-1).argmin(1)
+        assert np.allclose(normals, expected[nearest], atol=1e-5)
 
     def test_ply(self, quad, tmp_path):
         colours = torch.eye(4)[:, :3]
@@ -218,7 +245,7 @@ class TestExport:
         assert not list(tmp_path.iterdir())
 
     def test_colours_of_other_vertices(self, quad, tmp_path):
-        with pytest.raises(ValueError, match="3 colours of 4 vertices"):
+        with pytest.raises(ValueError, match="3 colours for 4 vertices"):
             save_ply.__wrapped__(tmp_path / "q.ply", quad[0], quad[1], torch.rand(3, 3))
 
     def test_what_is_learned_is_written_as_it_is(self, quad, tmp_path):
@@ -274,6 +301,51 @@ class TestPhoto:
         assert np.allclose(content["camera"]["rotation"], face.fit.camera.rotation[0])
         width, height = Image.open(folder / "overlay.png").size
         assert (width, height) == (2 * face.image.shape[1], face.image.shape[0])
+
+    def test_the_file_of_coefficients_places_the_mesh(self, ict, face, tmp_path):
+        """Its formulas and numbers alone give the vertices of the PLY, and the outline that the overlay shows."""
+        folder = photo.save(face, tmp_path / "out")
+        content = json.loads((folder / "coefficients.json").read_text())
+        mesh = trimesh.load(folder / "face.ply", process=False)
+        values = np.array([*content["identity"], *content["expression"].values()])
+        bases = np.concatenate([ict.identity_basis, ict.expression_basis])
+        x = ict.mean.numpy() + np.tensordot(values, bases, 1)
+        np.testing.assert_allclose(mesh.vertices[: len(x)], x, atol=1e-3)
+        camera = {name: np.array(value) for name, value in content["camera"].items()}
+        u = camera["scale"] * mesh.vertices @ camera["rotation"].T @ camera["P"].T + camera["translation"]
+        width, height = content["image"]["width"], content["image"]["height"]
+        drawn = Image.new("1", (width, height))
+        for corners in u[mesh.faces] - 0.5:  # Pillow counts from the centre of the first pixel
+            ImageDraw.Draw(drawn).polygon([tuple(corner) for corner in corners], fill=1)
+        overlay = np.asarray(Image.open(folder / "overlay.png"), dtype=np.float32)[:, width:] / 255
+        shown = np.abs(overlay - face.image.numpy()).max(-1) > 0.01
+        assert (shown & np.asarray(drawn)).sum() / (shown | np.asarray(drawn)).sum() > 0.97
+
+    def test_a_large_photo_names_its_own_size(self, fitter, face, real_asset, tmp_path):
+        """Pixels divided by the factor are those of the original, here the portrait enlarged four times."""
+        image = Image.open(real_asset("astronaut") / "astronaut.png").convert("RGB")
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        image.resize((2048, 2048)).crop((0, 0, 2048, 2000)).transpose(Image.Transpose.ROTATE_90).save(
+            tmp_path / "a.jpg", exif=exif
+        )
+        content = photo.coefficients(photo.photo_to_face(tmp_path / "a.jpg", fitter=fitter))
+        about = content["image"]
+        assert (about["original_width"], about["original_height"]) == (2048, 2000) and about["width"] == photo.LIMIT
+        assert about["factor"] == pytest.approx(1600 / 2048)
+        translation = np.array(content["camera"]["translation"]) / about["factor"]
+        np.testing.assert_allclose(translation, 4 * face.fit.camera.translation[0], atol=12)
+
+    @pytest.mark.parametrize("degrees", [80, 120, 180, 200])
+    def test_a_photo_that_is_not_upright(self, fitter, face, real_asset, tmp_path, degrees):
+        """The same face as in the upright portrait, rolled by as much as the photo."""
+        image = Image.open(real_asset("astronaut") / "astronaut.png").convert("RGB")
+        image.rotate(degrees, Image.Resampling.BICUBIC).save(tmp_path / "a.png")
+        other = photo.photo_to_face(tmp_path / "a.png", fitter=fitter)
+        assert (other.fit.identity - face.fit.identity).abs().mean() < 0.15
+        roll = euler_to_matrix(torch.tensor([0.0, 0.0, degrees]).deg2rad())
+        difference = other.fit.camera.rotation[0] @ (roll @ face.fit.camera.rotation[0]).mT
+        assert torch.rad2deg(torch.acos(((difference.trace() - 1) / 2).clamp(-1, 1))) < 5
 
     def test_an_earlier_result_is_not_overwritten(self, face, tmp_path):
         (tmp_path / "face.ply").write_text("mine")

@@ -17,8 +17,7 @@ from facenb.fitting import fit
 from facenb.imaging.camera import euler_to_matrix, matrix_to_euler
 from facenb.morphable.posed import yaw_of
 from facenb.morphable.synthetic import SynthFace, build_model
-from facenb.photos.crops import ALIGNED, crop_centres, crop_faces, five_of_68, template
-from facenb.photos.images import SPHEREFACE, five_point_crop
+from facenb.photos.crops import ALIGNED, SPHEREFACE, crop_centres, crop_faces, five_of_68, template, to_template
 from facenb.synthface.photographs import photograph
 
 SIZE = (32, 28)
@@ -247,13 +246,19 @@ class TestAugmentation:
 
 
 class TestCrops:
-    def test_many_at_once_are_the_single_crops(self):
-        """Of faces inside their photos, at 112x96, large and small: factors of reduction 1, 2 and 4."""
-        images = functional.avg_pool2d(torch.rand(3, 3, 400, 400, generator=generator()), 5, 1, 2).permute(0, 2, 3, 1)
-        aim = torch.tensor(SPHEREFACE) + 0.5
-        points = torch.stack([aim + 60, 2.4 * aim + 40, 3.3 * aim + 10])
-        expected = torch.stack([five_point_crop(i, p) for i, p in zip(images, points, strict=True)])
-        torch.testing.assert_close(crop_faces(images, points).float() / 255, expected, atol=0.51 / 255, rtol=0)
+    def test_each_pixel_shows_its_place_in_the_photo(self):
+        """Colours that are linear in the position survive averaging and interpolation, at any size and turn."""
+        v, u = torch.meshgrid(torch.arange(400) + 0.5, torch.arange(400) + 0.5, indexing="ij")
+        images = torch.stack([u / 400, v / 400, (u + v) / 800], -1).expand(3, -1, -1, -1)
+        target = torch.tensor(SPHEREFACE) + 0.5
+        turn = torch.tensor([[0.95, -0.3], [0.3, 0.95]])
+        points = torch.stack([target + 60, 2.4 * target @ turn.T + 80, 3.3 * target + 10])
+        onto = to_template(points, (112, 96))
+        rows, columns = torch.meshgrid(torch.arange(112) + 0.5, torch.arange(96) + 0.5, indexing="ij")
+        centres = torch.stack([columns, rows], -1).double().flatten(0, 1) - onto.shift[:, None]
+        source = (torch.linalg.inv(onto.rotation) @ centres.mT).mT / onto.scale[:, None, None]
+        expected = torch.cat([source / 400, source.sum(-1, keepdim=True) / 800], -1).view(3, 112, 96, 3).float()
+        torch.testing.assert_close(crop_faces(images, points) / 255, expected, atol=0.51 / 255 + 1e-3, rtol=0)
 
     def test_an_aligned_picture_gives_its_own_middle(self):
         image = torch.randint(0, 256, (1, 112, 112, 3), generator=generator()).to(torch.uint8)

@@ -19,8 +19,7 @@ from jaxtyping import Float, Int
 from PIL import Image
 from torch import Tensor
 
-from facenb.imaging.render import vertex_normals
-from facenb.photos.export import METRES, check_colours, save_bytes
+from facenb.photos.export import METRES, check_colours, save_bytes, smooth_normals
 
 FLOAT, UINT, USHORT = 5126, 5125, 5123  # glTF's numbers for kinds of numbers
 ARRAY, ELEMENTS = 34962, 34963  # what a view of the buffer is for: vertices, triangles
@@ -57,12 +56,6 @@ class _Buffer:
 def _linear(shown: Tensor) -> Tensor:
     """Colours as a screen is given them (sRGB, IEC 61966-2-1) as amounts of light."""
     return torch.where(shown <= 0.04045, shown / 12.92, ((shown + 0.055) / 1.055) ** 2.4)
-
-
-def _normals(vertices: Tensor, triangles: Tensor) -> Tensor:
-    """Unit normals of meshes (B, V, 3); towards the viewer where a vertex has no triangle."""
-    normals = vertex_normals(vertices, triangles)
-    return torch.where(normals.abs().sum(-1, keepdim=True) > 0, normals, normals.new_tensor([0.0, 0.0, 1.0]))
 
 
 def _check_rate(frames_per_second: float | int) -> None:
@@ -103,7 +96,8 @@ def save_animated_glb(
             )
     buffer = _Buffer()
     rgba = torch.cat([_linear(colours.detach().cpu().clamp(0, 1)), torch.ones(len(colours), 1)], 1)
-    rest, *moved = _normals(torch.stack([vertices, *(vertices + offset for offset in targets.values())]), triangles)
+    posed = torch.stack([vertices, *(vertices + offset for offset in targets.values())])
+    rest, *moved = smooth_normals(posed, triangles)
     primitive = {
         "attributes": {
             "POSITION": buffer.points(vertices),

@@ -6,8 +6,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from facenb.morphable.alignment import Similarity, similarity
-from facenb.photos.images import SPHEREFACE
 
+# Five points of SphereFace's 112x96 (height, width) crop: image-left eye, right eye, nose tip, mouth corners (x, y).
+# Pixel centres lie at whole numbers, as in the MATLAB code of its authors.
+SPHEREFACE = ((30.2946, 51.6963), (65.5318, 51.5014), (48.0252, 71.7366), (33.5493, 92.3655), (62.7299, 92.2041))
 # The five points of pictures that circulate aligned at 112x112 (InsightFace): SphereFace's, in a wider picture.
 ALIGNED = tuple((x + 8, y) for x, y in SPHEREFACE)
 
@@ -47,27 +49,35 @@ def crop_faces(
 def sample_faces(
     images: Float[Tensor, "batch height width 3"], points: Float[Tensor, "batch 5 2"], size: tuple[int, int] = (112, 96)
 ) -> Float[Tensor, "batch 3 rows columns"]:
-    """Each face brought onto `template(size)` by the similarity of least squares from its five points (pixels).
+    """Return each face brought onto `template(size)` by the least-squares similarity from its five points (pixels).
+
+    Raises LandmarkError, naming which, for points that are not finite or all alike. See `resample`.
+    """
+    return resample(images, to_template(points, size), size)
+
+
+def resample(
+    images: Float[Tensor, "batch height width 3"], onto: Similarity, size: tuple[int, int]
+) -> Float[Tensor, "batch 3 rows columns"]:
+    """Return a crop of each image; `onto` maps the image's pixels to those of the crop.
 
     Images and crops are RGB in [0, 1]; differentiable in the images. What lies outside an image repeats its edge. Where
-    a face shrinks to half or less, the image is averaged first, so that no detail is skipped. Raises LandmarkError,
-    naming which, for points that are not finite or all alike.
+    a face shrinks to half or less, the image is averaged first, so that no detail is skipped.
     """
     height, width = size
-    scale, rotation, shift = to_template(points, size)
-    reduce = (1 / scale).floor().clamp(min=1, max=min(images.shape[1:3])).long()
+    reduce = (1 / onto.scale).floor().clamp(min=1, max=min(images.shape[1:3])).long()
     v, u = torch.meshgrid(torch.arange(height) + 0.5, torch.arange(width) + 0.5, indexing="ij")
-    place = torch.stack([u, v], -1).view(1, -1, 2).to(shift)  # (1, H W, 2)
-    onto = ((place - shift[:, None]) @ rotation) / scale[:, None, None]  # inverse similarity, pixels
+    centres = torch.stack([u, v], -1).view(1, -1, 2).to(onto.shift)  # (1, H W, 2)
+    source = ((centres - onto.shift[:, None]) @ onto.rotation) / onto.scale[:, None, None]  # inverse, image pixels
     crops = images.new_empty((len(images), 3, height, width))
     for factor in reduce.unique().tolist():
-        some = reduce == factor
-        planes = images[some].permute(0, 3, 1, 2)
+        rows = reduce == factor
+        planes = images[rows].permute(0, 3, 1, 2)
         if factor > 1:
             planes = functional.avg_pool2d(planes, factor, ceil_mode=True, count_include_pad=False)
-        extent = factor * torch.tensor([planes.shape[3], planes.shape[2]]).to(onto)
-        grid = (2 * onto[some] / extent - 1).to(images.dtype).view(-1, height, width, 2)
-        crops[some] = functional.grid_sample(planes, grid, padding_mode="border", align_corners=False)
+        extent = factor * torch.tensor([planes.shape[3], planes.shape[2]]).to(source)
+        grid = (2 * source[rows] / extent - 1).to(images.dtype).view(-1, height, width, 2)
+        crops[rows] = functional.grid_sample(planes, grid, padding_mode="border", align_corners=False)
     return crops
 
 

@@ -1,8 +1,9 @@
-"""A textured face as files that Blender and any viewer open: OBJ with its MTL and PNG, PLY, GLB.
+"""Write a textured face as files that Blender and any viewer open: OBJ with its MTL and PNG, PLY, GLB.
 
-OBJ and PLY are in mm, as their formats know no unit; GLB is in metres, as its standard says. In OBJ and PLY the axes
-are the project's (x right, y up, z to the viewer), which are glTF's own, too. All raise ValueError, and write nothing,
-for numbers that are not finite and colours that are not RGB in [0, 1], and RunError for a path that cannot be written.
+OBJ and PLY are in mm, since their formats have no unit. GLB is in metres, as its standard says. The axes are those of
+the project (x right, y up, z towards the viewer), which are also those of glTF. All functions raise ValueError, and
+write nothing, for numbers that are not finite and colours that are not RGB in [0, 1]. They raise RunError for a path
+that cannot be written.
 """
 
 import io
@@ -17,9 +18,10 @@ from torch import Tensor
 
 from facenb.errors import RunError
 from facenb.files import atomic_write
+from facenb.imaging.render import vertex_normals
 
 METRES = 0.001
-BRIGHTEST = 2.0  # shading may leave [0, 1] by as much and is cut off; what is beyond are bytes, or no colours
+BRIGHTEST = 2.0  # shading may exceed [0, 1] up to here and is clipped; larger values are bytes or no colours
 
 
 def check_colours(colours: Float[Tensor, "*any 3"]) -> None:
@@ -32,59 +34,65 @@ def check_colours(colours: Float[Tensor, "*any 3"]) -> None:
 
 
 def _pixels(colours: Tensor) -> np.ndarray:
-    """RGB in [0, 1] as bytes."""
+    """Return RGB in [0, 1] as bytes."""
     check_colours(colours)
     return (colours.detach().cpu().clamp(0, 1) * 255).round().to(torch.uint8).numpy()
 
 
 def _finite(**arrays: Tensor) -> list[np.ndarray]:
-    """Arrays of these tensors. Raises ValueError naming one that is not finite."""
+    """Return these tensors as arrays. Raise ValueError naming one that is not finite."""
     for name, values in arrays.items():
         if not values.isfinite().all():
-            raise ValueError(f"{name} {tuple(values.shape)} must be finite: no viewer opens a file of others")
+            raise ValueError(f"{name} {tuple(values.shape)} must be finite: no viewer opens a file of other numbers")
     return [values.detach().cpu().numpy() for values in arrays.values()]
 
 
 def save_image(path: str | Path, image: Float[Tensor, "height width 3"]) -> Path:
-    """Write RGB in [0, 1] as PNG (or JPEG, by its name), beside and then renamed."""
+    """Write RGB in [0, 1] as PNG (or JPEG, by the name's ending). Return the path."""
     path = Path(path)
     kind, picture = Image.registered_extensions().get(path.suffix.lower()), io.BytesIO()
     if kind is None:
-        raise ValueError(f"{path} has the ending of no kind of picture; call it .png or .jpg")
+        raise ValueError(f"{path} does not end like an image file; call it .png or .jpg")
     Image.fromarray(_pixels(image)).save(picture, kind, compress_level=2)
     return save_bytes(path, picture.getvalue())
 
 
 def save_bytes(path: Path, content: bytes) -> Path:
-    """Write a file of this content, whole or not at all, and give its path back.
+    """Write a file of this content, whole or not at all. Return its path.
 
-    Raises RunError where the path is a folder, its folder is missing, or may not be written to.
+    Raises RunError if the path is a folder, or its folder is missing or may not be written to.
     """
     try:
         with atomic_write(path) as partial:
             partial.write_bytes(content)
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError) as error:
-        raise RunError(f"cannot write {path} ({error.strerror}); name a file in a folder that is there") from error
+        raise RunError(f"cannot write {path} ({error.strerror}); name a file in a folder that exists") from error
     return path
 
 
 def save_obj(
     path: str | Path,
-    vertices: Float[Tensor, "vertices 3"], triangles: Int[Tensor, "triangles 3"],
-    uv: Float[Tensor, "texels 2"], uv_triangles: Int[Tensor, "triangles 3"],
+    vertices: Float[Tensor, "vertices 3"],
+    triangles: Int[Tensor, "triangles 3"],
+    uv: Float[Tensor, "texels 2"],
+    uv_triangles: Int[Tensor, "triangles 3"],
     texture: Float[Tensor, "rows columns 3"],
-) -> list[Path]:  # fmt: skip
-    """Write OBJ, MTL and PNG of one name; the OBJ comes last, so that it never names files that are not there."""
+) -> list[Path]:
+    """Write OBJ, MTL and PNG of one name, with a smooth normal at each vertex. Return their paths.
+
+    The OBJ is written last, so that it never names files that are not there.
+    """
     path = Path(path)
-    places, texels = _finite(vertices=vertices, uv=uv)
+    points, normals, texels = _finite(vertices=vertices, normals=smooth_normals(vertices[None], triangles)[0], uv=uv)
     picture = save_image(path.with_suffix(".png"), texture)
     material = f"newmtl face\nKa 1 1 1\nKd 1 1 1\nKs 0 0 0\nillum 1\nmap_Kd {picture.name}\n"
     mtl = save_bytes(path.with_suffix(".mtl"), material.encode())
     corners = np.stack([triangles.cpu().numpy(), uv_triangles.cpu().numpy()], -1).reshape(-1, 6) + 1
-    lines = [f"# vertices in mm, x right, y up, z to the viewer\nmtllib {mtl.name}\nusemtl face\n"]
-    lines += [f"v {x:.4f} {y:.4f} {z:.4f}\n" for x, y, z in places.tolist()]
+    lines = [f"# vertices in mm, x right, y up, z towards the viewer\nmtllib {mtl.name}\nusemtl face\n"]
+    lines += [f"v {x:.4f} {y:.4f} {z:.4f}\n" for x, y, z in points.tolist()]
     lines += [f"vt {u:.6f} {v:.6f}\n" for u, v in texels.tolist()]
-    lines += [f"f {a}/{p} {b}/{q} {c}/{r}\n" for a, p, b, q, c, r in corners.tolist()]
+    lines += [f"vn {x:.4f} {y:.4f} {z:.4f}\n" for x, y, z in normals.tolist()]
+    lines += [f"f {a}/{p}/{a} {b}/{q}/{b} {c}/{r}/{c}\n" for a, p, b, q, c, r in corners.tolist()]
     return [save_bytes(path, "".join(lines).encode()), mtl, picture]
 
 
@@ -94,39 +102,52 @@ def save_ply(
     triangles: Int[Tensor, "triangles 3"],
     colours: Float[Tensor, "vertices 3"],
 ) -> Path:
-    """Write a binary PLY with a colour at each vertex, in mm. ValueError for colours of another number of vertices."""
+    """Write a binary PLY in mm with a colour at each vertex. Raises ValueError for another number of colours."""
     if len(colours) != len(vertices):
-        raise ValueError(f"{len(colours)} colours of {len(vertices)} vertices: give one for each")
-    [places] = _finite(vertices=vertices)
-    mesh = trimesh.Trimesh(places, triangles.cpu().numpy(), vertex_colors=_pixels(colours), process=False)
+        raise ValueError(f"{len(colours)} colours for {len(vertices)} vertices: give one for each")
+    [points] = _finite(vertices=vertices)
+    mesh = trimesh.Trimesh(points, triangles.cpu().numpy(), vertex_colors=_pixels(colours), process=False)
     return save_bytes(Path(path), mesh.export(file_type="ply"))
 
 
 def save_glb(
     path: str | Path,
-    vertices: Float[Tensor, "vertices 3"], triangles: Int[Tensor, "triangles 3"],
-    uv: Float[Tensor, "texels 2"], uv_triangles: Int[Tensor, "triangles 3"],
+    vertices: Float[Tensor, "vertices 3"],
+    triangles: Int[Tensor, "triangles 3"],
+    uv: Float[Tensor, "texels 2"],
+    uv_triangles: Int[Tensor, "triangles 3"],
     texture: Float[Tensor, "rows columns 3"],
-) -> Path:  # fmt: skip
-    """Write a binary glTF in metres; a vertex on a UV seam becomes two, as glTF has one UV a vertex."""
-    places, texels = _finite(vertices=vertices, uv=uv)
-    both = np.stack([triangles.cpu().numpy().ravel(), uv_triangles.cpu().numpy().ravel()], 1)
-    pairs, faces = np.unique(both, axis=0, return_inverse=True)
+) -> Path:
+    """Write a binary glTF in metres.
+
+    A vertex on a seam of the texture becomes two, since glTF has one UV for each vertex. Both have the same normal.
+    """
+    points, normals, texels = _finite(vertices=vertices, normals=smooth_normals(vertices[None], triangles)[0], uv=uv)
+    corners = np.stack([triangles.cpu().numpy().ravel(), uv_triangles.cpu().numpy().ravel()], 1)
+    pairs, faces = np.unique(corners, axis=0, return_inverse=True)
     material = trimesh.visual.material.PBRMaterial(
-        baseColorTexture=_Jpeg.of(_pixels(texture)), metallicFactor=0.0, roughnessFactor=0.9, doubleSided=True
+        baseColorTexture=_jpeg(_pixels(texture)), metallicFactor=0.0, roughnessFactor=0.9, doubleSided=True
     )
     mesh = trimesh.Trimesh(
-        places[pairs[:, 0]] * METRES, faces.reshape(-1, 3), process=False,
+        points[pairs[:, 0]] * METRES,
+        faces.reshape(-1, 3),
+        vertex_normals=normals[pairs[:, 0]],
+        process=False,
         visual=trimesh.visual.TextureVisuals(uv=texels[pairs[:, 1]], material=material),
-    )  # fmt: skip
-    return save_bytes(Path(path), trimesh.Scene({"face": mesh}).export(file_type="glb"))
+    )
+    return save_bytes(Path(path), trimesh.Scene({"face": mesh}).export(file_type="glb", include_normals=True))
 
 
-class _Jpeg:
-    """A picture that glTF stores as JPEG: a photo's texture as PNG would be five times as large and slow to write."""
+def smooth_normals(
+    vertices: Float[Tensor, "batch vertices 3"], triangles: Int[Tensor, "triangles 3"]
+) -> Float[Tensor, "batch vertices 3"]:
+    """Return unit normals at the vertices; towards the viewer where a vertex has no triangle."""
+    normals = vertex_normals(vertices, triangles)
+    return torch.where(normals.abs().sum(-1, keepdim=True) > 0, normals, normals.new_tensor([0.0, 0.0, 1.0]))
 
-    @staticmethod
-    def of(pixels: np.ndarray) -> Image.Image:
-        buffer = io.BytesIO()
-        Image.fromarray(pixels).save(buffer, format="JPEG", quality=92)
-        return Image.open(buffer)
+
+def _jpeg(pixels: np.ndarray) -> Image.Image:
+    """Return an image that glTF stores as JPEG: the texture of a photo as PNG is five times as large and slow."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, format="JPEG", quality=92)
+    return Image.open(buffer)

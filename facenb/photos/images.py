@@ -1,43 +1,65 @@
-"""Photographs as numbers: any file a person may have, as RGB float32 in [0, 1], upright; and the five-point crop."""
+"""Read photos: any image file that a viewer shows, as upright RGB float32 in [0, 1]."""
 
+import contextlib
+import struct
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
 from jaxtyping import Float
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
-from torch.nn import functional
 
 from facenb.errors import ImageError
-from facenb.morphable.alignment import similarity
 
-SMALLEST = 32  # pixels on the shorter side: below, no face in it has a usable shape
-LARGEST = 300_000_000  # pixels a file may claim; more is taken for a decompression bomb
-# Five points of SphereFace's 112x96 (height, width) crop: image-left eye, right eye, nose tip, mouth corners (x, y),
-# counted with pixel centres at whole numbers as its authors' MATLAB code resamples.
-SPHEREFACE = ((30.2946, 51.6963), (65.5318, 51.5014), (48.0252, 71.7366), (33.5493, 92.3655), (62.7299, 92.2041))
+SMALLEST = 32  # pixels on the shorter side: no face in a smaller image has a usable shape
+LARGEST = 300_000_000  # pixels a file may claim: a larger one is taken for a decompression bomb
+ORIENTATION = 0x0112  # EXIF tag: how the camera was held
+UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 def read_image(path: str | Path, limit: int | None = None) -> Float[Tensor, "height width 3"]:
-    """An image file as RGB in [0, 1], turned upright by its EXIF tag.
+    """Return an image file as RGB in [0, 1], turned as its EXIF orientation says.
 
-    Greyscale and palettes become RGB, 16 bits are kept as fractions, CMYK is converted without a colour profile,
-    transparent pixels are laid on white, of an animation the first picture is taken. `limit`: a longer side of more
-    pixels is scaled down to it. Raises ImageError, naming the file, for one that is missing, no image, truncated,
-    smaller than 32 pixels on a side or larger than 300 megapixels.
+    Greyscale and palettes become RGB. 16 bits are kept as fractions. CMYK is converted without a colour profile.
+    Transparent pixels are laid on white. Of an animation the first image is read. If the longer side has more than
+    `limit` pixels, the image is scaled down to it. Raises ImageError, naming the file, if it is missing, not an image,
+    truncated, smaller than 32 pixels on a side or larger than 300 megapixels.
     """
-    path = Path(path)
+    with _opened(Path(path)) as image:
+        turn = UPRIGHT.get(_orientation(image))
+        if limit is not None and max(image.size) > limit:
+            image.draft("RGB", (limit, limit))  # a JPEG decodes faster at a half, quarter or eighth
+        return torch.from_numpy(_rgb(image if turn is None else image.transpose(turn), limit))
+
+
+def upright_size(path: str | Path) -> tuple[int, int]:
+    """Return (height, width) in pixels of an image file turned upright, without decoding it. Raises as `read_image`."""
+    with _opened(Path(path)) as image:
+        width, height = image.size
+        return (width, height) if _orientation(image) >= 5 else (height, width)
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    """Open an image file of a sensible size; say in an ImageError what is wrong with it."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # LARGEST is the rule here
             warnings.simplefilter("ignore", UserWarning)
             with Image.open(path) as image:
                 _check_size(image, path)
-                if limit is not None and max(image.size) > limit:
-                    image.draft("RGB", (limit, limit))  # a JPEG decodes faster at a half, quarter or eighth
-                return torch.from_numpy(_rgb(ImageOps.exif_transpose(image), limit))
+                yield image
     except FileNotFoundError as error:
         raise ImageError(f"there is no image file {path}") from error
     except IsADirectoryError as error:
@@ -45,10 +67,10 @@ def read_image(path: str | Path, limit: int | None = None) -> Float[Tensor, "hei
     except PermissionError as error:
         raise ImageError(f"{path} may not be read by this user") from error
     except UnidentifiedImageError as error:
-        raise ImageError(f"{path} is no image of a kind known here; save it as JPEG or PNG") from error
+        raise ImageError(f"{path} is not an image of a known kind; save it as JPEG or PNG") from error
     except Image.DecompressionBombError as error:
         raise ImageError(f"{path} claims too many pixels ({error}); scale it down first") from error
-    except (OSError, ValueError, SyntaxError, EOFError, IndexError, TypeError) as error:
+    except (OSError, ValueError, SyntaxError, EOFError, IndexError, TypeError, struct.error) as error:
         raise ImageError(f"{path} is a damaged or truncated image ({error}); get a whole copy") from error
 
 
@@ -60,8 +82,17 @@ def _check_size(image: Image.Image, path: Path) -> None:
         raise ImageError(f"{path} is {width} x {height} pixels, more than {LARGEST // 10**6} million; scale it down")
 
 
+def _orientation(image: Image.Image) -> int:
+    """Return the EXIF orientation: a key of UPRIGHT, or 1 (upright), also if the EXIF data cannot be read."""
+    try:
+        orientation = image.getexif().get(ORIENTATION)
+    except Exception:  # cameras and programs write broken EXIF of every kind; viewers show the image all the same
+        return 1
+    return orientation if orientation in UPRIGHT else 1
+
+
 def _rgb(image: Image.Image, limit: int | None) -> np.ndarray:
-    """(H, W, 3) float32 of a loaded image."""
+    """Return (H, W, 3) float32 of a loaded image."""
     deep = image.mode in ("I", "F") or image.mode.startswith("I;16")
     transparent = "transparency" in image.info or image.mode in ("RGBA", "LA", "PA", "La", "RGBa")
     if not deep:
@@ -77,29 +108,3 @@ def _rgb(image: Image.Image, limit: int | None) -> np.ndarray:
     if values.shape[2] == 4:
         values = values[..., :3] * values[..., 3:] + (1 - values[..., 3:])
     return np.ascontiguousarray(values)
-
-
-def five_point_crop(
-    image: Float[Tensor, "height width 3"],
-    points: Float[Tensor, "5 2"],
-    size: tuple[int, int] = (112, 96),
-    template: tuple[tuple[float, float], ...] = SPHEREFACE,
-) -> Float[Tensor, "rows columns 3"]:
-    """The face brought onto SphereFace's template by a similarity; what lies outside the photo is black.
-
-    `points` in pixels: eye centres (image left, right), nose tip, mouth corners (left, right). `size` is
-    (height, width); another one than 112x96 scales the template. Shrinking averages over the shrunk pixel's area by
-    first reducing the photo, so that no detail is skipped.
-    """
-    height, width = size
-    aim = (torch.tensor(template) + 0.5) * torch.tensor([width / 96, height / 112])
-    scale, rotation, shift = (part[0] for part in similarity(points[None], aim[None]))
-    planes = image.permute(2, 0, 1)[None]
-    reduce = max(1, int(1 / float(scale)))
-    if reduce > 1:
-        planes = functional.avg_pool2d(planes, reduce, ceil_mode=True, count_include_pad=False)
-    v, u = torch.meshgrid(torch.arange(height) + 0.5, torch.arange(width) + 0.5, indexing="ij")
-    onto = (torch.stack([u, v], -1).double() - shift) @ rotation / scale / reduce  # inverse similarity, pixels
-    extent = torch.tensor([planes.shape[3], planes.shape[2]], dtype=torch.float64)
-    grid = (2 * onto / extent - 1).to(image.dtype)[None]
-    return functional.grid_sample(planes, grid, align_corners=False)[0].permute(1, 2, 0).contiguous()

@@ -1,4 +1,4 @@
-"""A photograph becomes a 3D face: landmarks, fit of a morphable model, texture, picture and mesh files."""
+"""From a photo to a 3D face: landmarks, fit of a morphable model, texture, overlay and mesh files."""
 
 import functools
 import json
@@ -6,7 +6,7 @@ import os
 import shutil
 import tempfile
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -22,14 +22,14 @@ from facenb.morphable.formats import read_ict, read_ict_folder
 from facenb.morphable.model import Embedding, MorphableModel
 from facenb.photos.canonical import mediapipe_embedding
 from facenb.photos.export import save_glb, save_image, save_obj, save_ply
-from facenb.photos.images import read_image
+from facenb.photos.images import read_image, upright_size
 from facenb.photos.landmarks import MESH, detect
 from facenb.photos.surface import Surface, Texels, close, lay_out, vertex_colours
 from facenb.photos.texture import project_photo
 
-LIMIT = 1600  # pixels on the longer side that are worked on: a texture shows no more
-# MediaPipe's 468 points are a smooth mesh: they tell about as much as 68 single landmarks, so the prior that goes
-# with 68 (facenb.fitting) is made stronger by their number.
+LIMIT = 1600  # pixels on the longer side that are used: a texture shows no more
+# MediaPipe's 468 points are a smooth mesh, with about as much information as 68 single landmarks. So the prior that
+# suits 68 landmarks (facenb.fitting) is made stronger by the number of points.
 PRIOR = 4.0 * MESH / 68
 FILES = ("overlay.png", "face.obj", "face.mtl", "face.png", "face.ply", "face.glb", "coefficients.json")
 CLAY = (0.78, 0.73, 0.69)
@@ -37,10 +37,10 @@ CLAY = (0.78, 0.73, 0.69)
 
 @dataclass(frozen=True)
 class Fitter:
-    """A model with what is computed once for it: embedding, closed surface, places of the texels."""
+    """A model with all that is computed once for it: embedding, closed surface, positions of the texels."""
 
     model: MorphableModel
-    embedding: Embedding | None  # of the landmarks that will be given; None: the model's own 68
+    embedding: Embedding | None  # of the landmarks to fit; None: the model's own 68
     surface: Surface
     texels: Texels
 
@@ -52,7 +52,7 @@ class Fitter:
 
 @functools.cache
 def ict_fitter(side: int = 1024) -> Fitter:
-    """ICT-FaceKit with MediaPipe's points on it. Raises AssetError where an asset is not here."""
+    """Return ICT-FaceKit with MediaPipe's points on it. Raises AssetError if an asset is not on this machine."""
     folder = asset("ict-facekit")
     compact = folder / "ict_face_head_11248.npz"
     full = next(iter(sorted(folder.glob("**/FaceXModel"))), None)
@@ -67,36 +67,36 @@ def ict_fitter(side: int = 1024) -> Fitter:
 
 @dataclass(frozen=True)
 class PhotoFace:
-    """A face in 3D from one photo; vertices are those of the closed mesh, in mm, without the camera's rotation."""
+    """A 3D face from one photo. Vertices are those of the closed mesh, in mm, without the camera's rotation."""
 
-    image: Float[Tensor, "height width 3"]
-    landmarks: Float[Tensor, "points 2"]  # what it was fitted to, pixels
+    image: Float[Tensor, "height width 3"]  # what was measured: the photo, or a smaller copy of it
+    original: tuple[int, int]  # height, width of the photo as it is shown, pixels
+    landmarks: Float[Tensor, "points 2"]  # what the model was fitted to, pixels of `image`
     faces: int  # how many the photo shows
     fit: Fit
     vertices: Float[Tensor, "closed 3"]
     texture: Float[Tensor, "side side 3"]
     fitter: Fitter
-    seconds: dict[str, float] = field(default_factory=dict)  # time each stage took
+    seconds: dict[str, float] = field(default_factory=dict)  # time that each stage took
 
     def colours(self) -> Float[Tensor, "closed 3"]:
-        """The texture at the vertices."""
+        """Return the texture's colour at each vertex."""
         return vertex_colours(self.texture, self.fitter.surface, len(self.vertices))
 
     def overlay(self, opacity: float = 0.85) -> Float[Tensor, "height width2 3"]:
-        """The photo with its landmarks beside the photo with the fitted shape on it."""
-        light = ambient(0.35 * torch.ones(1, 3)) + directional(
-            torch.tensor([[-0.3, 0.4, 0.85]]), 0.75 * torch.ones(1, 3)
-        )
+        """Return two images side by side: the photo with its landmarks, and the photo with the fitted shape on it."""
+        key = directional(torch.tensor([[-0.3, 0.4, 0.85]]), 0.75 * torch.ones(1, 3))
+        light = ambient(0.35 * torch.ones(1, 3)) + key
         clay = torch.tensor(CLAY).expand_as(self.vertices)[None]
         size = (self.image.shape[0], self.image.shape[1])
-        shown = render(self.vertices[None], self.fitter.surface.triangles, clay, self.fit.camera, size, light=light)
-        over = opacity * shown.mask[0][..., None]
-        right = (1 - over) * self.image + over * shown.image[0].clamp(0, 1)
+        drawn = render(self.vertices[None], self.fitter.surface.triangles, clay, self.fit.camera, size, light=light)
+        over = opacity * drawn.mask[0][..., None]
+        right = (1 - over) * self.image + over * drawn.image[0].clamp(0, 1)
         return torch.cat([_dotted(self.image, self.landmarks), right], 1)
 
 
 def _dotted(image: Tensor, points: Tensor) -> Tensor:
-    """The image with a small square at each point, sized with the picture."""
+    """Return the image with a small square at each point, in proportion to the image's size."""
     height, width = image.shape[:2]
     reach = max(height, width) // 500
     drawn = image.clone()
@@ -107,51 +107,53 @@ def _dotted(image: Tensor, points: Tensor) -> Tensor:
 
 
 def fit_landmarks(
-    image: Float[Tensor, "height width 3"], landmarks: Float[Tensor, "points 2"], fitter: Fitter, faces: int = 1,
-    **options,
-) -> PhotoFace:  # fmt: skip
-    """Fit the model to landmarks (pixels) of the photo and texture it; `options` go to `facenb.fitting.fit`."""
+    image: Float[Tensor, "height width 3"], landmarks: Float[Tensor, "points 2"], fitter: Fitter, **options: float
+) -> PhotoFace:
+    """Fit the model to landmarks (pixels) of a photo and texture it. `options` go to `facenb.fitting.fit`."""
     seconds, start = {}, time.perf_counter()
     fitted = fit(fitter.model, landmarks[None], embedding=fitter.embedding, **options)
     vertices = fitter.surface.complete(fitter.model.shape(fitted.identity, fitted.expression)[0])
     seconds["fit"] = time.perf_counter() - start
     texture = project_photo(image, vertices, fitted.camera, fitter.surface, fitter.texels)
     seconds["texture"] = time.perf_counter() - start - seconds["fit"]
-    return PhotoFace(image, landmarks, faces, fitted, vertices, texture, fitter, seconds)
+    size = (image.shape[0], image.shape[1])
+    return PhotoFace(image, size, landmarks, 1, fitted, vertices, texture, fitter, seconds)
 
 
 def photo_to_face(path: str | Path, which: str = "largest", fitter: Fitter | None = None) -> PhotoFace:
-    """The 3D face of a photo. Raises ImageError (no image, no face), naming the file; AssetError (nothing to fit)."""
+    """Return the 3D face of a photo.
+
+    Raises ImageError, naming the file, if it is not an image or shows no face; AssetError if there is no model to fit.
+    """
     fitter = fitter or ict_fitter()
     start = time.perf_counter()
     image = read_image(path, LIMIT)
-    read = time.perf_counter()
-    found = detect(image, closer=True)
+    after_read = time.perf_counter()
+    detection = detect(image, closer=True)
     try:
-        points = found.pick(which)[:MESH]
+        points = detection.pick(which)[:MESH]
     except ImageError as error:
         raise ImageError(f"{path}: {error}") from error
-    seen = time.perf_counter()
-    face = fit_landmarks(image, points, fitter, found.count, identity_prior=PRIOR, expression_prior=PRIOR)
-    face.seconds.update({"read": read - start, "landmarks": seen - read})
-    return face
+    after_detect = time.perf_counter()
+    face = fit_landmarks(image, points, fitter, identity_prior=PRIOR, expression_prior=PRIOR)
+    face.seconds.update({"read": after_read - start, "landmarks": after_detect - after_read})
+    return replace(face, original=upright_size(path), faces=detection.count)
 
 
 def refuse_existing(folder: str | Path, force: bool = False) -> None:
-    """RunError if the folder holds an earlier result and it is not to be overwritten, or is a file."""
+    """Raise RunError if the folder is a file, or holds an earlier result and `force` is not set."""
     folder = Path(folder)
     if folder.exists() and not folder.is_dir():
         raise RunError(f"{folder} is a file; choose another folder")
-    there = [name for name in FILES if (folder / name).exists()]
-    if there and not force:
-        raise RunError(f"{folder} holds {', '.join(there)} already; choose another folder, or overwrite with --force")
+    present = [name for name in FILES if (folder / name).exists()]
+    if present and not force:
+        raise RunError(f"{folder} holds {', '.join(present)} already; choose another folder, or overwrite with --force")
 
 
 def save(face: PhotoFace, folder: str | Path, force: bool = False) -> Path:
-    """Write overlay, OBJ with MTL and PNG, PLY, GLB and coefficients into `folder`.
+    """Write overlay, OBJ with MTL and PNG, PLY, GLB and coefficients into a folder, all or none. Return the folder.
 
-    Written beside and moved there when all are whole. Raises RunError if the folder holds such files already (unless
-    `force`) or cannot be written.
+    Raises RunError if the folder holds such files already (unless `force`) or cannot be written.
     """
     folder = Path(folder)
     refuse_existing(folder, force)
@@ -182,15 +184,41 @@ def _write_all(face: PhotoFace, folder: Path) -> None:
 
 
 def coefficients(face: PhotoFace) -> dict:
-    """The fit as plain numbers: whitened coefficients, camera (pixels per mm, pixels), error."""
-    model, fitted = face.fitter.model, face.fit
+    """Return the fit as plain numbers, with the formulas that turn them into vertices and pixels."""
+    model, camera = face.fitter.model, face.fit.camera
     names = model.expression_names or tuple(map(str, range(len(model.expression_basis))))
+    (height, width), (full_height, full_width) = face.image.shape[:2], face.original
     return {
-        "model": model.name, "source": model.source,
-        "image": {"height": face.image.shape[0], "width": face.image.shape[1], "faces": face.faces},
-        "identity": fitted.identity[0].tolist(),
-        "expression": dict(zip(names, fitted.expression[0].tolist(), strict=True)),
-        "camera": {"kind": "weak perspective, u = f P R x + t", "rotation": fitted.camera.rotation[0].tolist(),
-                   "scale": float(fitted.camera.scale[0]), "translation": fitted.camera.translation[0].tolist()},
-        "error_px": float(fitted.error[0]),
-    }  # fmt: skip
+        "model": model.name,
+        "source": model.source,
+        "image": {
+            "width": width,
+            "height": height,
+            "original_width": full_width,
+            "original_height": full_height,
+            "factor": width / full_width,
+            "explanation": "The photo was turned upright by its EXIF tag. All pixel numbers in this file are those of "
+            "the image of width x height. Divide them by factor to get pixels of the original photo.",
+            "faces": face.faces,
+        },
+        "shape": {
+            "formula": "x = mean + sum_k identity[k] identity_basis[k] + sum_k expression[k] expression_basis[k]",
+            "explanation": "mean and bases are those of the model, in mm. Coefficients are in standard deviations. The "
+            "files face.obj and face.ply hold x in mm, followed by vertices that close eyes and mouth. face.glb "
+            "holds it in metres.",
+            "axes": "x to the viewer's right, y up, z towards the viewer",
+        },
+        "identity": face.fit.identity[0].tolist(),
+        "expression": dict(zip(names, face.fit.expression[0].tolist(), strict=True)),
+        "camera": {
+            "kind": "weak perspective",
+            "formula": "u = scale P rotation x + translation",
+            "explanation": "u = (right, down) in pixels from the image's top left corner. The first pixel's centre "
+            "is at (0.5, 0.5). scale is in pixels per mm.",
+            "P": [[1, 0, 0], [0, -1, 0]],
+            "rotation": camera.rotation[0].tolist(),
+            "scale": float(camera.scale[0]),
+            "translation": camera.translation[0].tolist(),
+        },
+        "error_px": float(face.fit.error[0]),
+    }

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import igl
 import numpy as np
 import torch
 from jaxtyping import Float, Int
@@ -43,20 +44,8 @@ def _cap(loop: Tensor, bulge: float) -> Tensor:
 
 
 def boundary_loops(triangles: Int[Tensor, "triangles 3"]) -> list[list[int]]:
-    """The mesh's open edges as closed loops of corners, along the direction of their triangles' missing neighbours."""
-    edges = torch.cat([triangles[:, [0, 1]], triangles[:, [1, 2]], triangles[:, [2, 0]]]).tolist()
-    there = {(a, b) for a, b in edges}
-    following = {b: a for a, b in there if (b, a) not in there}  # a neighbour would run through the edge backwards
-    loops, seen = [], set()
-    for start in sorted(following):
-        loop, corner = [], start
-        while corner in following and corner not in seen:
-            seen.add(corner)
-            loop.append(corner)
-            corner = following[corner]
-        if len(loop) > 2 and corner == start:
-            loops.append(loop)
-    return loops
+    """Return the mesh's open edges as closed loops of vertices, in the direction that a filling triangle would have."""
+    return [loop[::-1] for loop in igl.boundary_loop_all(triangles.numpy())]
 
 
 def close(model: MorphableModel) -> Surface:

@@ -175,7 +175,7 @@ def detect_padded(photos: list[Float[Tensor, "_height _width 3"]]) -> Float[Tens
     for index, photo in enumerate(photos):
         for margin in (0, max(photo.shape[:2]) // 2):
             shown = torch.nn.functional.pad(photo, (0, 0, margin, margin, margin, margin))
-            found = detect(shown, faces=3)
+            found = detect(shown)
             if found.count:
                 points[index] = found.pick("central") - margin
                 break
