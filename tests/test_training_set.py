@@ -252,7 +252,7 @@ class TestCrops:
         images = torch.stack([u / 400, v / 400, (u + v) / 800], -1).expand(3, -1, -1, -1)
         target = torch.tensor(SPHEREFACE) + 0.5
         turn = torch.tensor([[0.95, -0.3], [0.3, 0.95]])
-        points = torch.stack([target + 60, 2.4 * target @ turn.T + 80, 3.3 * target + 10])
+        points = torch.stack([target + 60, 2.4 * target @ turn.T + torch.tensor([100.0, 30.0]), 3.3 * target + 10])
         onto = to_template(points, (112, 96))
         rows, columns = torch.meshgrid(torch.arange(112) + 0.5, torch.arange(96) + 0.5, indexing="ij")
         centres = torch.stack([columns, rows], -1).double().flatten(0, 1) - onto.shift[:, None]
