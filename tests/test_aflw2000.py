@@ -16,8 +16,12 @@ POINTS = np.random.default_rng(0).uniform(100, 300, (3, 68)).astype(np.float32)
 def write(folder, name="image00002", **changes):
     (folder / "AFLW2000").mkdir(exist_ok=True)
     Image.new("RGB", (450, 450)).save(folder / "AFLW2000" / f"{name}.jpg")
-    labels = {"pt3d_68": POINTS, "Pose_Para": [[-0.1, 0.5, 0.2, 1, 2, 0, 0.001]],
-              "Shape_Para": np.ones((199, 1)), "Exp_Para": np.ones((29, 1))} | changes  # fmt: skip
+    labels = {
+        "pt3d_68": POINTS,
+        "Pose_Para": [[-0.1, 0.5, 0.2, 1, 2, 0, 0.001]],
+        "Shape_Para": np.ones((199, 1)),
+        "Exp_Para": np.ones((29, 1)),
+    } | changes
     savemat(folder / "AFLW2000" / f"{name}.mat", {key: value for key, value in labels.items() if value is not None})
 
 
@@ -30,7 +34,7 @@ def test_labels_and_yaw(tmp_path):
     assert len(data) == 2 and first.yaw == pytest.approx(0.5)
     torch.testing.assert_close(first.landmarks, torch.from_numpy(POINTS[:2].T) + TO_OURS)
     assert first.reannotated is None and torch.equal(second.reannotated, torch.full((68, 2), 1 + TO_OURS))
-    assert first.image().shape == (450, 450, 3) and first.shape.shape == (199,) and first.expression.shape == (29,)
+    assert first.image().shape == (450, 450, 3)
 
 
 @pytest.mark.parametrize("turns", [(0, 0, 0), (-714, -351, -972), (894, 188, -951), (10, -103, 5)], ids=str)
@@ -43,19 +47,40 @@ def test_angles_of_other_turns_are_the_same_pose(tmp_path, turns):
     assert abs(told) <= np.pi / 2
 
 
-def test_labels_that_are_none_are_named(tmp_path):
+def test_labels_of_another_shape_are_named(tmp_path):
     write(tmp_path, pt3d_68=None)
-    with pytest.raises(AssetError, match=r"image00002\.mat .*pt3d_68"):
+    with pytest.raises(AssetError, match=r"image00002\.mat has no pt3d_68; it has Pose_Para"):
         read_aflw2000(tmp_path)[0]
     write(tmp_path, pt3d_68=POINTS[:, :21])
-    with pytest.raises(AssetError, match="21 landmarks, not 68"):
+    with pytest.raises(AssetError, match=r"image00002\.mat, got \(3, 21\)"):
         read_aflw2000(tmp_path)[0]
-    (tmp_path / "AFLW2000/image00002.mat").write_bytes(b"MATLAB 5.0 cut short")
-    with pytest.raises(AssetError, match=r"image00002\.mat"):
+    write(tmp_path, pt3d_68=POINTS * np.nan)
+    with pytest.raises(AssetError, match=r"image00002\.mat .*not finite"):
         read_aflw2000(tmp_path)[0]
     (tmp_path / "AFLW2000/image00002.mat").unlink()
-    with pytest.raises(AssetError, match=r"no .*image00002\.mat"):
+    with pytest.raises(AssetError, match=r"no .*image00002\.mat beside"):
         read_aflw2000(tmp_path)[0]
+
+
+@pytest.mark.parametrize("suffix", [".JPG", ".png"])
+def test_other_suffixes_in_a_folder_nested_once_more(tmp_path, suffix):
+    write(tmp_path)
+    np.savez(tmp_path / "reannotated68.npz", image=["image00002.jpg"], points=np.ones((1, 68, 2)))
+    photo = tmp_path / "AFLW2000" / "image00002.jpg"
+    photo.rename(photo.with_suffix(suffix))
+    photo.with_suffix(".mat").rename(photo.with_suffix(".MAT"))
+    (tmp_path / "archive").mkdir()
+    (tmp_path / "AFLW2000").rename(tmp_path / "archive" / "AFLW2000")
+    (sample,) = read_aflw2000(tmp_path)
+    assert sample.photo.suffix == suffix and sample.reannotated is not None and sample.yaw == pytest.approx(0.5)
+
+
+def test_wrong_reannotated_landmarks_are_named(tmp_path):
+    write(tmp_path)
+    for content in ({"image": ["image00002.jpg"], "points": np.ones((2, 68, 2))}, {"other": np.ones(3)}):
+        np.savez(tmp_path / "reannotated68.npz", **content)
+        with pytest.raises(AssetError, match=r"reannotated68\.npz"):
+            read_aflw2000(tmp_path)
 
 
 def test_an_empty_folder(tmp_path):

@@ -1,11 +1,10 @@
 """BU-3DFE's official layout, written here: VRML, landmarks, and which scans make the paper's two sets."""
 
-import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from facenb.datasets.scans.bu3dfe import PARTS, corners_of_83, read_bnd, read_bu3dfe, read_wrl
+from facenb.datasets.scans.bu3dfe import read_bu3dfe, read_wrl
 from facenb.datasets.scans.views import render_views
 from facenb.errors import AssetError
 
@@ -35,17 +34,7 @@ Transform { children [ Shape {
 """
 
 
-def face() -> np.ndarray:
-    """83 points by part, in any order within a part."""
-    points = np.zeros((83, 3))
-    middle = {"right_eye": (-30, 30), "left_eye": (30, 30), "right_brow": (-30, 45), "left_brow": (30, 45),
-              "nose": (0, 0), "outer_mouth": (0, -30), "inner_mouth": (0, -30), "jaw": (0, -60)}  # fmt: skip
-    rng = np.random.default_rng(0)
-    for part, where in PARTS.items():
-        count = where.stop - where.start
-        turn = 2 * np.pi * rng.permutation(count) / count
-        points[where] = np.stack([14 * np.cos(turn), 5 * np.sin(turn), 0 * turn], 1) + [*middle[part], 60]
-    return points
+LINES = [f"{k}\t\t{k} {-k} 60.5" for k in range(83)]  # landmarks
 
 
 @pytest.fixture
@@ -55,15 +44,14 @@ def tree(tmp_path):
         for scan in ("NE00WH", "HA01WH", "HA02WH", "SU01WH", "AN04WH"):
             (tmp_path / person / f"{person}_{scan}_F3D.wrl").write_text(WRL)
             (tmp_path / person / f"{person}_{scan}_RAW.wrl").write_text("raw scans are not read")
-            rows = [f"{k}\t\t{x} {y} {z}" for k, (x, y, z) in enumerate(face())]
-            (tmp_path / person / f"{person}_{scan}_F3D.bnd").write_text("\n".join(rows) + "\n")
+            (tmp_path / person / f"{person}_{scan}_F3D.bnd").write_text("\n".join(LINES) + "\n")
     Image.new("RGB", (64, 64), (200, 10, 10)).save(tmp_path / "F0001" / "F0001_NE00WH_F3D.bmp")
     return tmp_path
 
 
 def test_people_and_sets(tree):
     data = read_bu3dfe(tree)
-    assert len(data) == 10 and data.people == ("F0001", "M0044")
+    assert len(data) == 10
     assert [(s.person, s.expression) for s in data.pose_set()] == [("F0001", "neutral"), ("M0044", "neutral")]
     chosen = [(s.expression, s.level) for s in data.expression_set() if s.person == "F0001"]
     assert sorted(chosen) == [("happiness", 1), ("neutral", 0), ("surprise", 1)]
@@ -75,32 +63,37 @@ def test_a_scan_with_its_texture(tree):
     assert scan.unit == "mm" and scan.texture.name == "F0001_NE00WH_F3D.bmp" and other.scan().texture is None
     image = render_views(scan, (0.0,), (64, 64)).image[0]
     torch.testing.assert_close(image[32, 20], torch.tensor([200, 10, 10]) / 255)
-    assert first.landmarks().shape == (83, 3)
+    assert first.landmarks()[3].tolist() == [3, -3, 60.5]
 
 
 def test_vertices_triangles_and_seams(tmp_path):
+    """Six vertices with eight texture coordinates stay six vertices."""
     (tmp_path / "one.wrl").write_text(WRL)
-    vertices, triangles, uv, picture = read_wrl(tmp_path / "one.wrl")
-    assert triangles.shape == (4, 3) and len(vertices) == 8 and picture == "F0001_NE00WH_F3D.bmp"
+    mesh, picture = read_wrl(tmp_path / "one.wrl")
+    vertices, triangles = mesh.vertices, mesh.triangles
+    assert triangles.shape == (4, 3) and len(vertices) == 6 and picture == "F0001_NE00WH_F3D.bmp"
     area = torch.linalg.cross(*(vertices[triangles[:, k]] - vertices[triangles[:, 0]] for k in (1, 2)))[:, 2] / 2
     assert float(area.sum()) == pytest.approx(100 * 80) and (area > 0).all()
-    left = vertices[:, 0] < 0
-    assert set(map(tuple, uv[left].tolist())) == {(0.0, 0.0), (0.0, 1.0)}
+    places = {tuple(vertices[v].tolist()): set() for v in (1, 4)}
+    for corners, texels in zip(triangles.flatten().tolist(), mesh.uv_triangles.flatten().tolist(), strict=True):
+        if corners in (1, 4):
+            places[tuple(vertices[corners].tolist())].add(tuple(mesh.uv[texels].tolist()))
+    assert sorted(map(len, places.values())) == [2, 2]  # the seam
     assert vertices[:, 2].min() == pytest.approx(-0.25) and vertices[:, 2].max() == pytest.approx(2.0)
 
 
-def test_a_scan_without_texture_places(tmp_path):
+def test_a_scan_without_texture_coordinates(tmp_path):
     (tmp_path / "one.wrl").write_text(WRL.split("texCoord ")[0] + "} } ] }")
-    vertices, triangles, uv, _ = read_wrl(tmp_path / "one.wrl")
-    assert uv is None and len(vertices) == 6 and triangles[0].tolist() == [0, 1, 4]
+    mesh, _ = read_wrl(tmp_path / "one.wrl")
+    assert mesh.uv is None and len(mesh.vertices) == 6 and mesh.triangles[0].tolist() == [0, 1, 4]
 
 
 @pytest.mark.parametrize(
     ("change", "what"),
     [
         (lambda text: text[:200], "lacks"),
-        (lambda text: text.replace("1, 5, 4", "1, 5, 40"), "on 6 vertices"),
-        (lambda text: text.replace("0 -40.0 2.0,", "0 -40.0,"), "no coordinates"),
+        (lambda text: text.replace("1, 5, 4", "1, 5, 40"), "its 6 vertices"),
+        (lambda text: text.replace("0 -40.0 2.0,", "0 -40.0,"), "17 numbers for points of 3"),
         (lambda text: text.replace("4,6,7,-1", ""), "do not fit"),
         (lambda text: "an error page", "lacks"),
     ],
@@ -111,26 +104,24 @@ def test_files_that_are_no_scans(tmp_path, change, what):
         read_wrl(tmp_path / "F0001_NE00WH_F3D.wrl")
 
 
-def test_landmark_files_that_are_none(tmp_path):
-    with pytest.raises(AssetError, match=r"x\.bnd is no readable landmark file"):
-        read_bnd(tmp_path / "x.bnd")
-    (tmp_path / "x.bnd").write_text("1 2 3 4\n" * 82)
-    with pytest.raises(AssetError, match="82 landmarks, not 83"):
-        read_bnd(tmp_path / "x.bnd")
-    (tmp_path / "x.bnd").write_text("1 2 3 nan\n" * 83)
-    with pytest.raises(AssetError, match="not 83"):
-        read_bnd(tmp_path / "x.bnd")
+@pytest.mark.parametrize("text", ["1 2 3 4\n" * 82, "1 2 3 nan\n" * 83, "1 2 x 4\n" * 83])
+def test_wrong_landmark_files_are_named(tree, text):
+    scan = read_bu3dfe(tree).scans[0]
+    scan.path.with_suffix(".bnd").write_text(text)
+    with pytest.raises(AssetError, match=rf"{scan.path.stem}\.bnd"):
+        scan.landmarks()
+    scan.path.with_suffix(".bnd").unlink()
+    with pytest.raises(AssetError, match=rf"{scan.path.stem}\.bnd"):
+        scan.landmarks()
 
 
-def test_corners_do_not_depend_on_the_order_within_a_part():
-    points = torch.from_numpy(face()).float()
-    corners = corners_of_83(points)
-    x = corners[:, 0].tolist()
-    assert x == sorted(x[:4]) + x[4:] and x[0] == pytest.approx(-44, abs=1.5) and x[5] == pytest.approx(14, abs=1)
-    shuffled = points.clone()
-    for part in PARTS.values():
-        shuffled[part] = points[part].flip(0)
-    torch.testing.assert_close(corners_of_83(shuffled), corners)
+def test_suffixes_in_capitals_in_a_folder_nested_once_more(tree, tmp_path_factory):
+    root = tmp_path_factory.mktemp("bu") / "BU3DFE"
+    tree.rename(root)
+    for path in [*root.glob("*/*.wrl"), *root.glob("*/*.bnd")]:
+        path.rename(path.with_suffix(path.suffix.upper()))
+    data = read_bu3dfe(root.parent)
+    assert len(data) == 10 and data.scans[0].landmarks().shape == (83, 3) and len(data.scans[0].scan().vertices) == 6
 
 
 def test_folders_without_scans_or_with_other_names(tmp_path, tree):
@@ -138,5 +129,5 @@ def test_folders_without_scans_or_with_other_names(tmp_path, tree):
     with pytest.raises(AssetError, match="data_download get bu-3dfe"):
         read_bu3dfe(tmp_path / "empty")
     (tree / "F0001" / "F0002_NE00WH_F3D.wrl").write_text(WRL)
-    with pytest.raises(AssetError, match="F0002_NE00WH_F3D.wrl is no scan of BU-3DFE"):
+    with pytest.raises(AssetError, match="F0002_NE00WH_F3D.wrl is not named like a scan of BU-3DFE"):
         read_bu3dfe(tree)

@@ -7,10 +7,11 @@ import pytest
 import torch
 from test_deca import NARROW
 
+from facenb.datasets.sets.augmentation import MIRRORED_68
 from facenb.errors import AssetError, RunError
 from facenb.imaging.camera import WeakPerspective, euler_to_matrix
 from facenb.methods.deca.alone import fit_vectors
-from facenb.methods.deca.pictures import MIRRORED, FacePictures, build_pictures, read_pictures, vary
+from facenb.methods.deca.pictures import FacePictures, build_pictures, read_pictures, vary
 from facenb.methods.deca.scene import Stage, landmarks_of, window_of
 from facenb.methods.deca.teacher import (
     CoarseLoss,
@@ -114,7 +115,7 @@ class TestPictures:
 
     def test_mirrored_landmarks_are_those_of_the_other_side(self):
         points = SynthFace(0).landmarks.of(SynthFace(0).mean[None])[0]
-        torch.testing.assert_close(points[MIRRORED] * torch.tensor([-1.0, 1, 1]), points, atol=0.01, rtol=0)
+        torch.testing.assert_close(points[MIRRORED_68] * torch.tensor([-1.0, 1, 1]), points, atol=0.01, rtol=0)
 
     def test_known_vectors_come_with_their_pictures(self, pictures):
         known = replace(pictures.of([4]), vectors=torch.arange(6.0)[:, None])

@@ -45,15 +45,25 @@ class TestFolder:
             "a": ["x.jpeg"],
             "b": ["1.JPG", "2.png"],
         }
-        assert len(found) == 3 and list(found.with_at_least(2)) == ["b"]
 
     def test_what_is_missing(self, tmp_path):
-        with pytest.raises(AssetError, match="no folder"):
+        with pytest.raises(AssetError, match="There is no folder"):
             read_folder(tmp_path / "nothing")
         with pytest.raises(AssetError, match="no directories"):
             read_folder(tmp_path)
         (tmp_path / "ann").mkdir()
-        with pytest.raises(AssetError, match="ann holds no pictures"):
+        with pytest.raises(AssetError, match="ann holds no images"):
+            read_folder(tmp_path)
+
+    def test_a_folder_nested_once_more(self, tmp_path):
+        for name in ("a/x.png", "b/y.png"):
+            paint(tmp_path / "outer" / "inner" / name)
+        assert list(read_folder(tmp_path / "outer").people) == ["a", "b"]
+
+    def test_pictures_below_a_persons_directory_are_never_another_person(self, tmp_path):
+        for name in ("ann/first/x.png", "bob/first/y.png"):
+            paint(tmp_path / name)
+        with pytest.raises(AssetError, match="ann holds no images"):
             read_folder(tmp_path)
 
     def test_pictures_beside_the_people(self, tmp_path):
@@ -137,9 +147,14 @@ class TestLFW:
         wall = tmp_path / "photos" / "wall.jpg"
         people = {names[0]: (*lfw.people[names[0]], wall), names[1]: (lfw.people[names[1]][0], wall)}
         made = build_lfw(
-            tmp_path / "set", 2, SIZE, lfw=LFW(lfw.folder, people, lfw.pairs_file), fitter=fitter,
-            cache=tmp_path / "kept.npz", quiet=True,
-        )  # fmt: skip
+            tmp_path / "set",
+            2,
+            SIZE,
+            lfw=LFW(lfw.folder, people, lfw.pairs_file),
+            fitter=fitter,
+            cache=tmp_path / "kept.npz",
+            quiet=True,
+        )
         assert len(made) == 3 and made.left_out == (3, [names[1]])
 
     def test_crops_of_the_pairs(self, lfw, fitter, tmp_path):

@@ -55,11 +55,15 @@ def test_from_pictures_to_figures(small):
 
 @pytest.mark.parametrize(
     ("file", "text", "says"),
-    [("template_pair_label", "1 9 1\n", "template 9, of which there is no picture"),
-     ("template_pair_label", "1 4 7\n", "a pair is 0 or 1, not 7"), ("template_pair_label", "1 4\n", "3 whole ones"),
-     ("face_tid_mid", "1.jpg one 10\n", "'one' is no whole number"), ("face_tid_mid", "", "no table"),
-     ("name_5pts_score", "8.jpg 0 1 2 3 4 5 6 7 8 9 1\n", "differ")],
-)  # fmt: skip
+    [
+        ("template_pair_label", "1 9 1\n", "template 9, which has no image"),
+        ("template_pair_label", "1 4 7\n", "expected 0 or 1 for a pair, got 7"),
+        ("template_pair_label", "1 4\n", "Expected 3 columns"),
+        ("face_tid_mid", "1.jpg one 10\n", "'one' is not a number"),
+        ("face_tid_mid", "", "is not a table"),
+        ("name_5pts_score", "8.jpg 0 1 2 3 4 5 6 7 8 9 1\n", "list different images"),
+    ],
+)
 def test_a_wrong_file_is_named(small, file, text, says):
     folder, name = small
     (folder / "meta" / f"{name}_{file}.txt").write_text(text)
@@ -72,7 +76,7 @@ def test_what_is_missing_is_named(small):
     (folder / "meta" / f"{name}_1N_probe_mixed.csv").unlink()
     with pytest.raises(AssetError, match="probe_mixed"):
         read_ijb(folder, name)
-    with pytest.raises(ValueError, match="none of ijbb, ijbc"):
+    with pytest.raises(ValueError, match="one of ijbb, ijbc"):
         read_ijb(folder, "ijba")
 
 

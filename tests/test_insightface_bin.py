@@ -75,10 +75,13 @@ class Hostile:
 
 @pytest.mark.parametrize(
     "content",
-    [Hostile(os.system, "touch PROOF"), ([Hostile(eval, "open('PROOF', 'w')")] * 2, [True]),
-     (PICTURES[:2], [Hostile(exec, "open('PROOF', 'w')")])],
+    [
+        Hostile(os.system, "touch PROOF"),
+        ([Hostile(eval, "open('PROOF', 'w')")] * 2, [True]),
+        (PICTURES[:2], [Hostile(exec, "open('PROOF', 'w')")]),
+    ],
     ids=["whole", "among the pictures", "among the answers"],
-)  # fmt: skip
+)
 def test_code_in_it_is_refused_and_never_run(tmp_path, monkeypatch, content):
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "evil.bin"
@@ -92,10 +95,16 @@ def test_code_in_it_is_refused_and_never_run(tmp_path, monkeypatch, content):
 
 @pytest.mark.parametrize(
     ("content", "says"),
-    [({"bins": 1}, "no pair of lists"), ((PICTURES, SAME[:3]), "8 pictures for 3 pairs"), (([], []), "0 pictures"),
-     ((PICTURES, [True, False, 2, True]), "of 1 pairs neither"), ((PICTURES, [0.5, 1, 1, 0]), "of 1 pairs neither"),
-     ((PICTURES[:7] + [4], SAME), "picture 7 of .* is a int"), ((5, 6), "no pair of lists")],
-)  # fmt: skip
+    [
+        ({"bins": 1}, "expected two lists"),
+        ((PICTURES, SAME[:3]), "8 images for 3 pairs"),
+        (([], []), "0 images"),
+        ((PICTURES, [True, False, 2, True]), "neither 0"),
+        ((PICTURES, [0.5, 1, 1, 0]), "neither 0"),
+        ((PICTURES[:7] + [4], SAME), "Image 7 of .* of type int"),
+        ((5, 6), "expected two lists"),
+    ],
+)
 def test_no_verification_set(tmp_path, content, says):
     path = tmp_path / "odd.bin"
     path.write_bytes(pickle.dumps(content))
@@ -107,16 +116,16 @@ def test_a_damaged_file_and_none(tmp_path):
     (tmp_path / "half.bin").write_bytes(FORMS["python 3"]()[:2000])
     with pytest.raises(AssetError, match="damaged"):
         read_bin(tmp_path / "half.bin")
-    with pytest.raises(AssetError, match="there is no"):
+    with pytest.raises(AssetError, match="There is no"):
         read_bin(tmp_path / "none.bin")
 
 
 def test_a_picture_that_is_none_is_named(tmp_path):
     (tmp_path / "a.bin").write_bytes(pickle.dumps(([PICTURES[0], b"no jpeg", jpeg(1, 64), PICTURES[1]], [True, True])))
     found = read_bin(tmp_path / "a.bin")
-    with pytest.raises(AssetError, match="picture 1 of .* cannot be decoded"):
+    with pytest.raises(AssetError, match="Image 1 of .* cannot be decoded"):
         found.picture(1)
-    with pytest.raises(AssetError, match="picture 2 of .* another size"):
+    with pytest.raises(AssetError, match="Image 2 of .* another size"):
         found.batch(torch.tensor([0, 2]))
     with pytest.raises(ValueError, match="2 pairs cannot be cut into 10 folds"):
         found.fold()

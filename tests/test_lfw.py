@@ -32,26 +32,58 @@ def test_people_photos_and_pairs(small):
 
 def test_a_missing_photo_of_a_pair_is_named(small):
     (small / "lfw-deepfunneled/Cy_Dee/Cy_Dee_0002.jpg").unlink()
-    with pytest.raises(AssetError, match=r"Cy_Dee_0002\.jpg"):
+    with pytest.raises(AssetError, match="Cy_Dee_0002, which is missing"):
         read_lfw(small).pairs()
 
 
 @pytest.mark.parametrize(
     ("text", "says"),
-    [("words\n", "does not begin"), ("2\t1\nAnn_Bee\t1\t3\n", "announces 4 pairs, but holds 1"),
-     ("1\t1\nAnn_Bee\tone\t3\nAnn_Bee\t1\tCy_Dee\t2\n", "line 2"), ("", "does not begin")],
-)  # fmt: skip
+    [
+        ("words\n", "does not begin"),
+        ("2\t1\nAnn_Bee\t1\t3\n", "announces 4 pairs, but holds 1"),
+        ("1\t1\nAnn_Bee\tone\t3\nAnn_Bee\t1\tCy_Dee\t2\n", "line 2"),
+        ("", "does not begin"),
+    ],
+)
 def test_a_wrong_pairs_file(small, text, says):
     (small / "pairs.txt").write_text(text)
     with pytest.raises(AssetError, match=says):
         read_lfw(small).pairs()
 
 
-def test_what_is_missing_is_named(tmp_path):
-    with pytest.raises(AssetError, match="data_download get lfw"):
+@pytest.mark.parametrize(
+    ("folder", "suffix"),
+    [
+        ("lfw-deepfunneled/lfw-deepfunneled", ".jpg"),
+        ("lfw/lfw", ".png"),
+        ("archive/lfw-deepfunneled", ".JPG"),
+        ("", ".jpg"),
+    ],
+)
+def test_layouts_that_circulate(small, tmp_path_factory, folder, suffix):
+    """A folder nested once more, other formats, capitals, people directly in the folder."""
+    root = tmp_path_factory.mktemp("lfw")
+    (root / folder).mkdir(parents=True, exist_ok=True)
+    for person in sorted((small / "lfw-deepfunneled").iterdir()):
+        person.rename(root / folder / person.name)
+    for photo in sorted(root.glob("**/*.jpg")):
+        photo.rename(photo.with_suffix(suffix))
+    (small / "pairs.txt").rename(root / "pairs.txt")
+    lfw = read_lfw(root)
+    assert {name: len(photos) for name, photos in lfw.people.items()} == PEOPLE
+    assert lfw.pairs()[0].second.name == f"Ann_Bee_0003{suffix}"
+
+
+def test_what_was_expected_and_found_is_said(tmp_path):
+    with pytest.raises(AssetError, match="data_download get lfw.* it is empty"):
         read_lfw(tmp_path)
-    (tmp_path / "lfw").mkdir()
-    with pytest.raises(AssetError, match=r"pairs\.txt"):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "1.jpg").write_text("")
+    with pytest.raises(AssetError, match=r"Ann_Bee_0001\.jpg.* it holds photos/"):
+        read_lfw(tmp_path)
+    (tmp_path / "lfw" / "Ann_Bee").mkdir(parents=True)
+    (tmp_path / "lfw" / "Ann_Bee" / "Ann_Bee_0001.jpg").write_text("")
+    with pytest.raises(AssetError, match=r"Expected pairs\.txt"):
         read_lfw(tmp_path)
 
 

@@ -120,10 +120,19 @@ def test_picture_without_a_face(faces):
 
 
 @pytest.mark.parametrize(
-    ("kinds", "more"), [(["beard"], {}), ([], {}), (["hand"], {"each": 0}), (["hand"], {"sizes": ()}),
-                        (["hand"], {"clear": 1.5}), (["hand"], {"most": float("nan")}), (["hand"], {"most": 0.0}),
-                        (["hand"], {"most": 1.5}), (["hand"], {"sizes": (float("nan"),)})]
-)  # fmt: skip
+    ("kinds", "more"),
+    [
+        (["beard"], {}),
+        ([], {}),
+        (["hand"], {"each": 0}),
+        (["hand"], {"sizes": ()}),
+        (["hand"], {"clear": 1.5}),
+        (["hand"], {"most": float("nan")}),
+        (["hand"], {"most": 0.0}),
+        (["hand"], {"most": 1.5}),
+        (["hand"], {"sizes": (float("nan"),)}),
+    ],
+)
 def test_choices_that_cannot_be(faces, kinds, more):
     with pytest.raises(ValueError, match="cannot paint"):
         paint_copies(faces, kinds, **more)

@@ -6,6 +6,7 @@ from PIL import Image
 
 from facenb.datasets.pictures.orl import read_orl
 from facenb.errors import AssetError
+from facenb.photos.images import read_image
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +20,7 @@ def small(tmp_path_factory):
 
 
 def test_people_are_in_the_order_of_their_numbers(small):
-    images = read_orl(small).images(9)  # s10
+    images = torch.stack([read_image(path) for path in read_orl(small).people[9]])  # s10
     assert images.shape == (10, 112, 92, 3)
     torch.testing.assert_close(images[:, 0, 0, 0] * 255, torch.arange(51.0, 61.0))
 
@@ -34,9 +35,23 @@ def test_a_missing_photo_is_named(small):
         path.with_suffix(".away").rename(path)
 
 
+def test_suffixes_in_capitals(tmp_path):
+    for person in range(1, 41):
+        (tmp_path / f"s{person}").mkdir()
+        for photo in range(1, 11):
+            (tmp_path / f"s{person}" / f"{photo}.PGM").write_bytes(b"not opened")
+    assert [path.name for path in read_orl(tmp_path).people[39]][8:] == ["9.PGM", "10.PGM"]
+
+
+def test_an_empty_folder(tmp_path):
+    with pytest.raises(AssetError, match=r"s1 to s40.* it is empty"):
+        read_orl(tmp_path)
+
+
 def test_the_real_one(real_asset):
     orl = read_orl(real_asset("orl"))
     assert len(orl.people) == 40
-    faces = torch.stack([orl.images(person)[:, ::4, ::4, 0].flatten(1) for person in range(8)])  # (8, 10, D)
+    images = torch.stack([torch.stack([read_image(path) for path in photos]) for photos in orl.people[:8]])
+    faces = images[:, :, ::4, ::4, 0].flatten(2)  # (8, 10, D)
     within = torch.cdist(faces, faces).mean()
     assert within < torch.cdist(faces[:1].flatten(0, 1), faces[1:].flatten(0, 1)).mean()  # people look like themselves

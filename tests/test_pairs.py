@@ -178,9 +178,10 @@ def test_a_yaw_of_half_a_turn_is_an_angle():
 
 
 @pytest.mark.parametrize(
-    "other", [lambda n: n - 7, lambda n: n * 10**15, lambda n: n.int().numpy(), lambda n: n.tolist()],
+    "other",
+    [lambda n: n - 7, lambda n: n * 10**15, lambda n: n.int().numpy(), lambda n: n.tolist()],
     ids=["negative", "huge", "numpy", "list"],
-)  # fmt: skip
+)
 def test_labels_are_any_whole_numbers(other):
     pictures, yaw = crowd()
     usual, data = PairData.of(pictures, yaw), PairData.of(Pictures(other(pictures.labels)), yaw)
@@ -189,9 +190,10 @@ def test_labels_are_any_whole_numbers(other):
 
 
 @pytest.mark.parametrize(
-    "other", [lambda n: n / 2, lambda n: [f"name{k}" for k in n.tolist()], lambda n: n[:, None]],
+    "other",
+    [lambda n: n / 2, lambda n: [f"name{k}" for k in n.tolist()], lambda n: n[:, None]],
     ids=["floats", "names", "columns"],
-)  # fmt: skip
+)
 def test_labels_that_are_no_numbers_of_people(other):
     pictures, yaw = crowd()
     with pytest.raises(ValueError, match="the labels of 72 pictures must be one whole number for each"):

@@ -88,7 +88,7 @@ def test_labels_and_pictures(small):
     assert len(records) == 5 and records.labels.tolist() == [0, 0, 1, 1, 2] and records.gaps == []
     for k in (4, 0, 2):
         assert np.array_equal(records.picture(k).numpy(), picture(k))
-    assert len(read_records(small / "train.rec")) == 5
+    assert len(read_records(small / "train.rec")) == len(read_records(small.parent)) == 5
 
 
 def test_jpeg_as_sets_hold_it(tmp_path):
@@ -135,7 +135,7 @@ def test_another_process_opens_the_file_itself(small):
 
 @pytest.mark.parametrize("index", [-1, 5])
 def test_a_picture_that_is_not_there(small, index):
-    with pytest.raises(IndexError, match="has 5"):
+    with pytest.raises(IndexError, match="0 to 4"):
         read_records(small).picture(index)
 
 
@@ -149,21 +149,26 @@ def change(folder, key, at, value):
 
 @pytest.mark.parametrize(
     ("at", "value", "says"),
-    [(0, b"\0\0\0\0", "no record begins"), (4, struct.pack("<I", 5), "shorter than its head"),
-     (4, struct.pack("<I", (1 << 29) - 1), "the file ends in it"), (4, struct.pack("<I", 2 << 29 | 40), "its parts"),
-     (4, struct.pack("<I", 7 << 29 | 40), "its parts"), (36, b"no PNG at all", "cannot be decoded")],
-)  # fmt: skip
+    [
+        (0, b"\0\0\0\0", "no record begins"),
+        (4, struct.pack("<I", 5), "shorter than its head"),
+        (4, struct.pack("<I", (1 << 29) - 1), "the file ends in it"),
+        (4, struct.pack("<I", 2 << 29 | 40), "its parts do not fit"),
+        (4, struct.pack("<I", 7 << 29 | 40), "its parts do not fit"),
+        (36, b"no PNG at all", "cannot be decoded"),
+    ],
+)
 def test_a_damaged_record_is_named(small, at, value, says):
     change(small, 3, at, value)
     records = read_records(small)
-    with pytest.raises(AssetError, match=rf"record 3 of .*train\.rec is damaged.*{says}"):
+    with pytest.raises(AssetError, match=rf"ecord 3 of .*train\.rec.*{says}"):
         records.picture(2)
     assert np.array_equal(records.picture(1).numpy(), picture(1))  # the others are as they were
 
 
 def test_a_first_part_without_an_end(small):
     change(small, 3, 4, struct.pack("<I", 1 << 29 | 40))
-    with pytest.raises(AssetError, match="record 3 .* is damaged"):
+    with pytest.raises(AssetError, match="Record 3 .* is damaged"):
         read_records(small).picture(2)
 
 
@@ -171,14 +176,14 @@ def test_a_truncated_file(small):
     content = (small / "train.rec").read_bytes()
     (small / "train.rec").write_bytes(content[: len(content) // 2])
     records = read_records(small)
-    with pytest.raises(AssetError, match=r"record \d of .*(the file ends|no record begins)"):
+    with pytest.raises(AssetError, match=r"Record \d of .*(the file ends|no record begins)"):
         [records.picture(k) for k in range(5)]
 
 
 @pytest.mark.parametrize("label", [float("nan"), -1.0, 0.5])
 def test_a_label_that_is_no_person(small, label):
     change(small, 4, 12, struct.pack("<f", label))
-    with pytest.raises(AssetError, match="record 4 .*no number of a person"):
+    with pytest.raises(AssetError, match="Record 4 .*not the number of a person"):
         read_records(small).labels  # noqa: B018
 
 
@@ -188,7 +193,7 @@ def test_a_missing_or_empty_file(small, name):
     with pytest.raises(AssetError, match=f"{name} is missing or empty"):
         read_records(small)
     (small / name).unlink()
-    with pytest.raises(AssetError, match=f"{name} is missing or empty"):
+    with pytest.raises(AssetError, match=name):
         read_records(small)
 
 

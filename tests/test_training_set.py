@@ -31,8 +31,12 @@ def random_set(folder, counts=None, mirrored=True, card=None, pose=False) -> Tra
     rows = len(subject)
     image = torch.randint(0, 256, (rows, *SIZE, 3), generator=generator).to(torch.uint8)
     image[:, 0, 0, 0] = torch.arange(rows)
-    batch = {"image": image, "subject": subject, "identity": torch.randn(rows, 4, generator=generator),
-             "expression": torch.randn(rows, 3, generator=generator)}  # fmt: skip
+    batch = {
+        "image": image,
+        "subject": subject,
+        "identity": torch.randn(rows, 4, generator=generator),
+        "expression": torch.randn(rows, 3, generator=generator),
+    }
     if mirrored:
         batch |= {"identity_mirrored": -batch["identity"], "expression_mirrored": 1 + batch["expression"]}
     if pose:
@@ -131,10 +135,14 @@ class TestSplit:
 
     @pytest.mark.parametrize(
         ("options", "says"),
-        [({"test": 0.01}, "no test"), ({"validation": 0.01}, "no validation"), ({"test": 1.0}, "no training"),
-         ({"test": []}, "no test"),
-         ({"test": [11]}, "no subject 11")],
-    )  # fmt: skip
+        [
+            ({"test": 0.01}, "no test"),
+            ({"validation": 0.01}, "no validation"),
+            ({"test": 1.0}, "no training"),
+            ({"test": []}, "no test"),
+            ({"test": [11]}, "no subject 11"),
+        ],
+    )
     def test_a_split_that_cannot_be(self, small, options, says):
         with pytest.raises(RunError, match=says):
             small.split(**options)
@@ -309,8 +317,13 @@ class TestSynthetic:
         assert synthetic.subjects.tolist() == [3] * 4 + [4] * 4 + [9] * 4
         assert synthetic.size == (32, 32) and synthetic.card["model"] == describe(model)
         shapes = {name: tuple(one["shape"]) for name, one in synthetic.shards.fields.items()}
-        assert shapes == {"image": (32, 32, 3), "subject": (), "identity": (12,),
-                          "expression": (len(model.expression_basis),), "pose": (12,)}  # fmt: skip
+        assert shapes == {
+            "image": (32, 32, 3),
+            "subject": (),
+            "identity": (12,),
+            "expression": (len(model.expression_basis),),
+            "pose": (12,),
+        }
 
     def test_pose_leads_from_the_model_to_the_crop(self, synthetic, model):
         """The fit's landmarks by the stored pose lie on the true ones in the crop, as near as noise of 1.5 mm lets."""

@@ -1,5 +1,7 @@
 """300W-LP in its official layout, on a tiny tree of it."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -7,14 +9,20 @@ from PIL import Image
 from scipy.io import savemat
 
 from facenb.datasets.pictures.aflw2000 import TO_OURS
-from facenb.datasets.pictures.w300lp import SETS, build_w300lp, read_w300lp
+from facenb.datasets.pictures.w300lp import SETS, read_w300lp
+from facenb.datasets.sets.augmentation import MIRRORED_68
+from facenb.datasets.sets.build_w300lp import build_w300lp
 from facenb.errors import AssetError, RunError
 from facenb.imaging.camera import WeakPerspective, euler_to_matrix
 from facenb.morphable.synthetic import build_model
 from facenb.photos.crops import five_of_68, to_template
 
-SOURCES = {"AFW": ("1051618982_1", "1051618982_2"), "HELEN": ("100032540_1",), "IBUG": ("image_003_1",),
-           "LFPW": ("image_train_0737",)}  # fmt: skip
+SOURCES = {
+    "AFW": ("1051618982_1", "1051618982_2"),
+    "HELEN": ("100032540_1",),
+    "IBUG": ("image_003_1",),
+    "LFPW": ("image_train_0737",),
+}
 
 
 def labels(number, **other):
@@ -22,8 +30,14 @@ def labels(number, **other):
     pose = np.zeros((1, 7), np.float32)
     pose[0, 1] = number / 10
     points = np.arange(136, dtype=np.float32).reshape(2, 68) + number
-    return {"pt2d": points, "Pose_Para": pose, "Shape_Para": np.full((199, 1), 2.0), "Exp_Para": np.ones((29, 1)),
-            "roi": np.ones((1, 4)), **other}  # fmt: skip
+    return {
+        "pt2d": points,
+        "Pose_Para": pose,
+        "Shape_Para": np.full((199, 1), 2.0),
+        "Exp_Para": np.ones((29, 1)),
+        "roi": np.ones((1, 4)),
+        **other,
+    }
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +52,6 @@ def tree(tmp_path_factory):
                     Image.fromarray(np.full((45, 45, 3), turn, np.uint8)).save(path)
                     savemat(path.with_suffix(".mat"), labels(turn))
     (root / "Code").mkdir()
-    (root / "landmarks" / "AFW").mkdir(parents=True)
     return root
 
 
@@ -46,30 +59,26 @@ def test_all_pictures_source_by_source(tree):
     data = read_w300lp(tree)
     assert len(data) == 15
     assert [photo.name for photo in data.photos[:4]] == [
-        "AFW_1051618982_1_0.jpg", "AFW_1051618982_1_2.jpg", "AFW_1051618982_1_10.jpg", "AFW_1051618982_2_0.jpg",
-    ]  # fmt: skip
+        "AFW_1051618982_1_0.jpg",
+        "AFW_1051618982_1_2.jpg",
+        "AFW_1051618982_1_10.jpg",
+        "AFW_1051618982_2_0.jpg",
+    ]
 
 
-def test_identity_is_the_source_photo(tree):
-    """Two faces of one photo are two people, the turns of a face are one."""
-    data = read_w300lp(tree)
-    assert data.identity.tolist() == [k for k in range(5) for _ in range(3)]
-    assert list(data.people)[:2] == ["AFW/AFW_1051618982_1", "AFW/AFW_1051618982_2"]
-    assert data.sources[-1] == "LFPW/LFPW_image_train_0737"
-    assert [len(some) for some in data.people.values()] == [3] * 5
-
-
-def test_mirrored_pictures_are_people_of_their_own(tree):
-    data = read_w300lp(tree, ["AFW"], flipped=True)
-    assert len(data) == 12 and len(data.people) == 4
-    assert "AFW_Flip/AFW_1051618982_1" in data.people
+def test_the_turns_of_a_photo_are_one_source(tree):
+    """Two faces of one photo are two people; mirrored images are people of their own."""
+    sources = read_w300lp(tree).sources
+    assert list(sources)[:2] == ["AFW/AFW_1051618982_1", "AFW/AFW_1051618982_2"] and len(sources) == 5
+    assert list(sources.values()) == [list(range(3 * k, 3 * k + 3)) for k in range(5)]
+    flipped = read_w300lp(tree, ["AFW"], flipped=True)
+    assert len(flipped) == 12 and len(flipped.sources) == 4 and "AFW_Flip/AFW_1051618982_1" in flipped.sources
 
 
 def test_labels(tree):
     sample = read_w300lp(tree.parent)[2]  # the folder above, as the asset unpacks
     expected = torch.arange(136.0).view(2, 68).T + 10 + TO_OURS
     assert torch.equal(sample.landmarks, expected) and sample.yaw == pytest.approx(1.0)
-    assert sample.shape.tolist() == [2.0] * 199 and sample.expression.tolist() == [1.0] * 29
     assert sample.image().shape == (45, 45, 3)
 
 
@@ -78,13 +87,13 @@ def test_iterates(tree):
 
 
 def test_a_set_that_is_missing(tmp_path):
-    with pytest.raises(AssetError, match="AFW holds no AFW_"):
+    with pytest.raises(AssetError, match="Expected folders AFW, .* it is empty"):
         read_w300lp(tmp_path)
 
 
 def test_a_set_that_does_not_belong_to_it(tree):
     for sets in (["AFLW"], []):
-        with pytest.raises(ValueError, match="300W-LP"):
+        with pytest.raises(ValueError, match="Expected sets among"):
             read_w300lp(tree, sets)
 
 
@@ -97,38 +106,75 @@ def own(tmp_path):
     return path
 
 
-def test_labels_that_are_missing(own):
-    with pytest.raises(AssetError, match=r"no .*AFW_1_1_0.mat beside"):
-        read_w300lp(own.parents[1], ["AFW"])[0]
-
-
-def test_labels_that_are_no_mat_file(own):
-    own.with_suffix(".mat").write_bytes(b"not a file of Matlab's" * 20)
-    with pytest.raises(AssetError, match="no label file"):
+@pytest.mark.parametrize("content", [b"not a MATLAB file" * 20, None], ids=["foreign", "missing"])
+def test_labels_that_cannot_be_read_are_named(own, content):
+    if content:
+        own.with_suffix(".mat").write_bytes(content)
+    with pytest.raises(AssetError, match=r"AFW_1_1_0\.mat"):
         read_w300lp(own.parents[1], ["AFW"])[0]
 
 
 @pytest.mark.parametrize(
     "other",
-    [{"pt2d": np.zeros((2, 21))}, {"Pose_Para": np.zeros((1, 3))}, {"Exp_Para": np.full((29, 1), np.nan)}],
+    [{"pt2d": np.zeros((2, 21))}, {"Pose_Para": np.zeros((1, 3))}, {"pt2d": np.full((2, 68), np.nan)}],
     ids=["landmarks", "pose", "not finite"],
 )
-def test_labels_of_other_sizes(own, other):
+def test_labels_of_other_sizes_are_named(own, other):
     savemat(own.with_suffix(".mat"), labels(0, **other))
-    with pytest.raises(AssetError, match="holds"):
-        read_w300lp(own.parents[1], ["AFW"])[0]
-
-
-def test_labels_without_a_part(own):
-    savemat(own.with_suffix(".mat"), {"pt2d": np.zeros((2, 68))})
-    with pytest.raises(AssetError, match="no label file"):
+    with pytest.raises(AssetError, match=r"AFW_1_1_0\.mat"):
         read_w300lp(own.parents[1], ["AFW"])[0]
 
 
 def test_a_name_without_a_turn(own):
     own.rename(own.with_name("AFW_1_1_x.jpg"))
-    with pytest.raises(AssetError, match="is not named"):
+    with pytest.raises(AssetError, match="Expected a name like"):
         read_w300lp(own.parents[1], ["AFW"])
+
+
+@pytest.fixture
+def release(tmp_path):
+    """As released: `pt2d` of turn 10 repeats that of turn 0; landmarks/ holds the turned image's own."""
+    points = np.random.default_rng(0).uniform(10, 35, (68, 2))
+    for part in ("AFW", "AFW_Flip"):
+        for turn in (0, 10):
+            path = tmp_path / part / f"AFW_1_1_{turn}.JPG"
+            path.parent.mkdir(exist_ok=True)
+            Image.new("RGB", (45, 45)).save(path, "JPEG")
+            savemat(path.with_suffix(".mat"), labels(0, pt2d=points.T))
+    for turn in (0, 10):
+        path = tmp_path / "landmarks" / "AFW" / f"AFW_1_1_{turn}_pts.mat"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        savemat(path, {"pts_2d": 0 * points, "pts_3d": points + [turn / 2, 0]})
+    return tmp_path, torch.from_numpy(points).float() + TO_OURS
+
+
+def test_a_turned_image_has_its_own_landmarks(release):
+    root, points = release
+    first, turned, mirrored, _ = read_w300lp(root, ["AFW"], flipped=True)
+    torch.testing.assert_close(first.landmarks, points)
+    torch.testing.assert_close(turned.landmarks, points + torch.tensor([5.0, 0]))
+    expected = torch.stack([45 - points[:, 0], points[:, 1]], 1)[MIRRORED_68]
+    torch.testing.assert_close(mirrored.landmarks, expected)
+
+
+def test_a_missing_or_wrong_landmark_file_is_named(release):
+    root, _ = release
+    path = root / "landmarks/AFW/AFW_1_1_10_pts.mat"
+    savemat(path, {"pts_2d": np.zeros((68, 2))})
+    with pytest.raises(AssetError, match=r"AFW_1_1_10_pts\.mat"):
+        read_w300lp(root, ["AFW"])[1]
+    path.unlink()
+    with pytest.raises(AssetError, match=r"AFW_1_1_10_pts\.mat"):
+        read_w300lp(root, ["AFW"])[1]
+
+
+def test_turns_with_the_landmarks_of_the_photo_are_refused(release):
+    root, _ = release
+    shutil.rmtree(root / "landmarks")
+    data = read_w300lp(root, ["AFW"])
+    data[0]
+    with pytest.raises(AssetError, match="AFW_1_1_10.JPG and AFW_1_1_0.JPG have identical landmarks.*landmarks/"):
+        data[1]
 
 
 # Two photos of two made faces, each turned three times, in the official layout.

@@ -1,7 +1,7 @@
-"""AFLW2000-3D in its official layout: image*.jpg with image*.mat, and the re-annotated landmarks.
+"""AFLW2000-3D: image*.jpg, each with a label file image*.mat, and the re-annotated landmarks.
 
-Pose_Para is (pitch, yaw, roll, t_x, t_y, t_z, scale). Its landmarks are the projections of points of a fitted 3D model:
-those of the far side are there although they cannot be seen.
+Pose_Para is (pitch, yaw, roll, t_x, t_y, t_z, scale). The landmarks are projections of points of a fitted 3D model, so
+those of the far side are given although they cannot be seen.
 """
 
 import math
@@ -12,29 +12,28 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Float
-from scipy.io import loadmat
-from scipy.io.matlab import MatReadError
 from torch import Tensor
 
+from facenb.arrays import read_arrays
 from facenb.assets import asset
+from facenb.datasets.layout import files_in, find_folder, sibling
 from facenb.errors import AssetError
 from facenb.photos.images import read_image
 
-# How the labels count pixels is not written anywhere. Against MediaPipe's inner points on 425 near-frontal photographs
-# "from 0 at the first pixel's centre" leaves the smaller offset in both sets of labels; ours is 0.5 there.
+GET = "`python -m data_download get aflw2000-3d` gets it"
+# How the labels count pixels is not published. Against MediaPipe's inner points on 425 near-frontal photographs,
+# "0 is the centre of the first pixel" leaves the smaller offset in both sets of labels. Our centres are at +0.5.
 TO_OURS = 0.5
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One photo with its ground truth."""
+    """One photo with its labels."""
 
     photo: Path
-    landmarks: Float[Tensor, "68 2"]  # pixels, the original labels
-    reannotated: Float[Tensor, "68 2"] | None  # pixels, the labels that circulate with the 3DDFA code
-    yaw: float  # radians, as its authors count it, from -pi/2 to pi/2 (see `folded`)
-    shape: Float[Tensor, " 199"]  # BFM-2009 coefficients, not whitened
-    expression: Float[Tensor, " 29"]
+    landmarks: Float[Tensor, "68 2"]  # pixels, fixed points of a fitted face
+    yaw: float  # radians, as the set's authors count it, from -pi/2 to pi/2 (see `folded`)
+    reannotated: Float[Tensor, "68 2"] | None = None  # pixels, the labels that circulate with the code of 3DDFA
 
     def image(self) -> Float[Tensor, "height width 3"]:
         return read_image(self.photo)
@@ -45,54 +44,67 @@ class AFLW2000:
     """The photos in the order of their names; iterate for the samples."""
 
     photos: tuple[Path, ...]
-    reannotated: dict[str, Float[Tensor, "68 2"]]  # by file name
+    reannotated: dict[str, Float[Tensor, "68 2"]]  # by file name without suffix
 
     def __len__(self) -> int:
         return len(self.photos)
 
     def __getitem__(self, index: int) -> Sample:
         photo = self.photos[index]
-        path = photo.with_suffix(".mat")
-        if not path.is_file():
-            raise AssetError(f"there is no {path} beside its photo; get AFLW2000-3D again")
-        try:
-            values = loadmat(path)
-            points = np.asarray(values["pt3d_68"], dtype=np.float32)[:2].T
-            pose = np.asarray(values["Pose_Para"], dtype=np.float64).ravel()
-            shape, expression = (np.asarray(values[key], np.float32).ravel() for key in ("Shape_Para", "Exp_Para"))
-        except (KeyError, MatReadError, ValueError, TypeError, OSError, IndexError) as error:
-            raise AssetError(f"{path} is no label file of AFLW2000-3D ({error}); get it again") from error
-        if points.shape != (68, 2):
-            raise AssetError(f"{path} holds {points.shape[0]} landmarks, not 68; get AFLW2000-3D again")
-        return Sample(photo, torch.from_numpy(points.copy()) + TO_OURS, self.reannotated.get(photo.name),
-                      folded(float(pose[1])), torch.from_numpy(shape), torch.from_numpy(expression))  # fmt: skip
+        points, pose = read_labels(photo, "pt3d_68")
+        return Sample(photo, points, folded(float(pose[1])), self.reannotated.get(photo.stem))
 
     def __iter__(self) -> Iterator[Sample]:
         return (self[index] for index in range(len(self)))
 
 
-def folded(yaw: float) -> float:
-    """The same yaw (radians) between -pi/2 and pi/2.
+def read_labels(photo: Path, name: str) -> tuple[Float[Tensor, "68 2"], np.ndarray]:
+    """Return the landmarks (pixels) called `name` and Pose_Para (7) from the label file beside a photo.
 
-    A few labels are written in other angles of the same rotation, up to several turns of all three. The rotation has
-    sin(yaw) for one of its entries whatever pitch and roll are, so that is what tells how far a face is turned.
+    Raises AssetError naming a file that is missing, damaged or without them.
+    """
+    path = sibling(photo, ".mat")
+    values = read_arrays(path)
+    missing = [key for key in (name, "Pose_Para") if key not in values]
+    if missing:
+        raise AssetError(f"{path} has no {missing[0]}; it has {', '.join(values) or 'nothing'}. Get the set again.")
+    points, pose = np.asarray(values[name]), np.asarray(values["Pose_Para"]).ravel()
+    if points.ndim != 2 or points.shape[0] < 2 or points.shape[1] != 68 or len(pose) != 7:
+        raise AssetError(f"Expected (2, 68) landmarks and 7 pose values in {path}, got {points.shape} and {len(pose)}.")
+    if not (np.isfinite(points).all() and np.isfinite(pose).all()):
+        raise AssetError(f"{path} holds numbers that are not finite. Get the set again.")
+    return torch.from_numpy(points[:2].T.astype(np.float32)) + TO_OURS, pose
+
+
+def folded(yaw: float) -> float:
+    """Return the same yaw (radians) between -pi/2 and pi/2.
+
+    A few labels describe a rotation by other angles, up to several turns of all three. Whatever pitch and roll are, one
+    entry of the rotation is sin(yaw), which says how far a face is turned.
     """
     return math.asin(math.sin(yaw))
 
 
 def read_aflw2000(folder: str | Path | None = None) -> AFLW2000:
-    """AFLW2000-3D from a folder that holds AFLW2000/ (and reannotated68.npz, where there is one); None: the asset.
+    """Return AFLW2000-3D from a folder with its images (and reannotated68.npz), or one above. None: the asset.
 
-    Raises AssetError naming what is missing.
+    Raises AssetError with what was expected and what was found.
     """
     root = Path(folder) if folder is not None else asset("aflw2000-3d")
-    photos = tuple(sorted((root / "AFLW2000").glob("image*.jpg")))
-    if not photos:
-        raise AssetError(f"{root / 'AFLW2000'} holds no image*.jpg; `python -m data_download get aflw2000-3d` gets it")
-    path = root / "reannotated68.npz"
-    if not path.is_file():
-        return AFLW2000(photos, {})
-    with np.load(path, allow_pickle=False) as file:
-        names, points = file["image"].tolist(), torch.from_numpy(file["points"].astype(np.float32))
-    names = [name if name.endswith(".jpg") else f"{name}.jpg" for name in names]
-    return AFLW2000(photos, dict(zip(names, points + TO_OURS, strict=True)))
+    inner = find_folder(root, lambda found: bool(_photos(found)), f"images like AFLW2000/image00002.jpg ({GET})")
+    labels = [place / "reannotated68.npz" for place in (inner, inner.parent, root)]
+    path = next((label for label in labels if label.is_file()), None)
+    return AFLW2000(tuple(_photos(inner)), {} if path is None else _reannotated(path))
+
+
+def _photos(folder: Path) -> list[Path]:
+    return [photo for photo in files_in(folder) if photo.name.startswith("image")]
+
+
+def _reannotated(path: Path) -> dict[str, Float[Tensor, "68 2"]]:
+    arrays = read_arrays(path)
+    names, points = arrays.get("image"), arrays.get("points")
+    if names is None or points is None or points.shape != (len(names), 68, 2):
+        raise AssetError(f"{path} does not hold image (n) and points (n, 68, 2); {GET}")
+    labels = torch.from_numpy(points.astype(np.float32)) + TO_OURS
+    return dict(zip((Path(name).stem for name in names.tolist()), labels, strict=True))

@@ -1,15 +1,17 @@
-"""Labeled Faces in the Wild in its official layout: a folder a person, and pairs.txt (View 2, ten folds).
+"""Labeled Faces in the Wild: a folder for each person, and `pairs.txt` (View 2, ten folds; Huang et al. 2007).
 
-The person a photo is named after is the face in its centre; others may stand beside.
+The person a photo is named after is the face in its centre; other people may stand beside.
 """
 
 from dataclasses import dataclass
 from pathlib import Path
 
 from facenb.assets import asset
+from facenb.datasets.layout import files_in, find_folder, folders_in
 from facenb.errors import AssetError
 
 FOLDERS = ("lfw-deepfunneled", "lfw_funneled", "lfw-funneled", "lfw")
+GET = "`python -m data_download get lfw` gets it"
 
 
 @dataclass(frozen=True)
@@ -31,18 +33,19 @@ class LFW:
     pairs_file: Path
 
     def with_at_least(self, count: int) -> dict[str, tuple[Path, ...]]:
-        """People with `count` photos or more."""
+        """Return the people with `count` photos or more."""
         return {name: photos for name, photos in self.people.items() if len(photos) >= count}
 
     def photo(self, name: str, number: int) -> Path:
-        """A photo as pairs.txt counts them, from 1. AssetError naming the file if it is not there."""
-        path = self.folder / name / f"{name}_{number:04d}.jpg"
-        if not path.is_file():
-            raise AssetError(f"{self.pairs_file} names {path}, which is not there; get LFW again")
-        return path
+        """Return a photo as pairs.txt counts them, from 1. Raises AssetError naming the file if it is missing."""
+        stem = f"{name}_{number:04d}"
+        for photo in self.people.get(name, ()):
+            if photo.stem == stem:
+                return photo
+        raise AssetError(f"{self.pairs_file} names {self.folder / name / stem}, which is missing. Get LFW again.")
 
     def pairs(self) -> list[Pair]:
-        """The pairs, fold after fold, same before different (Huang et al. 2007). AssetError where a line is wrong."""
+        """Return the pairs, fold after fold, same before different. Raises AssetError naming a line that is wrong."""
         lines = self.pairs_file.read_text(encoding="utf-8").splitlines()
         try:
             folds, each = (int(word) for word in lines[0].split())
@@ -54,27 +57,31 @@ class LFW:
         return [self._pair(row, number, each) for number, row in enumerate(rows)]
 
     def _pair(self, row: list[str], number: int, each: int) -> Pair:
-        fold, place = divmod(number, 2 * each)
+        fold, within = divmod(number, 2 * each)
         try:
-            if place < each:
+            if within < each:
                 name, first, second = row
                 return Pair(self.photo(name, int(first)), self.photo(name, int(second)), True, fold)
             name, first, other, second = row
             return Pair(self.photo(name, int(first)), self.photo(other, int(second)), False, fold)
         except ValueError as error:
-            raise AssetError(f"{self.pairs_file}, line {number + 2}, is no pair: {' '.join(row)}") from error
+            raise AssetError(f"{self.pairs_file}, line {number + 2}, is not a pair: {' '.join(row)}") from error
 
 
 def read_lfw(folder: str | Path | None = None) -> LFW:
-    """LFW from a folder that holds the unpacked archive and pairs.txt; None: the asset `lfw`.
+    """Return LFW from a folder with the unpacked archive and pairs.txt, at any depth to three. None: the asset `lfw`.
 
-    Raises AssetError naming what is missing.
+    Raises AssetError with what was expected and what was found.
     """
     root = Path(folder) if folder is not None else asset("lfw")
-    found = next((root / name for name in FOLDERS if (root / name).is_dir()), None)
-    if found is None:
-        raise AssetError(f"{root} holds none of {', '.join(FOLDERS)}; get it with `python -m data_download get lfw`")
-    if not (root / "pairs.txt").is_file():
-        raise AssetError(f"there is no {root / 'pairs.txt'}; get it with `python -m data_download get lfw`")
-    people = {person.name: tuple(sorted(person.glob("*.jpg"))) for person in sorted(found.iterdir()) if person.is_dir()}
-    return LFW(found, {name: photos for name, photos in people.items() if photos}, root / "pairs.txt")
+    start = next((root / name for name in FOLDERS if (root / name).is_dir()), root)
+    found = find_folder(start, _holds_people, f"folders of people with images like Ann_Bee/Ann_Bee_0001.jpg ({GET})")
+    lists = find_folder(root, lambda inner: (inner / "pairs.txt").is_file(), f"pairs.txt ({GET})")
+    people = {person.name: tuple(files_in(person)) for person in folders_in(found)}
+    return LFW(found, {name: photos for name, photos in people.items() if photos}, lists / "pairs.txt")
+
+
+def _holds_people(folder: Path) -> bool:
+    return any(
+        photo.stem.startswith(f"{person.name}_") for person in folders_in(folder) for photo in files_in(person)[:1]
+    )

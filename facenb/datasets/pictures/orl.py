@@ -1,20 +1,17 @@
-"""ORL faces (AT&T) in their official layout: s1 to s40, each with 1.pgm to 10.pgm of 92 x 112 grey pixels.
+"""ORL faces (AT&T): s1 to s40, each with images 1 to 10 of 92 x 112 grey pixels.
 
-Of copies that circulate, one has two other people as s1 and s2 (`python -m data_download where orl`).
+One copy that circulates has two other people as s1 and s2 (`python -m data_download where orl`).
 """
 
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-from jaxtyping import Float
-from torch import Tensor
-
 from facenb.assets import asset
+from facenb.datasets.layout import files_in, find_folder
 from facenb.errors import AssetError
-from facenb.photos.images import read_image
 
 PEOPLE, PHOTOS = 40, 10
+GET = "`python -m data_download get orl` gets it"
 
 
 @dataclass(frozen=True)
@@ -23,23 +20,19 @@ class ORL:
 
     people: tuple[tuple[Path, ...], ...]
 
-    def images(self, person: int) -> Float[Tensor, "10 112 92 3"]:
-        """A person's ten photos (person from 0), RGB alike."""
-        return torch.stack([read_image(path) for path in self.people[person]])
-
 
 def read_orl(folder: str | Path | None = None) -> ORL:
-    """ORL from the folder that holds s1 ... s40, or one above it; None: the asset `orl`.
+    """Return ORL from the folder that holds s1 ... s40, or one above it. None: the asset `orl`.
 
     Raises AssetError naming the first photo that is missing.
     """
     root = Path(folder) if folder is not None else asset("orl")
-    inner = next((path.parent for path in sorted(root.rglob("s1")) if path.is_dir()), root)
-    people = tuple(
-        tuple(inner / f"s{person}" / f"{photo}.pgm" for photo in range(1, PHOTOS + 1))
-        for person in range(1, PEOPLE + 1)
-    )
-    missing = [path for photos in people for path in photos if not path.is_file()]
-    if missing:
-        raise AssetError(f"{missing[0]} is missing; get it with `python -m data_download get orl`")
-    return ORL(people)
+    inner = find_folder(root, lambda found: (found / "s1").is_dir(), f"folders s1 to s40 ({GET})")
+    people = []
+    for person in range(1, PEOPLE + 1):
+        photos = {photo.stem: photo for photo in files_in(inner / f"s{person}")}
+        missing = [number for number in range(1, PHOTOS + 1) if str(number) not in photos]
+        if missing:
+            raise AssetError(f"{inner / f's{person}' / str(missing[0])}.pgm is missing; {GET}")
+        people.append(tuple(photos[str(number)] for number in range(1, PHOTOS + 1)))
+    return ORL(tuple(people))

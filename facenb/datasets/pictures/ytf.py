@@ -1,9 +1,9 @@
-"""YouTube Faces in its official layout (Wolf, Hassner, Maoz 2011): a folder a person, in it one a video; splits.txt.
+"""YouTube Faces (Wolf, Hassner, Maoz 2011): a folder for each person, in it one for each video; splits.txt.
 
 `splits.txt` has a line of titles, then lines `split, pair, first video, second video, same`, where a video is
-`Name/number`; `splits_corrected.txt`, the authors' list of errors, has the corrected answer as a sixth column (assumed
-from public readers of the file: we have not seen the set). Frames are `aligned_images_DB/Name/number/*.jpg` or
-`frame_images_DB/Name/number/*.jpg`; a frame's number is the last one in its name before the ending.
+`Name/number`. `splits_corrected.txt`, the authors' list of errors, has the corrected answer as a sixth column. (This
+follows public readers of the file; we have not seen the set.) Frames are `aligned_images_DB/Name/number/*.jpg` or
+`frame_images_DB/Name/number/*.jpg`; a frame's number is the last number in its name.
 """
 
 import re
@@ -15,6 +15,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from facenb.assets import asset
+from facenb.datasets.layout import files_in, find_folder
 from facenb.errors import AssetError
 
 FOLDERS = ("aligned_images_DB", "frame_images_DB")
@@ -33,13 +34,13 @@ class YTF:
     fold: Int[Tensor, " pairs"]  # from 0
 
     def person(self, video: int) -> str:
-        """Who is on a video."""
+        """Return who is on a video."""
         return self.videos[video].split("/")[0]
 
     def frames(self, video: int, most: int | None = None) -> list[Path]:
-        """A video's frames in order of time; `most`: so many, spread evenly over it. AssetError where it has none."""
+        """Return a video's frames in order of time, at most `most`, spread evenly. Raises AssetError for none."""
         folder = self.folder / self.videos[video]
-        frames = sorted(folder.glob("*.jpg"), key=lambda path: (_number(path), path.name))
+        frames = sorted(files_in(folder), key=lambda path: (_number(path), path.name))
         if not frames:
             raise AssetError(f"{folder} holds no frames; {GET}")
         if most is None or len(frames) <= most:
@@ -53,30 +54,29 @@ def _number(path: Path) -> int:
 
 
 def read_ytf(folder: str | Path | None = None, corrected: bool = False) -> YTF:
-    """YTF from the folder that holds the frames' folder and splits.txt; None: the asset `ytf`.
+    """Return YTF from the folder with the frames' folder and splits.txt, or one above. None: the asset `ytf`.
 
-    `corrected`: by splits_corrected.txt. Raises AssetError naming what is missing, a line that is no pair, and a pair
-    whose video is not there.
+    `corrected` uses splits_corrected.txt. Raises AssetError naming what is missing, a line that is not a pair, and a
+    video that is not there.
     """
     root = Path(folder) if folder is not None else asset("ytf")
-    inner = next((root / name for name in FOLDERS if (root / name).is_dir()), None)
-    if inner is None:
-        raise AssetError(f"{root} holds none of {', '.join(FOLDERS)}; {GET}")
-    path = root / ("splits_corrected.txt" if corrected else "splits.txt")
-    if not path.is_file():
-        raise AssetError(f"there is no {path}; {GET}")
+    expected = f"{' or '.join(FOLDERS)} ({GET})"
+    above = find_folder(root, lambda found: any((found / name).is_dir() for name in FOLDERS), expected)
+    inner = next(above / name for name in FOLDERS if (above / name).is_dir())
+    name = "splits_corrected.txt" if corrected else "splits.txt"
+    path = find_folder(root, lambda found: (found / name).is_file(), f"{name} ({GET})") / name
     lines = path.read_text(encoding="utf-8").splitlines()
     rows = [_pair(line, path, number, corrected) for number, line in enumerate(lines, 1) if number > 1 and line.strip()]
     if not rows:
         raise AssetError(f"{path} holds no pairs")
-    videos = tuple(sorted({video for _, first, second, _ in rows for video in (first, second)}))
+    videos = sorted({video for _, first, second, _ in rows for video in (first, second)})
     absent = [video for video in videos if not (inner / video).is_dir()]
     if absent:
         raise AssetError(f"{path} names {absent[0]}, which is not in {inner} ({len(absent)} such videos); {GET}")
-    place = {video: row for row, video in enumerate(videos)}
-    columns = [torch.tensor(column) for column in zip(*[(fold, place[one], place[two], same) for fold, one, two, same
-                                                        in rows], strict=True)]  # fmt: skip
-    return YTF(inner, videos, columns[1], columns[2], columns[3], columns[0])
+    row_of = {video: row for row, video in enumerate(videos)}
+    fold, first, second, same = zip(*rows, strict=True)
+    first, second = (torch.tensor([row_of[video] for video in side]) for side in (first, second))
+    return YTF(inner, tuple(videos), first, second, torch.tensor(same), torch.tensor(fold))
 
 
 def _pair(line: str, path: Path, number: int, corrected: bool) -> tuple[int, str, str, bool]:
@@ -86,5 +86,5 @@ def _pair(line: str, path: Path, number: int, corrected: bool) -> tuple[int, str
         if same not in ("0", "1") or first.count("/") != 1 or second.count("/") != 1 or split < 1:
             raise ValueError
     except (ValueError, IndexError) as error:
-        raise AssetError(f"{path}, line {number}, is no pair of videos: {line[:80]!r}") from error
+        raise AssetError(f"{path}, line {number}, is not a pair of videos: {line[:80]!r}") from error
     return split - 1, first, second, same == "1"

@@ -1,10 +1,9 @@
-"""BU-3DFE in its official layout: 100 people, each at rest and with six expressions of four levels, as VRML scans.
+"""BU-3DFE: 100 people, each at rest and with six expressions of four levels, as VRML scans.
 
-`F0001/F0001_HA02WH_F3D.wrl` is person F0001, happy, level 2; beside it the texture and, in `.bnd`, 83 landmarks, a line
-each of vertex index (from 0), x, y and z. Assumed, since the set cannot be had without a signed request: that the
-VRML's first IndexedFaceSet is the face, in mm on the project's axes; that the texture is the picture it names, or
-`..._F3D.bmp`; and which of the 83 belong to which part (`PARTS`), but not the order within a part. The `_RAW` scans
-with their `.pse` landmarks are not read.
+`F0001/F0001_HA02WH_F3D.wrl` is person F0001, happy, level 2. Beside it lie the texture and, in `.bnd`, 83 landmarks: a
+line each of vertex index (from 0), x, y and z. The set is given out on signed request only, so we assume that the
+VRML's first IndexedFaceSet is the face, in mm on the project's axes, and that the texture is the image it names, or
+`..._F3D.bmp`. The `_RAW` scans with their `.pse` landmarks are not read.
 """
 
 import re
@@ -18,18 +17,25 @@ from jaxtyping import Float
 from torch import Tensor
 
 from facenb.assets import asset
+from facenb.datasets.layout import files_in, find_folder, folders_in, sibling
+from facenb.datasets.scans.mesh_files import Mesh, checked, fans
 from facenb.errors import AssetError
-from facenb.morphable.scans import Scan
+from facenb.morphable.scan import Scan
 
-NAME = re.compile(r"([FM]\d{4})_([A-Z]{2})(\d{2})([A-Z]{2})_F3D\.wrl")
-EXPRESSIONS = {"NE": "neutral", "AN": "anger", "DI": "disgust", "FE": "fear", "HA": "happiness", "SA": "sadness",
-               "SU": "surprise"}  # fmt: skip
-PARTS = {
-    "right_eye": slice(0, 8), "left_eye": slice(8, 16), "right_brow": slice(16, 26), "left_brow": slice(26, 36),
-    "nose": slice(36, 48), "outer_mouth": slice(48, 60), "inner_mouth": slice(60, 68), "jaw": slice(68, 83),
-}  # fmt: skip
+PERSON = re.compile(r"[FM]\d{4}")
+NAME = re.compile(r"([FM]\d{4})_([A-Z]{2})(\d{2})[A-Z]{2}_F3D", re.IGNORECASE)
+EXPRESSIONS = {
+    "NE": "neutral",
+    "AN": "anger",
+    "DI": "disgust",
+    "FE": "fear",
+    "HA": "happiness",
+    "SA": "sadness",
+    "SU": "surprise",
+}
 LANDMARKS = 83
 NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
+AGAIN = "Unpack BU-3DFE again."
 
 
 @dataclass(frozen=True)
@@ -41,21 +47,26 @@ class BuScan:
     expression: str  # a value of EXPRESSIONS
     level: int  # 0 at rest, 1 to 4
 
-    @property
-    def name(self) -> str:
-        return self.path.stem
-
     def scan(self) -> Scan:
-        """The surface, with its texture where the picture is there. AssetError naming a file that is damaged."""
-        vertices, triangles, uv, picture = read_wrl(self.path)
+        """Return the surface, with its texture if the image is there. Raises AssetError naming a damaged file."""
+        mesh, picture = read_wrl(self.path)
         beside = [self.path.parent / Path(picture).name] if picture else []
-        beside += [self.path.with_suffix(suffix) for suffix in (".bmp", ".png", ".jpg")]
+        beside += [path for path in files_in(self.path.parent) if path.stem == self.path.stem]
         texture = next((path for path in beside if path.is_file()), None)
-        return Scan(self.name, vertices, triangles, "mm", None, uv, texture if uv is not None else None)
+        texture = None if mesh.uv is None else texture
+        return Scan(self.path.stem, mesh.vertices, mesh.triangles, "mm", None, mesh.uv, mesh.uv_triangles, texture)
 
     def landmarks(self) -> Float[Tensor, "83 3"]:
-        """The 83 landmarks of its `.bnd` file, mm. AssetError naming a file that is missing or none."""
-        return read_bnd(self.path.with_suffix(".bnd"))
+        """Return the landmarks of its `.bnd` file, mm. Raises AssetError naming a file that is missing or damaged."""
+        path = sibling(self.path, ".bnd")
+        rows = [line.split() for line in path.read_text(encoding="latin-1").splitlines() if line.strip()]
+        try:
+            points = torch.tensor([[float(word) for word in row[1:4]] for row in rows])
+        except (ValueError, TypeError) as error:
+            raise AssetError(f"{path} is not a landmark file ({error}). {AGAIN}") from error
+        if points.shape != (LANDMARKS, 3) or not points.isfinite().all():
+            raise AssetError(f"Expected {LANDMARKS} finite landmarks in {path}, got {len(rows)} lines. {AGAIN}")
+        return points
 
 
 @dataclass(frozen=True)
@@ -71,123 +82,81 @@ class Bu3dfe:
     def __iter__(self) -> Iterator[BuScan]:
         return iter(self.scans)
 
-    @property
-    def people(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(scan.person for scan in self.scans))
-
     def pose_set(self) -> tuple[BuScan, ...]:
-        """Each person at rest: the scans that Liu et al. 2018 render from -90 to 90 degrees of yaw."""
+        """Return each person at rest: the scans that Liu et al. 2018 render from -90 to 90 degrees of yaw."""
         return tuple(scan for scan in self.scans if scan.expression == "neutral")
 
     def expression_set(self) -> tuple[BuScan, ...]:
-        """Each person at rest and with the first level of six expressions: 700 scans (Liu et al. 2018)."""
+        """Return each person at rest and at the first level of six expressions: 700 scans (Liu et al. 2018)."""
         return tuple(scan for scan in self.scans if scan.expression == "neutral" or scan.level == 1)
 
 
 def read_bu3dfe(folder: str | Path | None = None) -> Bu3dfe:
-    """The set below a folder (None: the asset). Raises AssetError where no scan is there, or a name is unknown."""
+    """Return the set below a folder (None: the asset). Raises AssetError if no scan is there or a name is unknown."""
     root = Path(folder) if folder is not None else asset("bu-3dfe")
-    found = []
-    for path in sorted(root.glob("[FM][0-9][0-9][0-9][0-9]/*_F3D.wrl")):
-        match = NAME.fullmatch(path.name)
-        if match is None or match[2] not in EXPRESSIONS or match[1] != path.parent.name:
-            raise AssetError(
-                f"{path} is no scan of BU-3DFE: names are like F0001/F0001_HA02WH_F3D.wrl; unpack it again"
-            )
-        found.append(BuScan(path, match[1], EXPRESSIONS[match[2]], int(match[3])))
-    if not found:
-        raise AssetError(
-            f"{root} holds no scans F0001/F0001_NE00WH_F3D.wrl; `python -m data_download get bu-3dfe` says how"
-        )
-    return Bu3dfe(root, tuple(found))
+    expected = "folders like F0001 with scans F0001_NE00WH_F3D.wrl (`python -m data_download get bu-3dfe` says how)"
+    inner = find_folder(root, lambda found: any(map(_scans, folders_in(found))), expected)
+    scans = [_named(path) for person in folders_in(inner) for path in _scans(person)]
+    return Bu3dfe(inner, tuple(scans))
 
 
-def _block(text: str, start: str, path: Path, after: int = 0) -> tuple[str, int]:
-    """What stands between the brackets that follow a keyword, and where they end."""
-    match = re.compile(start + r"\s*\[").search(text, after)
-    end = text.find("]", match.end()) if match else -1
-    if end < 0:
-        raise AssetError(f"{path} is no whole VRML scan: it lacks {start.replace(chr(92), '')}; unpack BU-3DFE again")
-    return text[match.end() : end], end
+def _scans(person: Path) -> list[Path]:
+    if not PERSON.fullmatch(person.name):
+        return []
+    return [path for path in files_in(person, {".wrl"}) if path.stem.upper().endswith("_F3D")]
 
 
-def _numbers(block: str, columns: int) -> np.ndarray:
-    values = np.array(NUMBER.findall(block), dtype=np.float64)
-    return values.reshape(-1, columns)
+def _named(path: Path) -> BuScan:
+    match = NAME.fullmatch(path.stem)
+    if match is None or match[2].upper() not in EXPRESSIONS or match[1].upper() != path.parent.name:
+        raise AssetError(f"{path} is not named like a scan of BU-3DFE, F0001/F0001_HA02WH_F3D.wrl. {AGAIN}")
+    return BuScan(path, match[1].upper(), EXPRESSIONS[match[2].upper()], int(match[3]))
 
 
-def _faces(block: str) -> list[list[int]]:
-    """Polygons of a coordIndex: whole numbers, each polygon ended by -1."""
-    faces: list[list[int]] = [[]]
-    for number in map(int, re.findall(r"-?\d+", block)):
-        if number < 0:
-            faces.append([])
-        else:
-            faces[-1].append(number)
-    return [face for face in faces if len(face) > 2]
+def read_wrl(path: str | Path) -> tuple[Mesh, str | None]:
+    """Return the first face set of a VRML 2.0 file and the texture's file name. Polygons are cut into fans.
 
-
-def _fans(faces: list[list[int]]) -> np.ndarray:
-    corners = [(face[0], face[k], face[k + 1]) for face in faces for k in range(1, len(face) - 1)]
-    return np.array(corners, np.int64).reshape(-1, 3)
-
-
-def read_wrl(path: str | Path) -> tuple[Tensor, Tensor, Tensor | None, str | None]:
-    """Vertices (n, 3), triangles, UV (n, 2) and the texture's file name of the first face set of a VRML 2.0 file.
-
-    Polygons are cut as fans. A vertex with several UV is repeated for each, so that there is one UV a vertex; without
-    texture coordinates UV is None. Raises AssetError naming a file that is missing, damaged or no VRML.
+    Raises AssetError naming a file that is missing, damaged or not VRML.
     """
     path = Path(path)
     try:
         text = re.sub(r"#[^\n]*", "", path.read_text(encoding="latin-1"))
     except OSError as error:
-        raise AssetError(f"there is no readable scan {path} ({error}); unpack BU-3DFE again") from error
-    try:
-        places, end = _block(text, r"\bCoordinate\s*\{\s*point", path)
-        vertices = _numbers(places, 3)
-        corners, _ = _block(text, r"\bcoordIndex", path)
-        triangles = _fans(_faces(corners))
-        picture = re.search(r'\burl\s*\[?\s*"([^"]+)"', text)
-        uv = None
-        if re.search(r"\btexCoordIndex\s*\[", text):
-            uv = _numbers(_block(text, r"\bTextureCoordinate\s*\{\s*point", path)[0], 2)
-            texels = _fans(_faces(_block(text, r"\btexCoordIndex", path)[0]))
-            if texels.shape != triangles.shape or (len(texels) and texels.max() >= len(uv)):
-                raise AssetError(f"{path} has texture coordinates that do not fit its faces; unpack BU-3DFE again")
-    except ValueError as error:
-        raise AssetError(f"{path} holds numbers that are no coordinates ({error}); unpack BU-3DFE again") from error
-    if not len(triangles) or triangles.max() >= len(vertices):
-        raise AssetError(f"{path} has {len(triangles)} triangles on {len(vertices)} vertices; unpack BU-3DFE again")
-    if uv is not None:
-        pairs, inverse = np.unique(np.stack([triangles.ravel(), texels.ravel()], 1), axis=0, return_inverse=True)
-        vertices, uv, triangles = vertices[pairs[:, 0]], uv[pairs[:, 1]], inverse.reshape(-1, 3)
-        uv = torch.from_numpy(uv.astype(np.float32))
-    vertices, triangles = torch.from_numpy(vertices.astype(np.float32)), torch.from_numpy(triangles.astype(np.int64))
-    return vertices, triangles, uv, picture[1] if picture else None
+        raise AssetError(f"{path} cannot be read ({error}). {AGAIN}") from error
+    vertices = _points(_block(text, r"\bCoordinate\s*\{\s*point", path), 3, path)
+    mesh = Mesh(vertices, fans(_polygons(_block(text, r"\bcoordIndex", path))))
+    if re.search(r"\btexCoordIndex\s*\[", text):
+        uv = _points(_block(text, r"\bTextureCoordinate\s*\{\s*point", path), 2, path)
+        corners = fans(_polygons(_block(text, r"\btexCoordIndex", path)))
+        if corners.shape != mesh.triangles.shape:
+            raise AssetError(f"{path} has texture coordinates that do not fit its faces. {AGAIN}")
+        mesh = mesh._replace(uv=uv, uv_triangles=corners)
+    picture = re.search(r'\burl\s*\[?\s*"([^"]+)"', text)
+    return checked(mesh, path), picture[1] if picture else None
 
 
-def read_bnd(path: str | Path) -> Float[Tensor, "83 3"]:
-    """The 83 landmarks of a `.bnd` file, mm. Raises AssetError naming a file that is missing or none."""
-    path = Path(path)
-    try:
-        rows = [line.split() for line in path.read_text(encoding="latin-1").splitlines() if line.strip()]
-        points = torch.tensor([[float(word) for word in row[1:4]] for row in rows])
-    except (OSError, ValueError, TypeError) as error:
-        raise AssetError(f"{path} is no readable landmark file ({error}); unpack BU-3DFE again") from error
-    if points.shape != (LANDMARKS, 3) or not points.isfinite().all():
-        raise AssetError(f"{path} holds {len(rows)} landmarks, not {LANDMARKS} of x, y and z; unpack BU-3DFE again")
-    return points
+def _block(text: str, start: str, path: Path) -> str:
+    """Return the text between the brackets that follow a keyword."""
+    match = re.compile(start + r"\s*\[").search(text)
+    end = text.find("]", match.end()) if match else -1
+    if end < 0:
+        raise AssetError(f"{path} is not a whole VRML scan: it lacks {start.replace(chr(92), '')}. {AGAIN}")
+    return text[match.end() : end]
 
 
-def corners_of_83(landmarks: Float[Tensor, "83 3"]) -> Float[Tensor, "6 3"]:
-    """Outer and inner corner of the image-left eye, inner and outer of the right one, left and right mouth corner.
+def _points(block: str, columns: int, path: Path) -> Float[Tensor, "points columns"]:
+    values = np.array(NUMBER.findall(block), dtype=np.float32)
+    if len(values) % columns:
+        raise AssetError(f"{path} holds {len(values)} numbers for points of {columns} coordinates. {AGAIN}")
+    return torch.from_numpy(values.reshape(-1, columns))
 
-    These are the 68-set's 36, 39, 42, 45, 48 and 54. Taken as the outermost points of each part of an upright face that
-    looks at the viewer, so that the order within a part need not be known.
-    """
-    ends = []
-    for part in ("right_eye", "left_eye", "outer_mouth"):  # the person's right is the image's left
-        points = landmarks[PARTS[part]]
-        ends += [points[points[:, 0].argmin()], points[points[:, 0].argmax()]]
-    return torch.stack(ends)
+
+def _polygons(block: str) -> list[list[int]]:
+    """Return the polygons of a coordIndex: whole numbers, each polygon ended by -1."""
+    polygons: list[list[int]] = [[]]
+    for number in map(int, re.findall(r"-?\d+", block)):
+        if number < 0:
+            polygons.append([])
+        else:
+            polygons[-1].append(number)
+    return [polygon for polygon in polygons if len(polygon) > 2]

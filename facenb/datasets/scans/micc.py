@@ -1,23 +1,23 @@
-"""MICC Florence in its official layout: scans of 53 people, and videos of each in three settings.
+"""MICC Florence: scans of 53 people, and videos of each in three settings.
 
 `subject_01/Model/frontal1/obj/110920150452.obj` is a textured scan in mm (`frontal2` a second one, and sides);
-`subject_01/Videos/` holds the videos. Assumed, since the set is given out by agreement only: frames were taken from the
-videos beforehand (`ffmpeg -i video.mov frame%04d.jpg`) into folders named after their setting anywhere below the
-subject, `subject_01/**/PTZ-Outdoor/**/frame0001.jpg`.
+`subject_01/Videos/` holds the videos. The set is given out by agreement only, so we assume that frames were taken from
+the videos beforehand (`ffmpeg -i video.mov frame%04d.jpg`) into folders named after their setting, anywhere below the
+subject: `subject_01/**/PTZ-Outdoor/**/frame0001.jpg`.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from facenb.assets import asset
-from facenb.datasets.pictures.folders import SUFFIXES
+from facenb.datasets.layout import IMAGES, files_in, find_folder, folders_in
+from facenb.datasets.scans.mesh_files import read_mesh
 from facenb.errors import AssetError
-from facenb.morphable.scans import Scan, read_mesh
+from facenb.morphable.scan import Scan
 
 SETTINGS = ("Indoor-Cooperative", "PTZ-Indoor", "PTZ-Outdoor")
 VIEWS = ("frontal1", "frontal2")
-PEOPLE = 53
 
 
 @dataclass(frozen=True)
@@ -25,17 +25,18 @@ class MiccSubject:
     """One person: scans and frames; files are read when they are asked for."""
 
     name: str  # subject_01 to subject_53
-    scans: tuple[Path, ...]  # frontal ones, the first first
+    scans: tuple[Path, ...]  # the frontal ones, frontal1 first
     frames: dict[str, tuple[Path, ...]]  # by setting, in the order of their names
 
     def scan(self) -> Scan:
-        """The first frontal scan, in mm, with its texture where the picture is there. AssetError if it is damaged."""
+        """Return the first frontal scan, mm, with its texture if the image is there. AssetError if it is damaged."""
         path = self.scans[0]
-        vertices, triangles, uv = read_mesh(path, self.name)
-        pictures = [one for one in sorted(path.parent.iterdir()) if one.suffix.lower() in SUFFIXES]
-        texture = next((one for one in pictures if one.stem == path.stem), pictures[0] if pictures else None)
-        scan = Scan(self.name, vertices, triangles, "mm")
-        return scan if uv is None or texture is None else replace(scan, uv=uv, texture=texture)
+        mesh = read_mesh(path)
+        images = files_in(path.parent)
+        texture = next((image for image in images if image.stem == path.stem), images[0] if images else None)
+        if mesh.uv is None or texture is None:
+            return Scan(self.name, mesh.vertices, mesh.triangles, "mm")
+        return Scan(self.name, mesh.vertices, mesh.triangles, "mm", None, mesh.uv, mesh.uv_triangles, texture)
 
 
 @dataclass(frozen=True)
@@ -52,31 +53,34 @@ class Micc:
         return iter(self.subjects)
 
     def frames(self, setting: str) -> tuple[list[Path], list[str]]:
-        """All frames of a setting, and whose each is. ValueError for an unknown one, AssetError where there is none."""
+        """Return all frames of a setting, and the subject of each. AssetError without any, ValueError if unknown."""
         if setting not in SETTINGS:
-            raise ValueError(f"there is no setting {setting!r}; there are {', '.join(SETTINGS)}")
+            raise ValueError(f"Expected a setting of {', '.join(SETTINGS)}, got {setting!r}")
         paths = [path for subject in self for path in subject.frames[setting]]
         if not paths:
-            raise AssetError(f"{self.folder} holds no frames of {setting}; take them from the videos, e.g. into "
-                             f"subject_01/Videos/{setting}/frame0001.jpg")  # fmt: skip
+            example = f"subject_01/Videos/{setting}/frame0001.jpg"
+            raise AssetError(f"{self.folder} holds no frames of {setting}. Take them from the videos, like {example}.")
         return paths, [subject.name for subject in self for _ in subject.frames[setting]]
 
 
 def read_micc(folder: str | Path | None = None) -> Micc:
-    """The set below a folder (None: the asset). Raises AssetError where there are no subjects, or one has no scan."""
+    """Return the set below a folder (None: the asset). AssetError if there are no subjects, or one has no scan."""
     root = Path(folder) if folder is not None else asset("micc")
-    subjects = []
-    for place in sorted(path for path in root.glob("subject_*") if path.is_dir()):
-        scans = tuple(file for view in VIEWS for file in sorted((place / "Model" / view / "obj").glob("*.obj")))
-        if not scans:
-            raise AssetError(f"{place} has no scan Model/frontal1/obj/*.obj; unpack MICC Florence again")
-        frames = {
-            setting: tuple(sorted(path for path in place.glob(f"**/{setting}/**/*") if path.suffix.lower() in SUFFIXES))
-            for setting in SETTINGS
-        }
-        subjects.append(MiccSubject(place.name, scans, frames))
-    if not subjects:
-        raise AssetError(
-            f"{root} holds no subject_01, subject_02, ...; `python -m data_download get micc` says how to get the set"
-        )
-    return Micc(root, tuple(subjects))
+    expected = "folders subject_01, subject_02, ... (`python -m data_download get micc` says how to get them)"
+    inner = find_folder(root, lambda found: bool(_subjects(found)), expected)
+    return Micc(inner, tuple(map(_subject, _subjects(inner))))
+
+
+def _subjects(folder: Path) -> list[Path]:
+    return [path for path in folders_in(folder) if path.name.startswith("subject_")]
+
+
+def _subject(folder: Path) -> MiccSubject:
+    scans = tuple(path for view in VIEWS for path in files_in(folder / "Model" / view / "obj", {".obj"}))
+    if not scans:
+        raise AssetError(f"{folder} has no scan Model/frontal1/obj/*.obj. Unpack MICC Florence again.")
+    frames = {
+        setting: tuple(sorted(path for path in folder.glob(f"**/{setting}/**/*") if path.suffix.lower() in IMAGES))
+        for setting in SETTINGS
+    }
+    return MiccSubject(folder.name, scans, frames)

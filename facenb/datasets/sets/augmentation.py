@@ -7,6 +7,11 @@ import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
+# The landmark of iBUG's 68 that each becomes in the mirrored image.
+MIRRORED_68 = [*range(16, -1, -1), *range(26, 16, -1), *range(27, 31), *range(35, 30, -1)]
+MIRRORED_68 += [45, 44, 43, 42, 47, 46, 39, 38, 37, 36, 41, 40]
+MIRRORED_68 += [*range(54, 47, -1), *range(59, 54, -1), *range(64, 59, -1), 67, 66, 65]
+
 
 class Draw(NamedTuple):
     """What was drawn for each picture of a batch."""

@@ -14,6 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
+from facenb.datasets.sets.augmentation import MIRRORED_68
 from facenb.datasets.sets.shards import INDEX, Shards, ShardWriter, differences, read_shards
 from facenb.datasets.sets.training_set import TRUTH
 from facenb.errors import AssetError, RunError
@@ -24,8 +25,6 @@ FIELDS = ("image", "subject", "landmarks")
 LARGER = 1.2  # a photograph is so much larger than the picture cut out of it
 RAISED = 0.04  # of the picture's side: above the middle of the landmarks there is a forehead
 TOGETHER = 100  # pictures in memory at once
-MIRRORED = [*range(16, -1, -1), *range(26, 16, -1), *range(27, 31), *range(35, 30, -1), 45, 44, 43, 42, 47, 46, 39, 38,
-            37, 36, 41, 40, *range(54, 47, -1), *range(59, 54, -1), *range(64, 59, -1), 67, 66, 65]  # fmt: skip
 NOISE = 111  # part of a subject's random numbers that the noise of these landmarks uses
 
 
@@ -106,7 +105,7 @@ def vary(
     count, extent = len(image), torch.tensor([image.shape[3], image.shape[2]]).to(landmarks)
     mirrored = (torch.rand(count // 2, generator=generator) < 0.5).repeat(2)
     place = 2 * landmarks / extent - 1  # -1 to 1
-    place = torch.where(mirrored[:, None, None], place[:, MIRRORED] * torch.tensor([-1.0, 1.0]), place)
+    place = torch.where(mirrored[:, None, None], place[:, MIRRORED_68] * torch.tensor([-1.0, 1.0]), place)
     image = torch.where(mirrored[:, None, None, None], image.flip(-1), image)
     angle, grow, u, v = 2 * torch.rand(4, count, generator=generator) - 1
     angle, grow, shift = turn * angle, (zoom * grow).exp(), move * torch.stack([u, v], -1)

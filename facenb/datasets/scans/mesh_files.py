@@ -1,0 +1,92 @@
+"""Meshes from OBJ and PLY files. Each vertex of the file is one vertex, whatever texture or normals its faces name.
+
+Mesh libraries repeat a vertex for each texture coordinate and normal, and drop vertices of no triangle. Errors that are
+pooled over a scan's points (NoW, MICC) would then depend on how the file was written.
+"""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import trimesh
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from facenb.errors import AssetError
+
+
+class Mesh(NamedTuple):
+    """A mesh; `uv_triangles` are rows of `uv` at each triangle's corners."""
+
+    vertices: Float[Tensor, "vertices 3"]
+    triangles: Int[Tensor, "triangles 3"]
+    uv: Float[Tensor, "texels 2"] | None = None
+    uv_triangles: Int[Tensor, "triangles 3"] | None = None
+
+
+def read_mesh(path: str | Path) -> Mesh:
+    """Return the mesh of an OBJ file (with its UV, if all faces have them) or a PLY file. Polygons are cut into fans.
+
+    Raises AssetError naming a file that is missing, damaged or without triangles.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise AssetError(f"There is no mesh {path}. Get the data set again.")
+    try:
+        mesh = _read_ply(path) if path.suffix.lower() == ".ply" else _read_obj(path)
+    except Exception as error:  # a damaged file fails in many ways inside trimesh
+        raise AssetError(f"{path} is damaged or not a mesh ({type(error).__name__}: {error}). Get it again.") from error
+    return checked(mesh, path)
+
+
+def checked(mesh: Mesh, path: Path) -> Mesh:
+    """Return the mesh. Raises AssetError if it has no triangles, unknown corners, or numbers that are not finite."""
+    pairs = [("vertices", mesh.vertices, mesh.triangles)]
+    pairs += [("texture coordinates", mesh.uv, mesh.uv_triangles)] if mesh.uv is not None else []
+    for name, points, corners in pairs:
+        if not len(corners) or int(corners.min()) < 0 or int(corners.max()) >= len(points):
+            raise AssetError(f"{path} has {len(corners)} triangles that do not fit its {len(points)} {name}.")
+        if not points.isfinite().all():
+            raise AssetError(f"{path} has {name} that are not finite.")
+    return mesh
+
+
+def _read_ply(path: Path) -> Mesh:
+    loaded = trimesh.load(path, process=False, force="mesh", fix_texture=False, skip_materials=True)
+    vertices, triangles = np.asarray(loaded.vertices, np.float32), np.asarray(loaded.faces, np.int64)
+    return Mesh(torch.from_numpy(vertices.copy()), torch.from_numpy(triangles.copy()))
+
+
+def _read_obj(path: Path) -> Mesh:
+    vertices, uv, faces, uv_faces = [], [], [], []
+    text = path.read_text(encoding="utf-8", errors="replace").replace("\\\n", " ")
+    for line in text.splitlines():
+        kind, _, rest = line.strip().partition(" ")
+        if kind == "v":
+            vertices.append(rest.split()[:3])
+        elif kind == "vt":
+            uv.append(rest.split()[:2])
+        elif kind == "f":
+            corners = [corner.split("/") for corner in rest.split()]
+            faces.append([_row(corner[0], len(vertices)) for corner in corners])
+            if all(len(corner) > 1 and corner[1] for corner in corners):
+                uv_faces.append([_row(corner[1], len(uv)) for corner in corners])
+    mesh = Mesh(_floats(vertices, 3), fans(faces))
+    return mesh._replace(uv=_floats(uv, 2), uv_triangles=fans(uv_faces)) if len(uv_faces) == len(faces) > 0 else mesh
+
+
+def _row(number: str, count: int) -> int:
+    """Return the row from 0 of an OBJ index: from 1, or negative and counted back from the last line so far."""
+    index = int(number)
+    return index - 1 if index > 0 else count + index
+
+
+def _floats(rows: list[list[str]], columns: int) -> Float[Tensor, "rows columns"]:
+    return torch.from_numpy(np.array(rows, np.float64).reshape(len(rows), columns).astype(np.float32))
+
+
+def fans(polygons: list[list[int]]) -> Int[Tensor, "triangles 3"]:
+    """Return polygons cut into triangles about their first corner."""
+    corners = [(face[0], face[k], face[k + 1]) for face in polygons for k in range(1, len(face) - 1)]
+    return torch.tensor(corners, dtype=torch.int64).view(-1, 3)
