@@ -9,9 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
-from numba import njit
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+
+from facenb.imaging.compiled import compiled
 
 SHIFT = 10
 SUBPIXELS = 1 << SHIFT  # snapping steps a pixel
@@ -20,9 +21,6 @@ FAR = 1e12  # mm
 TINY = 1e-12  # square mm: a shorter sum of normals has no direction
 FLAT = 2.0**-20  # square pixels: an unsnapped triangle with less of twice its area has no barycentrics of its own
 
-
-CACHE = True
-compiled = njit(nogil=True, cache=CACHE, error_model="numpy")
 _pools: dict[tuple[int, int], ThreadPoolExecutor] = {}
 
 
@@ -159,7 +157,7 @@ class _UnitNormals(torch.autograd.Function):
         return grad, None
 
 
-@compiled
+@compiled()
 def _snap(projected, perspective, near, x, y, order):
     """Vertices of one image on the grid of 1/1024 pixel; order is NaN where the vertex cannot be used."""
     for i in range(len(projected)):
@@ -173,12 +171,12 @@ def _snap(projected, perspective, near, x, y, order):
             x[i], y[i], order[i] = 0, 0, np.nan
 
 
-@compiled
+@compiled()
 def _is_not_top_left(dx, dy):
     return 0 if dy < 0 or (dy == 0 and dx > 0) else 1
 
 
-@compiled
+@compiled()
 def _find(x, y, order, triangles, cull, first_row, end_row, width, triangle, nearest):
     """Nearest triangle of the rows first_row to end_row of one image, into `triangle`."""
     half = SUBPIXELS // 2
@@ -221,7 +219,7 @@ def _find(x, y, order, triangles, cull, first_row, end_row, width, triangle, nea
             row_c += dxc * SUBPIXELS
 
 
-@compiled
+@compiled()
 def _weights(projected, a, b, c, u, v, perspective):
     """Barycentric weights before normalisation, the sign of the area (0: flat), and the offsets from (u, v)."""
     xa, ya = projected[a, 0] - u, projected[a, 1] - v
@@ -239,7 +237,7 @@ def _weights(projected, a, b, c, u, v, perspective):
     return wa, wb, wc, sign, xa, ya, xb, yb, xc, yc
 
 
-@compiled
+@compiled()
 def _draw(first, end, bands, projected, triangles, perspective, cull, near, triangle, barycentric, depth):
     vertices, (height, width) = projected.shape[1], triangle.shape[1:]
     x, y = np.empty(vertices, np.int64), np.empty(vertices, np.int64)
@@ -255,7 +253,7 @@ def _draw(first, end, bands, projected, triangles, perspective, cull, near, tria
         _place(projected[image], triangles, perspective, low, high, triangle[image], barycentric[image], depth[image])
 
 
-@compiled
+@compiled()
 def _place(p, triangles, perspective, low, high, triangle, barycentric, depth):
     """Barycentrics and depth of the rows low to high of one image."""
     for row in range(low, high):
@@ -276,7 +274,7 @@ def _place(p, triangles, perspective, low, high, triangle, barycentric, depth):
             depth[row, column] = wa * p[a, 2] + wb * p[b, 2] + wc * p[c, 2]
 
 
-@compiled
+@compiled()
 def _draw_backward(first, end, projected, triangles, triangle, perspective, grad_barycentric, grad_depth, grad):
     """Chain rule through `_weights`: b = m / sum(m), m = w k, w = edge function, k = 1 or 1 / depth."""
     height, width = triangle.shape[1:]
@@ -313,7 +311,7 @@ def _draw_backward(first, end, projected, triangles, triangle, perspective, grad
                 g[c, 1] += ga * xb - gb * xa
 
 
-@compiled
+@compiled()
 def _blend(first, end, triangle, barycentric, attributes, triangles, values):
     height, width, channels = values.shape[1:]
     for image in range(first, end):
@@ -333,7 +331,7 @@ def _blend(first, end, triangle, barycentric, attributes, triangles, values):
                     )
 
 
-@compiled
+@compiled()
 def _blend_backward(
     first, end, triangle, barycentric, attributes, triangles, grad_values, grad_barycentric, grad_attributes
 ):
@@ -354,7 +352,7 @@ def _blend_backward(
                     grad_barycentric[image, row, column, corner] = total
 
 
-@compiled
+@compiled()
 def _cross(first, end, vertices, triangles, normals, lengths):
     """Unit normals into `normals` (zeros before), and how long they were; never less than TINY, so that 0 stays 0."""
     for image in range(first, end):
@@ -375,7 +373,7 @@ def _cross(first, end, vertices, triangles, normals, lengths):
                 n[v, k] /= length
 
 
-@compiled
+@compiled()
 def _cross_backward(first, end, vertices, triangles, grad_normals, grad):
     """With n = e1 x e2: the gradient of e1 is e2 x g and that of e2 is g x e1."""
     for image in range(first, end):

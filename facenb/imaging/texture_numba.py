@@ -5,15 +5,13 @@ Indices are unsigned, since numba then leaves out the test for negative ones; su
 
 import numpy as np
 import torch
-from numba import njit
 from torch import Tensor
 
+from facenb.imaging.compiled import compiled
 from facenb.imaging.lighting import C0, C1, C2, C2_XY, C2_ZZ
-from facenb.imaging.raster_numba import CACHE, array, empty, in_parallel, kernel_dtype
+from facenb.imaging.raster_numba import array, empty, in_parallel, kernel_dtype
 
 TINY = 1e-12  # mm^4: a triangle whose cross product has a smaller square has no gradient
-
-compiled = njit(nogil=True, cache=CACHE, error_model="numpy", fastmath={"contract"})
 
 
 def shade(texture, fragments, triangles, factor, bumps) -> Tensor:
@@ -29,7 +27,7 @@ def shade(texture, fragments, triangles, factor, bumps) -> Tensor:
     return values
 
 
-@compiled
+@compiled(fastmath={"contract"})
 def _texels(coordinate, count):
     """The two texels beside a coordinate in [0, 1], and the distance from the first."""
     position = coordinate * np.float32(count) - np.float32(0.5)
@@ -38,14 +36,14 @@ def _texels(coordinate, count):
     return low, min(low + np.uint32(1), np.uint32(count - 1)), position - np.float32(low)
 
 
-@compiled
+@compiled(fastmath={"contract"})
 def _bilinear(source, left, right, x, top, bottom, y, k):
     both = x * y
     upper = (np.float32(1) - x - y + both) * source[top, left, k] + (x - both) * source[top, right, k]
     return upper + (y - both) * source[bottom, left, k] + both * source[bottom, right, k]
 
 
-@compiled
+@compiled(fastmath={"contract"})
 def _texture(first, end, triangle, barycentric, triangles, uv_triangles, uv, image, factor, values):
     for item in range(first, end):
         source, scale = image[min(item, len(image) - 1)], factor[item]
@@ -69,7 +67,7 @@ def _texture(first, end, triangle, barycentric, triangles, uv_triangles, uv, ima
                     out[row, column, k] = received * _bilinear(source, left, right, x, top, bottom, y, k)
 
 
-@compiled
+@compiled(fastmath={"contract"})
 def _relight(first, end, triangle, barycentric, triangles, uv_triangles, uv, slopes, vertices, normals, light, values):
     """Multiply the colours by the light on the smooth normals that the relief tilts."""
     for item in range(first, end):
@@ -104,7 +102,7 @@ def _relight(first, end, triangle, barycentric, triangles, uv_triangles, uv, slo
                     out[row, column, k] *= received
 
 
-@compiled
+@compiled(fastmath={"contract"})
 def _gradient(p, a, b, c, rise_b, rise_c):
     """The gradient in the triangle's plane of what rises by `rise_b` along ab and by `rise_c` along ac."""
     x1, y1, z1 = p[b, 0] - p[a, 0], p[b, 1] - p[a, 1], p[b, 2] - p[a, 2]
@@ -119,7 +117,7 @@ def _gradient(p, a, b, c, rise_b, rise_c):
     )
 
 
-@compiled
+@compiled(fastmath={"contract"})
 def _unit(x, y, z):
     length = max(np.sqrt(x * x + y * y + z * z), TINY)
     return x / length, y / length, z / length
