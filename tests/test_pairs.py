@@ -235,7 +235,7 @@ def test_a_training_takes_them(tmp_path):
         seen.append(batch["picture"].tolist())
         return {"loss": modules["one"](batch["noise"][:, None]).square().mean()}
 
-    mine = Settings(steps=5, batch=8, rate=1e-3, tensorboard=False)
+    mine = Settings(steps=5, batch=8, rate=1e-3)
     for folder in ("a", "b"):
         train({"one": nn.Linear(1, 1)}, loss, data, mine, tmp_path / folder, device="cpu", watch=lambda _: None)
     assert len(seen) == 10 and seen[:5] == seen[5:] and len({tuple(one) for one in seen}) == 5

@@ -92,8 +92,8 @@ def test_every_colour_is_told_apart():
 
 
 def at(step: int, loss: float, **more) -> Progress:
-    known = {"epoch": 0.1, "validation": {}, "rate": 0.1, "pictures_per_second": 830.0, "waiting": 0.0, "seconds": 9.0}
-    known |= {"seconds_left": 40.0, "done": step == 1000} | more
+    known = {"validation": {}, "rate": 0.1, "images_per_second": 830.0, "waiting": 0.0, "seconds": 9.0}
+    known |= {"seconds_left": 40.0} | more
     return Progress(step=step, steps=1000, losses={"loss": loss}, **known)
 
 
@@ -117,7 +117,7 @@ def test_a_live_training_is_drawn_as_it_was_told():
     live = show.Live("phase")
     live(at(10, 8.0))
     live(at(20, 4.0, validation={"loss": 5.0, "accuracy": 0.5}))
-    live(at(30, 2.0, validation={"loss": 5.0, "accuracy": 0.5}))  # the same validation, told again
+    live(at(30, 2.0))
     left, right = curves(live)
     assert left == {"loss": [[10, 8], [20, 4], [30, 2]], "loss*": [[20, 5]]} and right == {"accuracy": [[20, 0.5]]}
 
@@ -125,9 +125,9 @@ def test_a_live_training_is_drawn_as_it_was_told():
 def test_a_finished_training_is_drawn_from_its_log():
     live = show.Live("phase")
     live.finish(pd.DataFrame())  # nothing there yet
-    table = {"step": [5, 10], "epoch": [0.1, 0.2], "rate": [1.0, 0.5], "loss": [3.0, 1.0]}
-    table |= {"validation loss": [np.nan, 2.0], "pictures_per_second": [9.0, 9.0], "waiting": [0.0, 0.0]}
-    live.finish(pd.DataFrame(table | {"seconds": [1.0, 2.0], "note": ["", ""]}))
+    table = {"step": [5, 10], "rate": [1.0, 0.5], "loss": [3.0, 1.0]}
+    table |= {"validation loss": [np.nan, 2.0], "images_per_second": [9.0, 9.0], "waiting": [0.0, 0.0]}
+    live.finish(pd.DataFrame(table | {"seconds": [1.0, 2.0]}))
     assert curves(live) == [{"loss": [[5, 3], [10, 1]], "loss*": [[10, 2]]}]
 
 
@@ -153,7 +153,7 @@ def test_a_notebook_shows_a_training_in_one_output(stored, monkeypatch):
     source = """
 from types import SimpleNamespace
 from facenb import show
-live, known = show.Live("phase"), {"steps": 1000, "validation": {}, "pictures_per_second": 830.0, "note": "slow"}
+live, known = show.Live("phase"), {"steps": 1000, "validation": {}, "images_per_second": 830.0, "note": "slow"}
 live.every = 0.0
 drawn, show.live.png = [], lambda fig, png=show.live.png: drawn.append(fig._suptitle.get_text()) or png(fig)
 for step in range(100, 1001, 300):
@@ -164,8 +164,8 @@ for step in range(100, 1001, 300):
     nbclient.NotebookClient(notebook, kernel_name="python3").execute()
     [output] = notebook.cells[0].outputs
     assert output.data["text/plain"] == "training: phase, 1,000 steps" and "image/png" in output.data
-    last = "'phase: step 1,000 of 1,000, 830 pictures/s, 9 s, slow'"
-    first = "'phase: step 100 of 1,000, 830 pictures/s, 3 min left, slow'"
+    last = "'phase: step 1,000 of 1,000, 830 images/s, 9 s, slow'"
+    first = "'phase: step 100 of 1,000, 830 images/s, 3 min left, slow'"
     [told] = notebook.cells[1].outputs
     drawn = told.data["text/plain"].strip("[]").split(",\n ")
     assert drawn[-1] == last and len(drawn) == (1 if stored else 4) and (stored or drawn[0] == first)

@@ -1,22 +1,18 @@
-"""What a training says of gradients, data, losses and settings that are not what they have to be."""
+"""Errors of a training whose data, losses, gradients or device are wrong."""
 
-import json
 import math
-import os
 
-import numpy as np
-import pandas as pd
 import pytest
 import torch
-from training_jobs import Points, loss, modules, run, settings, weights
+from training_jobs import Points, loss, modules, run, same, settings, weights
 
 from facenb.errors import RunError
-from facenb.training import loop
-from facenb.training.feed import rows_of_step
+from facenb.training.feed import Feed, rows_of_step
+from facenb.training.logbook import Readout
 
 
 class Pairs(Points):
-    """Two points a row: the first of all, then the second, and one number of the whole batch."""
+    """Two points for each row, and one number for the whole batch."""
 
     def load(self, rows, generator):
         batch = super().load(torch.cat([rows, (rows + 1) % len(self)]), generator)
@@ -24,15 +20,14 @@ class Pairs(Points):
 
 
 class TestData:
-    @pytest.mark.parametrize("accumulate, part", [(1, ""), (2, " of part 2")])
-    def test_tensors_of_another_length_are_named_by_place(self, tmp_path, accumulate, part):
-        data, rows = Pairs(), rows_of_step(0, 8, 50, 0)[-8 // accumulate :].tolist()
-        size = len(rows)
-        row = next(row for row in rows if row not in [(one + 1) % 50 for one in rows_of_step(0, 8, 50, 0).tolist()])
-        data.y[row] = math.nan
-        told = rf"not finite in the data: y{part} \(of length {2 * size}\) at \[{rows.index(row)}\]\."
-        with pytest.raises(RunError, match=told):
-            run(modules(), tmp_path, data, accumulate=accumulate)
+    def test_tensors_of_another_length_are_named(self, tmp_path):
+        data = Pairs()
+        data.y[rows_of_step(0, 8, 50, 0)[2]] = math.nan
+        with pytest.raises(
+            RunError,
+            match=r"the loss of step 1 .* not finite in the data: y\. The last good checkpoint is not there yet",
+        ):
+            run(modules(), tmp_path, data)
 
     def test_a_tensor_without_rows_is_named(self, tmp_path):
         data = Pairs()
@@ -42,25 +37,8 @@ class TestData:
         def scaled(parts, batch):
             return {"loss": loss(parts, batch)["loss"] * batch["whole"]}
 
-        with pytest.raises(RunError, match=r"not finite in the data: whole \(of length 1\) at \[0\]"):
+        with pytest.raises(RunError, match=r"not finite in the data: whole\."):
             run(modules(), tmp_path, data, loss=scaled)
-
-    @pytest.mark.parametrize(
-        "gives, told",
-        [
-            (lambda batch: tuple(batch.values()), "`load` of Points gives a tuple; it must give a dictionary"),
-            (lambda batch: list(batch.values()), "`load` of Points gives a list; it must give a dictionary"),
-            (lambda batch: batch | {"name": ["a"] * 8}, r"gives what is no tensor: \{'name': 'list'\}"),
-        ],
-        ids=["tuple", "list", "list inside"],
-    )
-    def test_what_is_no_batch(self, tmp_path, gives, told):
-        data = Points()
-        load = data.load
-        data.load = lambda rows, generator: gives(load(rows, generator))
-        with pytest.raises(RunError, match=told):
-            run(modules(), tmp_path, data, tensorboard=True)
-        assert os.listdir(tmp_path) == ["lock"]
 
 
 def steep(parts, batch):
@@ -70,95 +48,66 @@ def steep(parts, batch):
     return given if steep.calls < 8 else given | {"loss": given["loss"] + (0 * parts["head"].weight).abs().sum().sqrt()}
 
 
-class Late(loop.Later):
-    """Numbers as a GPU has them: there only once somebody waits for them."""
-
-    def __init__(self, numbers):
-        super().__init__(numbers)
-        self.event = Arrived()
-
-
-class Arrived:
-    def synchronize(self) -> None:
-        pass
-
-
 class TestGradient:
     @pytest.fixture(autouse=True)
     def count(self):
         steep.calls = 0
 
     @pytest.mark.parametrize("clip", [0.0, 0.5])
-    def test_names_step_parameter_and_rows_before_it_does_harm(self, tmp_path, clip):
+    def test_names_step_parameter_and_rows_and_does_no_harm(self, tmp_path, clip):
         parts = modules()
         with pytest.raises(RunError) as error:
             run(parts, tmp_path, loss=steep, clip=clip)
-        told, rows = str(error.value), rows_of_step(7, 8, 50, 0).tolist()
-        assert "the gradient of step 8 is not finite, though its loss is: head.weight (1 of " in told
-        assert f"Its batch is rows {rows}; the data of these rows is finite: look in the loss" in told
-        assert "set clip" not in told and f"{tmp_path / 'checkpoint-5.json'}" in told
-        assert all(one.isfinite().all() for one in weights(parts).values())
-
-    def test_numbers_that_come_late_are_read_with_the_next_loss(self, tmp_path, monkeypatch):
-        monkeypatch.setattr(loop, "Later", Late)
-        with pytest.raises(RunError, match=r"the gradient of step 8 is not finite.*head.weight \(1 of .*checkpoint-5"):
-            run(modules(), tmp_path, loss=steep, clip=0.5)
-        assert steep.calls == 9
-
-    @pytest.mark.parametrize("what", ["save", "validate"])
-    def test_and_before_anything_is_saved_or_validated(self, tmp_path, monkeypatch, what):
-        monkeypatch.setattr(loop, "Later", Late)
-        seen, every = [], {f"{what}_every": 4}
-        with pytest.raises(RunError, match="the gradient of step 8 is not finite"):
-            run(modules(), tmp_path, loss=steep, validate=lambda parts: seen.append(1) or {}, **every)
-        assert steep.calls == 8 and len(seen) == (what == "validate")
-
-    def test_a_loss_of_other_parameters_alone(self, tmp_path):
-        alone = torch.nn.Linear(3, 1)
-        with pytest.raises(RunError, match="does not depend on any parameter of the modules"):
-            run(modules(), tmp_path, loss=lambda parts, batch: {"loss": alone(batch["x"]).mean()})
+        message, rows = str(error.value), rows_of_step(7, 8, 50, 0).tolist()
+        assert "the gradient of step 8 is not finite: head.weight (1 of " in message
+        assert f"Its batch is rows {rows}; their data is finite: look in the loss" in message
+        assert "set clip" not in message and f"{tmp_path / 'checkpoint-5.pt'}" in message
+        assert same(weights(parts), torch.load(tmp_path / "checkpoint-5.pt", weights_only=True)["modules"])
 
 
-class TestLoss:
-    @pytest.mark.parametrize("fresh", [False, True])
-    def test_a_bare_tensor(self, tmp_path, fresh):
-        with pytest.raises(RunError, match="the loss gives a Tensor; it must give"):
-            run(modules(), tmp_path, loss=lambda parts, batch: loss(parts, batch)["loss"], fresh=fresh)
-        assert os.listdir(tmp_path) == ["lock"]
+class TestReadout:
+    """As on a GPU, where the numbers of a step are read after the next one is queued."""
 
-    def test_a_part_of_some_steps_is_a_mean_over_those(self, tmp_path):
-        calls = iter(range(20))
+    @pytest.fixture
+    def readout(self, tmp_path):
+        return Readout(Feed(Points(), settings(), torch.device("cpu")), tmp_path)
 
-        def some(parts, batch):
-            call = next(calls)
-            return loss(parts, batch) | ({"odd": torch.tensor(float(call))} if call % 2 else {})
+    def test_the_newest_step_may_be_read_late(self, readout):
+        readout.add(0, ["loss"], ["weight"], torch.tensor([2.0, 0.0, 1.0]))
+        readout.add(1, ["loss"], ["weight"], torch.tensor([4.0, 1.0, 1.0]))
+        assert not readout.read(late=True) and readout.means() == {"loss": 2.0}
+        assert readout.read() and readout.means() == {"loss": 4.0}
 
-        log = run(modules(), tmp_path, loss=some, log_every=5).log
-        assert log["odd"].tolist() == [2.0, 7.0, 12.0, 17.0]  # of 1 and 3; 5, 7 and 9; ...
-        pd.testing.assert_series_equal(log["loss"], run(modules(), tmp_path / "plain", log_every=5).log["loss"])
+    @pytest.mark.parametrize("values, kind", [((math.nan, 0.0, 1.0), "loss"), ((1.0, 0.0, math.inf), "gradient")])
+    def test_names_the_step_of_the_numbers(self, readout, values, kind):
+        readout.add(6, ["loss"], ["weight"], torch.tensor(values))
+        readout.add(7, ["loss"], ["weight"], torch.zeros(3))
+        rows = rows_of_step(6, 8, 50, 0).tolist()
+        with pytest.raises(RunError, match=f"the {kind} of step 7 is not finite") as error:
+            readout.read(late=True)
+        assert f"rows {rows};" in str(error.value)
 
 
-class TestArguments:
-    @pytest.mark.parametrize("device", ["gpu", "CPU", "", "cuda:one"])
-    def test_a_device_that_torch_does_not_know(self, tmp_path, device):
-        with pytest.raises(RunError, match=f"device is '{device}'; choose 'auto', 'cpu', or 'cuda'"):
-            run(modules(), tmp_path / "none", device=device)
-        assert not (tmp_path / "none").exists()
+def test_a_loss_of_some_steps_is_a_mean_over_those(tmp_path):
+    calls = iter(range(20))
 
-    @pytest.mark.parametrize("name", ["steps", "batch", "save_every", "log_every", "validate_every", "seed"])
-    @pytest.mark.parametrize("value", [4.0, 2.5, math.nan, "4", None])
-    def test_settings_that_are_no_whole_numbers(self, name, value):
-        with pytest.raises(RunError, match=f"{name} is {value!r}; give a whole number from [01] up"):
-            self.given(name, value)
+    def sometimes(parts, batch):
+        call = next(calls)
+        return loss(parts, batch) | ({"odd": torch.tensor(float(call))} if call % 2 else {})
 
-    @pytest.mark.parametrize("value", [np.int64(4), torch.tensor(4)])
-    def test_whole_numbers_of_numpy_and_torch(self, value):
-        assert self.given("steps", value).as_dict() == settings(steps=4).as_dict()
-        json.dumps(self.given("steps", value).as_dict())
+    log = run(modules(), tmp_path, loss=sometimes, log_every=5).log
+    assert log["odd"].tolist() == [2.0, 7.0, 12.0, 17.0]  # of 1 and 3; 5, 7 and 9; ...
+    assert log["loss"].tolist() == run(modules(), tmp_path / "plain", log_every=5).log["loss"].tolist()
 
-    def given(self, name, value):
-        """Settings with a value that the types which the tests check would not let through."""
-        made = settings()
-        object.__setattr__(made, name, value)
-        made.__post_init__()
-        return made
+
+def test_a_failure_in_the_first_step_leaves_no_checkpoint(tmp_path):
+    with pytest.raises(KeyError, match="loss"):
+        run(modules(), tmp_path, loss=lambda parts, batch: {"total": loss(parts, batch)["loss"]})
+    assert not list(tmp_path.glob("checkpoint-*"))
+
+
+@pytest.mark.parametrize("device", ["gpu", "CPU", "", "meta"])
+def test_an_unknown_device(tmp_path, device):
+    with pytest.raises(RunError, match=f"device is '{device}'; choose 'auto', 'cpu', or 'cuda'"):
+        run(modules(), tmp_path / "none", device=device)
+    assert not (tmp_path / "none").exists()

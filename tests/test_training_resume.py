@@ -1,7 +1,4 @@
-"""What a training that goes on compares, and what it warns of (`facenb.training.step`)."""
-
-import json
-import warnings
+"""What a training that goes on compares (`facenb.training.loop.Step.problem`)."""
 
 import pytest
 import torch
@@ -9,7 +6,7 @@ from torch import nn
 from training_jobs import modules, run, same, weights
 
 from facenb.errors import RunError
-from facenb.training import latest_checkpoint, training_name
+from facenb.training import training_name
 
 
 def cut(parts, folder, at=13, **changes):
@@ -36,7 +33,7 @@ class TestStart:
         cut(modules(), tmp_path) if steps == 13 else run(modules(), tmp_path)
         parts = other()
         before = weights(parts)
-        with pytest.raises(RunError, match="from other weights.*give another folder, or fresh=True"):
+        with pytest.raises(RunError, match="with other weights.*give another folder, or fresh=True"):
             run(parts, tmp_path)
         assert same(weights(parts), before)
         assert run(parts, tmp_path, fresh=True).resumed_from == 0
@@ -58,18 +55,25 @@ class TestStart:
         assert same(weights(parts), weights(whole))
 
     def test_an_interrupted_cell_run_again_goes_on_to_the_bit(self, tmp_path):
-        """The modules then hold weights between two checkpoints."""
         whole, parts = modules(), modules()
         run(whole, tmp_path / "whole")
         cut(parts, tmp_path / "cut")
         assert run(parts, tmp_path / "cut").resumed_from == 10
         assert same(weights(parts), weights(whole))
 
+    def test_an_interruption_before_the_first_checkpoint_costs_nothing_else(self, tmp_path):
+        whole, parts = modules(), modules()
+        run(whole, tmp_path / "whole")
+        cut(parts, tmp_path / "cut", at=3)
+        assert same(weights(parts), weights(modules()))
+        assert run(parts, tmp_path / "cut").resumed_from == 0
+        assert same(weights(parts), weights(whole))
+
     def test_what_was_interrupted_elsewhere_is_refused(self, tmp_path):
         parts = modules()
         cut(modules(), tmp_path / "here")
         cut(parts, tmp_path / "there", rate=0.01)
-        with pytest.raises(RunError, match="from other weights"):
+        with pytest.raises(RunError, match="with other weights"):
             run(parts, tmp_path / "here")
 
     def test_what_is_frozen_is_not_compared(self, tmp_path):
@@ -81,14 +85,6 @@ class TestStart:
         nn.init.zeros_(second["network"][0].weight)
         assert run(second, tmp_path).resumed_from == 20
         assert same(weights(second), weights(first))
-
-    def test_a_checkpoint_without_a_digest_passes(self, tmp_path):
-        run(modules(), tmp_path)
-        path = latest_checkpoint(tmp_path).path
-        facts = json.loads(path.read_text())
-        assert facts.pop("start")
-        path.write_text(json.dumps(facts))
-        assert run(other(), tmp_path).resumed_from == 20
 
     @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
     def test_weights_of_other_types(self, tmp_path, dtype):
@@ -102,25 +98,3 @@ def test_a_name_tells_the_trainings_of_two_losses_apart():
     """What `train` cannot: the cure it names."""
     names = {training_name("a", {"weight": weight}, parts) for weight in (1, 2) for parts in (modules(), other())}
     assert len(names) == 4 and training_name("a", {"weight": 1}, modules()) in names
-
-
-class TestMoreSteps:
-    def test_a_finished_cosine_warns(self, tmp_path):
-        run(modules(), tmp_path)
-        with pytest.warns(UserWarning, match="whole cosine: going on from 20 to 30 steps.*another training"):
-            run(modules(), tmp_path, steps=30)
-
-    @pytest.mark.parametrize("begin", [lambda folder: run(modules(), folder, steps=20, schedule="constant"),
-                                       lambda folder: cut(modules(), folder, schedule="constant")],
-                             ids=["finished", "cut"])  # fmt: skip
-    def test_a_constant_rate_does_not(self, tmp_path, begin):
-        begin(tmp_path)
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", UserWarning)
-            run(modules(), tmp_path, steps=30, schedule="constant")
-
-    def test_a_finished_cosine_asked_for_no_more_does_not(self, tmp_path):
-        run(modules(), tmp_path)
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", UserWarning)
-            run(modules(), tmp_path)

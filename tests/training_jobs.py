@@ -44,7 +44,7 @@ def loss(parts, batch):
 
 
 def settings(**changes) -> Settings:
-    usual = {"steps": 20, "batch": 8, "rate": 0.05, "save_every": 5, "log_every": 1, "tensorboard": False}
+    usual = {"steps": 20, "batch": 8, "rate": 0.05, "save_every": 5, "log_every": 1}
     return Settings(**usual | changes)
 
 
@@ -123,7 +123,7 @@ def endless(folder: Path) -> None:
     """Train for ever; a file says that it is on its way."""
     parts = modules()
     train(
-        parts, loss, Points(), settings(steps=10**9, save_every=10**9, schedule="constant"), folder, device="cpu",
+        parts, loss, Points(), settings(steps=10**9, save_every=10**9), folder, device="cpu",
         watch=lambda progress: progress.step == 3 and write(folder / "under-way.txt"),
     )  # fmt: skip
 
@@ -149,7 +149,7 @@ def spread(folder: Path) -> None:
         data = Points()
         data.load = disturbed(data, name) if rank == 1 else data.load
         try:
-            train(modules(), loss, data, settings(steps=steps, prefetch=1), folder / name, device="cpu")
+            train(modules(), loss, data, settings(steps=steps), folder / name, device="cpu")
         except RunError as error:
             write(folder / f"{name}-{rank}.txt", f"{type(error).__name__}: {error}")
 

@@ -48,9 +48,8 @@ class Live:
         self.steps = state.step
         for kept, values in ((self.lines, state.losses), (self.dots, state.validation)):
             for name, value in values.items():
-                if kept is self.lines or value not in list(kept.get(name, {}).values())[-1:]:  # told until the next
-                    kept.setdefault(name, {})[state.step] = value
-        words = [f"step {state.step:,} of {state.steps:,}", f"{state.pictures_per_second:,.0f} pictures/s"]
+                kept.setdefault(name, {})[state.step] = value
+        words = [f"step {state.step:,} of {state.steps:,}", f"{state.images_per_second:,.0f} images/s"]
         words += [_duration(state.seconds) if state.done else f"{_duration(state.seconds_left)} left"]
         if state.done or not headless():
             self._draw(", ".join(words + [state.note] * bool(state.note)), state.done)
@@ -60,7 +59,7 @@ class Live:
         if log.empty:
             return
         values = {name: log.dropna(subset=name).set_index("step")[name].to_dict() for name in log if name != "step"}
-        told = ("epoch", "rate", "pictures_per_second", "waiting", "seconds", "note")
+        told = ("rate", "images_per_second", "waiting", "seconds")
         validated = {name for name in values if name.startswith("validation ")}
         self.steps = int(log["step"].iloc[-1])
         self.lines = {name: values[name] for name in values if name not in told and name not in validated}

@@ -1,13 +1,10 @@
-"""Training: settings, one plain loop, checkpoints that outlive a kill."""
+"""Training: settings, one plain loop, and checkpoints that outlive a kill."""
 
-from facenb.training.checkpoint import latest_checkpoint
+from facenb.training.checkpoint import training_name
 from facenb.training.feed import Data
 from facenb.training.launch import Stopped
-from facenb.training.logbook import History, Progress, read_log
+from facenb.training.logbook import History, Progress, TensorBoard, read_log
 from facenb.training.loop import train
-from facenb.training.naming import training_name
 from facenb.training.settings import Settings
 
-__all__ = [
-    "Data", "History", "Progress", "Settings", "Stopped", "latest_checkpoint", "read_log", "train", "training_name",
-]  # fmt: skip
+__all__ = ["Data", "History", "Progress", "Settings", "Stopped", "TensorBoard", "read_log", "train", "training_name"]

@@ -1,15 +1,15 @@
-"""The order in which a training sees its rows, and a thread that has the next batches ready.
+"""The order of the rows, and threads that load the next batches.
 
-Which rows step i takes, and with what random numbers they are altered, depends on (seed, i) and nothing else: a
-training that goes on after a kill sees what it would have seen.
+The rows of a step, and the random numbers that alter them, depend on the seed and the step only. So a training that
+goes on after a kill sees the batches it would have seen.
 """
 
-import time
+import itertools
 from collections import deque
-from collections.abc import Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -17,14 +17,15 @@ from jaxtyping import Int
 from torch import Tensor
 
 from facenb.errors import RunError
-from facenb.training.memory import out_of_memory
+from facenb.training.settings import Settings
 
-ORDER, ALTERATION, NETWORK = range(3)  # what random numbers are for; each use has a stream of its own
+ORDER, ALTERATION, NETWORK = range(3)  # each use of random numbers has its own stream
+AHEAD = 4  # batches loaded ahead: evens out images that take longer to load
 
 
 @runtime_checkable
 class Data(Protocol):
-    """A set of rows that gives whole batches. `load` draws random numbers from `generator` only, from any thread."""
+    """A set of rows that gives whole batches. `load` runs in threads; it draws random numbers from `generator` only."""
 
     def __len__(self) -> int: ...
 
@@ -32,7 +33,7 @@ class Data(Protocol):
 
 
 def seed_of(*numbers: int) -> int:
-    """One 64-bit seed out of several numbers, all of which count."""
+    """Return one 64-bit seed that depends on all the numbers."""
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0])
 
 
@@ -42,86 +43,53 @@ def _permutation(rows: int, seed: int, epoch: int) -> Int[Tensor, " rows"]:
 
 
 def rows_of_step(step: int, batch: int, rows: int, seed: int) -> Int[Tensor, " batch"]:
-    """The rows that a step (from 0) takes.
+    """Return the rows of a step (from 0).
 
-    Each epoch is a permutation of all rows; the epochs stand in one line, and the steps cut it into batches, so that
-    no row is left out and a batch may hold the end of one epoch and the beginning of the next.
+    Each epoch is a permutation of all rows. The steps cut the sequence of epochs into batches, so no row is left out
+    and a batch may hold the end of one epoch and the start of the next.
     """
-    epoch, start = divmod(step * batch, rows)
-    line = [_permutation(rows, seed, epoch)]
-    while sum(map(len, line)) < start + batch:
-        epoch += 1
-        line.append(_permutation(rows, seed, epoch))
-    return torch.cat(line)[start : start + batch] if len(line) > 1 else line[0][start : start + batch]
+    first, start = divmod(step * batch, rows)
+    last = ((step + 1) * batch - 1) // rows
+    epochs = [_permutation(rows, seed, epoch) for epoch in range(first, last + 1)]
+    return torch.cat(epochs)[start : start + batch]
 
 
 class Feed:
-    """Batches in the order of the steps, loaded ahead by threads.
+    """The batches of a training.
 
-    A step's rows are cut into `parts` equal parts; this process takes those named in `mine`, one after the other.
+    Each batch is cut into equal parts, `accumulate` for each process; this process loads the parts `mine`.
     """
 
-    def __init__(
-        self, data: Data, *, batch: int, seed: int, start: int, stop: int, parts: int, mine: Sequence[int],
-        ahead: int, threads: int, device: torch.device,
-    ):  # fmt: skip
-        self.data, self.batch, self.seed, self.parts, self.device = data, batch, seed, parts, device
-        self.wanted = ((step, part) for step in range(start, stop) for part in mine)
-        self.cores = torch.get_num_threads()
-        # A loader takes one core; the others belong to the network.
-        self.pool = ThreadPoolExecutor(threads, "loader", initializer=torch.set_num_threads, initargs=(1,))
-        self.ready: deque[Future] = deque()
-        self.waited = 0.0  # seconds since somebody set it to 0
-        for _ in range(max(ahead, 1)):
-            self._ask()
+    def __init__(self, data: Data, settings: Settings, device: torch.device, rank: int = 0, processes: int = 1):
+        self.data, self.settings, self.device = data, settings, device
+        parts = processes * settings.accumulate
+        if settings.batch % parts:
+            raise RunError(f"batch {settings.batch} must be a multiple of {parts} (processes times accumulate)")
+        self.size = settings.batch // parts
+        self.mine = range(rank * settings.accumulate, (rank + 1) * settings.accumulate)
 
-    def next(self) -> dict[str, Tensor]:
-        """The batch that comes next, on the device. What the data's `load` raises is raised here."""
-        future = self.ready.popleft()
-        if not future.done():
-            if self.device.type == "cuda":
-                torch.cuda.synchronize(self.device)  # as long as the GPU has work left, nobody waits for data
-            start = time.perf_counter()
-            future.exception()
-            self.waited += time.perf_counter() - start
-        try:
-            _, batch = future.result()
-        except (RuntimeError, MemoryError) as error:
-            if not out_of_memory(error):
-                raise
-            raise RunError(
-                f"there is no memory to load {self.batch // self.parts} rows ({error}); choose a smaller batch or "
-                "prefetch, or a larger accumulate"
-            ) from error
-        self._ask()
-        return {name: tensor.to(self.device, non_blocking=True) for name, tensor in batch.items()}
-
-    def close(self) -> None:
-        """Let the threads end; what they were loading is thrown away."""
-        self.pool.shutdown(wait=True, cancel_futures=True)
-        torch.set_num_threads(self.cores)  # what the loaders set is also what new threads begin with
-
-    def _ask(self) -> None:
-        place = next(self.wanted, None)
-        if place is not None:
-            self.ready.append(self.pool.submit(self.load, *place))
-
-    def load(self, step: int, part: int) -> tuple[Tensor, dict[str, Tensor]]:
-        """Rows and batch of a part of a step, the same whenever it is asked for; in memory, not on the device."""
-        size = self.batch // self.parts
-        rows = rows_of_step(step, self.batch, len(self.data), self.seed)[part * size : (part + 1) * size]
-        generator = torch.Generator().manual_seed(seed_of(self.seed, ALTERATION, step, part))
-        batch = self._checked(self.data.load(rows, generator))
+    def load(self, step: int, part: int) -> tuple[Int[Tensor, " rows"], dict[str, Tensor]]:
+        """Return the rows and the batch of one part of a step, in the memory of the CPU."""
+        rows = rows_of_step(step, self.settings.batch, len(self.data), self.settings.seed)
+        rows = rows[part * self.size : (part + 1) * self.size]
+        generator = torch.Generator().manual_seed(seed_of(self.settings.seed, ALTERATION, step, part))
+        batch = self.data.load(rows, generator)
         if self.device.type == "cuda":
             batch = {name: tensor.pin_memory() for name, tensor in batch.items()}
         return rows, batch
 
-    def _checked(self, batch: Any) -> dict[str, Tensor]:
-        """RunError where what the data's `load` gave is no dictionary of tensors."""
-        told = f"`load` of {type(self.data).__name__} gives"
-        if not isinstance(batch, Mapping):
-            raise RunError(f"{told} a {type(batch).__name__}; it must give a dictionary of tensors, by name")
-        others = {name: type(one).__name__ for name, one in batch.items() if not isinstance(one, Tensor)}
-        if others:
-            raise RunError(f"{told} what is no tensor: {others}; make tensors of these, or leave them out")
-        return dict(batch)
+    def batches(self, first: int) -> Iterator[dict[str, Tensor]]:
+        """Yield this process's parts of the steps from `first` on, on the device; threads load the next ones ahead."""
+        cores, queue = torch.get_num_threads(), deque()
+        order = ((step, part) for step in range(first, self.settings.steps) for part in self.mine)
+        # Each loader takes one core: the others belong to the network.
+        pool = ThreadPoolExecutor(self.settings.threads, initializer=torch.set_num_threads, initargs=(1,))
+        try:
+            queue.extend(pool.submit(self.load, *index) for index in itertools.islice(order, AHEAD))
+            while queue:
+                _, batch = queue.popleft().result()
+                queue.extend(pool.submit(self.load, *index) for index in itertools.islice(order, 1))
+                yield {name: tensor.to(self.device, non_blocking=True) for name, tensor in batch.items()}
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+            torch.set_num_threads(cores)  # new threads start with the number that the last loader set

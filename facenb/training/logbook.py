@@ -1,146 +1,186 @@
-"""What a training tells while it runs: a table (CSV), TensorBoard, a bar on a terminal, and who watches."""
+"""What a training reports while it runs: its losses, JSON lines, a bar on a terminal, TensorBoard."""
 
-import csv
-import io
-import sys
-from collections.abc import Callable
+import json
+import math
+from collections import deque
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import torch
+from jaxtyping import Float
+from torch import Tensor
 from tqdm import tqdm
 
+from facenb.errors import RunError
 from facenb.files import atomic_write
+from facenb.training.checkpoint import list_checkpoints
+from facenb.training.feed import Feed
 
-SLOW = 1 / 3  # share of time spent waiting for data above which the loader is called the bottleneck
+SLOW = 1 / 3  # fraction of the time spent waiting for data above which the loader is the bottleneck
 
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a training stands."""
+    """The state of a training at one report."""
 
     step: int  # steps done
     steps: int
-    epoch: float  # times each row was seen
     losses: dict[str, float]  # means over the steps since the last report
-    validation: dict[str, float]  # the latest; empty before the first
+    validation: dict[str, float]  # empty unless this step is validated
     rate: float
-    pictures_per_second: float
-    waiting: float  # share of the time spent waiting for data
-    seconds: float  # spent training, over all its starts
+    images_per_second: float
+    waiting: float  # fraction of the time spent waiting for data
+    seconds: float  # of training, over all starts
     seconds_left: float
-    done: bool
+
+    @property
+    def done(self) -> bool:
+        """Whether all steps are done."""
+        return self.step == self.steps
 
     @property
     def note(self) -> str:
-        """What somebody should do something about; empty where there is nothing."""
+        """What the reader should act on; empty if there is nothing."""
         if self.waiting <= SLOW:
             return ""
-        return f"waiting for data {self.waiting:.0%} of the time: the loader is the bottleneck".replace("%", " %")
+        return f"waiting for data {100 * self.waiting:.0f} % of the time: the loader is the bottleneck"
+
+
+Watch = Callable[[Progress], Any]
 
 
 @dataclass(frozen=True)
 class History:
-    """What `train` gives back: the table of the log, and how this call went."""
+    """The result of `train`: the log of all starts, and how this call went."""
 
     log: pd.DataFrame = field(repr=False)
-    resumed_from: int  # step; 0 where the training began anew
+    resumed_from: int  # step; 0 if the training began anew
     seconds: float  # of this call
-    note: str = ""  # the last report's
-
-    @property
-    def last(self) -> dict[str, Any]:
-        """The last row of the log."""
-        return {} if self.log.empty else self.log.iloc[-1].to_dict()
-
-
-class Log:
-    """`log.csv` and `tensorboard/` in the training's folder; rows after the step that is gone back to are dropped."""
-
-    def __init__(self, folder: Path, step: int, tensorboard: bool):
-        self.path = folder / "log.csv"
-        self.rows = [row for row in _read(self.path) if int(row["step"]) <= step] if step else []
-        self.names = list(self.rows[0]) if self.rows else []
-        self._rewrite()
-        self.writer = None
-        if tensorboard:
-            from torch.utils.tensorboard import SummaryWriter  # seconds to import
-
-            for old in [] if step else (folder / "tensorboard").glob("events.out.tfevents.*"):
-                old.unlink()
-            self.writer = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1 if step else None)
-
-    def add(self, state: Progress, validated: bool) -> None:
-        """Append a row; a name that was never there before becomes a new column. `validated`: in this very step."""
-        row = {"step": state.step, "epoch": state.epoch, "rate": state.rate, **state.losses}
-        if validated:
-            row |= {f"validation {name}": value for name, value in state.validation.items()}
-        row |= {"pictures_per_second": state.pictures_per_second, "waiting": state.waiting}
-        row |= {"seconds": state.seconds, "note": state.note}
-        self.rows.append({name: str(value) for name, value in row.items()})
-        new = [name for name in row if name not in self.names]
-        if new:
-            self.names += new
-            self._rewrite()
-        else:
-            with open(self.path, "a", newline="") as file:
-                file.write(_lines(self.rows[-1:], self.names))
-        if self.writer is not None:
-            for name, value in row.items():
-                if isinstance(value, float):
-                    self.writer.add_scalar(name.replace(" ", "/"), value, state.step)
-            self.writer.flush()
-
-    def close(self) -> None:
-        if self.writer is not None:
-            self.writer.close()
-
-    def _rewrite(self) -> None:
-        text = _lines([dict(zip(self.names, self.names, strict=True)), *self.rows], self.names) if self.names else ""
-        with atomic_write(self.path) as partial:
-            partial.write_text(text, newline="")
 
 
 def read_log(folder: Path) -> pd.DataFrame:
-    """The table of a training, a row a report; empty where there is none yet."""
-    try:
-        table = pd.read_csv(folder / "log.csv")
-    except (FileNotFoundError, pd.errors.EmptyDataError):
-        return pd.DataFrame()
-    table["note"] = table["note"].astype(object).where(table["note"].notna(), "")
-    return table
+    """Return the log of a training, one row for each report; empty if there is none yet."""
+    return pd.DataFrame(_rows(folder / "log.jsonl"))
 
 
-def _lines(rows: list[dict[str, str]], names: list[str]) -> str:
-    text = io.StringIO(newline="")
-    csv.DictWriter(text, names, restval="", lineterminator="\n").writerows(rows)
-    return text.getvalue()
+def _rows(path: Path) -> list[dict[str, Any]]:
+    """Return the complete lines: a kill may have cut the last one."""
+    return [json.loads(line) for line in path.read_text().split("\n")[:-1]] if path.is_file() else []
 
 
-def _read(path: Path) -> list[dict[str, str]]:
-    """Whole lines only: a kill may have cut the last one short."""
-    if not path.is_file():
-        return []
-    whole = path.read_text()
-    return list(csv.DictReader(whole[: whole.rfind("\n") + 1].splitlines()))
+ADVICE = {
+    "loss": "lower the rate, set clip, or look at the loss",
+    "gradient": "look in the loss for a root, norm or division at 0",
+}
+
+
+class Readout:
+    """Numbers on their way from the device. Reading them late leaves a GPU always something to do."""
+
+    def __init__(self, feed: Feed, folder: Path):
+        self.feed, self.folder = feed, folder
+        self.queue: deque[tuple] = deque()
+        self.sums: dict[str, list[float]] = {}
+
+    def add(self, step: int, losses: Iterable[str], trained: Iterable[str], values: Float[Tensor, " values"]) -> None:
+        """Queue the numbers of a step: its losses, how many processes should stop, the norm of each gradient."""
+        event = None
+        if values.is_cuda:
+            values = torch.empty(values.shape, pin_memory=True).copy_(values, non_blocking=True)
+            event = torch.cuda.Event()
+            event.record()
+        self.queue.append((step, list(losses), list(trained), values, event))
+
+    def read(self, late: bool = False) -> bool:
+        """Read the queue, with `late` all but its newest step; return whether a process should stop.
+
+        Raise RunError if a loss or a gradient is not finite.
+        """
+        stop = False
+        while len(self.queue) > late:
+            step, losses, trained, values, event = self.queue.popleft()
+            if event is not None:
+                event.synchronize()
+            numbers, count = values.tolist(), len(losses)
+            self._check(step, "loss", losses, numbers[:count])
+            self._check(step, "gradient", trained, numbers[count + 1 :])
+            for name, value in zip(losses, numbers, strict=False):
+                self.sums.setdefault(name, []).append(value)
+            stop |= numbers[count] > 0
+        return stop
+
+    def means(self) -> dict[str, float]:
+        """Return the mean of each loss since the last call, over the steps that have it."""
+        means = {name: sum(values) / len(values) for name, values in self.sums.items()}
+        self.sums = {}
+        return means
+
+    def _check(self, step: int, kind: str, names: list[str], numbers: list[float]) -> None:
+        bad = [name for name, number in zip(names, numbers, strict=True) if not math.isfinite(number)]
+        if not bad:
+            return
+        rows, causes = [], []
+        for part in self.feed.mine:  # loaded again: the same rows, altered in the same way
+            part_rows, batch = self.feed.load(step, part)
+            rows += part_rows.tolist()
+            for name, tensor in batch.items():
+                if not tensor.isfinite().all():
+                    harmed = ~tensor.isfinite().reshape(len(tensor) if tensor.ndim else 1, -1).all(1)
+                    where = f" of rows {part_rows[harmed].tolist()}" if len(harmed) == len(part_rows) else ""
+                    causes.append(name + where)
+        cause = f"not finite in the data: {'; '.join(causes)}" if causes else f"their data is finite: {ADVICE[kind]}"
+        checkpoints = [*list_checkpoints(self.folder), "not there yet"]
+        raise RunError(
+            f"the {kind} of step {step + 1} is not finite: {', '.join(bad[:4])} ({len(bad)} of {len(names)}). "
+            f"Its batch is rows {rows}; {cause}. The last good checkpoint is {checkpoints[0]}"
+        )
+
+
+class Log:
+    """The file `log.jsonl`: one JSON object a line. Rows after `step`, where the training goes on, are dropped."""
+
+    def __init__(self, folder: Path, step: int):
+        self.path = folder / "log.jsonl"
+        rows = [row for row in _rows(self.path) if row["step"] <= step] if step else []
+        with atomic_write(self.path) as partial:
+            partial.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    def __call__(self, state: Progress) -> None:
+        row = {"step": state.step, "rate": state.rate, **state.losses}
+        row |= {f"validation {name}": value for name, value in state.validation.items()}
+        row |= {"images_per_second": state.images_per_second, "waiting": state.waiting, "seconds": state.seconds}
+        with open(self.path, "a") as file:
+            file.write(json.dumps(row) + "\n")
 
 
 class Bar:
-    """Throughput, loss and time left on a terminal; silent where stderr is none."""
+    """Loss, throughput and time left on a terminal; silent if stderr is none."""
 
     def __init__(self, steps: int, done: int):
-        self.bar = tqdm(total=steps, initial=done, unit="step", disable=not sys.stderr.isatty(), file=sys.stderr)
+        self.bar = tqdm(total=steps, initial=done, unit="step", disable=None)
 
     def __call__(self, state: Progress) -> None:
         self.bar.set_postfix_str(
-            f"loss {state.losses.get('loss', float('nan')):.4g}, {state.pictures_per_second:.0f} pictures/s"
-            + (f", {state.note}" if state.note else "")
+            f"loss {state.losses['loss']:.4g}, {state.images_per_second:.0f} images/s {state.note}"
         )
         self.bar.update(state.step - self.bar.n)
 
-    def close(self) -> None:
-        self.bar.close()
 
+class TensorBoard:
+    """Curves for TensorBoard, in a folder: `train(..., watch=TensorBoard(folder))`."""
 
-Watch = Callable[[Progress], Any]
+    def __init__(self, folder: str | Path):
+        self.folder, self.writer = folder, None
+
+    def __call__(self, state: Progress) -> None:
+        if self.writer is None:
+            from torch.utils.tensorboard import SummaryWriter  # takes seconds to import
+
+            self.writer = SummaryWriter(str(self.folder), purge_step=state.step)  # hides what a kill has undone
+        validation = {f"validation/{name}": value for name, value in state.validation.items()}
+        for name, value in {"rate": state.rate, **state.losses, **validation}.items():
+            self.writer.add_scalar(name, value, state.step)
+        self.writer.flush()

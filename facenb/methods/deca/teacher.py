@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from facenb import training
 from facenb.losses import deca as losses
 from facenb.methods.deca.pictures import FacePictures
 from facenb.methods.deca.scene import Stage, landmarks_of
@@ -20,7 +21,6 @@ from facenb.morphable.mesh import cut, landmark_vertices
 from facenb.networks.deca import Deca
 from facenb.networks.precision import full_precision
 from facenb.photos.crops import five_of_68, sample_faces
-from facenb.training import Settings, naming
 
 
 @dataclass(frozen=True)
@@ -209,12 +209,12 @@ def start_detail(network: Deca, images: Float[Tensor, "pictures 3 height width"]
 
 
 def training_name(
-    name: str, network: Deca, loss: CoarseLoss | DetailLoss, pictures: FacePictures, settings: Settings
+    name: str, network: Deca, loss: CoarseLoss | DetailLoss, pictures: FacePictures, settings: training.Settings
 ) -> str:
-    """`name` and a digest of network, loss, pictures and settings, as `training.naming` makes it."""
+    """`name` and a digest of network, loss, pictures and settings, as `training.training_name` makes it."""
     options = {key: value for key, value in vars(loss).items() if isinstance(value, int | float | str)}
     facts = {"network": network.config, "settings": settings.as_dict(), "card": pictures.shards.card,
              "loss": [type(loss).__name__, asdict(loss.weights), options],
              "rows": pictures.rows.tolist(), "varied": pictures.varied,
              "vectors": None if pictures.vectors is None else pictures.vectors[pictures.rows].tolist()}  # fmt: skip
-    return naming.training_name(name, facts, {"network": network, **loss.modules})
+    return training.training_name(name, facts, {"network": network, **loss.modules})

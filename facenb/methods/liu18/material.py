@@ -26,7 +26,7 @@ from facenb.networks.sphereface import SphereFace
 from facenb.photos.canonical import mediapipe_embedding
 from facenb.photos.photo import Fitter, ict_fitter
 from facenb.runs.results import Run
-from facenb.training import Settings, naming
+from facenb.training import Settings, training_name
 
 
 @dataclass(frozen=True)
@@ -128,12 +128,12 @@ def training_folder(
 ) -> Path:
     """Where a training lives: another folder for other settings, pictures, network, or whatever `more` tells apart.
 
-    `start`: the modules as they are before the training, by their weights (`training.naming`).
+    `start`: the modules as they are before the training, by their weights (`training_name`).
     """
     train = material.train
     facts = {"settings": settings.as_dict(), "card": train.set.card, "people": train.subjects.unique().tolist(),
              "augmentation": asdict(train.augmentation), "encoder": material.plan.encoder, **more}  # fmt: skip
-    return material.run.path(f"training/{naming.training_name(name, facts, start or {})}")
+    return material.run.path(f"training/{training_name(name, facts, start or {})}")
 
 
 def mean_coefficients(material: Material) -> Float[Tensor, " identity"]:
