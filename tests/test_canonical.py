@@ -107,7 +107,7 @@ def test_a_data_folder_that_may_only_be_read(ict, embedding, data_folder, tmp_pa
     assert torch.equal(mediapipe_embedding(ict).weights, embedding.weights)
     monkeypatch.setattr(canonical, "VERSION", 201)
     monkeypatch.setattr(canonical, "find_embedding", lambda *_: embedding)
-    monkeypatch.setattr(canonical, "writable_folder", lambda name: None)
+    monkeypatch.setattr(canonical, "writable_folder", lambda name: tmp_path / "nowhere")
     assert mediapipe_embedding(ict) is not None
 
 

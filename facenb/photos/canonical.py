@@ -4,10 +4,10 @@ MediaPipe's canonical mesh is aligned with the model's mean face by a similarity
 onto its surface. Each vertex is then projected to the closest point of the surface.
 """
 
+import functools
 import hashlib
 from contextlib import suppress
 from pathlib import Path
-from zipfile import BadZipFile
 
 import igl
 import numpy as np
@@ -17,6 +17,7 @@ from scipy.sparse import coo_matrix, diags, identity
 from scipy.sparse.linalg import spsolve
 from torch import Tensor
 
+from facenb.arrays import read_arrays
 from facenb.assets import asset
 from facenb.errors import AssetError
 from facenb.files import atomic_write
@@ -46,6 +47,21 @@ def read_canonical(path: str | Path) -> tuple[Float[Tensor, "468 3"], Int[Tensor
     if len(vertices) != MESH:
         raise AssetError(f"{path} has {len(vertices)} vertices, MediaPipe's canonical mesh has {MESH}")
     return torch.tensor(vertices), torch.tensor(triangles)
+
+
+@functools.cache
+def _partners() -> Int[Tensor, " 468"]:
+    """Return, for each point of MediaPipe's mesh, the point at its mirrored position."""
+    mesh, _ = read_canonical(asset("mediapipe") / "canonical_face_model.obj")
+    return torch.cdist(mesh * torch.tensor([-1.0, 1.0, 1.0]), mesh).argmin(1)
+
+
+def mirrored_landmarks(
+    points: Float[Tensor, "photos 468 2"], width: Float[Tensor, " photos"]
+) -> Float[Tensor, "photos 468 2"]:
+    """Return MediaPipe's mesh points (pixels) in photos of `width` pixels that are flipped left to right."""
+    flipped = points[:, _partners()]
+    return torch.stack([width[:, None] - flipped[..., 0], flipped[..., 1]], -1)
 
 
 def closest_on_mesh(
@@ -108,15 +124,11 @@ def mediapipe_embedding(model: MorphableModel) -> Embedding:
     content = model.mean.cpu().contiguous().numpy().tobytes() + model.triangles.cpu().contiguous().numpy().tobytes()
     name = f"{hashlib.sha256(content + canonical.read_bytes() + bytes([VERSION])).hexdigest()[:16]}.npz"
     for folder in cache_folders("embeddings"):
-        try:
-            with np.load(folder / name, allow_pickle=False) as file:
-                kept = Embedding(torch.from_numpy(file["vertices"]), torch.from_numpy(file["weights"]))
-            return kept.to(model.device)
-        except (OSError, ValueError, KeyError, EOFError, BadZipFile):
-            continue  # not there, or damaged: another folder may have it
+        with suppress(AssetError, KeyError):  # not there, or damaged: another folder may have it
+            kept = read_arrays(folder / name)
+            return Embedding(*(torch.from_numpy(kept[field]) for field in ("vertices", "weights"))).to(model.device)
     embedding = find_embedding(model, canonical)
-    folder = writable_folder("embeddings")
-    if folder is not None:
-        with suppress(OSError), atomic_write(folder / name) as partial, partial.open("wb") as file:
-            np.savez(file, vertices=embedding.vertices.numpy(), weights=embedding.weights.numpy())
+    path = writable_folder("embeddings") / name
+    with suppress(OSError), atomic_write(path) as partial, partial.open("wb") as file:
+        np.savez(file, vertices=embedding.vertices.numpy(), weights=embedding.weights.numpy())
     return embedding.to(model.device)

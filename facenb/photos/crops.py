@@ -1,4 +1,6 @@
-"""Many faces onto SphereFace's template at once, as bytes: what the networks look at."""
+"""Crops of faces on SphereFace's five-point template: what the networks look at."""
+
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float, UInt8
@@ -10,14 +12,17 @@ from facenb.morphable.alignment import Similarity, similarity
 # Five points of SphereFace's 112x96 (height, width) crop: image-left eye, right eye, nose tip, mouth corners (x, y).
 # Pixel centres lie at whole numbers, as in the MATLAB code of its authors.
 SPHEREFACE = ((30.2946, 51.6963), (65.5318, 51.5014), (48.0252, 71.7366), (33.5493, 92.3655), (62.7299, 92.2041))
-# The five points of pictures that circulate aligned at 112x112 (InsightFace): SphereFace's, in a wider picture.
+# The five points of images that are published aligned at 112x112 (InsightFace): SphereFace's in a wider image.
 ALIGNED = tuple((x + 8, y) for x, y in SPHEREFACE)
+# Height of the crop of a photo without landmarks, as a share of the photo's shorter side: the median of what the five
+# points give in LFW's photos (a tenth each lie below 0.48 and above 0.56).
+MIDDLE = 0.51
 
 
 def template(size: tuple[int, int]) -> Float[Tensor, "5 2"]:
-    """SphereFace's five points in a crop of (height, width), pixels: scaled by height / 112 and centred in its width.
+    """Return SphereFace's five points (pixels) in a crop of (height, width): scaled by height / 112, centred in width.
 
-    So a crop of another shape than 112x96 shows more or less at its sides, and never a face out of proportion.
+    So a crop of another shape than 112x96 shows more or less at its sides, and keeps the face's proportions.
     """
     height, width = size
     scale = height / 112
@@ -25,13 +30,13 @@ def template(size: tuple[int, int]) -> Float[Tensor, "5 2"]:
 
 
 def five_of_68(landmarks: Float[Tensor, "batch 68 2"]) -> Float[Tensor, "batch 5 2"]:
-    """Eye centres, nose tip and mouth corners, image left first, of the 68 of Multi-PIE / iBUG."""
+    """Return eye centres, nose tip and mouth corners, image left first, of the 68 landmarks of Multi-PIE / iBUG."""
     eyes = [landmarks[:, 36:42].mean(1), landmarks[:, 42:48].mean(1)]
     return torch.stack([*eyes, landmarks[:, 30], landmarks[:, 48], landmarks[:, 54]], 1)
 
 
 def to_template(points: Float[Tensor, "batch 5 2"], size: tuple[int, int]) -> Similarity:
-    """What brings five points of a picture (pixels) onto `template(size)`: a crop's pixels from the picture's.
+    """Return the map from an image's pixels to those of its crop, which brings five points onto `template(size)`.
 
     Raises LandmarkError, naming which, for points that are not finite or all alike.
     """
@@ -41,9 +46,20 @@ def to_template(points: Float[Tensor, "batch 5 2"], size: tuple[int, int]) -> Si
 def crop_faces(
     images: Float[Tensor, "batch height width 3"], points: Float[Tensor, "batch 5 2"], size: tuple[int, int] = (112, 96)
 ) -> UInt8[Tensor, "batch rows columns 3"]:
-    """Each face brought onto `template(size)` as bytes; `sample_faces` says how, and what it raises."""
+    """Return each face brought onto `template(size)`, as bytes. Raises as `sample_faces`."""
     crops = sample_faces(images, points, size)
     return (crops.permute(0, 2, 3, 1).clamp(0, 1) * 255).round().to(torch.uint8).contiguous()
+
+
+def crop_photos(
+    images: Sequence[Float[Tensor, "_height _width 3"]], points: Float[Tensor, "photos 5 2"], size: tuple[int, int]
+) -> UInt8[Tensor, "photos rows columns 3"]:
+    """Return a crop of each photo, of any sizes, as `crop_faces`; of the photo's middle where points are NaN."""
+    crops = [
+        crop_centres(image[None], size) if five.isnan().any() else crop_faces(image[None], five[None], size)
+        for image, five in zip(images, points, strict=True)
+    ]
+    return torch.cat(crops)
 
 
 def sample_faces(
@@ -82,14 +98,11 @@ def resample(
 
 
 def crop_centres(
-    images: Float[Tensor, "batch height width 3"], size: tuple[int, int], share: float = 0.51
+    images: Float[Tensor, "batch height width 3"], size: tuple[int, int]
 ) -> UInt8[Tensor, "batch rows columns 3"]:
-    """The middle of pictures whose landmarks are not known: `share` of their shorter side becomes the crop's height.
-
-    0.51 is the median of what the five points give in LFW's photos (a tenth each lie below 0.48 and above 0.56).
-    """
+    """Return the middle of each image: a crop whose height is MIDDLE of the image's shorter side."""
     height, width = size
-    side = share * min(images.shape[1:3])
+    side = MIDDLE * min(images.shape[1:3])
     middle = torch.tensor([images.shape[2] / 2, images.shape[1] / 2])
     points = (template(size) - torch.tensor([width / 2, height / 2])) * (side / height) + middle
     return crop_faces(images, points.expand(len(images), -1, -1), size)

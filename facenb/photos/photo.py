@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from facenb.assets import asset
@@ -63,6 +63,13 @@ def ict_fitter(side: int = 1024) -> Fitter:
     else:
         raise AssetError(f"{folder} holds no ICT-FaceKit; `python -m data_download get ict-facekit --again` gets it")
     return Fitter.of(model, mediapipe_embedding(model), side)
+
+
+def fit_photos(
+    fitter: Fitter, points: Float[Tensor, "photos 468 2"], subject: Int[Tensor, " photos"] | None = None
+) -> Fit:
+    """Fit the model to MediaPipe's mesh points, with the prior that suits so many (see `facenb.fitting.fit`)."""
+    return fit(fitter.model, points, subject, embedding=fitter.embedding, identity_prior=PRIOR, expression_prior=PRIOR)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,174 @@
+"""Prepared photos: decoded once, known by their content, resumed after a kill, read where nothing may be written."""
+
+import os
+import shutil
+
+import pytest
+import torch
+from PIL import Image
+from torch.nn import functional
+
+from facenb.errors import ImageError
+from facenb.photos import store
+from facenb.photos.crops import ALIGNED, crop_centres, crop_faces
+from facenb.photos.images import read_image
+from facenb.photos.landmarks import detect, five_points, to_68
+from facenb.photos.photo import ict_fitter
+from facenb.photos.store import prepare_images, prepare_photos
+
+pytest.importorskip("mediapipe")
+
+
+@pytest.fixture
+def photos(real_asset, tmp_path, monkeypatch):
+    """The portrait, a grey wall, and two of ORL; the caches belong to this test."""
+    for name in ("mediapipe", "ict-facekit"):
+        real_asset(name)
+    (tmp_path / "photos").mkdir()
+    portrait = shutil.copy(real_asset("astronaut") / "astronaut.png", tmp_path / "photos" / "portrait.png")
+    Image.new("RGB", (120, 100), "grey").save(tmp_path / "photos" / "wall.png")
+    others = sorted(real_asset("orl").rglob("s1/*.pgm"))[:2]
+    monkeypatch.setattr(store, "cache_folders", lambda name: [tmp_path / "shared" / name, tmp_path / "own" / name])
+    monkeypatch.setattr(store, "writable_folder", lambda name: tmp_path / "shared" / name)
+    (tmp_path / "shared" / "photos").mkdir(parents=True)
+    return [portrait, tmp_path / "photos" / "wall.png", *others]
+
+
+@pytest.fixture
+def decoded(monkeypatch):
+    """The names of the photos that are decoded from now on."""
+    names = []
+    monkeypatch.setattr(store, "read_image", lambda path, limit: names.append(path.name) or read_image(path, limit))
+    return names
+
+
+def test_fields_are_what_the_detector_gives(photos):
+    prepared = prepare_photos(photos)
+    points = detect(read_image(photos[0])).pick("central")
+    assert torch.equal(prepared.points[0], points) and torch.equal(prepared.five[0], five_points(points))
+    assert torch.equal(prepared.landmarks[0], to_68(points)) and torch.equal(prepared.mesh[0], points[:468])
+    assert prepared.faces.tolist()[:2] == [1, 0] and prepared.size.tolist()[:2] == [[512, 512], [100, 120]]
+    assert not prepared.found[1] and prepared.points[1].isnan().all() and prepared.five[1].isnan().all()
+
+
+def test_crops_are_cut_from_the_photo(photos):
+    """At 112 x 112 exactly; at 64 x 56 like a crop that is made four times as large and averaged."""
+    prepared = prepare_photos(photos)
+    image = read_image(photos[0])[None]
+    assert torch.equal(prepared.crops((112, 112))[0], crop_faces(image, prepared.five[:1], (112, 112))[0])
+    assert torch.equal(prepared.crops((112, 96))[0], prepared.crops((112, 112))[0, :, 8:104])
+    large = crop_faces(image, prepared.five[:1], (256, 224)).permute(0, 3, 1, 2).float()
+    small = prepared.crops((64, 56))[0].permute(2, 0, 1).float()
+    assert (functional.avg_pool2d(large, 4)[0] - small).abs().mean() < 4  # of 255
+    assert torch.equal(prepared.crops((112, 112))[1], crop_centres(read_image(photos[1])[None], (112, 112))[0])
+
+
+def test_a_photo_is_decoded_once(photos, decoded):
+    first = prepare_photos(photos[:2])
+    again = prepare_photos(photos[::-1])
+    assert decoded == ["portrait.png", "wall.png", photos[3].name, photos[2].name]
+    assert torch.equal(again.points[3], first.points[0]) and torch.equal(
+        again[2:3].crops((64, 64)), first[1:].crops((64, 64))
+    )
+    prepare_photos([shutil.copy(photos[0], photos[0].parent / "renamed.png")])
+    assert len(decoded) == 4
+
+
+def test_files_are_read_again_only_if_they_change(photos, decoded, monkeypatch):
+    prepare_photos(photos[:2])
+    hashed = []
+    monkeypatch.setattr(store, "digest", lambda path, digest=store.digest: hashed.append(path.name) or digest(path))
+    prepare_photos(photos[:2])
+    assert hashed == []
+    Image.new("RGB", (120, 100), "white").save(photos[1])
+    prepare_photos(photos[:2])
+    assert hashed == ["wall.png"] and decoded[2:] == ["wall.png"]
+
+
+def test_a_killed_run_continues(photos, decoded, monkeypatch):
+    monkeypatch.setattr(store, "BLOCK", 1)
+    prepare = store._prepare_file
+
+    def killed(path, aligned):
+        if path == photos[2]:
+            raise KeyboardInterrupt
+        return prepare(path, aligned)
+
+    monkeypatch.setattr(store, "_prepare_file", killed)
+    with pytest.raises(KeyboardInterrupt):
+        prepare_photos(photos)
+    monkeypatch.setattr(store, "_prepare_file", prepare)
+    assert len(prepare_photos(photos)) == 4
+    assert decoded == [path.name for path in photos]
+
+
+def test_what_another_prepared_may_be_read_only(photos, decoded, monkeypatch, tmp_path):
+    """A class shares the data folder's store; what is missing there goes to the user's own cache folder."""
+    shared = prepare_photos(photos[:2])
+    before = sorted((tmp_path / "shared").rglob("*"))
+    monkeypatch.setattr(store, "writable_folder", lambda name: tmp_path / "own" / name)
+    (tmp_path / "own" / "photos").mkdir(parents=True)
+    everything = prepare_photos(photos)
+    assert decoded == [path.name for path in photos] and sorted((tmp_path / "shared").rglob("*")) == before
+    assert torch.equal(everything.points[0], shared.points[0])
+    assert len(prepare_photos(photos)) == 4 and len(decoded) == 4
+
+
+def test_another_detector_prepares_anew(photos, decoded, monkeypatch):
+    prepare_photos(photos[:1])
+    monkeypatch.setattr(store, "VERSION", 1000)
+    prepare_photos(photos[:1])
+    assert len(decoded) == 2
+
+
+def test_fits_are_kept_for_each_model(photos, monkeypatch):
+    fitter, prepared = ict_fitter(64), prepare_photos(photos[:2])
+    fitted = prepared.fit(fitter)
+    alone = store.fit_photos(fitter, prepared.mesh[:1])
+    torch.testing.assert_close(fitted.identity[0], alone.identity[0])
+    torch.testing.assert_close(fitted.camera.rotation[0], alone.camera.rotation[0])
+    assert fitted.identity[1].isnan().all()
+    monkeypatch.setattr(store, "fit_photos", None)
+    assert torch.equal(prepared[:1].fit(fitter).expression, fitted.expression[:1])
+
+
+def test_images_in_memory(photos):
+    prepared = prepare_images([read_image(path) for path in photos[:2]])
+    kept = prepare_photos(photos[:2])
+    assert torch.equal(prepared.crops((64, 64)), kept.crops((64, 64))) and torch.equal(prepared.five[0], kept.five[0])
+
+
+def test_aligned_images_are_kept_as_they_are(photos, tmp_path):
+    crop = prepare_photos(photos[:1]).crops((112, 112))[0]
+    Image.fromarray(crop.numpy()).save(tmp_path / "aligned.png")
+    prepared = prepare_photos([tmp_path / "aligned.png"], aligned=True)
+    assert torch.equal(prepared.crops((112, 112))[0], crop) and prepared.faces.tolist() == [1]
+    torch.testing.assert_close(prepared.five[0], torch.tensor(ALIGNED) + 0.5)
+    with pytest.raises(ImageError, match=r"wall\.png is 120 x 100 pixels; aligned images have 112 x 112"):
+        prepare_photos(photos[1:2], aligned=True)
+
+
+def test_points_of_a_large_photo_are_in_its_own_pixels(photos, tmp_path):
+    Image.open(photos[0]).resize((2048, 2048)).save(tmp_path / "large.png")
+    small, large = prepare_photos([photos[0], tmp_path / "large.png"]).five
+    torch.testing.assert_close(large, 4 * small, atol=8, rtol=0)
+
+
+def test_a_photo_that_is_not_there(photos, tmp_path):
+    with pytest.raises(ImageError, match=r"none\.jpg cannot be read: No such file"):
+        prepare_photos([tmp_path / "none.jpg"])
+
+
+def test_folders_of_caches(monkeypatch, tmp_path):
+    """In the data folder if it can be written to, then the user's own, then the temporary folder."""
+    from facenb.photos.cache import cache_folders, writable_folder
+
+    monkeypatch.setenv("FACENB_DATA", str(tmp_path / "data"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
+    assert writable_folder("x") == tmp_path / "data" / ".cache" / "x" == cache_folders("x")[0]
+    writable = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: "data" not in path.parts and writable(path, mode))
+    assert writable_folder("x") == tmp_path / "home" / "facenb" / "x"
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    assert writable_folder("x").parent.name == f"facenb-{os.getuid()}"
