@@ -182,10 +182,10 @@ def test_half_a_sphere_is_seen(camera, backend):
     normals = vertices / RADIUS
     view = (-vertices - camera.position) if camera.is_perspective else torch.tensor([0.0, 0, 1]).double()
     angle = (normals * torch.nn.functional.normalize(view, dim=-1)).sum(-1).acos().rad2deg()
-    seen = visibility(vertices, triangles, camera, vertices, tolerance=0.5, backend=backend)
+    seen = visibility(vertices, triangles, camera, vertices, backend=backend)
     assert seen[angle < 85].all()
     assert not seen[angle > 100].any()  # between them: a pixel of the depth buffer at the rim
-    strict = visibility(vertices, triangles, camera, vertices, normals, tolerance=0.5, backend=backend)
+    strict = visibility(vertices, triangles, camera, vertices, normals, backend=backend)
     assert torch.equal(strict, seen & (angle < 90))
 
 
@@ -210,9 +210,9 @@ def test_what_hides_behind_something_is_not_seen():
 def test_visibility_of_points_that_are_none():
     vertices, triangles = sphere(10)
     points = torch.tensor([[[math.nan, 0, 80], [0, 0, math.inf], [0, 0, 80.0]]]).double()
-    assert visibility(vertices, triangles, weak(), points, tolerance=3).tolist() == [[False, False, True]]
+    assert visibility(vertices, triangles, weak(), points).tolist() == [[False, False, True]]
     broken = vertices.clone()
     broken[0, 5] = math.nan
-    assert visibility(broken, triangles, weak(), points, tolerance=3).tolist() == [[False, False, True]]
+    assert visibility(broken, triangles, weak(), points).tolist() == [[False, False, True]]
     behind = torch.tensor([[[0.0, 0, 600]]]).double()
     assert visibility(vertices, triangles, perspective(), behind).tolist() == [[False]]

@@ -12,9 +12,9 @@ Conventions:
   pixel centre; their derivative is that of the closed form. Coverage itself has no derivative: silhouettes get none.
 
 Outcomes:
-- Back faces are drawn like front faces; with `cull` they are dropped (front: counter-clockwise seen from outside).
+- Back faces are drawn like front faces.
 - A triangle is dropped whole, and nothing else changes, if one of its vertices is not finite, lies further than
-  32768 pixels or 1e12 mm from the origin, or (perspective) has depth <= `near`: there is no clipping.
+  32768 pixels or 1e12 mm from the origin, or (perspective) has depth <= 1 mm: there is no clipping.
 - A triangle without area after snapping covers nothing. What is off the image is not drawn. No triangles: background.
 """
 
@@ -30,13 +30,19 @@ SUBPIXELS = raster_numba.SUBPIXELS
 LIMIT = raster_numba.LIMIT
 FAR = raster_numba.FAR
 FLAT = raster_numba.FLAT
+NEAR = raster_numba.NEAR
 TRIANGLES = 1 << 22  # prepared at once, over all images: about 1 GB
 PAIRS = 1 << 23  # triangle-pixel pairs held at once on a GPU: about 1 GB; an eighth of that on a CPU
+
+# On a GPU the torch code below must reach 20,000 images a second at 112 pixels (batch 64, 9,384 triangles, forward;
+# `benchmarks/render.py` prints it), about 0.19 G triangles a second. If it does not, `_nearest_triangle` gives way to
+# the CUDA rasteriser of nvdiffrast (`RasterizeCudaContext`, which returns the triangle of each pixel as here);
+# `_locate`, `interpolate` and `texture.shade` stay as they are, since they are differentiable torch operations.
 
 
 @dataclass(frozen=True)
 class Fragments:
-    """What each pixel sees: triangle (-1: background), barycentrics (0 there) and depth in mm (inf there)."""
+    """What each pixel sees: triangle (background -1), barycentrics (background 0) and depth in mm (background inf)."""
 
     triangle: Int[Tensor, "batch height width"]
     barycentric: Float[Tensor, "batch height width 3"]
@@ -49,26 +55,24 @@ def rasterize(
     size: tuple[int, int],
     perspective: bool = False,
     backend: str = "auto",
-    cull: bool = False,
-    near: float | int = 1.0,
 ) -> Fragments:
-    """The nearest triangle at each pixel centre; barycentrics and depth are differentiable in `projected`.
+    """Return the nearest triangle at each pixel centre; barycentrics and depth are differentiable in `projected`.
 
-    `projected` holds u, v in pixels and depth in mm, `size` is (height, width), `near` is in mm. Backend "numba" needs
-    the CPU, "torch" runs anywhere, "auto" is numba on the CPU. ValueError: a triangle names a vertex there is not, the
-    size is no picture, the backend is unknown.
+    `projected` holds u, v in pixels and depth in mm, `size` is (height, width). Backend "numba" needs the CPU, "torch"
+    runs anywhere, "auto" is numba on the CPU. Raise ValueError if a triangle names a vertex that is not there, for a
+    size outside 1 to 32768, or for an unknown backend.
     """
     height, width = size
     if not (1 <= height <= LIMIT and 1 <= width <= LIMIT):
         raise ValueError(f"image size {height} x {width}: height and width must lie in 1 to {LIMIT} pixels")
     check_triangles(triangles, projected.shape[1])
     if uses_numba(projected, backend):
-        return Fragments(*raster_numba.rasterize(projected, triangles, size, perspective, cull, near))
+        return Fragments(*raster_numba.rasterize(projected, triangles, size, perspective))
     with torch.no_grad():
         step = max(1, TRIANGLES // max(1, len(triangles)))  # images at a time
-        parts = [_nearest_triangle(p, triangles, size, perspective, cull, near) for p in projected.split(step)]
-    triangle = torch.cat(parts)
-    return Fragments(triangle, *_place_in_triangle(projected, triangles, triangle, perspective))
+        nearest = [_nearest_triangle(images, triangles, size, perspective) for images in projected.split(step)]
+    triangle = torch.cat(nearest)
+    return Fragments(triangle, *_locate(projected, triangles, triangle, perspective))
 
 
 def interpolate(
@@ -77,7 +81,7 @@ def interpolate(
     triangles: Int[Tensor, "triangles 3"],
     backend: str = "auto",
 ) -> Float[Tensor, "batch height width channels"]:
-    """Vertex attributes at each pixel, 0 at the background; differentiable in attributes and barycentrics."""
+    """Return vertex attributes at each pixel, 0 at the background; differentiable in attributes and barycentrics."""
     check_triangles(triangles, attributes.shape[1])
     if uses_numba(attributes, backend):
         return raster_numba.interpolate(fragments.triangle, fragments.barycentric, attributes, triangles)
@@ -85,12 +89,12 @@ def interpolate(
     weight = fragments.barycentric.flatten(0, 2)[pixel].to(attributes)
     values = attributes.flatten(0, 1)
     blend = sum(values[corner[:, k]] * weight[:, k, None] for k in range(3))
-    whole = attributes.new_zeros(fragments.triangle.numel(), attributes.shape[-1])
-    return whole.index_copy(0, pixel, blend).view(*fragments.triangle.shape, -1)
+    image = attributes.new_zeros(fragments.triangle.numel(), attributes.shape[-1])
+    return image.index_copy(0, pixel, blend).view(*fragments.triangle.shape, -1)
 
 
 def uses_numba(tensor: Tensor, backend: str) -> bool:
-    """Whether `backend` means the numba kernels for this tensor; ValueError if it cannot."""
+    """Return whether `backend` means the numba kernels for this tensor. Raise ValueError if it cannot."""
     if backend not in ("auto", "torch", "numba"):
         raise ValueError(f"backend {backend!r} is unknown: choose auto, torch or numba")
     if backend == "numba" and tensor.device.type != "cpu":
@@ -99,14 +103,17 @@ def uses_numba(tensor: Tensor, backend: str) -> bool:
 
 
 def check_triangles(triangles: Int[Tensor, "triangles 3"], vertices: int) -> None:
-    """ValueError if a triangle names a vertex there is not; a GPU reports that itself, checking would make it wait."""
+    """Raise ValueError if a triangle names a vertex that is not there.
+
+    On a GPU nothing is checked: the check would wait for the device, which reports such an index itself.
+    """
     if triangles.device.type == "cpu" and len(triangles):
         low, high = triangles.aminmax()
         if low < 0 or high >= vertices:
             raise ValueError(f"triangles name vertices {low} to {high}, but there are only {vertices} vertices")
 
 
-def _nearest_triangle(projected, triangles, size, perspective, cull, near) -> Int[Tensor, "batch height width"]:
+def _nearest_triangle(projected, triangles, size, perspective) -> Int[Tensor, "batch height width"]:
     """Index of the triangle seen at each pixel, by testing every pixel of each triangle's bounding box."""
     height, width = size
     batch, count = len(projected), len(triangles)
@@ -115,14 +122,14 @@ def _nearest_triangle(projected, triangles, size, perspective, cull, near) -> In
     winner = torch.full((pixels,), count, dtype=torch.int64, device=device)
     if count and batch:
         nearest = torch.full((pixels,), torch.inf, dtype=torch.float64, device=device)
-        setup = _set_up(projected.double(), triangles, size, perspective, cull, near)
+        setup = _set_up(projected.double(), triangles, size, perspective)
         budget = PAIRS if device.type == "cuda" else PAIRS // 8
-        for part in _parts(setup.pairs, budget):
-            pixel, order, owner = _test_pixels(setup, part, size)
+        for run in _runs(setup.pairs, budget):
+            pixel, order, owner = _test_pixels(setup, run, size)
             best = torch.full_like(nearest, torch.inf).scatter_reduce_(0, pixel, order, "amin")
             wins = torch.where(order == best[pixel], owner, count)
             lowest = torch.full_like(winner, count).scatter_reduce_(0, pixel, wins, "amin")
-            nearer = best < nearest  # an earlier part holds lower indices of the same image, so it keeps a tie
+            nearer = best < nearest  # an earlier run holds lower indices of the same image, so it keeps a tie
             winner = torch.where(nearer, lowest, winner)
             nearest = torch.where(nearer, best, nearest)
     return torch.where(winner < count, winner, -1).view(batch, height, width)
@@ -141,17 +148,17 @@ class _Setup:
     triangle: Tensor  # (N,)
 
 
-def _set_up(projected, triangles, size, perspective, cull, near) -> _Setup:
+def _set_up(projected, triangles, size, perspective) -> _Setup:
     depth = projected[..., 2]
     usable = (projected[..., :2].abs() <= LIMIT).all(-1) & (depth.abs() <= FAR)  # false for NaN, too
     if perspective:
-        usable = usable & (depth > near)
+        usable = usable & (depth > NEAR)
     order = (-1 / depth if perspective else depth)[:, triangles]  # (B, T, 3)
     snapped = (projected[..., :2] * SUBPIXELS).round()[:, triangles]  # (B, T, 3, 2)
     usable = usable[:, triangles].all(-1)
     a, b, c = snapped.unbind(2)
     area = (b[..., 0] - a[..., 0]) * (c[..., 1] - a[..., 1]) - (c[..., 0] - a[..., 0]) * (b[..., 1] - a[..., 1])
-    usable = usable & ((area < 0) if cull else (area != 0))  # v points down: a front face has a negative area
+    usable = usable & (area != 0)
     last = torch.tensor([size[1] - 1, size[0] - 1], device=projected.device)
     low = ((snapped.amin(2) - SUBPIXELS // 2) / SUBPIXELS).ceil().clamp(min=0)
     high = torch.minimum(((snapped.amax(2) - SUBPIXELS // 2) / SUBPIXELS).floor(), last)
@@ -168,21 +175,21 @@ def _set_up(projected, triangles, size, perspective, cull, near) -> _Setup:
     return _Setup(corner, order, (~top_left).double(), box, pairs[image, triangle].long(), image, triangle)
 
 
-def _parts(pairs: Tensor, budget: int) -> list[tuple[int, int, int]]:
+def _runs(pairs: Tensor, budget: int) -> list[tuple[int, int, int]]:
     """(first, end, pairs) of runs of triangles with about `budget` pairs each."""
     total = pairs.cumsum(0)
-    whole = int(total[-1]) if len(total) else 0
-    if whole <= budget:
-        return [(0, len(pairs), whole)] if whole else []
-    ends = torch.searchsorted(total, torch.arange(budget, whole, budget, device=pairs.device)) + 1
+    count = int(total[-1]) if len(total) else 0
+    if count <= budget:
+        return [(0, len(pairs), count)] if count else []
+    ends = torch.searchsorted(total, torch.arange(budget, count, budget, device=pairs.device)) + 1
     ends = sorted({*ends.tolist(), len(pairs)})
     sums = total[torch.tensor(ends, device=total.device) - 1].tolist()
     return [(a, b, y - x) for a, b, x, y in zip([0, *ends[:-1]], ends, [0, *sums[:-1]], sums, strict=True)]
 
 
-def _test_pixels(setup: _Setup, part: tuple[int, int, int], size: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
+def _test_pixels(setup: _Setup, run: tuple[int, int, int], size: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
     """Each covered pixel of each triangle: its flat index, the order value there, the triangle."""
-    first, end, total = part
+    first, end, total = run
     pairs, box = setup.pairs[first:end], setup.box[first:end]
     owner = torch.repeat_interleave(torch.arange(end - first, device=pairs.device), pairs, output_size=total)
     index = torch.arange(total, device=pairs.device) - (pairs.cumsum(0) - pairs)[owner]
@@ -207,7 +214,7 @@ def seen_corners(triangle, triangles, vertices) -> tuple[Tensor, Tensor]:
     return pixel, image[:, None] * vertices + triangles[triangle.flatten()[pixel]]
 
 
-def _place_in_triangle(projected, triangles, triangle, perspective) -> tuple[Tensor, Tensor]:
+def _locate(projected, triangles, triangle, perspective) -> tuple[Tensor, Tensor]:
     """Barycentrics and depth of the seen triangles at the pixel centres, by the closed form."""
     height, width = triangle.shape[1:]
     pixel, corner = seen_corners(triangle, triangles, projected.shape[1])

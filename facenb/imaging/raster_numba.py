@@ -19,6 +19,7 @@ SUBPIXELS = 1 << SHIFT  # snapping steps a pixel
 LIMIT = 32768  # pixels: SUBPIXELS * LIMIT = 2^25, so that edge functions stay below 2^53
 FAR = 1e12  # mm
 TINY = 1e-12  # square mm: a shorter sum of normals has no direction
+NEAR = 1.0  # mm: under perspective, a triangle with a vertex not farther than this is dropped
 FLAT = 2.0**-20  # square pixels: an unsnapped triangle with less of twice its area has no barycentrics of its own
 
 _pools: dict[tuple[int, int], ThreadPoolExecutor] = {}
@@ -63,39 +64,35 @@ def kernel_dtype(*tensors: Tensor) -> torch.dtype:
     return torch.float64 if any(t.dtype == torch.float64 for t in tensors) else torch.float32
 
 
-def rasterize(projected, triangles, size, perspective, cull, near) -> tuple[Tensor, Tensor, Tensor]:
-    """Triangle indices, barycentrics and depth; as `raster.rasterize`."""
-    dtype = kernel_dtype(projected)
-    triangle, barycentric, depth = _Rasterize.apply(
-        projected.to(dtype), triangles.to(torch.int32), size, perspective, cull, float(near)
-    )
+def rasterize(projected, triangles, size, perspective) -> tuple[Tensor, Tensor, Tensor]:
+    """Return triangle indices, barycentrics and depth, as `raster.rasterize` does."""
+    inputs = projected.to(kernel_dtype(projected)), triangles.to(torch.int32)
+    triangle, barycentric, depth = _Rasterize.apply(*inputs, size, perspective)
     return triangle, barycentric.to(projected.dtype), depth.to(projected.dtype)
 
 
 def interpolate(triangle, barycentric, attributes, triangles) -> Tensor:
-    """Attributes at each pixel; as `raster.interpolate`."""
+    """Return attributes at each pixel, as `raster.interpolate` does."""
     dtype = kernel_dtype(barycentric, attributes)
     values = _Interpolate.apply(triangle, barycentric.to(dtype), attributes.to(dtype), triangles.to(torch.int32))
     return values.to(attributes.dtype)
 
 
 def unit_normals(vertices, triangles) -> Tensor:
-    """Cross products of the triangles around each vertex, summed and scaled to length 1; 0 for a vertex of none."""
+    """Return the unit sum of the cross products of the triangles around each vertex; 0 for a vertex of no triangle."""
     return _UnitNormals.apply(vertices.to(kernel_dtype(vertices)), triangles.to(torch.int32)).to(vertices.dtype)
 
 
 class _Rasterize(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, projected, triangles, size, perspective, cull, near):
+    def forward(ctx, projected, triangles, size, perspective):
         batch, (height, width) = len(projected), size
         triangle = empty(batch, height, width, dtype=torch.int64)
         barycentric = empty(batch, height, width, 3, dtype=projected.dtype)
         depth = empty(batch, height, width, dtype=projected.dtype)
         bands = min(max(1, -(-torch.get_num_threads() // max(batch, 1))), height)  # few images: share their rows
-        in_parallel(
-            _draw, batch * bands, bands, array(projected), array(triangles), perspective, cull, near,
-            triangle.numpy(), barycentric.numpy(), depth.numpy(),
-        )  # fmt: skip
+        scene = bands, array(projected), array(triangles), perspective
+        in_parallel(_draw, batch * bands, *scene, triangle.numpy(), barycentric.numpy(), depth.numpy())
         ctx.save_for_backward(projected, triangles, triangle)
         ctx.perspective = perspective
         ctx.mark_non_differentiable(triangle)
@@ -106,34 +103,27 @@ class _Rasterize(torch.autograd.Function):
     def backward(ctx, _, grad_barycentric, grad_depth):
         projected, triangles, triangle = ctx.saved_tensors
         grad = zeros_like(projected)
-        in_parallel(
-            _draw_backward, len(projected), array(projected), array(triangles), array(triangle), ctx.perspective,
-            array(grad_barycentric), array(grad_depth), grad.numpy(),
-        )  # fmt: skip
-        return grad, None, None, None, None, None
+        drawn = array(projected), array(triangles), array(triangle), ctx.perspective
+        in_parallel(_draw_backward, len(grad), *drawn, array(grad_barycentric), array(grad_depth), grad.numpy())
+        return grad, None, None, None
 
 
 class _Interpolate(torch.autograd.Function):
     @staticmethod
     def forward(ctx, triangle, barycentric, attributes, triangles):
         values = empty(*triangle.shape, attributes.shape[-1], dtype=attributes.dtype)
-        in_parallel(
-            _blend, len(triangle), array(triangle), array(barycentric), array(attributes), array(triangles),
-            values.numpy(),
-        )  # fmt: skip
-        ctx.save_for_backward(triangle, barycentric, attributes, triangles)
+        inputs = triangle, barycentric, attributes, triangles
+        in_parallel(_blend, len(values), *map(array, inputs), values.numpy())
+        ctx.save_for_backward(*inputs)
         return values
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad_values):
-        triangle, barycentric, attributes, triangles = ctx.saved_tensors
-        grad_barycentric = zeros_like(barycentric)
-        grad_attributes = zeros_like(attributes)
-        in_parallel(
-            _blend_backward, len(triangle), array(triangle), array(barycentric), array(attributes), array(triangles),
-            array(grad_values), grad_barycentric.numpy(), grad_attributes.numpy(),
-        )  # fmt: skip
+        inputs = *ctx.saved_tensors, grad_values
+        grad_barycentric, grad_attributes = zeros_like(inputs[1]), zeros_like(inputs[2])
+        grads = grad_barycentric.numpy(), grad_attributes.numpy()
+        in_parallel(_blend_backward, len(grad_values), *map(array, inputs), *grads)
         return None, grad_barycentric, grad_attributes, None
 
 
@@ -158,12 +148,12 @@ class _UnitNormals(torch.autograd.Function):
 
 
 @compiled()
-def _snap(projected, perspective, near, x, y, order):
+def _snap(projected, perspective, x, y, order):
     """Vertices of one image on the grid of 1/1024 pixel; order is NaN where the vertex cannot be used."""
     for i in range(len(projected)):
         u, v, depth = np.float64(projected[i, 0]), np.float64(projected[i, 1]), np.float64(projected[i, 2])
         usable = abs(u) <= LIMIT and abs(v) <= LIMIT and abs(depth) <= FAR  # false for NaN, too
-        if usable and (depth > near or not perspective):
+        if usable and (depth > NEAR or not perspective):
             x[i] = np.int64(np.rint(u * SUBPIXELS))
             y[i] = np.int64(np.rint(v * SUBPIXELS))
             order[i] = -1.0 / depth if perspective else depth
@@ -177,7 +167,7 @@ def _is_not_top_left(dx, dy):
 
 
 @compiled()
-def _find(x, y, order, triangles, cull, first_row, end_row, width, triangle, nearest):
+def _cover(x, y, order, triangles, first_row, end_row, width, triangle, nearest):
     """Nearest triangle of the rows first_row to end_row of one image, into `triangle`."""
     half = SUBPIXELS // 2
     for t in range(len(triangles)):
@@ -190,7 +180,7 @@ def _find(x, y, order, triangles, cull, first_row, end_row, width, triangle, nea
         if (bottom - top) | (right - left) < 0:  # one branch for both: mispredicted branches are what this loop costs
             continue
         area = (xb - xa) * (yc - ya) - (xc - xa) * (yb - ya)
-        if area == 0 or (cull and area > 0) or np.isnan(order[a] + order[b] + order[c]):
+        if area == 0 or np.isnan(order[a] + order[b] + order[c]):
             continue
         if area < 0:
             b, c = c, b
@@ -238,7 +228,7 @@ def _weights(projected, a, b, c, u, v, perspective):
 
 
 @compiled()
-def _draw(first, end, bands, projected, triangles, perspective, cull, near, triangle, barycentric, depth):
+def _draw(first, end, bands, projected, triangles, perspective, triangle, barycentric, depth):
     vertices, (height, width) = projected.shape[1], triangle.shape[1:]
     x, y = np.empty(vertices, np.int64), np.empty(vertices, np.int64)
     order = np.empty(vertices, np.float64)
@@ -248,13 +238,13 @@ def _draw(first, end, bands, projected, triangles, perspective, cull, near, tria
         low, high = height * band // bands, height * (band + 1) // bands
         nearest[: high - low] = np.inf
         triangle[image, low:high] = -1
-        _snap(projected[image], perspective, near, x, y, order)
-        _find(x, y, order, triangles, cull, low, high, width, triangle[image], nearest)
-        _place(projected[image], triangles, perspective, low, high, triangle[image], barycentric[image], depth[image])
+        _snap(projected[image], perspective, x, y, order)
+        _cover(x, y, order, triangles, low, high, width, triangle[image], nearest)
+        _locate(projected[image], triangles, perspective, low, high, triangle[image], barycentric[image], depth[image])
 
 
 @compiled()
-def _place(p, triangles, perspective, low, high, triangle, barycentric, depth):
+def _locate(p, triangles, perspective, low, high, triangle, barycentric, depth):
     """Barycentrics and depth of the rows low to high of one image."""
     for row in range(low, high):
         for column in range(triangle.shape[1]):

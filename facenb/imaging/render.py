@@ -1,8 +1,8 @@
-"""Renderer: a lit face on an image, differentiable in vertices, albedo, camera and light.
+"""Renderer: a lit face on an image, differentiable in vertices, albedo or texture, camera and light.
 
-Colour is albedo times irradiance at each vertex, interpolated over the triangle (Gouraud): nine harmonics vary slowly
-against the edges of a face mesh. Colours are linear in [0, 1], unclamped and without gamma, so that gradients survive;
-whoever shows or stores an image clamps it. Normals and light are on the camera's axes.
+Light is computed at each vertex and interpolated over the triangle (Gouraud), since nine harmonics vary slowly along
+the edges of a face mesh. Colours are linear in [0, 1], unclamped and without gamma, so that gradients survive. Clamp an
+image before you show or store it. Normals and light are on the camera's axes.
 """
 
 from dataclasses import dataclass
@@ -18,6 +18,9 @@ from facenb.imaging.lighting import irradiance
 from facenb.imaging.raster import LIMIT, Fragments, check_triangles, interpolate, rasterize, uses_numba
 from facenb.imaging.texture import Texture, shade
 
+BUFFER = 256  # pixels on each side of the depth buffer of `visibility`
+TOLERANCE = 2.0  # mm behind the nearest surface that still count as seen
+
 
 @dataclass(frozen=True)
 class Rendering:
@@ -30,24 +33,24 @@ class Rendering:
 
     @property
     def mask(self) -> Bool[Tensor, "batch height width"]:
-        """Where a surface is seen."""
+        """Return where a surface is seen."""
         return self.fragments.triangle >= 0
 
     @property
     def depth(self) -> Float[Tensor, "batch height width"]:
-        """Distance along the viewing direction in mm, inf at the background."""
+        """Return the distance along the viewing direction in mm, inf at the background."""
         return self.fragments.depth
 
     @property
     def normals(self) -> Float[Tensor, "batch height width 3"]:
-        """Unit normals on the camera's axes, interpolated from the vertices when asked for; 0 at the background."""
+        """Return unit normals on the camera's axes, interpolated from the vertices; 0 at the background."""
         return functional.normalize(interpolate(self.fragments, self.vertex_normals, self.triangles), dim=-1)
 
 
 def vertex_normals(
     vertices: Float[Tensor, "batch vertices 3"], triangles: Int[Tensor, "triangles 3"], backend: str = "auto"
 ) -> Float[Tensor, "batch vertices 3"]:
-    """Unit normals, the mean of the surrounding triangles' weighted by area; 0 for a vertex of no triangle."""
+    """Return unit normals: the mean over the surrounding triangles weighted by area; 0 for a vertex of no triangle."""
     check_triangles(triangles, vertices.shape[1])
     if uses_numba(vertices, backend):
         return raster_numba.unit_normals(vertices, triangles)
@@ -98,33 +101,26 @@ def visibility(
     points: Float[Tensor, "_points points 3"],
     normals: Float[Tensor, "_normals points 3"] | None = None,
     size: tuple[int, int] | None = None,
-    tolerance: float | int = 2.0,
-    resolution: int = 256,
     backend: str = "auto",
 ) -> Bool[Tensor, "batch points"]:
-    """Whether points on the surface are seen: not further than `tolerance` mm behind the nearest surface there.
+    """Return whether points on the surface are seen: at most 2 mm behind the nearest surface there.
 
-    All in mm on model axes; batches of one are broadcast. The depth buffer is the object's own (its bounding box on
-    `resolution` pixels), so the answer does not depend on the picture's size; the deepest of the four pixels around a
-    point counts, as a slanted surface passes through it. With `normals`, a point facing away is not seen; with `size`,
-    one off the image is not.
+    All in mm on model axes; batches of one are broadcast. The depth buffer is the object's own (its bounding box on 256
+    pixels), so the answer does not depend on the image's size. The deepest of the four pixels around a point counts, as
+    a slanted surface passes through it. With `normals`, a point facing away is not seen; with `size` (height, width), a
+    point off the image is not seen.
     """
     with torch.no_grad():
         projected, seen = camera.project(vertices), camera.project(points)
-        usable = projected.abs().amax(-1, keepdim=True) <= LIMIT  # false for NaN, too
-        usable = usable & (projected[..., 2:] > 0) if camera.is_perspective else usable
-        low = torch.where(usable, projected, torch.inf).amin(1, keepdim=True)[..., :2]
-        high = torch.where(usable, projected, -torch.inf).amax(1, keepdim=True)[..., :2]
-        zoom = (resolution - 2) / (high - low).amax(-1, keepdim=True).clamp(min=1e-6)
-        onto = torch.cat([(projected[..., :2] - low) * zoom + 1, projected[..., 2:]], -1)
-        depth = rasterize(onto, triangles, (resolution, resolution), camera.is_perspective, backend).depth
-        place = (seen[..., :2] - low) * zoom + 1 - 0.5  # in units of pixel centres
-        corner = place.floor().nan_to_num(0, 0, 0).clamp(0, resolution - 2).long()
-        index = corner[..., 1] * resolution + corner[..., 0]
-        around = torch.stack([index, index + 1, index + resolution, index + resolution + 1], -1)
+        low, zoom = _frame(projected, camera.is_perspective)
+        framed = torch.cat([(projected[..., :2] - low) * zoom + 1, projected[..., 2:]], -1)
+        depth = rasterize(framed, triangles, (BUFFER, BUFFER), camera.is_perspective, backend).depth
+        corner = ((seen[..., :2] - low) * zoom + 0.5).floor().nan_to_num(0, 0, 0).clamp(0, BUFFER - 2).long()
+        index = corner[..., 1] * BUFFER + corner[..., 0]
+        around = torch.stack([index, index + 1, index + BUFFER, index + BUFFER + 1], -1)
         depth, around = depth.flatten(1).expand(len(around), -1), around.expand(len(depth), -1, -1)
         nearest = depth.gather(1, around.flatten(1)).view_as(around).amax(-1)
-        visible = seen.isfinite().all(-1) & (seen[..., 2] <= nearest + tolerance)
+        visible = seen.isfinite().all(-1) & (seen[..., 2] <= nearest + TOLERANCE)
         if normals is not None:
             visible = visible & (_towards_camera(camera, points, normals) > 0)
         if size is not None:
@@ -133,10 +129,19 @@ def visibility(
         return visible & (seen[..., 2] > 0) if camera.is_perspective else visible
 
 
+def _frame(projected: Tensor, perspective: bool) -> tuple[Tensor, Tensor]:
+    """Return the upper left corner (batch, 1, 2) of each object in the image, and the factor that fits it to BUFFER."""
+    usable = projected.abs().amax(-1, keepdim=True) <= LIMIT  # false for NaN, too
+    usable = usable & (projected[..., 2:] > 0) if perspective else usable
+    low = torch.where(usable, projected, torch.inf).amin(1, keepdim=True)[..., :2]
+    high = torch.where(usable, projected, -torch.inf).amax(1, keepdim=True)[..., :2]
+    return low, (BUFFER - 2) / (high - low).amax(-1, keepdim=True).clamp(min=1e-6)
+
+
 def _towards_camera(camera: Camera, points: Tensor, normals: Tensor) -> Tensor:
-    """Positive where a normal has a component towards the camera."""
+    """Return numbers that are positive where a normal has a component towards the camera."""
     turned = normals @ camera.rotation.transpose(-1, -2)
     if not camera.is_perspective:
         return turned[..., 2]
-    place = points @ camera.rotation.transpose(-1, -2) + camera.position[:, None]
-    return -(turned * place).sum(-1)
+    position = points @ camera.rotation.transpose(-1, -2) + camera.position[:, None]
+    return -(turned * position).sum(-1)

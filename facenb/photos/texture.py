@@ -12,7 +12,6 @@ from facenb.photos.surface import Surface, Texels, fill
 STEEP, FLAT = 0.15, 0.5  # cosine to the camera: below the first a texel is not trusted, above the second fully
 FACE = (1.0, 1.12)  # reach over which the photo gives way to a smooth passage into skin, which ends at surface.FAR
 CHEEKS = 0.6  # reach within which most of what is seen is skin
-LOOK_UP = 256  # pixels of the depth buffer that tells what is hidden
 
 
 def sample(image: Float[Tensor, "height width 3"], places: Float[Tensor, "points 2"]) -> Float[Tensor, "points 3"]:
@@ -36,8 +35,8 @@ def project_photo(
     What trust leaves open is taken from the texel at the mirrored place, the rest from what lies around it.
     """
     normals = vertex_normals(vertices[None], surface.triangles)
-    seen = visibility(vertices[None], surface.triangles, camera, vertices[None], normals, tuple(image.shape[:2]),
-                      resolution=LOOK_UP)[0]  # fmt: skip
+    points = vertices[None]
+    seen = visibility(points, surface.triangles, camera, points, normals, tuple(image.shape[:2]))[0]
     towards = (normals[0] @ camera.rotation[0].mT)[:, 2]
     trust = seen * ((towards - STEEP) / (FLAT - STEEP)).clamp(0, 1)
     place = camera.project(vertices[None])[0, :, :2]
