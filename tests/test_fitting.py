@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -12,11 +13,12 @@ from scipy.optimize import least_squares
 from scipy.spatial.transform import Rotation
 
 from facenb.errors import LandmarkError
-from facenb.fitting import fit, fit_stream, fitter, scaled_orthographic
+from facenb.fitting import fit, fitter, scaled_orthographic
 from facenb.imaging.camera import WeakPerspective, euler_to_matrix, matrix_to_euler
 from facenb.morphable.model import Embedding, MorphableModel
 
 IDENTITY, EXPRESSION = 8, 4
+fixed = partial(fit, contour="fixed")
 LINE = torch.linspace(math.radians(60), math.radians(-20), 24, dtype=torch.float64)  # candidates, front to back
 
 
@@ -118,8 +120,8 @@ def test_the_objective_ends_within_one_percent_of_scipy(counts, priors):
     model = make_model()
     seen, subject, *_ = make_images(model, counts, seed=len(counts), noise=2.0)
     weights = 0.2 + torch.rand(seen.shape[:2], generator=torch.Generator().manual_seed(1)).double()
-    found = fit(model, seen, subject, weights, rounds=7, identity_prior=priors[0], expression_prior=priors[1])
-    start = fit(model, seen, subject, weights, rounds=0)
+    found = fixed(model, seen, subject, weights, rounds=7, identity_prior=priors[0], expression_prior=priors[1])
+    start = fixed(model, seen, subject, weights, rounds=0)
     residuals = joint_residuals(model, *(x.numpy() for x in (seen, subject, weights, found.unit)), priors)
     ours = np.square(residuals(packed(found, found.identity, found.expression))).sum()
     assert ours == pytest.approx(float(found.objective[-1]), rel=1e-6)  # the oracle measures the same thing
@@ -134,7 +136,7 @@ def test_a_step_that_would_not_help_is_tried_shorter():
     seen, *_ = make_images(model, [1] * 12, seed=4, noise=20.0, yaw=1.5)
     overshot = 0
     for image in seen[:, None]:
-        found = fit(model, image, rounds=40)
+        found = fixed(model, image, rounds=40)
         history = found.objective
         assert (history.diff() <= 0).all()
         if (history.diff() == 0).any():
@@ -150,7 +152,7 @@ def test_a_step_that_would_not_help_is_tried_shorter():
 def test_truth_is_recovered_without_noise(yaw):
     model = make_model()
     seen, subject, identity, expression, camera = make_images(model, [4, 3, 6], seed=3, yaw=yaw)
-    found = fit(model, seen, subject, identity_prior=1e-6, expression_prior=1e-6)
+    found = fixed(model, seen, subject, identity_prior=1e-6, expression_prior=1e-6)
     assert degrees_apart(found.camera.rotation, camera.rotation).max() < 0.1
     torch.testing.assert_close(found.camera.scale, camera.scale, rtol=1e-3, atol=0)
     torch.testing.assert_close(found.identity, identity, rtol=0, atol=0.02)
@@ -168,7 +170,7 @@ def test_a_profile_converges_with_its_far_half_unseen(angle):
     weights = ((points @ rotation.mT)[..., 2] > -20).double()
     seen = camera.project(points)[..., :2]
     seen = torch.where(weights[..., None] > 0, seen, torch.full_like(seen, torch.nan))
-    found = fit(model, seen, weights=weights, identity_prior=1e-4, expression_prior=1e-4)
+    found = fixed(model, seen, weights=weights, identity_prior=1e-4, expression_prior=1e-4)
     assert degrees_apart(found.camera.rotation, rotation).max() < 3
     assert found.error.max() < 0.1
 
@@ -190,7 +192,7 @@ def test_identity_error_falls_as_images_are_added():
     errors = []
     for count in (1, 2, 5, 20):
         seen, subject, identity, *_ = make_images(model, [count] * 30, seed=9, noise=3.0)
-        found = fit(model, seen, subject, identity_prior=9.0, expression_prior=9.0)
+        found = fixed(model, seen, subject, identity_prior=9.0, expression_prior=9.0)
         errors.append(float((found.identity - identity).square().mean().sqrt()))
     assert errors == sorted(errors, reverse=True)
     assert errors[-1] < 0.5 * errors[0]
@@ -206,11 +208,11 @@ def test_identity_error_falls_as_images_are_added():
 def test_moving_scaling_and_turning_the_picture_changes_only_the_camera(factor, shift, roll, seed):
     model = make_model()
     seen, subject, *_ = make_images(model, [2, 1], seed=seed, noise=1.0)
-    before = fit(model, seen, subject)
+    before = fixed(model, seen, subject)
     turn = torch.tensor([[math.cos(roll), -math.sin(roll)], [math.sin(roll), math.cos(roll)]], dtype=torch.float64)
     up = seen * torch.tensor([1.0, -1.0])
     moved = factor * (up @ turn.T) * torch.tensor([1.0, -1.0]) + torch.tensor(shift, dtype=torch.float64)
-    after = fit(model, moved, subject)
+    after = fixed(model, moved, subject)
     torch.testing.assert_close(after.identity, before.identity, rtol=0, atol=1e-4)
     torch.testing.assert_close(after.expression, before.expression, rtol=0, atol=1e-4)
     torch.testing.assert_close(after.camera.scale, factor * before.camera.scale, rtol=1e-4, atol=0)
@@ -225,7 +227,7 @@ def test_images_in_any_order_give_the_same_fit():
     model = make_model()
     seen, subject, *_ = make_images(model, [3, 1, 5], noise=1.0)
     order = torch.randperm(9, generator=torch.Generator().manual_seed(0))
-    plain, mixed = fit(model, seen, subject), fit(model, seen[order], subject[order])
+    plain, mixed = fixed(model, seen, subject), fixed(model, seen[order], subject[order])
     torch.testing.assert_close(mixed.identity, plain.identity, rtol=0, atol=1e-6)
     torch.testing.assert_close(mixed.expression, plain.expression[order], rtol=0, atol=1e-6)
     torch.testing.assert_close(mixed.camera.rotation, plain.camera.rotation[order], rtol=0, atol=1e-6)
@@ -235,8 +237,8 @@ def test_an_image_given_twice_counts_as_weight_two():
     model = make_model()
     seen, *_ = make_images(model, [2], noise=2.0)
     zero = torch.zeros(4, dtype=torch.int64)
-    twice = fit(model, seen.repeat(2, 1, 1), zero)
-    double = fit(model, seen, zero[:2], 2 * torch.ones(2, 68).double(), expression_prior=8.0)
+    twice = fixed(model, seen.repeat(2, 1, 1), zero)
+    double = fixed(model, seen, zero[:2], 2 * torch.ones(2, 68).double(), expression_prior=8.0)
     torch.testing.assert_close(twice.identity, double.identity, rtol=0, atol=1e-3)
     torch.testing.assert_close(twice.expression[:2], double.expression, rtol=0, atol=1e-3)
 
@@ -246,10 +248,10 @@ def test_ragged_subjects_together_equal_each_by_itself(monkeypatch):
     model = make_model()
     counts = [1, 7, 2, 4, 1, 3]
     seen, subject, *_ = make_images(model, counts, noise=1.5)
-    together = fit(model, seen, 10 * subject + 3)
+    together = fixed(model, seen, 10 * subject + 3)
     assert together.labels.tolist() == [3, 13, 23, 33, 43, 53]
     for k in range(len(counts)):
-        alone = fit(model, seen[subject == k], torch.zeros(counts[k], dtype=torch.int64))
+        alone = fixed(model, seen[subject == k], torch.zeros(counts[k], dtype=torch.int64))
         torch.testing.assert_close(together.identity[k : k + 1], alone.identity, rtol=0, atol=2e-3)
         torch.testing.assert_close(together.expression[subject == k], alone.expression, rtol=0, atol=2e-3)
         torch.testing.assert_close(together.error[subject == k], alone.error, rtol=1e-3, atol=0)
@@ -258,7 +260,7 @@ def test_ragged_subjects_together_equal_each_by_itself(monkeypatch):
 def test_without_subject_numbers_every_image_is_a_person():
     model = make_model()
     seen, *_ = make_images(model, [3])
-    found = fit(model, seen)
+    found = fixed(model, seen)
     assert found.identity.shape == (3, IDENTITY)
     assert found.subject.tolist() == [0, 1, 2]
 
@@ -270,7 +272,7 @@ def test_without_a_prior_components_that_move_no_landmark_stay_at_zero(dtype):
     dead = torch.zeros_like(model.expression_basis[:1])
     model = replace(model, expression_basis=torch.cat([model.expression_basis, dead]))
     seen, subject, *_ = make_images(make_model(), [6, 5], noise=1.0)
-    found = fit(model, seen.to(dtype), subject, identity_prior=0, expression_prior=0)
+    found = fixed(model, seen.to(dtype), subject, identity_prior=0, expression_prior=0)
     assert found.expression[:, -1].abs().max() < 1e-6
     assert found.identity.isfinite().all() and (found.error / found.camera.scale).max() < 2
 
@@ -278,9 +280,9 @@ def test_without_a_prior_components_that_move_no_landmark_stay_at_zero(dtype):
 def test_a_strong_prior_leaves_the_mean_face():
     model = make_model()
     seen, subject, *_ = make_images(model, [2, 2], noise=1.0)
-    found = fit(model, seen, subject, identity_prior=1e9, expression_prior=1e9)
+    found = fixed(model, seen, subject, identity_prior=1e9, expression_prior=1e9)
     assert found.identity.abs().max() < 1e-3 and found.expression.abs().max() < 1e-3
-    pose_only = fit(model, seen, subject, rounds=0)
+    pose_only = fixed(model, seen, subject, rounds=0)
     assert degrees_apart(found.camera.rotation, pose_only.camera.rotation).max() < 0.1
 
 
@@ -290,8 +292,8 @@ def test_weight_zero_is_a_landmark_left_out():
     kept = torch.arange(68) % 3 > 0
     weights = kept.double().expand(3, -1).contiguous()
     hidden = torch.where(kept[:, None], seen, torch.full_like(seen, torch.nan))
-    weighted = fit(model, hidden, subject, weights)
-    fewer = fit(model, seen[:, kept], subject, embedding=Embedding.at(torch.arange(68)[kept]))
+    weighted = fixed(model, hidden, subject, weights)
+    fewer = fixed(model, seen[:, kept], subject, embedding=Embedding.at(torch.arange(68)[kept]))
     torch.testing.assert_close(weighted.unit, fewer.unit, rtol=1e-4, atol=0)
     torch.testing.assert_close(weighted.identity, fewer.identity, rtol=0, atol=1e-3)
     torch.testing.assert_close(weighted.error, fewer.error, rtol=1e-3, atol=0)
@@ -300,8 +302,8 @@ def test_weight_zero_is_a_landmark_left_out():
 def test_the_path_for_equal_weights_agrees_with_the_general_one():
     model = make_model()
     seen, subject, *_ = make_images(model, [4, 2], noise=2.0)
-    fast = fit(model, seen, subject)
-    general = fit(model, seen, subject, torch.full((6, 68), 3.0).double(), identity_prior=12.0, expression_prior=12.0)
+    fast = fixed(model, seen, subject)
+    general = fixed(model, seen, subject, torch.full((6, 68), 3.0).double(), identity_prior=12.0, expression_prior=12.0)
     torch.testing.assert_close(general.identity, fast.identity, rtol=0, atol=1e-6)
     torch.testing.assert_close(general.expression, fast.expression, rtol=0, atol=1e-6)
     torch.testing.assert_close(general.objective, 3 * fast.objective, rtol=1e-6, atol=0)
@@ -310,7 +312,7 @@ def test_the_path_for_equal_weights_agrees_with_the_general_one():
 def test_float32_agrees_with_float64():
     model = make_model()
     seen, subject, *_ = make_images(model, [5, 1, 9], noise=2.0)
-    exact, single = fit(model, seen, subject), fit(make_model(torch.float32), seen.float(), subject)
+    exact, single = fixed(model, seen, subject), fixed(make_model(torch.float32), seen.float(), subject)
     assert single.identity.dtype == torch.float32
     assert float(single.objective[-1]) == pytest.approx(float(exact.objective[-1]), rel=1e-4)
     torch.testing.assert_close(single.identity.double(), exact.identity, rtol=0, atol=0.01)
@@ -325,7 +327,7 @@ def test_any_points_of_the_surface_can_be_landmarks():
     surface = Embedding(corners, shares / shares.sum(1, keepdim=True))
     _, subject, identity, expression, camera = make_images(model, [3, 2])
     seen = camera.project(surface.of(model.shape(identity[subject], expression)))[..., :2]
-    found = fit(model, seen, subject, embedding=surface, identity_prior=1e-4, expression_prior=1e-4)
+    found = fixed(model, seen, subject, embedding=surface, identity_prior=1e-4, expression_prior=1e-4)
     assert degrees_apart(found.camera.rotation, camera.rotation).max() < 0.1
     assert found.error.max() < 0.01
 
@@ -359,22 +361,12 @@ def test_sliding_the_contour_helps_on_a_turned_head():
     expression = torch.randn(3, EXPRESSION, generator=generator).double()
     seen = outline_landmarks(model, identity.expand(3, -1), expression, camera)
     options = {"subject": torch.zeros(3, dtype=torch.int64), "identity_prior": 0.1, "expression_prior": 0.1}
-    slid, fixed = fit(model, seen, **options), fit(model, seen, slide_contour=False, **options)
-    wrong = [float((found.identity - identity).norm()) for found in (slid, fixed)]
-    turn = [float(degrees_apart(found.camera.rotation, camera.rotation).max()) for found in (slid, fixed)]
+    slid, held = fit(model, seen, contour="sliding", **options), fixed(model, seen, **options)
+    wrong = [float((found.identity - identity).norm()) for found in (slid, held)]
+    turn = [float(degrees_apart(found.camera.rotation, camera.rotation).max()) for found in (slid, held)]
     assert turn[0] < 2.0 and turn[0] < 0.2 * turn[1]
     assert wrong[0] < 0.2 * wrong[1]
-    assert slid.error.max() < 0.25 * fixed.error.max()
-
-
-def test_a_stream_of_batches_equals_the_whole():
-    model = make_model()
-    seen, subject, *_ = make_images(model, [2, 3, 1, 4], noise=1.0)
-    whole = fit(model, seen, subject)
-    batches = ({"landmarks": seen[subject // 2 == k], "subject": subject[subject // 2 == k]} for k in range(2))
-    parts = list(fit_stream(model, batches))
-    torch.testing.assert_close(torch.cat([part.identity for part in parts]), whole.identity, rtol=0, atol=2e-3)
-    assert torch.cat([part.labels for part in parts]).tolist() == [0, 1, 2, 3]
+    assert slid.error.max() < 0.25 * held.error.max()
 
 
 def test_arguments_are_left_as_they_were():
@@ -382,7 +374,7 @@ def test_arguments_are_left_as_they_were():
     seen, subject, *_ = make_images(model, [2])
     weights = torch.ones(2, 68).double()
     copies = [x.clone() for x in (seen, subject, weights)]
-    fit(model, seen, subject, weights)
+    fixed(model, seen, subject, weights)
     assert all(torch.equal(a, b) for a, b in zip((seen, subject, weights), copies, strict=True))
 
 
@@ -414,7 +406,7 @@ def spoilt(kind: str):
 @pytest.mark.parametrize("kind", ["nan", "infinite", "alike", "line", "unseen", "negative"])
 def test_an_image_that_cannot_be_fitted_is_named(kind):
     with pytest.raises(LandmarkError, match="image 1 has"):
-        getattr(fit, "__wrapped__", fit)(*spoilt(kind))
+        getattr(fit, "__wrapped__", fit)(*spoilt(kind), contour="fixed")
 
 
 @pytest.mark.parametrize(
@@ -424,20 +416,20 @@ def test_an_image_that_cannot_be_fitted_is_named(kind):
 def test_arrays_that_do_not_belong_together_are_refused(kind, message):
     model, seen, subject, weights = spoilt(kind)
     with pytest.raises(LandmarkError, match=message):
-        getattr(fit, "__wrapped__", fit)(model, seen, subject, weights)
+        getattr(fit, "__wrapped__", fit)(model, seen, subject, weights, contour="fixed")
 
 
 def test_a_negative_prior_is_refused():
     model, seen, subject, _ = spoilt("none")
     with pytest.raises(ValueError, match="identity_prior -1"):
-        fit(model, seen, subject, identity_prior=-1)
+        fixed(model, seen, subject, identity_prior=-1)
 
 
 def test_a_model_without_components_is_the_limit_of_a_strong_prior():
     model = make_model()
     landmarks = 3 * model.landmarks.of(model.shape(torch.ones(2, IDENTITY).double()))[..., :2]
-    bare = fit(model.truncate(identity=0, expression=0), landmarks)
-    held = fit(model, landmarks, identity_prior=1e9, expression_prior=1e9)
+    bare = fixed(model.truncate(identity=0, expression=0), landmarks)
+    held = fixed(model, landmarks, identity_prior=1e9, expression_prior=1e9)
     assert bare.identity.shape == (2, 0) and bare.expression.shape == (2, 0)
     assert torch.allclose(bare.camera.rotation, held.camera.rotation, atol=1e-5)
     assert torch.allclose(bare.error, held.error, rtol=1e-5)

@@ -69,7 +69,7 @@ def fit_figures(counts: list[int], weighted: bool = False) -> list[float]:
     model = make_model()
     seen, subject, *_ = make_images(model, counts, seed=2, noise=2.0)
     weights = 0.5 + torch.arange(68).expand(len(seen), -1).double() % 3 if weighted else None
-    result = fit(model, seen, subject, weights, slide_contour=False)
+    result = fit(model, seen, subject, weights, contour="fixed")
     return [
         float(result.objective[-1]),
         float(result.identity.norm()),

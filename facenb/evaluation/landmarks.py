@@ -198,7 +198,7 @@ def posed_landmarks(
     middle = seen.mean(1, keepdim=True)
     weights = torch.ones_like(seen[..., 0])
     start = scaled_orthographic(points, seen - middle, weights)
-    rotation, scale, shift, _ = refine_pose(points, seen - middle, weights, *start, steps=10)
+    rotation, scale, shift = refine_pose(points, seen - middle, weights, *start, steps=10)
     placed[found] = (
         WeakPerspective(rotation, scale, (shift + middle[:, 0]) * flip).project(goal)[..., :2].to(placed.dtype)
     )

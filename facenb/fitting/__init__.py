@@ -1,6 +1,6 @@
 """Landmarks to coefficients: one image, or many images of one subject (Liu et al. 2018, section 3.3)."""
 
-from facenb.fitting.fitter import Fit, fit, fit_stream
+from facenb.fitting.fitter import Fit, fit
 from facenb.fitting.pose import scaled_orthographic
 
-__all__ = ["Fit", "fit", "fit_stream", "scaled_orthographic"]
+__all__ = ["Fit", "fit", "scaled_orthographic"]

@@ -1,11 +1,11 @@
-"""The camera that sees known points at given places: closed form first, then Gauss-Newton.
+"""The weak perspective camera that projects known points to observed places: in closed form, then by Gauss-Newton.
 
-Conventions of this package: observations `q` are (x, y) with y **up**, so a weak perspective camera is
-`q = g (R x)[:2] + s` without a sign. `facenb.fitting.fit` turns pixels into this form and back.
+Observations `q` are (x, y) with y **up**, so the camera is `q = scale (R x)[:2] + shift` without a sign;
+`facenb.fitting.fit` converts pixels to this form and back.
 
-A pose step is the vector (w_x, w_y, w_z, log g, s_x, s_y): R becomes exp(w) R. The first four are in units of
-1 / LENGTH (radians, or relative scale), so that a unit of each moves a point of the face by about a millimetre; this
-keeps the normal matrix well conditioned in float32.
+A pose step is the vector (w_x, w_y, w_z, log scale, shift_x, shift_y): R becomes exp(w) R. The first four are divided
+by LENGTH, so that a unit of each moves a point of the face by about a millimetre. This keeps the normal matrix well
+conditioned in float32.
 """
 
 import torch
@@ -15,45 +15,40 @@ from torch import Tensor
 LENGTH = 50.0  # mm, the typical distance of a landmark from the axes it is turned about
 
 
-def _pose_rows() -> Tensor:
-    """(6, 2, 4): d(q_x, q_y) / d(step) as a linear form in (1, y_x, y_y, y_z), y = g R x in units of LENGTH."""
-    rows = torch.zeros(6, 2, 4)
-    rows[0, 1, 3] = -1  # w_x lowers y by z
-    rows[1, 0, 3] = 1
-    rows[2, 0, 2], rows[2, 1, 1] = -1, 1
-    rows[3, 0, 1], rows[3, 1, 2] = 1, 1
-    rows[4, 0, 0], rows[5, 1, 0] = 1, 1
-    return rows
+def _pose_form() -> Tensor:
+    """Return (4, 2, 6): the derivative of (q_x, q_y) by a pose step is linear in (1, y_x, y_y, y_z), y = scale R x."""
+    form = torch.zeros(4, 2, 6)
+    form[3, 1, 0] = -1  # w_x lowers y by z
+    form[3, 0, 1] = 1
+    form[2, 0, 2], form[1, 1, 2] = -1, 1
+    form[1, 0, 3], form[2, 1, 3] = 1, 1
+    form[0, 0, 4], form[0, 1, 5] = 1, 1
+    return form
 
 
-POSE_ROWS = _pose_rows()
-
-
-def rotation_step(step: Float[Tensor, "batch 3"]) -> Float[Tensor, "batch 3 3"]:
-    """exp of an axis-angle vector in radians (Rodrigues), exact to rounding for any length."""
-    angle = step.norm(dim=1).clamp(min=1e-12)[:, None, None]
-    x, y, z = (step / angle[:, :, 0]).unbind(1)
-    zero = torch.zeros_like(x)
-    cross = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], 1).unflatten(1, (3, 3))
-    return torch.eye(3).to(step) + angle.sin() * cross + (1 - angle.cos()) * (cross @ cross)
+POSE_FORM = _pose_form()
+# The matrix of the cross product with w, flat, is w @ CROSS.
+CROSS = torch.tensor([[0, 0, 0, 0, 0, -1, 0, 1, 0], [0, 0, 1, 0, 0, 0, -1, 0, 0], [0, -1, 0, 1, 0, 0, 0, 0, 0.0]])
+SETTLED = 1e-6  # relative decrease of every image's error at which `refine_pose` ends early
 
 
 def homogeneous(turned: Float[Tensor, "images points 3"]) -> Float[Tensor, "images points 4"]:
-    """(1, y / LENGTH): what every pose derivative is linear in."""
+    """Return (1, y / LENGTH), in which every pose derivative is linear."""
     return torch.cat([torch.ones_like(turned[..., :1]), turned / LENGTH], -1)
 
 
-def pose_adjoint(moments: Float[Tensor, "images 4 2 ..."]) -> Float[Tensor, "images 6 ..."]:
-    """J^T f from the moments sum_j w_j (1, y_j) f_j^T of a field f over the landmarks."""
-    rows = POSE_ROWS.to(moments).transpose(1, 2).reshape(6, 8)
-    return torch.einsum("ck,nk...->nc...", rows, moments.flatten(1, 2))
+def pose_jacobian(turned: Float[Tensor, "images points 3"]) -> Float[Tensor, "images 2 points 6"]:
+    """Return the derivatives of projected points by a pose step; `turned` are the scaled camera coordinates y."""
+    return (homogeneous(turned) @ POSE_FORM.to(turned).flatten(1)).unflatten(-1, (2, 6)).transpose(1, 2)
 
 
-def pose_normal(moments: Float[Tensor, "images 4 4"]) -> Float[Tensor, "images 6 6"]:
-    """J^T J from the second moments sum_j w_j (1, y_j) (1, y_j)^T."""
-    rows = POSE_ROWS.to(moments)
-    table = torch.einsum("adk,bdl->klab", rows, rows).reshape(16, 36)
-    return (moments.flatten(1) @ table).unflatten(1, (6, 6))
+def rotation_step(step: Float[Tensor, "images 3"]) -> Float[Tensor, "images 3 3"]:
+    """Return exp of an axis-angle vector in radians (Rodrigues), exact to rounding for any length."""
+    angle = step.norm(dim=1)[:, None, None] / torch.pi
+    cross = (step @ CROSS.to(step)).unflatten(1, (3, 3))
+    # sin(a) / a and (1 - cos(a)) / a^2; torch.sinc(x) is sin(pi x) / (pi x), and 1 at 0.
+    linear, square = angle.sinc(), (angle / 2).sinc().square() / 2
+    return torch.baddbmm(torch.eye(3).to(step) + linear * cross, square * cross, cross)
 
 
 def apply_step(
@@ -62,7 +57,7 @@ def apply_step(
     shift: Float[Tensor, "images 2"],
     step: Float[Tensor, "images 6"],
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The camera after a pose step; one step turns by at most one radian and scales by at most e."""
+    """Return the camera after a pose step, which turns by at most one radian and scales by at most e."""
     small = step[:, :4] / LENGTH
     small = small / small.norm(dim=1, keepdim=True).clamp(min=1.0)
     return rotation_step(small[:, :3]) @ rotation, scale * small[:, 3].exp(), shift + step[:, 4:]
@@ -73,26 +68,24 @@ def scaled_orthographic(
     observed: Float[Tensor, "images points 2"],
     weights: Float[Tensor, "images points"],
 ) -> tuple[Float[Tensor, "images 3 3"], Float[Tensor, " images"], Float[Tensor, "images 2"]]:
-    """Rotation, scale and shift in closed form: the affine camera by least squares, then the nearest scaled rotation.
+    """Return rotation, scale and shift in closed form (DeMenthon and Davis 1995, POS).
 
-    `points` in mm, one set for all images or one an image; `observed` with y up. The affine part M (2, 3) is
-    brought to the nearest matrix with orthogonal rows of equal length by its polar decomposition, (M M^T)^(-1/2) M.
-    Exact (to the ridge of 1e-6) where the observations are; otherwise a start for `refine_pose`.
-    (DeMenthon and Davis 1995, POS.)
+    `points` in mm, one set for all images or one per image; `observed` with y up. Solves for the affine camera M (2, 3)
+    by least squares and replaces it by the nearest matrix with orthogonal rows of equal length, found by its polar
+    decomposition (M M^T)^(-1/2) M. Exact for exact observations; otherwise a start for `refine_pose`.
     """
     total = weights.sum(1).clamp(min=torch.finfo(weights.dtype).tiny)[:, None]
     share = (weights / total)[..., None]
     centre, middle = (share * points).sum(1), (share * observed).sum(1)
     x = points - centre[:, None]
     second = (share * x).mT @ x  # (N, 3, 3)
-    ridge = 1e-6 * second.diagonal(dim1=1, dim2=2).sum(
-        1
-    )  # seen points that lie nearly in a plane leave one direction open
+    # Points that lie nearly in a plane leave one direction open: the ridge closes it.
+    ridge = 1e-6 * second.diagonal(dim1=1, dim2=2).sum(1)
     second = second + ridge[:, None, None] * torch.eye(3).to(x)
     affine = torch.linalg.solve(second, (share * x).mT @ (observed - middle[:, None])).mT  # (N, 2, 3)
     gram = affine @ affine.mT
     root_det = torch.linalg.det(gram).clamp(min=0).sqrt()  # product of the singular values of M
-    trace = (gram[:, 0, 0] + gram[:, 1, 1] + 2 * root_det).clamp(min=1e-20).sqrt()  # sum of them
+    trace = (gram[:, 0, 0] + gram[:, 1, 1] + 2 * root_det).clamp(min=1e-20).sqrt()  # their sum
     root = (gram + root_det[:, None, None] * torch.eye(2).to(x)) / trace[:, None, None]
     floor = 1e-6 * trace[:, None, None] * torch.eye(2).to(x)
     rows = torch.linalg.solve(root + floor, affine)
@@ -101,8 +94,7 @@ def scaled_orthographic(
     second_row = torch.nn.functional.normalize(second_row, dim=1)
     rotation = torch.stack([first, second_row, torch.linalg.cross(first, second_row)], 1)
     scale = trace / 2
-    shift = middle - scale[:, None] * (rotation[:, :2] @ centre[..., None])[..., 0]
-    return rotation, scale, shift
+    return rotation, scale, middle - scale[:, None] * (rotation[:, :2] @ centre[..., None])[..., 0]
 
 
 def refine_pose(
@@ -113,36 +105,43 @@ def refine_pose(
     scale: Float[Tensor, " images"],
     shift: Float[Tensor, "images 2"],
     steps: int = 4,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Gauss-Newton on the camera alone; steps that do not lower an image's error are dropped and shortened.
+) -> tuple[Float[Tensor, "images 3 3"], Float[Tensor, " images"], Float[Tensor, "images 2"]]:
+    """Return the camera after Gauss-Newton steps on the camera alone.
 
-    Returns rotation, scale, shift and the weighted sum of squared residuals of each image.
+    A step that does not lower an image's error is dropped and the next one is shorter (Levenberg-Marquardt). Ends early
+    when no error falls any more.
     """
     camera = (rotation, scale, shift)
-    y, residual = _see(points, observed, *camera)
-    cost = (weights * residual.square().sum(-1)).sum(1)
+    both = weights.repeat(1, 2)  # of x and of y
+    turned, residual = _project(points, observed, *camera)
+    cost = (both * residual.square()).sum(1)
     damping = torch.full_like(cost, 1e-4)
     for _ in range(steps):
-        weighted = weights[..., None] * homogeneous(y)  # (N, P, 4)
-        normal = pose_normal(weighted.mT @ homogeneous(y))
-        gradient = pose_adjoint(weighted.mT @ residual)
+        jacobian = pose_jacobian(turned).flatten(1, 2)  # (N, 2 P, 6)
+        weighted = (both[..., None] * jacobian).mT
+        normal = weighted @ jacobian
         loaded = normal + torch.diag_embed(normal.diagonal(dim1=1, dim2=2) * damping[:, None] + 1e-12)
-        trial = apply_step(*camera, -torch.linalg.solve(loaded, gradient))
-        trial_y, trial_residual = _see(points, observed, *trial)
-        trial_cost = (weights * trial_residual.square().sum(-1)).sum(1)
+        step = -torch.linalg.solve(loaded, (weighted @ residual[..., None])[..., 0])
+        trial = apply_step(*camera, step)
+        trial_turned, trial_residual = _project(points, observed, *trial)
+        trial_cost = (both * trial_residual.square()).sum(1)
         better = trial_cost < cost
-        camera = tuple(_choose(better, new, old) for new, old in zip(trial, camera, strict=True))
-        y, residual = _choose(better, trial_y, y), _choose(better, trial_residual, residual)
-        cost = torch.where(better, trial_cost, cost)
+        settled = bool((cost - trial_cost <= SETTLED * cost).all())
+        camera = tuple(where(better, new, old) for new, old in zip(trial, camera, strict=True))
+        turned, residual = where(better, trial_turned, turned), where(better, trial_residual, residual)
+        cost = where(better, trial_cost, cost)
         damping = torch.where(better, damping * 0.1, damping * 100)
-    return *camera, cost
+        if settled and bool(better.all()):
+            break
+    return camera
 
 
-def _see(points: Tensor, observed: Tensor, rotation: Tensor, scale: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
-    """Scaled camera coordinates y = g R x of the points, and how far they land from the observations."""
-    y = points @ (scale[:, None, None] * rotation).mT
-    return y, y[..., :2] + shift[:, None] - observed
+def _project(points: Tensor, observed: Tensor, rotation: Tensor, scale: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the scaled camera coordinates y (N, P, 3), and the residuals, all of x before all of y (N, 2 P)."""
+    turned = points @ (scale[:, None, None] * rotation).mT
+    return turned, (turned[..., :2] + shift[:, None] - observed).mT.flatten(1)
 
 
-def _choose(which: Tensor, new: Tensor, old: Tensor) -> Tensor:
-    return torch.where(which.view(-1, *[1] * (new.dim() - 1)), new, old)
+def where(rows: Tensor, new: Tensor, old: Tensor) -> Tensor:
+    """Return `new` in the rows that are True and `old` in the others."""
+    return torch.where(rows.view(-1, *[1] * (new.dim() - 1)), new, old)

@@ -1,98 +1,94 @@
-"""The fitting problem in the form the solver works on: millimetres, y up, one row of weights an image."""
+"""The fitting problem in the form the solver works on: millimetres, y up, one row of weights per image."""
 
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from facenb.errors import LandmarkError
 from facenb.morphable.model import Embedding, MorphableModel
 
-JAW = 17  # landmarks 0 to 16 of the 68 lie on the outline of the face
+JAW = 17  # landmarks 0 to 16 of the 68 lie on the contour of the face
 LEAST = 4  # landmarks that fix a weak perspective camera
+CONTOURS = ("fixed", "sliding")
 
 
 @dataclass(frozen=True)
 class Points:
-    """The part of a model that landmarks touch: the points' mean and bases, and which landmark each point answers.
+    """The model points that landmarks can stand for: first the landmarks themselves, then the contour lines' vertices.
 
-    Without sliding, point j is landmark j. With sliding, the 17 jaw-line landmarks have a number of candidate points
-    besides, and per image all but one of a landmark's points carry no weight.
+    With a fixed contour there are no contour lines, and point j is landmark j.
     """
 
     mean: Float[Tensor, "points 3"]  # mm
     identity: Float[Tensor, "identity coordinates"]  # coordinates = 3 points, mm per standard deviation
     expression: Float[Tensor, "expression coordinates"]
-    landmark: Int[Tensor, " points"]  # which landmark a point may stand for
-    landmarks: int  # how many
-    candidates: int  # of a jaw-line landmark; 0: nothing slides
-    outward: Float[Tensor, "17 2"] | None = None  # from the middle of the face to the jaw line, on the model's x, y
+    landmarks: int
+    candidates: int  # points of a contour line; 0 with a fixed contour
+    outward: Float[Tensor, "17 2"] | None = (
+        None  # unit vectors from the middle of the face to the jaw, on the model's x, y
+    )
 
     @classmethod
-    def of(cls, model: MorphableModel, embedding: Embedding | None, slide: bool) -> "Points":
-        """Gather the points of a model; only its own 68 landmarks can slide."""
+    def of(cls, model: MorphableModel, embedding: Embedding | None, contour: str) -> "Points":
+        """Gather the model's points. Raise ValueError for an unknown contour, or one that this model cannot slide."""
+        if contour not in CONTOURS:
+            raise ValueError(f"contour is {contour!r}; it must be one of {', '.join(CONTOURS)}")
         chosen = (model.landmarks if embedding is None else embedding).to(model.device)
         count = len(chosen)
-        own = torch.arange(count)
-        slide = slide and embedding is None and model.contour is not None and count == 68
-        outward = None
-        if slide:
-            lines = model.contour.shape[1]
-            extra = Embedding.at(model.contour.flatten().cpu())
-            at = chosen.of(model.mean)[:, :2]
-            outward = torch.nn.functional.normalize(at[:JAW] - at[JAW:].mean(0), dim=1)
-            own = torch.cat([own, torch.arange(JAW).repeat_interleave(lines)])
-            chosen = Embedding(
-                torch.cat([chosen.vertices, extra.vertices.to(model.device)]),
-                torch.cat([chosen.weights, extra.weights.to(model.device)]),
-            )
-        return cls(
-            chosen.of(model.mean),
-            chosen.of(model.identity_basis).flatten(1),
-            chosen.of(model.expression_basis).flatten(1),
-            own.to(model.device),
-            count,
-            model.contour.shape[1] if slide else 0,
-            outward,
+        candidates, outward = 0, None
+        if contour == "sliding":
+            if embedding is not None or model.contour is None or count != 68:
+                raise ValueError(
+                    f"contour='sliding' needs the model's own 68 landmarks and its contour lines, but {model.name} has "
+                    f"{'no' if model.contour is None else '17'} lines and {count} landmarks are fitted; pass 'fixed'"
+                )
+            candidates = model.contour.shape[1]
+            jaw = chosen.of(model.mean)[:, :2]
+            outward = torch.nn.functional.normalize(jaw[:JAW] - jaw[JAW:].mean(0), dim=1)
+            lines = Embedding.at(model.contour.flatten().cpu()).to(model.device)
+            chosen = Embedding(torch.cat([chosen.vertices, lines.vertices]), torch.cat([chosen.weights, lines.weights]))
+        mean, identity, expression = (
+            chosen.of(values) for values in (model.mean, model.identity_basis, model.expression_basis)
         )
+        return cls(mean, identity.flatten(1), expression.flatten(1), count, candidates, outward)
 
-    def to(self, device, dtype) -> "Points":
+    def to(self, device: torch.device, dtype: torch.dtype) -> "Points":
+        """Return the points on a device and in a dtype."""
+        arrays = (self.mean, self.identity, self.expression)
         outward = None if self.outward is None else self.outward.to(device, dtype)
-        bases = (part.to(device, dtype) for part in (self.mean, self.identity, self.expression))
-        return Points(*bases, self.landmark.to(device), self.landmarks, self.candidates, outward)
+        return Points(*(array.to(device, dtype) for array in arrays), self.landmarks, self.candidates, outward)
 
-    def silhouette(
+    def on_outline(
         self, positions: Float[Tensor, "images points 3"], rotation: Float[Tensor, "images 3 3"]
-    ) -> Bool[Tensor, "images points"]:
-        """Which point stands for each landmark: on the side turned away, the outline; elsewhere the landmark itself.
+    ) -> Int[Tensor, "images landmarks"]:
+        """Return which point stands for each landmark: the outline on the side turned away, else the landmark itself.
 
-        `positions` on camera axes. A jaw-line landmark is on the side turned away when the direction from the middle
-        of the face to it points away from the viewer. There the annotator marks the outline: of the landmark's
-        candidates we take the one that lies farthest out in that direction, turned with the head's roll (Zhu et al.
-        2015). The nearest candidate to the observed landmark would fit better, but a face that is too wide would find
-        its landmarks inside itself and feel no pull.
+        `positions` on camera axes. A jaw landmark is on the side turned away when the direction from the middle of the
+        face to it points away from the viewer. There an annotator marks the outline, so we take the point of the
+        landmark's line that lies farthest out in that direction, turned with the head's roll (Zhu et al. 2015). The
+        line's nearest point to the observed landmark would fit better, but a face that is too wide would then have its
+        landmarks inside itself, and nothing would pull it narrower.
         """
-        stay = torch.ones(len(positions), self.landmarks, dtype=torch.bool, device=positions.device)
-        if not self.candidates:
-            return stay
         away = rotation[:, 2, :2] @ self.outward.T < 0  # (N, 17)
-        up = torch.nn.functional.normalize(rotation[:, :2, 1], dim=1)  # where the head's y axis points in the image
+        up = torch.nn.functional.normalize(rotation[:, :2, 1], dim=1)  # the head's y axis in the image
         right = torch.stack([up[:, 1], -up[:, 0]], 1)
-        out = self.outward[:, :1] * right[:, None] + self.outward[:, 1:] * up[:, None]  # (N, 17, 2)
+        direction = self.outward[:, :1] * right[:, None] + self.outward[:, 1:] * up[:, None]  # (N, 17, 2)
         lines = positions[:, self.landmarks :, :2].unflatten(1, (JAW, self.candidates))
-        farthest = (lines * out[:, :, None]).sum(-1).argmax(2)  # (N, 17)
-        slid = torch.nn.functional.one_hot(farthest, self.candidates).bool() & away[..., None]
-        stay[:, :JAW] = ~away
-        return torch.cat([stay, slid.flatten(1)], 1)
+        farthest = (lines * direction[:, :, None]).sum(-1).argmax(2)  # (N, 17)
+        jaw = torch.arange(JAW, device=away.device)
+        point = torch.arange(self.landmarks, device=away.device).repeat(len(positions), 1)
+        point[:, :JAW] = torch.where(away, self.landmarks + jaw * self.candidates + farthest, jaw)
+        return point
 
 
 def check(
     points: Points, landmarks: Tensor, subject: Tensor | None, weights: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Landmarks with NaN where unseen set to 0, weights, and each image's row of the identity table with its label.
+    """Return landmarks with 0 where unseen, weights, each image's row of the identity table, and the rows' labels.
 
-    Raises LandmarkError naming the first image that cannot be fitted and why.
+    Raise LandmarkError with the number of the first image that cannot be fitted, and the reason.
     """
     if landmarks.dim() != 3 or landmarks.shape[2] != 2 or landmarks.shape[1] != points.landmarks:
         raise LandmarkError(
@@ -117,7 +113,8 @@ def check(
     _refuse(seen.sum(1) < LEAST, f"fewer than {LEAST} landmarks with weight, which fix no camera; leave it out")
     _refuse(_flat(landmarks, seen), "landmarks all alike or on one line, which is no face; leave it out")
     if subject is None:
-        return landmarks, weights, *([torch.arange(count, device=landmarks.device)] * 2)
+        row = torch.arange(count, device=landmarks.device)
+        return landmarks, weights, row, row
     if subject.shape != (count,):
         raise LandmarkError(
             f"subject has shape {tuple(subject.shape)}, but there are {count} images: one subject an image"
@@ -127,16 +124,17 @@ def check(
 
 
 def _flat(landmarks: Tensor, seen: Tensor) -> Tensor:
-    """Whether the seen landmarks of an image span less than a thousandth of their length across it."""
+    """Return whether an image's seen landmarks span less than a thousandth of their length across it."""
     share = seen.double()[..., None] / seen.sum(1).clamp(min=1)[:, None, None]
     centred = landmarks.double() - (share * landmarks).sum(1, keepdim=True)
-    spread = torch.linalg.eigvalsh((share * centred).mT @ centred)
+    spread = (share * centred).mT @ centred  # (N, 2, 2)
+    both = spread.diagonal(dim1=1, dim2=2).sum(1)
     size = landmarks.abs().amax((1, 2)).double().clamp(min=1e-30)
-    return (spread[:, 0] <= 1e-6 * spread[:, 1]) | (spread[:, 1] <= 1e-12 * size.square())
+    return (torch.linalg.det(spread) <= 1e-6 * both.square()) | (both <= 1e-12 * size.square())
 
 
-def _refuse(bad: Tensor, why: str) -> None:
+def _refuse(bad: Tensor, reason: str) -> None:
     if bad.any():
         others = int(bad.sum()) - 1
-        more = f" (and {others} more)" if others else ""
-        raise LandmarkError(f"image {int(bad.nonzero()[0])}{more} has {why}")
+        number = f"image {int(bad.nonzero()[0])}" + (f" (and {others} more)" if others else "")
+        raise LandmarkError(f"{number} has {reason}")

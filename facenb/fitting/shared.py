@@ -1,0 +1,164 @@
+"""The Gauss-Newton step of many images with equal weights, without forming the identity's normal matrices.
+
+Solves the equations of `facenb.fitting.solve.direct_step`. The Schur complement is never formed: conjugate gradients
+apply it through the landmarks, preconditioned with the identity's own normal matrix. That matrix needs only six Gram
+blocks of the basis, which never change, and six numbers per image.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from facenb.fitting.pose import POSE_FORM, homogeneous, pose_jacobian
+from facenb.fitting.problem import Points
+from facenb.fitting.solve import Problem, Residuals, State, jitter
+
+PAIRS = ((0, 0), (1, 1), (2, 2), (0, 1), (0, 2), (1, 2))  # the entries of a symmetric 3x3 matrix
+MOST_STEPS = 200  # of conjugate gradients; ordinary priors end after ten to forty
+FORCING = 1e-6  # conjugate gradients end when the power of every subject's residual fell by this factor,
+GAIN = 1e-7  # or when a step takes less than this share off the subject's objective
+
+
+def gram_blocks(basis: Float[Tensor, "components coordinates"]) -> Float[Tensor, "6 components components"]:
+    """Return G_kl + G_lk over axes k <= l, summed over points: B^T C B = sum_kl C_kl G_kl for a symmetric 3x3 C."""
+    axes = basis.unflatten(1, (-1, 3))
+    blocks = torch.einsum("ajk,bjl->klab", axes, axes)
+    return torch.stack([blocks[k, l] if k == l else blocks[k, l] + blocks[l, k] for k, l in PAIRS])
+
+
+@dataclass(frozen=True)
+class SharedStep:
+    """The step, with the products of the bases that it uses in every round."""
+
+    identity: Float[Tensor, "6 identity identity"]
+    expression: Float[Tensor, "6 expression expression"]
+
+    @classmethod
+    def of(cls, points: Points) -> "SharedStep":
+        """Compute the products of a model's points."""
+        return cls(gram_blocks(points.identity), gram_blocks(points.expression))
+
+    def __call__(
+        self, problem: Problem, state: State, current: Residuals, damping: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the step of pose and expression of every image and of identity of every subject."""
+        points = problem.points
+        images = Images.of(problem, state, current)
+        factor = torch.linalg.cholesky(images.normal(self.expression, damping[problem.subject]))
+        own = (problem.gather(images.six()) @ self.identity.flatten(1)).unflatten(1, self.identity.shape[1:])
+        own = own + problem.identity_prior * torch.eye(own.shape[1]).to(own)
+        diagonal = own.diagonal(dim1=1, dim2=2)
+        extra = damping[:, None] * diagonal + jitter(diagonal)
+        preconditioner = torch.linalg.cholesky(own + torch.diag_embed(extra))
+
+        gradient, pull = images.gradient(current.residual, state.expression)
+        eliminated = _solved(factor, gradient)
+        rest = problem.gather(pull - images.to_shape(eliminated))
+        right = -(rest @ points.identity.T) - problem.identity_prior * state.identity
+
+        def schur(direction: Tensor) -> Tensor:
+            """Apply the identity's normal matrix, less what the images' own parameters can take over."""
+            offset = (direction @ points.identity)[problem.subject]  # (N, 3 P)
+            local, pull = images.of_shape(offset)
+            left = problem.gather(pull - images.to_shape(_solved(factor, local)))
+            return left @ points.identity.T + (problem.identity_prior + extra) * direction
+
+        enough = GAIN * current.cost.to(right)[:, None]
+        identity = conjugate_gradients(schur, right, lambda rows: _solved(preconditioner, rows), enough)
+        local, _ = images.of_shape((identity @ points.identity)[problem.subject])
+        step = -eliminated - _solved(factor, local)
+        return step[:, :6], step[:, 6:], identity
+
+
+@dataclass(frozen=True)
+class Images:
+    """The Jacobian of every image's landmarks, applied and transposed but never stored."""
+
+    problem: Problem
+    view: Float[Tensor, "images 2 3"]  # mm on the model's axes to mm in the image
+    metric: Float[Tensor, "images 3 3"]  # view^T view
+    turned: Float[Tensor, "images points 3"]
+    lever: Float[Tensor, "images points 4"]  # what a pose step moves a landmark by is linear in it
+
+    @classmethod
+    def of(cls, problem: Problem, state: State, current: Residuals) -> "Images":
+        """Linearise every image at a state."""
+        view = state.scale[:, None, None] * state.rotation[:, :2]
+        return cls(problem, view, view.mT @ view, current.turned, homogeneous(current.turned))
+
+    def six(self) -> Float[Tensor, "images 6"]:
+        """Return the entries of the metric that weight the Gram blocks."""
+        return torch.stack([self.metric[:, k, l] for k, l in PAIRS], 1)
+
+    def gradient(self, residual: Tensor, expression: Tensor) -> tuple[Tensor, Tensor]:
+        """Return half the gradient in pose and expression (N, 6 + E), and in the shape's coordinates (N, 3 P)."""
+        pull = (residual @ self.view).flatten(1)
+        prior = self.problem.expression_prior * expression
+        inner = pull @ self.problem.points.expression.T + prior
+        return torch.cat([_pose_adjoint(self.lever.mT @ residual), inner], 1), pull
+
+    def of_shape(self, offset: Tensor) -> tuple[Tensor, Tensor]:
+        """Return J^T J of a change of shape (N, 3 P): in pose and expression, and in the shape's coordinates."""
+        offset = offset.unflatten(1, (-1, 3))
+        pull = (offset @ self.metric).flatten(1)
+        pose = _pose_adjoint((self.lever.mT @ offset) @ self.view.mT)
+        return torch.cat([pose, pull @ self.problem.points.expression.T], 1), pull
+
+    def to_shape(self, local: Tensor) -> Float[Tensor, "images coordinates"]:
+        """Return J^T J of a step in pose and expression, in the shape's coordinates."""
+        pose = torch.einsum("nc,kdc->nkd", local[:, :6], POSE_FORM.to(local)) @ self.view  # (N, 4, 3)
+        offset = (local[:, 6:] @ self.problem.points.expression).unflatten(1, (-1, 3))
+        return torch.baddbmm(offset @ self.metric, self.lever, pose).flatten(1)
+
+    def normal(self, gram: Tensor, damping: Tensor) -> Float[Tensor, "images local local"]:
+        """Return the normal matrix of each image's own parameters, pose first."""
+        points = self.problem.points
+        count = len(points.expression)
+        normal = self.view.new_zeros(len(self.view), 6 + count, 6 + count)
+        pose = pose_jacobian(self.turned).flatten(1, 2)
+        normal[:, :6, :6] = pose.mT @ pose
+        basis = points.expression.T.reshape(len(points.mean), -1)  # (P, 3 E)
+        moments = (self.lever.mT @ basis).unflatten(2, (3, count))  # (N, 4, 3, E)
+        cross = _pose_adjoint(torch.einsum("ndk,nlke->nlde", self.view, moments))  # (N, 6, E)
+        normal[:, 6:, :6], normal[:, :6, 6:] = cross.mT, cross
+        normal[:, 6:, 6:] = (self.six() @ gram.flatten(1)).unflatten(1, (count, count))
+        diagonal = normal.diagonal(dim1=1, dim2=2)  # a view
+        diagonal[:, 6:] += self.problem.expression_prior
+        diagonal += damping[:, None] * diagonal + jitter(diagonal)
+        return normal
+
+
+def _pose_adjoint(moments: Float[Tensor, "images 4 2 ..."]) -> Float[Tensor, "images 6 ..."]:
+    """Return J^T f of a pose step from the moments sum_j (1, y_j) f_j^T of a field f over the landmarks."""
+    return torch.einsum("kc,nk...->nc...", POSE_FORM.to(moments).flatten(0, 1), moments.flatten(1, 2))
+
+
+def conjugate_gradients(
+    apply: Callable[[Tensor], Tensor], right: Tensor, precondition: Callable[[Tensor], Tensor], enough: Tensor
+) -> Float[Tensor, "systems unknowns"]:
+    """Solve a batch of symmetric positive definite systems, one per row, at the same time.
+
+    End when, for every row, the residual's power has fallen to FORCING or a step gains less than `enough` (S, 1).
+    """
+    solution, residual = torch.zeros_like(right), right
+    direction = conditioned = precondition(residual)
+    gain = power = start = (residual * conditioned).sum(1, keepdim=True)
+    tiny = torch.finfo(right.dtype).tiny
+    for _ in range(MOST_STEPS):
+        if bool(((power <= FORCING * start) | (gain <= enough)).all()):
+            break
+        applied = apply(direction)
+        length = power / (direction * applied).sum(1, keepdim=True).clamp(min=tiny)
+        gain = length * power  # what this step takes off the linearised objective
+        solution, residual = solution + length * direction, residual - length * applied
+        conditioned = precondition(residual)
+        before, power = power, (residual * conditioned).sum(1, keepdim=True)
+        direction = conditioned + (power / before.clamp(min=tiny)) * direction
+    return solution
+
+
+def _solved(factor: Tensor, right: Tensor) -> Tensor:
+    return torch.cholesky_solve(right[..., None], factor)[..., 0]
