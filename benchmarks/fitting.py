@@ -2,7 +2,7 @@
 
 Random faces of a random model: 199 identity and 29 expression components, 68 landmarks with 2 mm of noise; 10,575
 subjects with 488,848 images, ragged. Batches of subjects are made, fitted and written to one .npz each, so memory is
-that of one batch. Usage: python benchmarks/fitting.py [--share 0.1] [--device cuda] [--slide] [--out FOLDER]
+that of one batch. Usage: python benchmarks/fitting.py [--share 0.1] [--device cuda] [--contour sliding] [--out FOLDER]
 """
 
 import argparse
@@ -16,9 +16,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch.profiler import ProfilerActivity, profile, record_function
 
-from facenb.fitting import fit, fit_stream, solve
+from facenb.fitting import fit
 from facenb.imaging.camera import WeakPerspective, euler_to_matrix
 from facenb.morphable.model import Embedding, MorphableModel
 
@@ -26,7 +25,6 @@ SUBJECTS, IMAGES = 10_575, 488_848  # CASIA-WebFace as Liu et al. 2018 use it
 IDENTITY, EXPRESSION = 199, 29
 NOISE = 2.0  # mm
 BATCH = 360  # subjects fitted together, about 16,000 images
-PARTS = {"_step": "joint step (all)", "conjugate_gradients": "  of it: shared identity", "evaluate": "residuals"}
 
 
 def random_model(generator: torch.Generator, candidates: int = 26) -> MorphableModel:
@@ -45,20 +43,21 @@ def random_model(generator: torch.Generator, candidates: int = 26) -> MorphableM
         return total * fields * math.sqrt(len(mean) / float(fields.square().sum()))  # rms displacement in mm
 
     contour = 68 + torch.arange(17 * candidates).view(17, -1)
-    return MorphableModel("random", mean, torch.tensor([[0, 1, 2]]), basis(IDENTITY, 6.0), basis(EXPRESSION, 4.0),
-                          Embedding.at(torch.arange(68)), contour=contour)  # fmt: skip
+    bases = basis(IDENTITY, 6.0), basis(EXPRESSION, 4.0)
+    landmarks = Embedding.at(torch.arange(68))
+    return MorphableModel("random", mean, torch.tensor([[0, 1, 2]]), *bases, landmarks, contour=contour)
 
 
 def batches(model: MorphableModel, counts: list[int], device: str, generator: torch.Generator, clock: dict):
-    """Random landmarks of BATCH subjects after another; the time this takes goes to `clock["making the data"]`."""
+    """Yield random landmarks of BATCH subjects at a time; add the time this takes to `clock["making the data"]`."""
     shape, move = model.landmarks.of(model.identity_basis), model.landmarks.of(model.expression_basis)
     mean = model.landmarks.of(model.mean)
     for first in range(0, len(counts), BATCH):
         start = time.perf_counter()
-        some = torch.tensor(counts[first : first + BATCH])
-        subject = torch.repeat_interleave(torch.arange(len(some)), some)
+        images_each = torch.tensor(counts[first : first + BATCH])
+        subject = torch.repeat_interleave(torch.arange(len(images_each)), images_each)
         images = len(subject)
-        identity = torch.randn(len(some), IDENTITY, generator=generator)
+        identity = torch.randn(len(images_each), IDENTITY, generator=generator)
         expression = torch.randn(images, EXPRESSION, generator=generator)
         points = (identity @ shape.flatten(1))[subject] + expression @ move.flatten(1)
         points = mean + points.unflatten(1, (-1, 3))
@@ -80,79 +79,70 @@ def ragged_counts(subjects: int, images: int) -> list[int]:
     return counts.tolist()
 
 
-def shares(model: MorphableModel, batch: dict, slide: bool) -> list[tuple[str, float]]:
-    """Share of a fit's time in each of its parts, from a profile of one core."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    plain = {name: getattr(solve, name) for name in PARTS}
-
-    def named(name):
-        def call(*arguments, **options):
-            with record_function(name):
-                return plain[name](*arguments, **options)
-
-        return call
-
-    for name in PARTS:
-        setattr(solve, name, named(name))
-    try:
-        with profile(activities=[ProfilerActivity.CPU]) as watch:
-            with record_function("all"):
-                fit(model, **batch, slide_contour=slide)
-    finally:
-        for name in PARTS:
-            setattr(solve, name, plain[name])
-        torch.set_num_threads(threads)
-    total = {event.key: event.cpu_time_total for event in watch.key_averages()}
-    return [(label, total.get(name, 0.0) / total["all"]) for name, label in PARTS.items()]
+def one_image(model: MorphableModel, images: int = 50) -> tuple[float, float]:
+    """Median wall-clock and processor time in ms of a fit of one image alone, with a fixed contour."""
+    generator = torch.Generator().manual_seed(1)
+    landmarks = next(batches(model, [1] * images, "cpu", generator, {"making the data": 0.0}))["landmarks"]
+    times = []
+    for image in landmarks[:, None]:
+        start = time.perf_counter(), time.process_time()
+        fit(model, image, contour="fixed")
+        times.append((time.perf_counter() - start[0], time.process_time() - start[1]))
+    wall, processor = 1e3 * np.median(times, axis=0)
+    return wall, processor
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--share", type=float, default=1.0, help="part of the subjects to fit (default: all)")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--slide", action="store_true", help="let the jaw line slide with the pose")
+    parser.add_argument("--contour", choices=("fixed", "sliding"), default="fixed")
     parser.add_argument("--out", help="folder for the fitted coefficients (default: a temporary one, removed)")
     asked = parser.parse_args()
 
     generator = torch.Generator().manual_seed(0)
     model = random_model(generator)
+    wall, processor_alone = one_image(model)
     counts = ragged_counts(round(SUBJECTS * asked.share), round(IMAGES * asked.share))
     clock = {"making the data": 0.0, "writing": 0.0}
-    start_objective = end_objective = 0.0
+    objective = np.zeros(2)  # at the start and at the end
     rounds, images = [], 0
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(asked.out or scratch)
         folder.mkdir(parents=True, exist_ok=True)
         begin, processor = time.perf_counter(), time.process_time()
-        source = batches(model.to("cpu"), counts, asked.device, generator, clock)
-        for index, found in enumerate(fit_stream(model.to(asked.device), source, slide_contour=asked.slide)):
+        on_device = model.to(asked.device)
+        for index, batch in enumerate(batches(model, counts, asked.device, generator, clock)):
+            result = fit(on_device, **batch, contour=asked.contour)
             start = time.perf_counter()
-            np.savez(folder / f"fit_{index:04d}.npz", identity=found.identity.cpu(), expression=found.expression.cpu(),
-                     subject=found.subject.cpu(), rotation=found.camera.rotation.cpu(), scale=found.camera.scale.cpu(),
-                     translation=found.camera.translation.cpu(), error=found.error.cpu())  # fmt: skip
+            camera = {name: getattr(result.camera, name).cpu() for name in ("rotation", "scale", "translation")}
+            fields = {name: getattr(result, name).cpu() for name in ("identity", "expression", "subject", "error")}
+            np.savez(folder / f"fit_{index:04d}.npz", **camera, **fields)
             clock["writing"] += time.perf_counter() - start
-            images += len(found.expression)
-            rounds.append(len(found.objective) - 1)
-            start_objective, end_objective = start_objective + found.objective[0], end_objective + found.objective[-1]
+            images += len(result.expression)
+            rounds.append(len(result.objective) - 1)
+            objective += result.objective[[0, -1]].numpy()
         total, processor = time.perf_counter() - begin, time.process_time() - processor
     fitting = total - sum(clock.values())
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 if sys.platform == "darwin" else 1024)
     where = torch.cuda.get_device_name() if asked.device == "cuda" else platform.processor() or platform.machine()
-    print(f"{where}, {torch.get_num_threads()} threads, torch {torch.__version__}, jaw line slides: {asked.slide}")
+    print(f"{where}, {torch.get_num_threads()} threads, torch {torch.__version__}, contour: {asked.contour}")
     print(f"{len(counts):,} subjects, {images:,} images, 68 landmarks, {IDENTITY} + {EXPRESSION} coefficients")
-    rows = [("images a second, fitting", f"{images / fitting:,.0f}"),
-            ("images a second, with data and files", f"{images / total:,.0f}"),
-            ("images a second of processor time", f"{images / processor:,.0f}"),
-            ("fitting, s", f"{fitting:.1f}"), *((f"{name}, s", f"{value:.1f}") for name, value in clock.items()),
-            ("peak memory, MB", f"{peak:,.0f}"), ("rounds, mean", f"{np.mean(rounds):.1f}"),
-            ("objective, end / start", f"{float(end_objective / start_objective):.3f}")]  # fmt: skip
+    rows = {
+        "images a second, fitting": f"{images / fitting:,.0f}",
+        "images a second, with data and files": f"{images / total:,.0f}",
+        "images a second of processor time": f"{images / processor:,.0f}",
+        "fitting, s": f"{fitting:.1f}",
+        **{f"{name}, s": f"{value:.1f}" for name, value in clock.items()},
+        "peak memory, MB": f"{peak:,.0f}",
+        "rounds, mean": f"{np.mean(rounds):.1f}",
+        "objective, end / start": f"{objective[1] / objective[0]:.3f}",
+        "one image alone on the CPU, ms": f"{wall:.1f}",
+        "  of processor time, ms": f"{processor_alone:.1f}",
+    }
     if asked.device == "cuda":
-        rows.append(("peak GPU memory, MB", f"{torch.cuda.max_memory_allocated() / 2**20:,.0f}"))
-    else:
-        first = next(batches(model, counts[:60], "cpu", generator, {"making the data": 0.0}))
-        rows += [(f"{label}, %", f"{100 * share:.0f}") for label, share in shares(model, first, asked.slide)]
-    for name, value in rows:
+        rows["peak GPU memory, MB"] = f"{torch.cuda.max_memory_allocated() / 2**20:,.0f}"
+    for name, value in rows.items():
         print(f"  {name:38s} {value:>10s}")
 
 

@@ -349,7 +349,7 @@ class TestSynthetic:
 
     def test_targets_are_the_fit_not_the_truth(self, model, tmp_path):
         shots = photograph(SynthFace(0), [4] * 4, [0, 1, 2, 3], size=(48, 48))
-        exact = fit(model, shots.landmarks, shots.subject, slide_contour=False)
+        exact = fit(model, shots.landmarks, shots.subject, contour="fixed")
         made = build_synthetic(tmp_path, model, 0, [4], 4, (32, 32), landmark_noise=0, quiet=True)
         kept = made.shards.read(torch.arange(4))
         torch.testing.assert_close(kept["expression"], exact.expression, atol=1e-3, rtol=1e-3)

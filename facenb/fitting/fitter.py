@@ -2,7 +2,9 @@
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from jaxtyping import Float, Int
@@ -11,7 +13,7 @@ from torch import Tensor
 from facenb.fitting.pose import refine_pose, scaled_orthographic
 from facenb.fitting.problem import Points, check
 from facenb.fitting.shared import SharedStep
-from facenb.fitting.solve import Problem, State, direct_step, solve
+from facenb.fitting.solve import Problem, State, Step, direct_step, solve
 from facenb.imaging.camera import WeakPerspective
 from facenb.morphable.model import Embedding, MorphableModel
 
@@ -73,34 +75,46 @@ def fit(
         raise ValueError(
             f"identity_prior {identity_prior}, expression_prior {expression_prior} or rounds {rounds} is negative"
         )
-    points = Points.of(model, embedding, contour).to(landmarks.device, landmarks.dtype)
-    landmarks, weights, row, labels = check(points, landmarks, subject, weights)
-    size = CHUNK.get(row.device.type, CHUNK["cuda"]) * 68 // points.landmarks
-    if len(row) <= FEW or points.candidates or not bool((weights == 1).all()):
-        step, size = direct_step, max(1, size // FORMED)
-    else:
-        step = SharedStep.of(points)
     priors = float(identity_prior), float(expression_prior)
-
-    def fit_chunk(images: Tensor) -> tuple[State, Tensor, Tensor, list[float]]:
-        subject = row[images] - row[images].min()
-        observed, middle, unit, camera = _start(points, landmarks[images], weights[images])
-        subjects = int(subject.max()) + 1
-        problem = Problem(points, observed, weights[images], subject, subjects, *priors)
-        expression = observed.new_zeros(len(observed), len(points.expression))
-        identity = observed.new_zeros(subjects, len(points.identity))
-        state, last, history = solve(problem, State(*camera, expression, identity), rounds, step)
-        mean_square = (problem.weights * last.residual.square().sum(-1)).sum(1) / problem.weights.sum(1)
-        shift = (state.shift * unit[:, None] + middle) * _flip(middle)
-        return state._replace(scale=state.scale * unit, shift=shift), mean_square.sqrt() * unit, unit, history
-
-    chunks = list(_chunks(row, len(labels), size))
-    states, errors, units, histories = zip(*_in_parallel(fit_chunk, chunks), strict=True)
+    with _one_thread() as threads:
+        points = Points.of(model, embedding, contour).to(landmarks.device, landmarks.dtype)
+        landmarks, weights, row, labels = check(points, landmarks, subject, weights)
+        size = CHUNK.get(row.device.type, CHUNK["cuda"]) * 68 // points.landmarks
+        if len(row) <= FEW or points.candidates or not bool((weights == 1).all()):
+            step, size = direct_step, max(1, size // FORMED)
+        else:
+            step = SharedStep.of(points)
+        chunks = list(_chunks(row, len(labels), size))
+        work = partial(_fit_chunk, points, landmarks, row, weights, rounds, priors, step)
+        states, errors, units, histories = zip(*_in_parallel(work, chunks, threads), strict=True)
     order = torch.argsort(torch.cat(chunks))
     rotation, scale, shift, expression, identity = (torch.cat(field) for field in zip(*states, strict=True))
     camera = WeakPerspective(rotation[order], scale[order], shift[order])
     error, unit = torch.cat(errors)[order], torch.cat(units)[order]
     return Fit(identity, expression[order], camera, row, error, _total(histories), unit, labels)
+
+
+def _fit_chunk(
+    points: Points,
+    landmarks: Tensor,
+    row: Tensor,
+    weights: Tensor,
+    rounds: int,
+    priors: tuple,
+    step: Step,
+    images: Tensor,
+) -> tuple[State, Tensor, Tensor, list[float]]:
+    """Fit the images of whole subjects; return the state and error in pixels, the unit, and the objectives."""
+    subject = row[images] - row[images].min()
+    subjects, weights = int(subject.max()) + 1, weights[images]
+    observed, middle, unit, camera = _start(points, landmarks[images], weights)
+    problem = Problem(points, observed, weights, subject, subjects, *priors)
+    expression = observed.new_zeros(len(observed), len(points.expression))
+    identity = observed.new_zeros(subjects, len(points.identity))
+    state, last, history = solve(problem, State(*camera, expression, identity), rounds, step)
+    mean_square = (weights * last.residual.square().sum(-1)).sum(1) / weights.sum(1)
+    shift = (state.shift * unit[:, None] + middle) * _flip(middle)
+    return state._replace(scale=state.scale * unit, shift=shift), mean_square.sqrt() * unit, unit, history
 
 
 def _flip(values: Tensor) -> Tensor:
@@ -127,16 +141,23 @@ def _chunks(row: Tensor, subjects: int, size: int) -> Iterator[Tensor]:
     yield order[start:]
 
 
-def _in_parallel(work: Callable[[Tensor], tuple], chunks: list[Tensor]) -> list[tuple]:
-    """Apply `work` to the chunks, on a CPU one per core: small matrices gain more from that than from inner threads."""
+@contextmanager
+def _one_thread() -> Iterator[int]:
+    """Let each operation use one thread, and yield how many it used before: on small matrices more cost time."""
     threads = torch.get_num_threads()
-    if chunks[0].is_cuda or threads == 1 or len(chunks) == 1:
-        return [work(chunk) for chunk in chunks]
+    torch.set_num_threads(1)
     try:
-        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            return list(pool.map(work, chunks))
+        yield threads
     finally:
         torch.set_num_threads(threads)
+
+
+def _in_parallel(work: Callable[[Tensor], tuple], chunks: list[Tensor], threads: int) -> list[tuple]:
+    """Apply `work` to the chunks, on a CPU one chunk per thread."""
+    if chunks[0].is_cuda or threads == 1 or len(chunks) == 1:
+        return [work(chunk) for chunk in chunks]
+    with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        return list(pool.map(work, chunks))
 
 
 def _start(points: Points, landmarks: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Tensor, tuple]:

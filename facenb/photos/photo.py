@@ -118,7 +118,7 @@ def fit_landmarks(
 ) -> PhotoFace:
     """Fit the model to landmarks (pixels) of a photo and texture it. `options` go to `facenb.fitting.fit`."""
     seconds, start = {}, time.perf_counter()
-    fitted = fit(fitter.model, landmarks[None], embedding=fitter.embedding, **options)
+    fitted = fit(fitter.model, landmarks[None], contour="fixed", embedding=fitter.embedding, **options)
     vertices = fitter.surface.complete(fitter.model.shape(fitted.identity, fitted.expression)[0])
     seconds["fit"] = time.perf_counter() - start
     texture = project_photo(image, vertices, fitted.camera, fitter.surface, fitter.texels)

@@ -47,7 +47,8 @@ def mirrored_landmarks(points: Float[Tensor, "photos 468 2"], width: Float[Tenso
 
 def fit_photos(fitter: Fitter, points: Float[Tensor, "photos 468 2"], subject: Int[Tensor, " photos"] | None) -> Fit:
     """The model of `fitter` on MediaPipe's mesh points, with the prior that goes with so many (facenb.photos.photo)."""
-    return fit(fitter.model, points, subject, embedding=fitter.embedding, identity_prior=PRIOR, expression_prior=PRIOR)
+    priors = {"identity_prior": PRIOR, "expression_prior": PRIOR}
+    return fit(fitter.model, points, subject, contour="fixed", embedding=fitter.embedding, **priors)
 
 
 def crop_photos(

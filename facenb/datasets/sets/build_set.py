@@ -88,7 +88,7 @@ class _Synthetic:
         )
         noise = torch.cat([self._noise(k, shots.landmarks.shape[1]) for k in people])
         seen = shots.landmarks + self.landmark_noise * shots.camera.scale[:, None, None] * noise
-        found = fit(self.model, seen, shots.subject, slide_contour=False)
+        found = fit(self.model, seen, shots.subject, contour="fixed")
         five = five_of_68(seen)
         onto = to_template(five, self.size)
         rows = {"image": crop_faces(shots.image, five, self.size), "subject": shots.subject,

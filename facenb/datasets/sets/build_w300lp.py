@@ -41,7 +41,7 @@ def build_w300lp(
         samples = [data[row] for number in people for row in sources[number]]
         subject = torch.tensor([number for number in people for _ in sources[number]])
         seen = torch.stack([sample.landmarks for sample in samples])
-        fitted = fit(model, seen, subject, slide_contour=False)
+        fitted = fit(model, seen, subject, contour="fixed")
         five = five_of_68(seen)
         crops = crop_photos([sample.image() for sample in samples], five, size)
         pose = pose_of(move_camera(fitted.camera, to_template(five, size)))

@@ -75,7 +75,7 @@ class Gallery:
         marks = camera.project(material.model.landmarks.of(material.truth))[..., :2]
         generator = torch.Generator().manual_seed(material.run.seed)
         marks = marks + NOISE * torch.randn(marks.shape, generator=generator)
-        return fit(material.model, marks, slide_contour=False).identity - mean
+        return fit(material.model, marks, contour="fixed").identity - mean
 
     def scores(self, codes: Float[Tensor, "pictures features"]) -> Float[Tensor, " pairs"]:
         """Cosine of each pair. Raises ValueError unless there is a code for every picture."""
