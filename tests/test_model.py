@@ -1,18 +1,17 @@
-import json
 import os
 from dataclasses import fields, replace
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from scipy.spatial.transform import Rotation
 from smplx.lbs import lbs
 
 from facenb.errors import ModelFileError
 from facenb.morphable import Embedding, Joints, MorphableModel
 from facenb.morphable.formats import read_ict
-from facenb.morphable.model import FORMAT, axis_angle_to_matrix
+from facenb.morphable.model import axis_angle_to_matrix
 
 VERTICES, IDENTITY, EXPRESSION = 40, 7, 4
 
@@ -333,45 +332,7 @@ def test_a_model_of_the_bare_minimum_survives_its_file(model, tmp_path):
     assert loaded.joints is None and loaded.contour is None and not loaded.regions
 
 
-def test_files_that_are_no_model_are_named(model, tmp_path):
-    with pytest.raises(ModelFileError, match="there is no model file .*gone.safetensors"):
-        MorphableModel.load(tmp_path / "gone.safetensors")
-    whole = model.save(tmp_path / "whole.safetensors").read_bytes()
-    for name, content in {"cut": whole[:-100], "header": whole[:40], "empty": b"", "text": b"hello, no model"}.items():
-        (tmp_path / name).write_bytes(content)
-        with pytest.raises(ModelFileError, match=f"{name} is no readable safetensors file"):
-            MorphableModel.load(tmp_path / name)
+def test_a_file_that_is_no_model_is_refused(tmp_path):
     save_file({"weight": torch.zeros(3)}, tmp_path / "network.safetensors")
-    with pytest.raises(ModelFileError, match="network.safetensors is a safetensors file, but no morphable model"):
+    with pytest.raises(ModelFileError, match="network.safetensors holds 'no kind known here', not 'MorphableModel 2'"):
         MorphableModel.load(tmp_path / "network.safetensors")
-
-
-def test_a_model_file_that_lacks_a_part_is_named(model, tmp_path):
-    tensors = load_file(model.save(tmp_path / "whole.safetensors"))
-    meta = {"name": "x", "source": "", "expression_names": []}
-    for name, content, header in (
-        ("no-mean", {k: v for k, v in tensors.items() if k != "mean"}, json.dumps(meta)),
-        ("no-landmarks", {"mean": tensors["mean"]}, json.dumps(meta)),
-        ("no-names", tensors, json.dumps({"name": "x"})),
-        ("no-json", tensors, "{"),
-    ):
-        save_file(content, tmp_path / name, {"format": FORMAT, "facenb": header})
-        with pytest.raises(ModelFileError, match=f"{name} is a damaged model"):
-            MorphableModel.load(tmp_path / name)
-
-
-def test_a_failed_save_leaves_the_older_file_and_nothing_else(model, tmp_path, monkeypatch):
-    path = model.save(tmp_path / "model.safetensors")
-    before = path.read_bytes()
-
-    def full(*_):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "replace", full)
-    with pytest.raises(ModelFileError, match="random could not be written to .*No space left"):
-        model.truncate(identity=1).save(path)
-    assert path.read_bytes() == before
-    assert os.listdir(tmp_path) == ["model.safetensors"]
-    monkeypatch.undo()
-    with pytest.raises(ModelFileError, match="could not be written"):
-        model.save(path / "below-a-file.safetensors")

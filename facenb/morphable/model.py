@@ -1,20 +1,16 @@
 """A face as a vector: the linear 3D morphable model (Blanz and Vetter 1999), with optional joints (FLAME 2017)."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 import torch
 from jaxtyping import Float, Int
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
-from facenb.errors import ModelFileError
-from facenb.files import atomic_write
+from facenb import savefile
 
-FORMAT = "facenb-morphable-1"
+KIND = "MorphableModel 2"  # raise the number with a change that old files do not fit
 
 
 def axis_angle_to_matrix(axis_angle: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3 3"]:
@@ -230,56 +226,36 @@ class MorphableModel:
         return replace(self, **moved)
 
     def save(self, path: str | Path) -> Path:
-        """Write the model as one safetensors file (beside, then renamed: never half-written).
-
-        Raises ModelFileError if it cannot be written (no permission, disk full); an older file is then still there.
-        """
-        path = Path(path)
+        """Write the model into one file (`facenb.savefile`). Raise ModelFileError if it cannot be written."""
         tensors = {s.name: getattr(self, s.name) for s in fields(self) if isinstance(getattr(self, s.name), Tensor)}
         tensors |= {"landmarks.vertices": self.landmarks.vertices, "landmarks.weights": self.landmarks.weights}
         tensors |= {f"regions.{name}": index for name, index in self.regions.items()}
-        meta = {"name": self.name, "source": self.source, "expression_names": self.expression_names}
+        card = {"name": self.name, "source": self.source, "expression_names": self.expression_names}
         if self.joints is not None:
-            meta["joints"] = {"names": self.joints.names, "parents": self.joints.parents}
-            for part in ("regressor", "weights", "correctives"):
-                if getattr(self.joints, part) is not None:
-                    tensors[f"joints.{part}"] = getattr(self.joints, part)
-        contiguous = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with atomic_write(path) as partial:
-                save_file(contiguous, partial, {"format": FORMAT, "facenb": json.dumps(meta)})
-        except (OSError, SafetensorError) as error:
-            raise ModelFileError(f"the model {self.name} could not be written to {path} ({error})") from error
-        return path
+            card["joints"] = {"names": self.joints.names, "parents": self.joints.parents}
+            for name in ("regressor", "weights", "correctives"):
+                if getattr(self.joints, name) is not None:
+                    tensors[f"joints.{name}"] = getattr(self.joints, name)
+        return savefile.save(path, KIND, tensors, card)
 
     @classmethod
     def load(cls, path: str | Path) -> "MorphableModel":
-        """Read a model written by `save`. Raises ModelFileError for a missing, damaged or foreign file."""
-        path = Path(path)
-        if not path.is_file():
-            raise ModelFileError(f"there is no model file {path}; write one with MorphableModel.save")
-        try:
-            with safe_open(path, "pt") as file:
-                header = file.metadata() or {}
-                tensors = {name: file.get_tensor(name) for name in file.keys()}
-        except (SafetensorError, OSError) as error:
-            raise ModelFileError(f"{path} is no readable safetensors file ({error}); make it again") from error
-        if header.get("format") != FORMAT:
-            raise ModelFileError(f"{path} is a safetensors file, but no morphable model of facenb ({FORMAT})")
-        try:
-            return cls._assemble(json.loads(header["facenb"]), tensors)
-        except (KeyError, TypeError, ValueError) as error:
-            raise ModelFileError(f"{path} is a damaged model of facenb ({error!r}); make it again") from error
+        """Return a model that `save` wrote. Raise ModelFileError if the file is missing, damaged or of another kind."""
+        tensors, card = savefile.load(path, KIND)
 
-    @classmethod
-    def _assemble(cls, meta: dict, tensors: dict[str, Tensor]) -> "MorphableModel":
-        landmarks = Embedding(tensors.pop("landmarks.vertices"), tensors.pop("landmarks.weights"))
-        regions = {name[8:]: tensors.pop(name) for name in list(tensors) if name.startswith("regions.")}
-        parts = {name[7:]: tensors.pop(name) for name in list(tensors) if name.startswith("joints.")}
-        joints = None
-        if "joints" in meta:
-            joints = Joints(tuple(meta["joints"]["names"]), tuple(meta["joints"]["parents"]), **parts)
-        names = tuple(meta["expression_names"])
-        return cls(meta["name"], landmarks=landmarks, regions=regions, joints=joints, expression_names=names,
-                   source=meta["source"], **tensors)  # fmt: skip
+        def group(prefix: str) -> dict[str, Tensor]:
+            names = [name for name in tensors if name.startswith(prefix)]
+            return {name.removeprefix(prefix): tensors.pop(name) for name in names}
+
+        landmarks, regions, joints = Embedding(**group("landmarks.")), group("regions."), group("joints.")
+        if "joints" in card:
+            joints = Joints(tuple(card["joints"]["names"]), tuple(card["joints"]["parents"]), **joints)
+        return cls(
+            card["name"],
+            landmarks=landmarks,
+            regions=regions,
+            joints=joints or None,
+            expression_names=tuple(card["expression_names"]),
+            source=card["source"],
+            **tensors,
+        )

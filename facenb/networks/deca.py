@@ -14,15 +14,14 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from facenb.errors import ModelFileError, RunError
+from facenb.errors import ModelFileError
 from facenb.morphable.layouts import DECA, Layout
 from facenb.morphable.model import MorphableModel
 from facenb.networks.detail import DetailDecoder, LinearDecoder
 from facenb.networks.resnet import ResNet, take_over
-from facenb.networks.saved import load_network, save_network
+from facenb.networks.saved import Saved
 from facenb.networks.weights import read_weights
 
-LAYOUT = 2  # of a saved network; a change that old files do not fit raises it
 SCALE = 9.0  # of DECA's camera: a head fills the picture
 # What one unit of the last layer means, by part, in a network trained here: about how far pictures differ, so that one
 # rate of learning suits all. In the released weights each unit is 1.
@@ -84,7 +83,7 @@ class Encoder(nn.Module):
         return self.layers(self.encoder(((images + 1) / 2).contiguous(memory_format=torch.channels_last)))
 
 
-class Deca(nn.Module):
+class Deca(Saved, nn.Module):
     """Pictures to flat vectors of `layout`, to detail codes, and these to displacement maps.
 
     `encoder` is the configuration of both ResNets (None: ResNet-50), `hidden` the width between; `detail` the length of
@@ -93,6 +92,8 @@ class Deca(nn.Module):
     last layer's outputs are multiplied with; `shrink`: the coarse network looks at the picture so many times smaller
     (the details need all of it). Raises ValueError for units or options that are impossible (`unit_of`, the decoders).
     """
+
+    kind = "Deca 3"
 
     def __init__(
         self,
@@ -144,11 +145,8 @@ class Deca(nn.Module):
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "Deca":
-        """A fresh network of that configuration. Raises RunError where it is none."""
-        try:
-            return cls(**{**config, "layout": Layout(**config["layout"])})
-        except (KeyError, TypeError, ValueError) as error:
-            raise RunError(f"no configuration of a Deca ({type(error).__name__}: {error}): {config}") from error
+        """Return an untrained network of a configuration."""
+        return cls(**{**config, "layout": Layout(**config["layout"])})
 
     def forward(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch coefficients"]:
         """Flat vectors of `layout`, of RGB pictures in [-1, 1]."""
@@ -164,15 +162,6 @@ class Deca(nn.Module):
         """Maps of displacements along the normals, mm, of detail codes under the expression and jaw of `flat`."""
         parts = self.layout.split(flat)
         return self.decoder(detail, parts["expression"], parts["jaw_pose"])
-
-    def save(self, path: str | Path, card: dict[str, Any]) -> Path:
-        """Write weights, configuration and card into one file (`saved.save_network`)."""
-        return save_network(self, path, card, LAYOUT)
-
-    @classmethod
-    def load(cls, path: str | Path, like: dict[str, Any] | None = None) -> "Deca":
-        """A saved network on the CPU, in eval mode, with its `card` (`saved.load_network`, which raises RunError)."""
-        return load_network(cls, path, like, LAYOUT)
 
 
 RELEASED = "deca_model.tar"

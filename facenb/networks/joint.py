@@ -4,19 +4,14 @@
 coefficients scaled to [-1, 1]: `code = (coefficient - centre) / half_range`, per dimension.
 """
 
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from facenb.errors import RunError
-from facenb.networks.saved import load_network, save_network
+from facenb.networks.saved import Saved
 from facenb.networks.sphereface import SphereFace
-
-LAYOUT = 1  # of a saved network; a change that old files do not fit raises it
-ENCODERS = {"SphereFace": SphereFace}
 
 
 class Codes(NamedTuple):
@@ -65,12 +60,14 @@ class LinearDecoder(nn.Module):
         self.fc.bias.copy_(centre.to(flat) @ flat)
 
 
-class JointNetwork(nn.Module):
+class JointNetwork(Saved, nn.Module):
     """Encoder, two heads, two linear decoders, the mean face, and the scaling of the codes (Liu et al. 2018).
 
     `identity` and `residual` are the lengths of the codes (the paper: 199 and 29), `vertices` the number n of vertices.
     `residual=0` has one code and one decoder for the whole shape: the ablation without disentangling.
     """
+
+    kind = "JointNetwork 2"
 
     def __init__(self, encoder: nn.Module, identity: int, residual: int, vertices: int):
         super().__init__()
@@ -158,7 +155,7 @@ class JointNetwork(nn.Module):
     def config(self) -> dict[str, Any]:
         """What makes this network again, without its weights: `JointNetwork.from_config(config)`; fit for JSON."""
         return {
-            "encoder": {"name": type(self.encoder).__name__, **self.encoder.config},
+            "encoder": self.encoder.config,
             "identity": self.identity,
             "residual": self.residual,
             "vertices": self.vertices,
@@ -166,21 +163,6 @@ class JointNetwork(nn.Module):
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "JointNetwork":
-        """A fresh network of that architecture. Raises RunError where the configuration is no JointNetwork's."""
-        try:
-            encoder = dict(config["encoder"])
-            name = encoder.pop("name")
-            if name not in ENCODERS:
-                raise RunError(f"the encoder is {name}, and this version of facenb has {', '.join(ENCODERS)}")
-            return cls(ENCODERS[name](**encoder), config["identity"], config["residual"], config["vertices"])
-        except (KeyError, TypeError, ValueError) as error:
-            raise RunError(f"no configuration of a JointNetwork ({type(error).__name__}: {error}): {config}") from error
-
-    def save(self, path: str | Path, card: dict[str, Any]) -> Path:
-        """Write weights, configuration and card into one file (`saved.save_network`)."""
-        return save_network(self, path, card, LAYOUT)
-
-    @classmethod
-    def load(cls, path: str | Path, like: dict[str, Any] | None = None) -> "JointNetwork":
-        """A saved network on the CPU, in eval mode, with its `card` (`saved.load_network`, which raises RunError)."""
-        return load_network(cls, path, like, LAYOUT)
+        """Return an untrained network of a configuration."""
+        encoder = SphereFace(**config["encoder"])
+        return cls(encoder, config["identity"], config["residual"], config["vertices"])
