@@ -6,12 +6,10 @@ import pytest
 import torch
 
 from facenb.datasets.pictures.lfw import read_lfw
-from facenb.datasets.sets.build_photos import crop_photos
 from facenb.errors import ModelFileError
 from facenb.evaluation.recognition import area_under_roc, cosine
 from facenb.networks.onnx_network import IMAGENET, OnnxNetwork
-from facenb.photos.images import read_image
-from facenb.photos.landmarks import detect_all, five_points
+from facenb.photos.store import prepare_photos
 
 pytest.importorskip("onnxruntime", reason="needs onnxruntime")
 
@@ -94,14 +92,13 @@ class TestBadInput:
             OnnxNetwork(path)(torch.zeros(1, 6, 5, 3))
 
 
-def test_the_released_mobilefacenet_knows_people(real_asset, tmp_path):
+def test_the_released_mobilefacenet_knows_people(real_asset):
     """With its training's mean and deviation; another scaling does about as well on LFW, and none may do better."""
     pairs = read_lfw(real_asset("lfw")).pairs()
     pairs = pairs[:30] + pairs[300:330]  # of one person, and of two
     photos = [photo for pair in pairs for photo in (pair.first, pair.second)]
-    points = detect_all(photos, tmp_path / "landmarks.npz", quiet=True).points
-    five = torch.stack([five_points(one) for one in points])
-    images = crop_photos([read_image(photo) for photo in photos], five, (112, 112)).float() / 255
+    real_asset("mediapipe")
+    images = prepare_photos(photos).crops((112, 112)).float() / 255
     same, path = torch.tensor([pair.same for pair in pairs]), real_asset("mobilefacenet") / "MobileFaceNet.onnx"
     areas = {}
     for name, network in (("imagenet", OnnxNetwork(path, *IMAGENET)), ("half", OnnxNetwork(path))):
