@@ -69,7 +69,8 @@ def fit_photos(
     fitter: Fitter, points: Float[Tensor, "photos 468 2"], subject: Int[Tensor, " photos"] | None = None
 ) -> Fit:
     """Fit the model to MediaPipe's mesh points, with the prior that suits so many (see `facenb.fitting.fit`)."""
-    return fit(fitter.model, points, subject, embedding=fitter.embedding, identity_prior=PRIOR, expression_prior=PRIOR)
+    priors = {"identity_prior": PRIOR, "expression_prior": PRIOR}
+    return fit(fitter.model, points, subject, contour="fixed", embedding=fitter.embedding, **priors)
 
 
 @dataclass(frozen=True)
