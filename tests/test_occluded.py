@@ -174,7 +174,7 @@ def test_a_face_that_is_cut_by_the_edge_is_painted(faces):
     [
         (lambda image, points: (image / 255, points), ValueError, "torch.float32 must be bytes"),
         (lambda image, points: (image.permute(0, 3, 1, 2), points), ValueError, r"\(6, 3, 48, 48\) .* channels last"),
-        (lambda image, points: (image, points[:, :5]), LandmarkError, r"landmarks \(6, 5, 2\) of 6 pictures"),
+        (lambda image, points: (image, points[:, :5]), LandmarkError, r"landmarks \(6, 5, 2\) of 6 images"),
         (lambda image, points: (image, points.repeat(1, 8, 1)[:, :478]), LandmarkError, "the 68 .* `to_68`"),
         (lambda image, points: (image, points[..., [0, 1, 1]]), LandmarkError, r"landmarks \(6, 68, 3\)"),
     ],
