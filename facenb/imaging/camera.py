@@ -8,7 +8,7 @@ Conventions, for the whole package:
   counter-clockwise in the image.
 - Pixels: u to the right, v down, origin at the top left corner of the image, pixel centres at +0.5.
 - Depth grows away from the camera, in mm. Under weak perspective its zero is the model's origin (so it may be
-  negative); under perspective its zero is the camera and what has depth <= 0 is behind it.
+  negative). Under perspective its zero is the camera, and points with depth <= 0 are behind the camera.
 """
 
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from torch import Tensor
 
 
 def euler_to_matrix(angles: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3 3"]:
-    """Rotation `Rz(roll) Ry(yaw) Rx(pitch)` of (yaw, pitch, roll) in radians."""
+    """Return the rotation `Rz(roll) Ry(yaw) Rx(pitch)` of (yaw, pitch, roll) in radians."""
     yaw, pitch, roll = angles.unbind(-1)
     one, zero = torch.ones_like(yaw), torch.zeros_like(yaw)
 
@@ -33,7 +33,7 @@ def euler_to_matrix(angles: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 
 
 
 def matrix_to_euler(rotation: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*batch 3"]:
-    """(yaw, pitch, roll) in radians of a rotation, yaw in [-pi/2, pi/2]; the inverse of `euler_to_matrix` there."""
+    """Return (yaw, pitch, roll) in radians of a rotation, yaw in [-pi/2, pi/2]: there the inverse of `euler_to_matrix`."""
     yaw = torch.asin((-rotation[..., 2, 0]).clamp(-1, 1))
     pitch = torch.atan2(rotation[..., 2, 1], rotation[..., 2, 2])
     roll = torch.atan2(rotation[..., 1, 0], rotation[..., 0, 0])
@@ -50,7 +50,7 @@ class WeakPerspective:
     is_perspective = False
 
     def project(self, vertices: Float[Tensor, "_batch points 3"]) -> Float[Tensor, "batch points 3"]:
-        """(u, v) in pixels and depth in mm of points in mm; a batch of one on either side is broadcast."""
+        """Return (u, v) in pixels and depth in mm of points in mm; a batch of one on either side is broadcast."""
         turned = vertices @ self.rotation.transpose(-1, -2)  # (B, N, 3), camera axes
         u = self.scale[:, None] * turned[..., 0] + self.translation[:, None, 0]
         v = -self.scale[:, None] * turned[..., 1] + self.translation[:, None, 1]
@@ -71,18 +71,13 @@ class Perspective:
     is_perspective = True
 
     def project(self, vertices: Float[Tensor, "_batch points 3"]) -> Float[Tensor, "batch points 3"]:
-        """(u, v) in pixels and depth in mm of points in mm; u and v have no meaning where depth <= 0."""
+        """Return (u, v) in pixels and depth in mm of points in mm; u and v have no meaning where depth <= 0."""
         turned = vertices @ self.rotation.transpose(-1, -2) + self.position[:, None]  # (B, N, 3)
         depth = -turned[..., 2]
         ratio = self.focal[:, None] / torch.where(depth.abs() < 1e-6, torch.full_like(depth, 1e-6), depth)
         u = self.principal[:, None, 0] + ratio * turned[..., 0]
         v = self.principal[:, None, 1] - ratio * turned[..., 1]
         return torch.stack([u, v, depth], -1)
-
-    def to(self, device) -> "Perspective":
-        return Perspective(
-            self.rotation.to(device), self.position.to(device), self.focal.to(device), self.principal.to(device)
-        )
 
 
 Camera = WeakPerspective | Perspective

@@ -12,24 +12,24 @@ Number = Float[Tensor, " batch"]
 
 
 def pixel_centres(size: tuple[int, int], like: Tensor) -> Points:
-    """u and v of every pixel centre, as two planes: much faster to work on than pairs."""
+    """Return u and v of every pixel centre as two planes, which are much faster to work on than pairs."""
     v, u = torch.meshgrid(torch.arange(size[0]).to(like) + 0.5, torch.arange(size[1]).to(like) + 0.5, indexing="ij")
     return torch.stack([u, v])
 
 
 def spread(value: Tensor) -> Tensor:
-    """(batch, 1, 1, ...): a value per image, ready to meet a field of pixels."""
+    """Return a value per image as (batch, 1, 1, ...), to be broadcast with a field of pixels."""
     return value[:, None, None]
 
 
 def along(points: Points, origin: Pair, direction: Pair) -> Field:
-    """Component of (pixel - origin) along `direction`, times its length."""
+    """Return the dot product of (pixel - origin) and `direction`."""
     du, dv = direction[:, :1, None], direction[:, 1:, None]
     return points[0] * du + points[1] * dv - spread((origin * direction).sum(-1))
 
 
 def capsule(points: Points, start: Pair, end: Pair) -> tuple[Field, Field]:
-    """Distance to a segment in pixels, and where along it the closest point lies (0 start, 1 end)."""
+    """Return the distance to a segment in pixels, and where along it the closest point lies (0 start, 1 end)."""
     axis = end - start
     share = along(points, start, axis / (axis * axis).sum(-1, keepdim=True).clamp(min=1e-9)).clamp(0, 1)
     u = points[0] - start[:, :1, None] - share * axis[:, :1, None]
@@ -38,9 +38,9 @@ def capsule(points: Points, start: Pair, end: Pair) -> tuple[Field, Field]:
 
 
 def lens(points: Points, centre: Pair, right: Pair, down: Pair, power: Number) -> Field:
-    """Signed distance, in pixels to first order, to a superellipse with half axes `right` and `down`, not parallel.
+    """Return the signed distance to a superellipse, in pixels to first order; its half axes must not be parallel.
 
-    Power 2 is an ellipse, higher ones come close to a parallelogram.
+    Power 2 gives an ellipse, higher powers come close to a parallelogram.
     """
     power = spread(power)
     inverse = torch.linalg.inv(torch.stack([right, down], -1))  # rows: the dual axes
@@ -53,7 +53,7 @@ def lens(points: Points, centre: Pair, right: Pair, down: Pair, power: Number) -
 
 
 def polygon(points: Points, corners: Float[Tensor, "batch corners 2"]) -> Field:
-    """Signed distance in pixels to a closed polygon, negative inside."""
+    """Return the signed distance in pixels to a closed polygon, negative inside."""
     nearest, inside = None, None
     for k in range(corners.shape[1]):
         a, b = corners[:, k - 1], corners[:, k]
@@ -66,35 +66,35 @@ def polygon(points: Points, corners: Float[Tensor, "batch corners 2"]) -> Field:
     return torch.where(inside, -nearest, nearest)
 
 
-def smooth_curve(corners: Float[Tensor, "batch corners 2"], each: int = 4) -> Float[Tensor, "batch points 2"]:
-    """A closed Catmull-Rom curve through the corners, `each` points a side."""
-    before, after, next_one = (corners.roll(shift, 1) for shift in (1, -1, -2))
-    t = torch.arange(each).to(corners)[:, None] / each
-    p0, p1, p2, p3 = (p[:, :, None] for p in (before, corners, after, next_one))
+def smooth_curve(corners: Float[Tensor, "batch corners 2"]) -> Float[Tensor, "batch points 2"]:
+    """Return a closed Catmull-Rom curve through the corners, four points a side."""
+    before, after, second = (corners.roll(shift, 1) for shift in (1, -1, -2))
+    t = torch.arange(4).to(corners)[:, None] / 4
+    p0, p1, p2, p3 = (p[:, :, None] for p in (before, corners, after, second))
     curve = p1 + 0.5 * t * (p2 - p0 + t * (2 * p0 - 5 * p1 + 4 * p2 - p3 + t * (3 * (p1 - p2) + p3 - p0)))
     return curve.flatten(1, 2)
 
 
-def cover(distance: Field, softness: float = 1.0) -> Field:
-    """Share of each pixel covered by a shape at signed `distance`, with an edge of `softness` pixels."""
-    return (0.5 - distance / softness).clamp(0, 1)
+def cover(distance: Field) -> Field:
+    """Return the share of each pixel that a shape at signed `distance` covers; its edge is one pixel wide."""
+    return (0.5 - distance).clamp(0, 1)
 
 
 def paint(image: Float[Tensor, "batch height width 3"], colour: Tensor | float, share: Field) -> Tensor:
-    """The image with `colour` laid over it."""
+    """Return the image with `colour` laid over it."""
     return image + (colour - image) * share[..., None]
 
 
 def cast_shadow(image: Float[Tensor, "batch height width 3"], share: Field, strength: float) -> Tensor:
-    """The image darkened below a shape, as by a lamp overhead; the shadow's reach follows the picture's size."""
+    """Return the image darkened below a shape, as by a lamp overhead; the shadow grows with the image."""
     step = max(1, share.shape[1] // 40)
     below = functional.pad(share, (0, 0, step, 0))[:, : share.shape[1]]
     blurred = functional.avg_pool2d(below[:, None], 2 * step + 1, 1, step)[:, 0]
     return image * (1 - strength * blurred * (1 - share))[..., None]
 
 
-def lambert(height: Field, lamp: Float[Tensor, "batch 3"], floor: float = 0.45) -> Field:
-    """Shading of a relief (heights in pixels) by a lamp towards (right, down, viewer), 1 where it faces the lamp."""
+def lambert(height: Field, lamp: Float[Tensor, "batch 3"], floor: float) -> Field:
+    """Return the shading of a relief (heights in pixels) by a lamp towards (right, down, viewer), 1 facing the lamp."""
     if min(height.shape[1:]) == 1:
         return torch.ones_like(height)
     down, right = torch.gradient(height, dim=(1, 2))

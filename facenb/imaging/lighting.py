@@ -1,4 +1,4 @@
-"""Light as nine real spherical harmonics: what a surface receives, as a function of where it faces.
+"""Light as nine real spherical harmonics: the irradiance of a surface as a function of its normal.
 
 Conventions:
 - The basis is orthonormal over the sphere (the integral of Y_i Y_j is 1 if i = j, else 0), without the sign
@@ -8,9 +8,9 @@ Conventions:
 - Normals and light directions are on the camera's axes (x right, y up, z towards the camera), so the light stays where
   it is when the head turns. Colours are linear in [0, 1]; no gamma is applied anywhere.
 
-Others (code as published): DECA orders 1, x, y, z, xy, xz, yz, x^2-y^2, 3z^2-1 and puts the lobe, short of the pi of
-degree 0, into its constants. Deng et al. 2019 order as here, with the signs of (-1)^m and other lobe constants, store
-(3 colours, 9) flat, and add 0.8 to each colour's first coefficient.
+Other conventions, from published code: DECA orders 1, x, y, z, xy, xz, yz, x^2-y^2, 3z^2-1 and puts the lobe, without
+the pi of degree 0, into its constants. Deng et al. 2019 have our order with the signs of (-1)^m and other lobe
+constants; they store (3 colours, 9) flat and add 0.8 to each colour's first coefficient.
 """
 
 import math
@@ -34,7 +34,7 @@ _DENG_AMBIENT = 0.8
 
 
 def spherical_harmonics(normals: Float[Tensor, "*points 3"]) -> Float[Tensor, "*points 9"]:
-    """The nine basis functions at unit normals."""
+    """Return the nine basis functions at unit normals."""
     return _basis(*normals.unbind(-1), axis=-1)
 
 
@@ -47,23 +47,23 @@ def _basis(x: Tensor, y: Tensor, z: Tensor, axis: int) -> Tensor:
 def irradiance(
     normals: Float[Tensor, "batch *points 3"], light: Float[Tensor, "batch 9 3"]
 ) -> Float[Tensor, "batch *points 3"]:
-    """What surfaces facing along unit normals receive over pi: the factor from albedo to colour, per colour."""
+    """Return the irradiance over pi of surfaces with these unit normals: the factor from albedo to colour."""
     planes = normals.flatten(1, -2).transpose(1, 2).contiguous()  # (B, 3, N): four times as fast as on triples
     received = light.transpose(1, 2) @ _basis(*planes.unbind(1), axis=1)
     return received.transpose(1, 2).reshape(normals.shape)
 
 
 def ambient(colour: Float[Tensor, "batch 3"]) -> Float[Tensor, "batch 9 3"]:
-    """Light that comes equally from everywhere: every surface has colour albedo * `colour`."""
+    """Return a light that comes equally from everywhere: every surface gets the colour albedo * `colour`."""
     light = colour.new_zeros(len(colour), 9, 3)
     light[:, 0] = colour / C0
     return light
 
 
 def directional(direction: Float[Tensor, "batch 3"], colour: Float[Tensor, "batch 3"]) -> Float[Tensor, "batch 9 3"]:
-    """A distant light towards `direction` (any length): the projection of colour * max(cos, 0) on the basis.
+    """Return a distant light from `direction` (any length): the projection of colour * max(cos, 0) on the basis.
 
-    Nine coefficients are the closest fit: they exceed `colour` by 1/16 where a surface faces the light, and dip to
+    Nine coefficients are the closest fit. They exceed `colour` by 1/16 where a surface faces the light, and fall to
     -0.04 of it at 122 degrees.
     """
     towards = torch.nn.functional.normalize(direction, dim=-1)
@@ -71,26 +71,26 @@ def directional(direction: Float[Tensor, "batch 3"], colour: Float[Tensor, "batc
 
 
 def from_deca(coefficients: Float[Tensor, "batch 9 3"]) -> Float[Tensor, "batch 9 3"]:
-    """DECA's light coefficients (`lightcode`, Feng et al. 2021) as a light of this package."""
+    """Return DECA's light coefficients (`lightcode`, Feng et al. 2021) as a light of this package."""
     return coefficients[:, list(_DECA_INDEX)] * coefficients.new_tensor(_DECA_SCALE)[:, None]
 
 
 def to_deca(light: Float[Tensor, "batch 9 3"]) -> Float[Tensor, "batch 9 3"]:
-    """The inverse of `from_deca`."""
+    """Return the inverse of `from_deca`."""
     coefficients = torch.empty_like(light)
     coefficients[:, list(_DECA_INDEX)] = light / light.new_tensor(_DECA_SCALE)[:, None]
     return coefficients
 
 
 def from_deng(gamma: Float[Tensor, "batch 27"]) -> Float[Tensor, "batch 9 3"]:
-    """The 27 light coefficients of Deng et al. 2019 (`gamma`) as a light of this package."""
+    """Return the 27 light coefficients of Deng et al. 2019 (`gamma`) as a light of this package."""
     colours = gamma.view(-1, 3, 9)
     ambient_term = torch.nn.functional.one_hot(torch.tensor(0), 9).to(gamma) * _DENG_AMBIENT
     return ((colours + ambient_term) * gamma.new_tensor(_DENG_SCALE)).transpose(1, 2)
 
 
 def to_deng(light: Float[Tensor, "batch 9 3"]) -> Float[Tensor, "batch 27"]:
-    """The inverse of `from_deng`."""
+    """Return the inverse of `from_deng`."""
     colours = (light / light.new_tensor(_DENG_SCALE)[:, None]).transpose(1, 2)
     ambient_term = torch.nn.functional.one_hot(torch.tensor(0), 9).to(light) * _DENG_AMBIENT
     return (colours - ambient_term).flatten(1)
