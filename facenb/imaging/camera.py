@@ -33,7 +33,7 @@ def euler_to_matrix(angles: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 
 
 
 def matrix_to_euler(rotation: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*batch 3"]:
-    """Return (yaw, pitch, roll) in radians of a rotation, yaw in [-pi/2, pi/2]: there the inverse of `euler_to_matrix`."""
+    """Return (yaw, pitch, roll) in radians of a rotation, yaw in [-pi/2, pi/2]."""
     yaw = torch.asin((-rotation[..., 2, 0]).clamp(-1, 1))
     pitch = torch.atan2(rotation[..., 2, 1], rotation[..., 2, 2])
     roll = torch.atan2(rotation[..., 1, 0], rotation[..., 0, 0])
