@@ -63,7 +63,7 @@ $(READY): constraints.txt pyproject.toml
 	@touch $@
 
 notebooks: $(READY)
-	@$(BIN) -m facenb.runs.batch all --profile $(PROFILE) --data $(DATA) --seed $(SEED) --device $(DEVICE) \
+	@$(BIN) -m facenb run all --profile $(PROFILE) --data $(DATA) --seed $(SEED) --device $(DEVICE) \
 	  $(if $(RUN_FOLDER),--run-folder "$(RUN_FOLDER)") $(if $(CORES),--cores $(CORES)) $(if $(SNAKEMAKE),-- $(SNAKEMAKE))
 
 # One pytest run holds every check of behaviour, the notebooks (nbval) and the browser included; it runs, and ends with

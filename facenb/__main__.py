@@ -1,43 +1,70 @@
-"""`python -m facenb photo me.jpg --out DIR`: a 3D face from a photo."""
+"""The commands `python -m facenb photo` (a 3D face from a photo), `run` (one notebook, or all) and `report`."""
 
 import argparse
 import sys
 import time
+from pathlib import Path
 
 from facenb.errors import FacenbError
+from facenb.runs import command
 
 
-def photo(path: str, out: str, which: str, force: bool) -> int:
+def photo(options: argparse.Namespace) -> int:
+    """Return the exit code: 0 if done, 1 if the photo or the folder cannot be used."""
     from facenb.photos import photo as steps  # only here: it takes seconds to import
 
     try:
-        steps.refuse_existing(out, force)  # before the work, not after it
+        steps.refuse_existing(options.out, options.force)  # before the work
         steps.ict_fitter()
         start = time.perf_counter()
-        face = steps.photo_to_face(path, which)
-        steps.save(face, out, force)
+        face = steps.photo_to_face(options.photo, options.face)
+        steps.save(face, options.out, options.force)
     except FacenbError as error:
         print(f"facenb: {error}", file=sys.stderr)
         return 1
     if face.faces > 1:
-        print(f"{path} shows {face.faces} faces; the {which} one was taken")
+        print(f"{options.photo} shows {face.faces} faces. The {options.face} one was used.")
     stages = ", ".join(f"{stage} {seconds:.2f}" for stage, seconds in face.seconds.items())
-    print(f"{out}: {', '.join(steps.FILES)}")
+    print(f"{options.out}: {', '.join(steps.FILES)}")
     print(f"landmark error {float(face.fit.error[0]):.1f} px; {time.perf_counter() - start:.2f} s ({stages})")
     return 0
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Exit codes: 0 done, 1 the photo or the folder cannot be used as asked, 2 the command is misspelt."""
-    parser = argparse.ArgumentParser("python -m facenb", description="3D faces from photographs.")
+def report(options: argparse.Namespace) -> int:
+    """Return the exit code: 0 if done, 1 if notebook 17 was not run into the folder."""
+    from facenb.runs.page import write_page
+
+    try:
+        print(write_page(options.run_folder))
+    except FacenbError as error:
+        print(f"facenb: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def arguments_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("python -m facenb", description="3D faces and identity.", allow_abbrev=False)
     commands = parser.add_subparsers(dest="command", required=True)
-    command = commands.add_parser("photo", help="a 3D face from a photo: overlay, OBJ, PLY, GLB, coefficients")
-    command.add_argument("photo", metavar="PHOTO", help="JPEG, PNG, ... with a face that looks roughly at the camera")
-    command.add_argument("--out", required=True, metavar="DIR", help="folder for the results, made if it is not there")
-    command.add_argument("--face", choices=("largest", "central"), default="largest", help="which one, if several")
-    command.add_argument("--force", action="store_true", help="overwrite an earlier result in DIR")
-    chosen = parser.parse_args(arguments)
-    return photo(chosen.photo, chosen.out, chosen.face, chosen.force)
+    face = commands.add_parser("photo", help="a 3D face from a photo: overlay, OBJ, PLY, GLB, coefficients")
+    face.add_argument("photo", metavar="PHOTO", help="JPEG, PNG, ... with a face that looks roughly at the camera")
+    face.add_argument("--out", required=True, metavar="DIR", help="folder for the results; it is made if needed")
+    face.add_argument("--face", choices=("largest", "central"), default="largest", help="which face, if several")
+    face.add_argument("--force", action="store_true", help="overwrite an earlier result in DIR")
+    run = commands.add_parser("run", help="run one notebook or all of them", epilog="After --: options of Snakemake.")
+    command.add_arguments(run)
+    page = commands.add_parser("report", help="write report.html from the executed notebook 17")
+    page.add_argument("run_folder", type=Path, metavar="RUN_FOLDER")
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Return the exit code of the command. A misspelt command exits with 2."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    cut = arguments.index("--") if "--" in arguments else len(arguments)
+    options = arguments_parser().parse_args(arguments[:cut])
+    if options.command == "run":
+        return command.run(options, arguments[cut + 1 :])
+    return photo(options) if options.command == "photo" else report(options)
 
 
 if __name__ == "__main__":

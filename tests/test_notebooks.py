@@ -9,6 +9,7 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import nbformat
@@ -16,6 +17,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+_PARTS = tomllib.loads((ROOT / "course/course.toml").read_text(encoding="utf-8"))["part"]
+COURSE = {row["file"]: row for part in _PARTS for row in part["notebook"]}
 # Each loads what ones before have made: the set, networks, records.
 CHAINED = ("04", "06", "07", "08", "09", "10", "11", "12", "13", "14", "15", "16", "17")
 CHAINS = [[path] for path in NOTEBOOKS if path.name[:2] not in CHAINED]
@@ -94,6 +97,17 @@ class TestForm:
                 assert not found, f"cell {number} names {found[0]}"
         assert "papermill" not in read(path).metadata, "an executed copy was committed; its metadata names folders"
 
+    def test_serves_the_data_that_the_course_says(self, path):
+        """The kinds of data in course.toml are those of the notebook's own call of `run.serves`."""
+        calls = [
+            [word.value for word in call.args]
+            for cell in code(read(path))
+            if "run.serves(" in cell.source
+            for call in ast.walk(ast.parse(cell.source))
+            if isinstance(call, ast.Call) and ast.unparse(call.func) == "run.serves"
+        ]
+        assert calls == ([COURSE[path.stem]["data"]] if "data" in COURSE[path.stem] else [])
+
     def test_size(self, path):
         assert path.stat().st_size < 3e6
 
@@ -112,21 +126,38 @@ def test_repository_is_small():
     assert sum(file.stat().st_size for file in files if file.is_file()) < 30e6
 
 
-def test_the_graph_names_every_notebook():
-    """A notebook that Snakemake does not know would never be run by `make notebooks`, and the other way round."""
-    graph = re.findall(r'^ +\("(\d\d_\w+)",', (ROOT / "notebooks/Snakefile").read_text(), re.MULTILINE)
-    assert graph == sorted(graph)
-    assert graph == [path.stem for path in NOTEBOOKS]
+def test_the_course_names_every_notebook():
+    """`make notebooks` runs what course.toml lists, and a notebook needs only earlier ones."""
+    assert list(COURSE) == [path.stem for path in NOTEBOOKS]
+    assert all(need < name for name, row in COURSE.items() for need in row["needs"])
 
 
 def nbval(paths: list[Path], runs: Path, profile: str, *options: str) -> None:
     """One pytest process runs the notebooks in the order given."""
     variables = {"FACENB_PROFILE": profile, "FACENB_RUNS": str(runs), "FACENB_HEADLESS": "1"}
     result = subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "no:xdist", "--rootdir", ROOT / "notebooks",
-         "-c", os.devnull, "--nbval-cell-timeout", "400", *options, *paths],
-        cwd=ROOT / "notebooks", env=os.environ | variables, capture_output=True, text=True,
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-p",
+            "no:cacheprovider",
+            "-p",
+            "no:xdist",
+            "--rootdir",
+            ROOT / "notebooks",
+            "-c",
+            os.devnull,
+            "--nbval-cell-timeout",
+            "400",
+            *options,
+            *paths,
+        ],
+        cwd=ROOT / "notebooks",
+        env=os.environ | variables,
+        capture_output=True,
+        text=True,
+    )
     assert result.returncode == 0, result.stdout[-6000:] + result.stderr[-2000:]
 
 

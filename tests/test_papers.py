@@ -1,14 +1,15 @@
 """The papers' tables, held against the project's page of facts where that is at hand, and within themselves."""
 
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
 
-from facenb.runs.graph import serves
-from facenb.runs.papers import CLAIMS, PAPERS, TABLES
-from facenb.runs.results import DATA
+from facenb.runs.options import DATA
+from facenb.runs.papers import CLAIMS, COMPARISONS, FIGURES, PAPERS, TABLES
 
+ROOT = Path(__file__).resolve().parents[1]
 FACTS = Path(__file__).resolve().parents[2] / "shared" / "PAPERS.md"
 
 
@@ -87,11 +88,24 @@ def test_claims(facts):
     assert all(claim.paper in PAPERS and re.fullmatch(r"\d\d", claim.notebook) for claim in CLAIMS.values())
 
 
-@pytest.mark.parametrize("claim", CLAIMS.values(), ids=list(CLAIMS))
-def test_a_claim_is_of_the_data_that_its_notebook_serves(claim):
-    [notebook] = (Path(__file__).parents[1] / "notebooks").glob(f"{claim.notebook}_*.ipynb")
-    served = [kind for kind in DATA if serves(notebook, kind)]
-    assert served == list(claim.data or DATA)
+def test_a_claim_is_of_the_data_that_its_notebook_serves():
+    course = tomllib.loads((ROOT / "course/course.toml").read_text(encoding="utf-8"))
+    served = {row["file"][:2]: row.get("data", list(DATA)) for part in course["part"] for row in part["notebook"]}
+    assert {name: list(claim.data or DATA) for name, claim in CLAIMS.items()} == {
+        name: served[claim.notebook] for name, claim in CLAIMS.items()
+    }
+
+
+def test_comparisons_name_tables_rows_and_methods_that_exist():
+    sources = "".join(path.read_text(encoding="utf-8") for path in sorted((ROOT / "notebooks").glob("*.ipynb")))
+    assert list(FIGURES) == list(COMPARISONS)
+    for comparison in (one for section in COMPARISONS.values() for one in section):
+        rows = [row for name in (comparison.table, comparison.also) if name for row in TABLES[name].rows]
+        assert set(comparison.pairs.values()) <= set(rows), comparison.table
+        for method in (name for pair in comparison.pairs for name in pair.split(" + ")):
+            assert f'\\"{method}\\"' in sources, f"no notebook calls a method {method!r}"
+        for figure in FIGURES["Shape"]:
+            assert any(name in sources for name in figure.names), figure.names
 
 
 @pytest.mark.parametrize("name", list(TABLES))
@@ -100,14 +114,6 @@ def test_every_row_fills_its_columns(name):
     assert table.paper in PAPERS and table.frame().shape == (len(table.rows), len(table.columns))
     for method, cells in table.rows.items():
         assert all(re.fullmatch(r"\d+\.\d+( ± \d*\.\d+)?|", cell) for cell in cells), method
-
-
-def test_a_number_of_a_cell():
-    table = TABLES["ablation"]
-    assert table.number("II, two codes", "LFW acc. %") == 68.0
-    assert table.number("II, one code", "LFW acc. %") is None
-    with pytest.raises(KeyError, match="no column 'LFW'"):
-        table.number("II, one code", "LFW")
 
 
 def test_averages_that_are_printed_are_those_of_their_row():

@@ -1,21 +1,28 @@
-"""The report: paper and here never share a column, verdicts are corrected for their number, the page opens offline."""
+"""The report: paper and ours never share a column, verdicts are corrected for their number, the page opens offline."""
 
+import base64
 import json
 import math
 import re
+import shutil
 from html.parser import HTMLParser
+from pathlib import Path
 
+import nbformat
 import numpy as np
+import pandas as pd
 import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
+from facenb.__main__ import main
 from facenb.errors import RunError
 from facenb.evaluation.claims import Claim, Effect, mean_of
-from facenb.runs import report_page
-from facenb.runs.comparisons import COMPARISONS
-from facenb.runs.papers import CLAIMS, TABLES
+from facenb.runs.page import write_page
+from facenb.runs.papers import CLAIMS, COMPARISONS, TABLES
 from facenb.runs.report import ELSEWHERE, PART, UNCORRECTED, WAITING, Report, cell
 from facenb.runs.results import Run
 
+ROOT = Path(__file__).resolve().parents[1]
 EVERY = [comparison for given in COMPARISONS.values() for comparison in given]
 COMPARED = {comparison.table: comparison for comparison in reversed(EVERY)}  # of two, the section that comes first
 SIAMESE, OCCLUSION = ({one.table: one for one in COMPARISONS[name]} for name in ("Siamese", "Occlusion"))
@@ -32,9 +39,10 @@ def folder(tmp_path):
     return tmp_path / "runs" / "quick-synthetic"
 
 
-def verified(run, method, accuracy, data="SynthFace, unseen people", unit="%", protocol="10 folds, cosine", **more):
-    run.record("accuracy", accuracy, unit, experiment="recognition", method=method, data=data, protocol=protocol,
-               **more)  # fmt: skip
+def verified(run, method, accuracy, data="SynthFace, unseen people", unit="%", protocol="pairs, 10 folds", **more):
+    run.record(
+        "accuracy", accuracy, unit, experiment="recognition", method=method, data=data, protocol=protocol, **more
+    )
 
 
 def claimed(run, name, effect, at_least=0.0, statement="it does"):
@@ -50,10 +58,10 @@ def effect(mean, people=40, seed=0):
 class TestTables:
     def test_ours_stands_beside_the_papers_under_the_name_of_its_data(self, folder):
         run = Run("08", folder=str(folder))
-        verified(run, "c_id after phase III", 89.5, spread=3.72)
+        verified(run, "phase III", 89.5, spread=3.72)
         table = Report.of(folder).table(COMPARED["lfw"])
         theirs, ours = dict.fromkeys(table.columns.get_level_values(0))
-        assert theirs.startswith("Liu18: LFW View 2") and ours.startswith("here: SynthFace · 10 folds")
+        assert theirs.startswith("Liu18: LFW View 2") and ours.startswith("here: SynthFace · pairs, 10 folds")
         row = table.loc["Liu18 S · here: phase III"]
         assert row[theirs, "accuracy"] == "94.43 ± 1.47" and row[ours, "accuracy"] == "89.50 ± 3.72"
 
@@ -61,8 +69,15 @@ class TestTables:
     def test_the_papers_cells_are_as_printed_whatever_was_measured_here(self, folder, comparison):
         run, paper = Run("16", folder=str(folder)), TABLES[comparison.table]
         for given in comparison.metrics.values():
-            run.record(given[0], 7.77, "mm", experiment=comparison.experiment, method="3DDFA", data="X",
-                       protocol=comparison.protocols.split("|")[0].replace("$", ""))  # fmt: skip
+            run.record(
+                given[0],
+                7.77,
+                "mm",
+                experiment=comparison.experiment,
+                method=(*comparison.methods, "3DDFA")[0],
+                data="X",
+                protocol=comparison.protocols[0],
+            )
         table = Report.of(folder).table(comparison)
         theirs = table[[c for c in table.columns if not c[0].startswith("here")]]
         printed = sorted(value for cells in paper.rows.values() for value in cells if value)
@@ -77,7 +92,7 @@ class TestTables:
             for data in sets:
                 verified(run, "phase III", 80 + seed, data)
         here = Report.of(folder).here(COMPARED["lfw"])
-        words = ["LFW · 10 folds, cosine · quick-synthetic", "ORL · 10 folds, cosine · quick-synthetic"]
+        words = ["LFW · pairs, 10 folds · quick-synthetic", "ORL · pairs, 10 folds · quick-synthetic"]
         assert here.columns.get_level_values(0).tolist() == [*words, f"{words[0]}, seed 1"]
         assert here.to_numpy().tolist() == [["80.00", "80.00", "81.00"]]
 
@@ -90,7 +105,7 @@ class TestTables:
         assert names == ["a/quick-synthetic", "b/quick-synthetic"] and here.to_numpy().tolist() == [["82.00", "78.00"]]
 
     def test_of_two_notebooks_the_later_one_counts(self, folder):
-        verified(Run("08_joint", folder=str(folder)), "c_id after phase III", 80.0)
+        verified(Run("08_joint", folder=str(folder)), "phase III", 80.0)
         verified(Run("15_recognition", folder=str(folder)), "phase III", 81.0)
         here = Report.of(folder).here(COMPARED["lfw"])
         assert here.to_numpy().tolist() == [["81.00"]] and here.index.tolist() == ["phase III"]
@@ -105,8 +120,15 @@ class TestTables:
     def test_measures_go_down_where_methods_go_across(self, folder):
         run = Run("13", folder=str(folder))
         for yaw, value in ((90, 2.5), (0, 1.5)):
-            run.record(f"RMSE yaw {yaw}", value, "mm", experiment="shape", method="phase III", data="SynthFace scans",
-                       protocol="BU-3DFE pose")  # fmt: skip
+            run.record(
+                f"RMSE yaw {yaw}",
+                value,
+                "mm",
+                experiment="shape",
+                method="phase III",
+                data="SynthFace scans",
+                protocol="BU-3DFE pose",
+            )
         table = Report.of(folder).table(COMPARED["bu3dfe pose"])
         theirs, ours = dict.fromkeys(table.columns.get_level_values(0))
         assert table.loc["90", (theirs, "Liu18")] == "2.09" and table.loc["90", (ours, "phase III")] == "2.50"
@@ -123,9 +145,14 @@ class TestTables:
         """14 and 10 both measure what 2DASL printed, in two sections; neither takes the other's numbers."""
         for number, experiment, method in (("14", "landmarks", "phase III"), ("10", "siamese", "+ both")):
             Run(number, folder=str(folder)).record(
-                "NME 0-30", float(number), "%", experiment=experiment, method=method, data="AFLW2000-3D",
+                "NME 0-30",
+                float(number),
+                "%",
+                experiment=experiment,
+                method=method,
+                data="AFLW2000-3D",
                 protocol="NME 68, original labels",
-            )  # fmt: skip
+            )
         report, where = Report.of(folder), "here: AFLW2000-3D · NME 68, original labels · quick-synthetic"
         for comparison, own, value in ((COMPARED["aflw"], "phase III", "14.00"), (SIAMESE["aflw"], "+ both", "10.00")):
             table = report.table(comparison)
@@ -135,21 +162,42 @@ class TestTables:
     def test_of_two_that_stand_for_one_row_the_first_is_beside_it(self, folder):
         run = Run("12", folder=str(folder))
         for method in ("teacher", "by effect", "plain"):
-            run.record("median", 1.25, "mm", experiment="occlusion", method=method, data="SynthFace scans",
-                       protocol="NoW, occluded")  # fmt: skip
+            run.record(
+                "median",
+                1.25,
+                "mm",
+                experiment="occlusion",
+                method=method,
+                data="SynthFace scans",
+                protocol="NoW, occluded",
+            )
         index = list(Report.of(folder).table(OCCLUSION["now"]).index)
         assert {"DECA · here: teacher", "Learner · here: plain", "by effect"} < set(index)
         assert len(index) == len(set(index))
 
-    def test_each_occluder_has_its_columns_and_now_none_of_them(self, folder):
+    def test_each_occluder_has_its_columns(self, folder):
         run = Run("12", folder=str(folder))
-        for kind in ("clear", "hand", "NoW, occluded"):
-            run.record("NME mean of images", 4.0, "%", experiment="occlusion", method="teacher", data="AFLW2000-3D",
-                       protocol=kind)  # fmt: skip
+        for kind in ("clear", "hand"):
+            run.record(
+                "NME mean of images",
+                4.0,
+                "%",
+                experiment="occlusion",
+                method="teacher",
+                data="AFLW2000-3D",
+                protocol=kind,
+            )
+        run.record("median", 1.0, "mm", experiment="occlusion", method="teacher", data="x", protocol="NoW, occluded")
         here = Report.of(folder).here(OCCLUSION["occluded"])
         assert list(here.columns) == [
             (f"AFLW2000-3D · {kind} · quick-synthetic", "NME, %") for kind in ("clear", "hand")
         ]
+
+    def test_only_the_listed_methods(self, folder):
+        run = Run("15", folder=str(folder))
+        for method in ("phase I", "phase III", "texture (softmax SphereFace)", "phase III, less the mean"):
+            verified(run, method, 80.0)
+        assert list(Report.of(folder).here(COMPARED["fusion"]).index) == ["phase III", "texture (softmax SphereFace)"]
 
     @pytest.mark.parametrize(
         ("row", "shown"),
@@ -173,7 +221,7 @@ class TestTables:
         for data in ("SynthFace", "AFLW2000-3D", "Other"):
             for metric in ("NME 0-30", "NME 30-60", "NME 60-90", "NME mean of bins", "NME mean of images"):
                 run.record(metric, 3.0, "%", experiment="landmarks", method=data, data=data, protocol="NME 68")
-        parts = report_page.split(Report.of(folder).table(COMPARED["aflw"]))
+        parts = Report.of(folder).tables(COMPARED["aflw"])
         assert len(parts) == 3 and all(part.shape[1] == 4 + 5 for part in parts)
         assert [part.index[-1] for part in parts] == ["SynthFace", "AFLW2000-3D", "Other"]
 
@@ -232,7 +280,7 @@ class TestNames:
     def test_what_no_name_tells_apart(self, ran):
         ran("a")
         verified(Run("15", seed=1, folder=str(ran("a"))), "phase III", 80.0)
-        with pytest.raises(RunError, match="/a would be called .*/a, seed 1'.*rename"):
+        with pytest.raises(RunError, match="/a would be called .*/a, seed 1'.*Rename"):
             Report.of(ran("a"), ran("a, seed 1"))
 
 
@@ -281,8 +329,13 @@ class TestClaims:
             claimed(run, name, sample)
         claims = Report.of(folder).claims.set_index("name")
         assert claims.whole.to_dict() == {
-            "L1": True, "L2": True, "L1, at all": False, "L2, at all": False, "L3": False, "L9 of nobody": False,
-        }  # fmt: skip
+            "L1": True,
+            "L2": True,
+            "L1, at all": False,
+            "L2, at all": False,
+            "L3": False,
+            "L9 of nobody": False,
+        }
         p = sample.p_value()
         assert claims["p (Holm)"].tolist() == pytest.approx([min(1, n * p) for n in (2, 2, 4, 4, 4, 4)])
 
@@ -347,109 +400,88 @@ class TestClaims:
 
 
 class Reader(HTMLParser):
-    """Every tag closed in order; what is linked, shown and named."""
-
-    EMPTY = ("meta", "img", "br", "line", "circle")
+    """The tags of a page, and what it links to."""
 
     def __init__(self):
         super().__init__()
-        self.open, self.seen, self.links, self.ids = [], [], [], set()
+        self.tags, self.links = set(), []
 
     def handle_starttag(self, tag, attributes):
-        self.seen.append(tag)
         values = dict(attributes)
-        self.links += [values[name] for name in ("src", "href", "xlink:href", "data", "poster") if name in values]
-        self.ids |= {values["id"]} if "id" in values else set()
+        self.tags.add(tag)
+        self.links += [values[name] for name in ("src", "href", "xlink:href", "data", "poster") if values.get(name)]
         assert not [name for name in values if name.startswith("on")]
-        if tag not in self.EMPTY:
-            self.open.append(tag)
 
-    def handle_startendtag(self, tag, attributes):
-        self.handle_starttag(tag, attributes)
-        if tag not in self.EMPTY:
-            self.open.pop()
 
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
+@pytest.fixture
+def executed(folder):
+    """A small executed notebook 17: text, code, a table with a dangerous cell, and a figure."""
+    table = pd.DataFrame({"claim": ["lower <script>alert(1)</script> & better"]})
+    bundle = {"text/html": table.to_html(), "image/png": base64.b64encode(b"\x89PNG").decode()}
+    outputs = [new_output("display_data", {kind: bundle[kind]}) for kind in bundle]
+    cells = [new_markdown_cell("# Paper against here"), new_code_cell("secret = 1", outputs=outputs)]
+    (folder / "executed").mkdir(parents=True)
+    nbformat.write(new_notebook(cells=cells), folder / "executed/17_report.ipynb")
+    return folder
 
 
 class TestPage:
-    @pytest.fixture
-    def report(self, folder):
+    def test_nothing_is_fetched_and_nothing_runs(self, executed):
+        """On the small notebook and on the stored one."""
+        shutil.copy(ROOT / "notebooks/17_report.ipynb", executed / "17.ipynb")
+        for source in (executed / "executed/17_report.ipynb", executed / "17.ipynb"):
+            shutil.copy(source, executed / "executed/17_report.ipynb") if source.parent == executed else None
+            page, reader = write_page(executed).read_text(), Reader()
+            reader.feed(page)
+            assert not {"script", "link", "iframe", "object", "embed"} & reader.tags and "@import" not in page
+            assert all(link.startswith(("data:image/png;base64,", "#")) for link in reader.links)
+            assert not re.search(r"url\(|\$[^$]+\$", page), "a style or a formula that asks for something"
+
+    def test_code_is_hidden_and_records_are_text(self, executed):
+        page = write_page(executed).read_text()
+        assert "secret" not in page and "Paper against here" in page and "<img" in page
+        assert "lower &lt;script&gt;alert(1)&lt;/script&gt; &amp; better" in page
+
+    def test_it_replaces_the_one_before_and_leaves_no_pieces(self, executed):
+        (executed / "report.html").write_text("before")
+        assert main(["report", str(executed)]) == 0
+        assert (executed / "report.html").read_text().startswith("<!DOCTYPE html>")
+        assert [path.name for path in executed.glob("report*")] == ["report.html"]
+
+    def test_without_notebook_17(self, folder, capsys):
+        assert main(["report", str(folder)]) == 1
+        assert "Run notebook 17 first" in capsys.readouterr().err
+
+    def test_figures_of_other_notebooks_are_shown_with_their_captions(self, folder):
         run = Run("09_ablation", folder=str(folder))
-        claimed(run, "L1", effect(2.0), statement="lower <script>alert(1)</script> & better")
-        verified(run, "phase III", 89.5, spread=3.72)
+        claimed(run, "L1", effect(2.0))
         (folder / "figures").mkdir()
-        picture = bytes.fromhex("89504e470d0a1a0a")
-        (folder / "figures/09_arms.png").write_bytes(picture)
-        (folder / "executed").mkdir()
-        (folder / "executed/09_ablation.ipynb").write_text("{}")
-        return Report.of(folder)
-
-    @pytest.fixture
-    def read(self, report):
-        reader = Reader()
-        reader.feed(report_page.page(report))
-        reader.close()
-        assert reader.open == []
-        return reader
-
-    def test_nothing_is_fetched_and_nothing_runs(self, read):
-        assert not {"script", "link", "iframe", "object", "embed"} & set(read.seen)
-        for link in read.links:
-            inside = link.startswith(("data:image/png;base64,", "#"))
-            assert inside or (":" not in link and not link.startswith("/")), link[:80]
-
-    def test_the_style_fetches_nothing(self):
-        assert "url(" not in report_page.STYLE and "@import" not in report_page.STYLE
-
-    def test_every_link_within_the_page_leads_somewhere(self, read):
-        assert {link[1:] for link in read.links if link.startswith("#")} <= read.ids
-        assert set(CLAIMS) <= read.ids
-
-    def test_a_claim_leads_to_the_notebook_that_was_run(self, read):
-        assert "executed/09_ablation.ipynb" in read.links
-
-    def test_what_records_say_is_text(self, report):
-        page = report_page.page(report)
-        assert "lower &lt;script&gt;alert(1)&lt;/script&gt; &amp; better" in page and "<script" not in page
-
-    def test_figures_are_inside(self, read):
-        assert [link for link in read.links if link.startswith("data:image/png;base64,iVBORw0KGgo")]
-
-    def test_it_names_no_machine(self, report, tmp_path):
-        assert str(tmp_path) not in report_page.page(report)
-
-    def test_it_replaces_the_one_before_and_leaves_no_pieces(self, report, folder):
-        (folder / "report.html").write_text("before")
-        path = report_page.write(report)
-        assert path == folder / "report.html" and path.read_text().startswith("<!DOCTYPE html>")
-        assert [p.name for p in folder.glob("report*")] == ["report.html"]
+        (folder / "figures/09_arms.png").write_bytes(b"")
+        [(path, caption)] = Report.of(folder).figures("Shape")
+        assert path == folder / "figures/09_arms.png" and caption.endswith("(quick-synthetic)")
 
 
 class TestWhatIsOdd:
-    def test_a_broken_record_is_named_on_the_page(self, folder):
+    def test_a_broken_record_is_named(self, folder):
         run = Run("09", folder=str(folder))
         claimed(run, "L1", effect(2.0))
         with run.records.open("a") as file:
             file.write("{}\n")
-        page = report_page.page(Report.of(folder))
-        assert f"records/{run.records.name}, line 2, is no record and is left out" in page
+        [source] = Report.of(folder).sources
+        assert f"records/{run.records.name}, line 2, is not a record and is left out" in source.notes[0]
 
     def test_photographs_are_not_called_people(self, folder):
         run = Run("09", folder=str(folder))
         claimed(run, "L1", effect(2.0))
         claimed(run, "L2", effect(2.0).over("photographs"))
-        page = report_page.page(Report.of(folder))
-        assert page.count(", 40 people; p") == page.count(", 40 photographs; p") == 1
+        assert Report.of(folder).claims.drawn.tolist() == ["people", "photographs"]
 
     def test_records_that_do_not_say_where_they_come_from(self, folder):
         run = Run("09", folder=str(folder))
         claimed(run, "L1", effect(2.0))
         record = json.loads(run.records.read_text())
         run.records.write_text(json.dumps({k: v for k, v in record.items() if k not in ("commit", "device", "time")}))
-        page = report_page.page(Report.of(folder))
-        assert "no time known; no device known; code no commit known" in page
+        assert "time: not known; device: not known; commit: not known" in str(Report.of(folder).sources[0])
 
     def test_a_claim_that_is_no_claim_leaves_the_others(self, folder):
         run = Run("09", folder=str(folder))
@@ -458,7 +490,7 @@ class TestWhatIsOdd:
         run.records.write_text(re.sub(r'"p": [^,]+', '"p": 1.5', run.records.read_text(), count=1))
         report = Report.of(folder)
         assert report.claims.name.tolist() == ["L2"] and report.verdict("L2", "quick-synthetic") == "holds"
-        assert f"{run.records.name}, line 1, is no record" in report.sources[0].notes[0]
+        assert f"{run.records.name}, line 1, is not a record" in report.sources[0].notes[0]
 
     def test_a_run_that_failed_is_named(self, folder):
         claimed(Run("09", folder=str(folder)), "L1", effect(2.0))
@@ -467,8 +499,8 @@ class TestWhatIsOdd:
         (folder / "records/07.run.json").write_text("{")
         [source] = Report.of(folder).sources
         assert source.notes == (
-            "07.run.json is no run record",
-            "the last run of 09 is failed: its numbers may lack some",
+            "07.run.json is not a run record",
+            "the last run of 09 is failed: its numbers may be incomplete",
         )
 
     def test_a_folder_without_records_says_how_to_make_some(self, folder):
@@ -478,5 +510,5 @@ class TestWhatIsOdd:
     def test_a_folder_of_broken_records_only(self, folder):
         (folder / "records").mkdir(parents=True)
         (folder / "records/09.x.jsonl").write_text("nothing\n")
-        with pytest.raises(RunError, match="line 1, is no record"):
+        with pytest.raises(RunError, match="line 1, is not a record"):
             Report.of(folder)

@@ -5,16 +5,19 @@ import math
 import multiprocessing
 import os
 import shlex
+import sys
 import warnings
 from pathlib import Path
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pytest
 import torch
 
 from facenb.errors import RunError
 from facenb.evaluation.claims import Claim, Effect, mean_of
-from facenb.runs.results import Run, commit, default_folder, mixed, read_records
+from facenb.runs.recorded import mixed
+from facenb.runs.results import Run, commit, read_records, run_folder
 
 
 @pytest.fixture(autouse=True)
@@ -51,7 +54,10 @@ def test_another_seed_or_profile_is_no_newer_run(tmp_path):
     for seed, profile in ((0, "quick"), (1, "quick"), (0, "smoke")):
         record(Run("03", profile, seed=seed, folder=str(tmp_path)), 1.0 + seed)
     assert sorted(zip(*(read_records(tmp_path)[name] for name in ("seed", "profile")), strict=True)) == [
-        (0, "quick"), (0, "smoke"), (1, "quick")]  # fmt: skip
+        (0, "quick"),
+        (0, "smoke"),
+        (1, "quick"),
+    ]
 
 
 def test_of_a_cell_that_was_run_again_the_last_measurement_counts(tmp_path):
@@ -100,16 +106,27 @@ def test_counts_stay_whole_numbers_beside_records_without_one(tmp_path):
     assert [str(n) for n in read_records(tmp_path).n] == ["3", "<NA>"]
 
 
-GOOD = {"experiment": "fit", "data": "SynthFace", "protocol": "", "method": "fit", "metric": "nme", "value": 1.0,
-        "unit": "%", "profile": "quick", "notebook": "03", "run": "9", "seed": 0}  # fmt: skip
+GOOD = {
+    "experiment": "fit",
+    "data": "SynthFace",
+    "protocol": "",
+    "method": "fit",
+    "metric": "nme",
+    "value": 1.0,
+    "unit": "%",
+    "profile": "quick",
+    "notebook": "03",
+    "run": "9",
+    "seed": 0,
+}
 
 
 @pytest.mark.parametrize(
     ("line", "says"),
     [
-        ('{"metric": "nme", "val', "no JSON"),
-        ("\x00\xff", "no JSON"),
-        ("[1, 2]", "no object"),
+        ('{"metric": "nme", "val', "not JSON"),
+        ("\x00\xff", "not JSON"),
+        ("[1, 2]", "not an object"),
         (json.dumps(GOOD | {"value": "1.0"}), "value missing or of another kind"),
         (json.dumps(GOOD | {"value": True}), "value missing"),
         (json.dumps(GOOD | {"seed": None}), "seed missing"),
@@ -132,7 +149,7 @@ def test_a_broken_line_is_named_and_left_out(tmp_path, line, says):
     record(run, 1.0)
     with run.records.open("a", encoding="latin-1") as file:
         file.write(line + "\n" + json.dumps(GOOD | {"run": run.id}) + "\n")
-    with pytest.warns(UserWarning, match=f"{run.records.name}, line 2, is no record and is left out: .*{says}"):
+    with pytest.warns(UserWarning, match=f"{run.records.name}, line 2, is not a record and is left out: .*{says}"):
         assert len(read_records(tmp_path)) == 2
 
 
@@ -179,8 +196,8 @@ def test_two_processes_writing_one_file_leave_whole_lines(tmp_path):
 @pytest.mark.parametrize(
     ("asked", "says"),
     [
-        ({"profile": "fast"}, "profile is 'fast'; choose one of smoke, quick, full"),
-        ({"data": "photo"}, "data is 'photo'; choose one of synthetic, photos, paper"),
+        ({"profile": "fast"}, "profile is 'fast'. Choose one of: smoke, quick, full"),
+        ({"data": "photo"}, "data is 'photo'. Choose one of: synthetic, photos, paper"),
         ({"device": "tpu"}, "device is 'tpu'"),
         ({"seed": -1}, "seed is -1"),
         ({"seed": 1.5}, "seed is 1.5"),
@@ -199,7 +216,7 @@ def test_a_gpu_asked_for_where_there_is_none(tmp_path):
 
 def test_a_run_folder_that_is_a_file(tmp_path):
     (tmp_path / "runs").write_text("")
-    with pytest.raises(RunError, match="cannot write to run folder"):
+    with pytest.raises(RunError, match="Cannot write to run folder"):
         Run("03", folder=str(tmp_path / "runs"))
 
 
@@ -208,7 +225,7 @@ def test_a_full_disk_is_said(tmp_path):
         pytest.skip("this system has no /dev/full")
     run = Run("03", folder=str(tmp_path))
     run.records.symlink_to("/dev/full")
-    with pytest.raises(RunError, match="cannot write the record .* free space"):
+    with pytest.raises(RunError, match="Cannot write the record .* Free space"):
         record(run, 1.0)
 
 
@@ -216,7 +233,7 @@ def test_the_environment_stands_in_for_parameters(tmp_path, monkeypatch):
     monkeypatch.setenv("FACENB_PROFILE", "smoke")
     monkeypatch.setenv("FACENB_RUNS", str(tmp_path))
     run = Run("03", "quick")
-    assert run.profile == "smoke" and run.folder == tmp_path / "smoke-synthetic" == default_folder("smoke", "synthetic")
+    assert run.profile == "smoke" and run.folder == tmp_path / "smoke-synthetic" == run_folder("", "smoke", "synthetic")
     assert run.choose(smoke=1, quick=2, full=3) == 1
 
 
@@ -265,13 +282,44 @@ def test_what_an_earlier_notebook_made_is_found(tmp_path):
 
 
 def test_what_is_missing_comes_with_a_command_that_makes_it(tmp_path):
-    from facenb.runs.batch import parser
+    from facenb.__main__ import arguments_parser
 
     run = Run("08_joint", "smoke", "photos", seed=3, folder=str(tmp_path / "my runs"))
     with pytest.raises(RunError, match="08_joint needs .*encoder, which notebook 00_start_here makes") as error:
         run.need("models/encoder", "00_start_here")
     command = shlex.split(str(error.value).splitlines()[1])
-    assert command[:3] == ["python", "-m", "facenb.runs.batch"] and "with !" in str(error.value)
-    asked = parser().parse_args(command[3:])
+    assert command[:4] == [sys.executable, "-m", "facenb", "run"] and "with !" in str(error.value)
+    asked = arguments_parser().parse_args(command[3:])
     assert Path(asked.notebook).is_file() and asked.run_folder == str(tmp_path / "my runs")
-    assert (asked.profile, asked.data, int(asked.seed)) == ("smoke", "photos", 3)
+    assert (asked.profile, asked.data, asked.seed) == ("smoke", "photos", 3)
+
+
+@pytest.mark.parametrize("n", [16, 16.0, np.float64(16), np.int64(16), torch.tensor(16)])
+def test_a_count_may_come_as_a_whole_number_of_any_type(tmp_path, n):
+    run = Run("13", folder=str(tmp_path))
+    run.record("RMSE", 1.0, "mm", experiment="shape", method="fit", data="SynthFace", n=n)
+    assert read_records(tmp_path).n.item() == 16
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [{"n": 1.5}, {"p": 1.5}, {"p": "0.1"}, {"level": [0.95]}, {"at_least": "1"}, {"interval": [1.0]}],
+)
+def test_what_cannot_be_read_is_not_written(tmp_path, facts):
+    """The writer checks with the reader's own rules."""
+    run = Run("13", folder=str(tmp_path))
+    with pytest.raises(RunError, match="The record of 'RMSE' cannot be written: .* missing or of another kind"):
+        run.record("RMSE", 1.0, "mm", **{"experiment": "shape", "method": "fit", "data": "SynthFace"} | facts)
+    assert not run.records.exists()
+
+
+def test_the_base_of_run_folders_is_expanded_and_absolute(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("FACENB_RUNS", "~/runs")
+    assert Run("03").folder == tmp_path / "runs/quick-synthetic" and not Path("~").exists()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FACENB_RUNS", "other")
+    Run("03")
+    monkeypatch.chdir("/")
+    assert Run("03").folder == tmp_path / "other/quick-synthetic"
+    assert Run("03", folder="~/mine").folder == tmp_path / "mine"

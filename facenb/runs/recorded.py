@@ -1,4 +1,4 @@
-"""Records read back: whole ones only, of one run of each notebook, and what they must not be compared across."""
+"""Read records back: complete ones only, of one run of each notebook, and what differs between them."""
 
 import json
 import math
@@ -9,41 +9,38 @@ from typing import Any
 
 import pandas as pd
 
-FIELDS = ("experiment", "data", "protocol", "method", "metric", "unit", "profile", "notebook", "run")  # texts
-MEASURED = ("value", "interval", "n", "time", "p", "verdict")  # what a repeated cell may measure anew
+TEXTS = ("experiment", "data", "protocol", "method", "metric", "unit", "profile", "notebook", "run")
+MEASURED = ("value", "interval", "n", "time", "p", "verdict")  # these may differ if a cell is run again
 
 
 def is_number(value: Any) -> bool:
-    """Whether this is a finite number; what pandas writes for a missing one (NaN) is none."""
+    """Return whether this is a finite number. NaN, which pandas writes for a missing one, is not."""
     return isinstance(value, Real) and not isinstance(value, bool) and abs(value) < math.inf
 
 
-def _broken(record: Any) -> str:
-    """Why a line is no record; empty where it is one."""
+def problems(record: Any) -> str:
+    """Return why this is not a record, as text. Empty for a record. Writer and reader both use this rule."""
     if not isinstance(record, dict):
-        return "it is no object"
-    wrong = [name for name in FIELDS if not isinstance(record.get(name), str)]
-    number, interval = record.get("value", ""), record.get("interval")
-    if isinstance(number, bool) or not isinstance(number, (int, float, type(None))):
-        wrong.append("value")
-    if not isinstance(record.get("seed"), int):
-        wrong.append("seed")
-    if not isinstance(record.get("n"), int | None):
-        wrong.append("n")
-    if interval is not None and not (
+        return "it is not an object"
+    value, seed, n, interval = (record.get(name) for name in ("value", "seed", "n", "interval"))
+    numbers = {name: record[name] for name in ("p", "at_least", "level") if record.get(name) is not None}
+    good = {name: isinstance(record.get(name), str) for name in TEXTS}
+    good["value"] = "value" in record and (value is None or is_number(value) or isinstance(value, float))
+    good["seed"] = isinstance(seed, int)
+    good["n"] = n is None or isinstance(n, int)
+    good["interval"] = interval is None or (
         isinstance(interval, list) and len(interval) == 2 and all(map(is_number, interval))
-    ):
-        wrong.append("interval")
-    given = {name: record[name] for name in ("p", "at_least", "level") if record.get(name) is not None}
-    wrong += [name for name, found in given.items() if not is_number(found) or (name == "p" and not 0 <= found <= 1)]
-    return f"{', '.join(wrong)} missing or of another kind" if wrong else ""
+    )
+    good |= {name: is_number(number) and (name != "p" or 0 <= number <= 1) for name, number in numbers.items()}
+    bad = [name for name, is_good in good.items() if not is_good]
+    return f"{', '.join(bad)} missing or of another kind" if bad else ""
 
 
 def read_records(folder: str | Path, latest: bool = True) -> pd.DataFrame:
-    """All records of a run folder as a table, the latest run of each notebook, seed and profile only.
+    """Return the records of a run folder as a table: of each notebook, seed and profile the latest run only.
 
-    Where a cell of that run was run again its last measurement counts; `latest=False` leaves everything in. A line that
-    is no record is left out with a warning that names the file, the line and what is wrong.
+    If a cell of that run was repeated, its last measurement counts. `latest=False` keeps everything. A line that is not
+    a record is left out with a warning that names the file, the line and the reason.
     """
     lines, keys = [], []
     for path in sorted(Path(folder).glob("records/*.jsonl")):
@@ -52,11 +49,11 @@ def read_records(folder: str | Path, latest: bool = True) -> pd.DataFrame:
                 continue
             try:
                 record = json.loads(text)
-                why = _broken(record)
+                why = problems(record)
             except ValueError:
-                why = "it is no JSON"
+                why = "it is not JSON"
             if why:
-                warnings.warn(f"{path}, line {number}, is no record and is left out: {why}", stacklevel=2)
+                warnings.warn(f"{path}, line {number}, is not a record and is left out: {why}", stacklevel=2)
                 continue
             lines.append(record)
             keys.append(json.dumps({k: v for k, v in record.items() if k not in MEASURED}, sort_keys=True))
@@ -70,25 +67,25 @@ def read_records(folder: str | Path, latest: bool = True) -> pd.DataFrame:
 
 
 def short_commit(value: Any) -> str:
-    """A commit's first digits, with the `+` of files that differ from it."""
+    """Return the first digits of a commit, with `+` if files differed from it."""
     text = str(value) or "none"
     return text[:8] + text[40:] if len(text) >= 40 else text
 
 
 def mixed(table: pd.DataFrame) -> list[str]:
-    """What a reader must know before comparing the numbers of one folder: a sentence for each thing they differ in."""
+    """Return one sentence for each thing in which the records differ: profile, seed, commit, device, and data."""
     notes = []
     for name in ("profile", "seed", "commit", "device"):
-        found = table.groupby(name)["notebook"].unique() if name in table else []
-        if len(found) > 1:
-            parts = "; ".join(f"{short_commit(kind)}: {', '.join(sorted(which))}" for kind, which in found.items())
-            notes.append(f"numbers of more than one {name} ({parts})")
-    known: dict[str, dict[str, set]] = {}
+        groups = table.groupby(name)["notebook"].unique() if name in table else []
+        if len(groups) > 1:
+            lists = [f"{short_commit(value)}: {', '.join(sorted(notebooks))}" for value, notebooks in groups.items()]
+            notes.append(f"numbers of more than one {name} ({'; '.join(lists)})")
+    copies: dict[str, dict[str, set]] = {}
     for row in table.to_dict("records"):
         for name, digest in (row["checksums"] if isinstance(row.get("checksums"), dict) else {}).items():
-            known.setdefault(name, {}).setdefault(digest, set()).add(row["notebook"])
-    for name, found in known.items():
-        if len(found) > 1:
-            parts = " and ".join(f"{digest}: {', '.join(sorted(which))}" for digest, which in sorted(found.items()))
-            notes.append(f"{name} was not the same for all ({parts})")
+            copies.setdefault(name, {}).setdefault(digest, set()).add(row["notebook"])
+    for name, digests in copies.items():
+        if len(digests) > 1:
+            lists = [f"{digest}: {', '.join(sorted(notebooks))}" for digest, notebooks in sorted(digests.items())]
+            notes.append(f"{name} was not the same for all ({' and '.join(lists)})")
     return notes

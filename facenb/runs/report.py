@@ -1,33 +1,26 @@
-"""Paper against here: what run folders recorded, beside what the papers printed, and what became of each claim.
+"""Paper against here: the numbers of run folders beside those that the papers printed, and a verdict for each claim.
 
-Only records are read. A table keeps the paper's columns and ours apart, ours with the name of the data they were
-measured on; claims are corrected for their number (Holm). `report_page` shows it all as one HTML file.
+Only records are read. A table keeps the paper's columns apart from ours, which carry the name of the data they were
+measured on. Verdicts are corrected for the number of claims (Holm 1979). Notebook 17 shows it all.
 """
 
 import json
 import math
-import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
 
-from facenb.runs.comparisons import Comparison
 from facenb.errors import RunError
 from facenb.evaluation.claims import decide, holm
-from facenb.runs.papers import CLAIMS, TABLES
-from facenb.runs.recorded import is_number
-from facenb.runs.results import mixed, read_records
+from facenb.runs.papers import CLAIMS, FIGURES, TABLES, Comparison
+from facenb.runs.recorded import is_number, mixed, read_records, short_commit
 
 WAITING, ELSEWHERE, PART, UNCORRECTED = "not run yet", "not on this data", "asked in part only", ", not corrected"
-# What notebooks call one method, under one name.
-ALIASES = {
-    "c_id after phase I": "phase I", "c_id after phase III": "phase III", "random network": "untrained",
-    "after phase II": "phase II", "after phase III": "phase III", "fit of all pictures": "fit of a person's pictures",
-}  # fmt: skip
 HEADS = ("claim", "paper", "statement", "notebook")  # columns of the headline, beside one for each source
+WIDEST = 12  # most columns of a table that can still be read
 
 
 @dataclass(frozen=True)
@@ -40,77 +33,88 @@ class Source:
     records: pd.DataFrame
     notes: tuple[str, ...]
     kinds: frozenset[str]  # of data: synthetic, photos, paper
-    name: str = ""  # as a reader tells it from others, once it is in a report
+    name: str = ""  # how the report calls it
 
-    def called(self, parts: int, profile: bool) -> str:
-        """A name from the last parts of the folder's path, the profile if it is needed, and a seed other than 0."""
-        tail = Path(*self.folder.parts[-parts:]).as_posix()
+    def called(self, levels: int, profile: bool) -> str:
+        """Return a name from the last folders of the path, the profile if asked for, and a seed other than 0."""
+        tail = Path(*self.folder.parts[-levels:]).as_posix()
         return tail + (f", {self.profile}" if profile else "") + (f", seed {self.seed}" if self.seed else "")
+
+    def __str__(self) -> str:
+        facts = [f"profile {self.profile}, seed {self.seed}"]
+        facts.append(f"{len(self.records)} records of {self.records.notebook.nunique()} notebooks")
+        for field in ("time", "device", "commit"):
+            values = sorted(set(self.records[field].dropna()) - {""}) if field in self.records else []
+            values = [values[0], values[-1]] if field == "time" and values else map(short_commit, values)
+            facts.append(f"{field}: {', '.join(dict.fromkeys(values)) or 'not known'}")
+        return f"{self.name}: {'; '.join(facts)}"
 
 
 def told_apart(sources: Sequence[Source]) -> list[Source]:
-    """The sources under names of their own: the folder's, and where two clash also the profile, then folders above.
+    """Return the sources with different names: the folder's, then also the profile, then the folders above.
 
-    Raises RunError where no name tells two apart.
+    Raise RunError if no name distinguishes two sources.
     """
     names = [source.called(1, profile=False) for source in sources]
-    profiles = [{other.profile for other, own in zip(sources, names, strict=True) if own == name} for name in names]
-    for parts in range(1, 1 + max((len(source.folder.parts) for source in sources), default=0)):
+    profiles = [{other.profile for other, n in zip(sources, names, strict=True) if n == name} for name in names]
+    for levels in range(1, 1 + max((len(source.folder.parts) for source in sources), default=0)):
         names = [
-            source.called(parts, len(found) > 1) if names.count(name) > 1 or name in HEADS else name
-            for source, found, name in zip(sources, profiles, names, strict=True)
+            source.called(levels, len(several) > 1) if names.count(name) > 1 or name in HEADS else name
+            for source, several, name in zip(sources, profiles, names, strict=True)
         ]
     for source, name in zip(sources, names, strict=True):
         if names.count(name) > 1:
-            raise RunError(f"{source.folder} would be called {name!r}, as would another run folder; rename one of them")
+            raise RunError(f"{source.folder} would be called {name!r}, as would another run folder. Rename one.")
     return [replace(source, name=name) for source, name in zip(sources, names, strict=True)]
 
 
 def read_sources(folder: Path) -> list[Source]:
-    """A folder's records by profile and seed, with a note on all that is odd. RunError where there is none."""
-    # A link keeps the name it has; `.` gets one.
+    """Return a folder's records by profile and seed, with notes on everything odd. Raise RunError if it has none."""
+    # A link keeps its name; `.` gets one.
     folder = folder.resolve() if folder.name in ("", "..") else folder.parent.resolve() / folder.name
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
         table = read_records(folder)
-    broken = [str(one.message).replace(f"{folder}/", "") for one in caught]
+    dropped = [str(warning.message).replace(f"{folder}/", "") for warning in caught]
     if table.empty:
-        why = f"; {broken[0]}" if broken else ""
         raise RunError(
-            f"there is no record in {folder}{why}. Run notebooks into it first, all of them or some:\n"
+            f"There is no record in {folder}{f' ({dropped[0]})' if dropped else ''}. Run notebooks into it first:\n"
             f"    make notebooks PROFILE=... DATA=... RUN_FOLDER={folder}"
         )
-    failed, kinds = [], set()
-    for path in sorted(folder.glob("records/*.run.json")):
-        try:
-            run = json.loads(path.read_text())
-            kinds.update({run.get("parameters", {}).get("data")} - {None})
-            if run["status"] != "done":
-                failed.append(
-                    f"the last run of {path.name.split('.')[0]} is {run['status']}: its numbers may lack some"
-                )
-        except (ValueError, KeyError, TypeError, AttributeError):
-            failed.append(f"{path.name} is no run record")
+    notes, kinds = _run_notes(folder)
     return [
-        Source(
-            folder, profile, int(seed), part.reset_index(drop=True), (*broken, *failed, *mixed(part)), frozenset(kinds)
-        )
+        Source(folder, profile, int(seed), part.reset_index(drop=True), (*dropped, *notes, *mixed(part)), kinds)
         for (profile, seed), part in table.groupby(["profile", "seed"])
     ]
 
 
+def _run_notes(folder: Path) -> tuple[list[str], frozenset[str]]:
+    """Return notes on runs that did not end well, and the kinds of data of all runs."""
+    notes, kinds = [], set()
+    for path in sorted(folder.glob("records/*.run.json")):
+        try:
+            run = json.loads(path.read_text())
+            kinds |= {run.get("parameters", {}).get("data")} - {None}
+            if run["status"] != "done":
+                name = path.name.split(".")[0]
+                notes.append(f"the last run of {name} is {run['status']}: its numbers may be incomplete")
+        except (ValueError, KeyError, TypeError, AttributeError):
+            notes.append(f"{path.name} is not a run record")
+    return notes, frozenset(kinds)
+
+
 def first_number(row: dict, *names: str, default: float = math.nan) -> float:
-    """The first of these fields that holds a finite number; in a table, what a record lacks is NaN."""
+    """Return the first of these fields that holds a finite number."""
     return next((float(row[name]) for name in names if is_number(row.get(name))), default)
 
 
-def words(row: dict, name: str, default: str = "") -> str:
-    """A field's text, or the default where the record lacks it."""
+def text(row: dict, name: str, default: str = "") -> str:
+    """Return a field's text, or the default if the record lacks it."""
     return row[name] if isinstance(row.get(name), str) else default
 
 
 def cell(row: dict, percent: bool) -> str:
-    """A record as a table shows it: value, then spread or interval."""
+    """Return a record as a table shows it: the value, then its spread or interval."""
     value, unit, interval = row["value"], row["unit"], row.get("interval")
     if value is None or not math.isfinite(value):
         return "missing"
@@ -118,27 +122,22 @@ def cell(row: dict, percent: bool) -> str:
     factor = 100.0 if percent and unit == "" else 1.0
     size = factor * abs(value)
     digits = 0 if size >= 1000 else 2 if size >= 0.5 else 3
-    text = f"{factor * value:.{digits}f}"
+    number = f"{factor * value:.{digits}f}"
     if math.isfinite(spread):
-        return f"{text} ± {factor * spread:.{digits}f}"
+        return f"{number} ± {factor * spread:.{digits}f}"
     if isinstance(interval, list):
-        return f"{text} [{factor * interval[0]:.{digits}f}, {factor * interval[1]:.{digits}f}]"
-    return text
+        return f"{number} [{factor * interval[0]:.{digits}f}, {factor * interval[1]:.{digits}f}]"
+    return number
 
 
 def decisive(claim: str, names: Sequence[str]) -> str:
-    """Of the records there are, the name of the one that asks all of a claim; empty where none does."""
-    asked = CLAIMS[claim].records or (claim,) if claim in CLAIMS else ()
-    return next((name for name in asked if name in names), "")
-
-
-def method(row: dict) -> str:
-    """A record's method under its one name."""
-    return ALIASES.get(row["method"], row["method"])
+    """Return which of these records tests all of a claim. Empty if none does."""
+    complete = CLAIMS[claim].records or (claim,) if claim in CLAIMS else ()
+    return next((name for name in complete if name in names), "")
 
 
 class Report:
-    """The tables and claims of one or more run folders. Raises RunError for sources that no name tells apart."""
+    """The tables and claims of one or more run folders."""
 
     def __init__(self, sources: Sequence[Source]):
         self.sources = told_apart(sources)
@@ -146,124 +145,165 @@ class Report:
 
     @classmethod
     def of(cls, *folders: str | Path) -> "Report":
-        """From run folders; the first is the one whose report it is.
+        """Return the report on the first run folder, with the others for comparison.
 
-        Raises RunError for a folder without records, and for one that is given twice.
+        Raise RunError for a folder without records, and for one that is given twice.
         """
-        places = [Path(folder).resolve() for folder in folders]
-        for place in places:
-            if places.count(place) > 1:
-                raise RunError(f"{place} is given twice; give each run folder once")
+        paths = [Path(folder).resolve() for folder in folders]
+        for path in paths:
+            if paths.count(path) > 1:
+                raise RunError(f"{path} is given twice. Give each run folder once.")
         return cls([source for folder in folders for source in read_sources(Path(folder))])
 
     def here(self, comparison: Comparison) -> pd.DataFrame:
-        """Our part of a table: methods down; across, the data it was measured on, and the measure."""
-        percent, cells = "%" in TABLES[comparison.table].unit, {}
-        names = {name: column for column, given in comparison.metrics.items() for name in given}
-        for source in self.sources:
-            rows = source.records.sort_values("notebook", kind="stable").to_dict("records")
-            rows = [
-                row for row in rows
-                if row["experiment"] == comparison.experiment and row["metric"] in names
-                and re.match(comparison.protocols, row["protocol"])
-                and re.match(comparison.only, method(row)) and not isinstance(row.get("features"), str)
-            ]  # fmt: skip
-            if not rows:
-                continue
-            last = {row["data"].split(",")[0]: row["notebook"] for row in rows}  # of two notebooks the later one
-            for row in rows:
-                data = row["data"].split(",")[0]
-                if row["notebook"] == last[data]:
-                    device = words(row, "device") if row["unit"] == "ms" else ""
-                    where = " · ".join(filter(None, [data, row["protocol"], device, source.name]))
-                    key = where, names[row["metric"]]
-                    own, name = cells.setdefault(key, {}), method(row)
-                    own[name] = " / ".join([*filter(None, [own.get(name)]), cell(row, percent)])  # none is dropped
+        """Return our side of a table: methods down; across, the data and the measure."""
+        percent = "%" in TABLES[comparison.table].unit
+        column = {metric: name for name, metrics in comparison.metrics.items() for metric in metrics}
+        cells: dict[tuple[str, str], dict[str, str]] = {}
+        for source, row in self._rows(comparison, column):
+            device = text(row, "device") if row["unit"] == "ms" else ""
+            where = " · ".join(filter(None, [_set_name(row), row["protocol"], device, source.name]))
+            values = cells.setdefault((where, column[row["metric"]]), {})
+            earlier = values.get(row["method"])
+            values[row["method"]] = " / ".join([*filter(None, [earlier]), cell(row, percent)])  # none is dropped
         groups = dict.fromkeys(where for where, _ in cells)
-        columns = [(w, c) for w in groups for c in comparison.metrics if (w, c) in cells]
-        methods = list(dict.fromkeys(name for column in cells.values() for name in column))
+        columns = [(where, name) for where in groups for name in comparison.metrics if (where, name) in cells]
+        methods = list(dict.fromkeys(method for values in cells.values() for method in values))
         table = pd.DataFrame({key: cells[key] for key in columns}, index=methods, dtype=object).fillna("")
         table.columns = pd.MultiIndex.from_tuples(columns, names=["", ""])
         return table
 
+    def _rows(self, comparison: Comparison, metrics: dict[str, str]) -> Iterator[tuple[Source, dict]]:
+        """Give the records that belong to a comparison. If two notebooks measured one set, the later one counts."""
+        for source in self.sources:
+            rows = [
+                row
+                for row in source.records.sort_values("notebook", kind="stable").to_dict("records")
+                if row["experiment"] == comparison.experiment
+                and row["metric"] in metrics
+                and row["protocol"].startswith(comparison.protocols)
+                and (not comparison.methods or row["method"] in comparison.methods)
+                and not isinstance(row.get("features"), str)
+            ]
+            last = {_set_name(row): row["notebook"] for row in rows}
+            yield from ((source, row) for row in rows if row["notebook"] == last[_set_name(row)])
+
     def table(self, comparison: Comparison) -> pd.DataFrame:
-        """The paper's table and ours side by side; the first level of the columns says whose and of what data."""
+        """Return the paper's table and ours side by side. The first level of the columns says whose numbers follow."""
         ours, frames = self.here(comparison), []
         for paper in (TABLES[name] for name in (comparison.table, comparison.also) if name):
             frames.append(paper.frame())
             frames[-1].columns = pd.MultiIndex.from_product([[f"{paper.paper}: {paper.data}"], paper.columns])
         theirs = pd.concat(frames, axis=1)
-        stands = {
-            row: own for own, row in reversed(comparison.pairs.items()) if own in ours.index and row in theirs.index
-        }
-        labels = {row: f"{row} · here: {own}" for row, own in stands.items()}  # of several of ours, the first
-        ours = ours.rename(index={own: labels[row] for row, own in stands.items()})
-        ours.columns = pd.MultiIndex.from_tuples([(f"here: {w}", c) for w, c in ours.columns], names=["", ""])
+        pairs = {}  # the paper's row -> our method; of several of ours, the first
+        for method, row in comparison.pairs.items():
+            if method in ours.index and row in theirs.index:
+                pairs.setdefault(row, method)
+        labels = {row: f"{row} · here: {method}" for row, method in pairs.items()}
+        ours = ours.rename(index={method: labels[row] for row, method in pairs.items()})
+        ours.columns = pd.MultiIndex.from_tuples([(f"here: {where}", name) for where, name in ours.columns], names=["", ""])
         theirs = theirs.rename(index=labels)
-        order = [*theirs.index, *(own for own in ours.index if own not in theirs.index)]
+        order = [*theirs.index, *(method for method in ours.index if method not in theirs.index)]
         joined = pd.concat([theirs.reindex(order), ours.reindex(order)], axis=1).fillna("")
-        if not comparison.across:
-            return joined
-        parts = []
-        for where in dict.fromkeys(joined.columns.get_level_values(0)):
-            part = joined[where].T
-            part = part.loc[:, (part != "").any()]
-            part.columns = pd.MultiIndex.from_product([[where], [_own_name(n, where) for n in part.columns]])
-            parts.append(part)
-        return pd.concat(parts, axis=1).fillna("")
+        return _across(joined) if comparison.across else joined
+
+    def tables(self, comparison: Comparison) -> list[pd.DataFrame]:
+        """Return one table, or several with some of our columns each if one would be too wide.
+
+        Beside ours, columns of the paper that are empty are left out.
+        """
+        table = self.table(comparison)
+        groups = list(dict.fromkeys(table.columns.get_level_values(0)))
+        ours = [where for where in groups if where.startswith("here")]
+        if not ours:
+            return [table]
+        theirs = [where for where in groups if where not in ours and (table[where] != "").any(axis=None)]
+        blocks: list[list[str]] = [[]]
+        for where in ours:
+            if blocks[-1] and table[[*theirs, *blocks[-1], where]].shape[1] > WIDEST:
+                blocks.append([])
+            blocks[-1].append(where)
+        parts = [table[theirs + block] for block in blocks]
+        return [part[(part != "").any(axis=1)] for part in parts]
+
+    def figures(self, section: str) -> list[tuple[Path, str]]:
+        """Return the section's figures that the run folders have: their files and captions."""
+        figures = []
+        for figure in FIGURES[section]:
+            for source in self.sources:
+                paths = [source.folder / f"figures/{name}.png" for name in figure.names]
+                figures += [(path, f"{figure.caption} ({source.name})") for path in paths if path.is_file()][:1]
+        return figures
 
     def _claims(self) -> pd.DataFrame:
-        """Every recorded verdict, corrected by Holm in two families a source: claims, and further questions."""
-        found = []
+        """Return every recorded verdict, corrected by Holm in two families a source: claims, and other questions."""
+        verdicts = []
         for source in self.sources:
             rows = source.records[source.records.metric.str.startswith("claim ")].to_dict("records")
-            p = [first_number(row, "p") for row in rows]
             names = [row["metric"].removeprefix("claim ") for row in rows]
             whole = [name == decisive(name.split(",")[0], names) for name in names]
-            corrected = pd.Series(p, dtype=float)
-            for family in (whole, [not one for one in whole]):
-                corrected[family] = holm(corrected[family].to_numpy())
-            for row, name, main, own, adjusted in zip(rows, names, whole, p, corrected, strict=True):
-                value = math.nan if row["value"] is None else row["value"]
-                low, high = row["interval"] if isinstance(row.get("interval"), list) else (math.nan, math.nan)
-                at_least, level = first_number(row, "at_least", default=0.0), first_number(row, "level", default=0.95)
-                says = decide(value, at_least, adjusted, level)
-                if math.isnan(own) and math.isfinite(low):  # a record from before there were p
-                    says = f"{words(row, 'verdict', 'not decided')}{UNCORRECTED}"
-                found.append({
-                    "claim": name.split(",")[0], "name": name, "whole": main, "statement": words(row, "statement"),
-                    "source": source.name, "data": row["data"], "effect": value, "low": low, "high": high,
-                    "unit": row["unit"], "at_least": at_least, "level": level, "n": row.get("n"),
-                    "drawn": words(row, "drawn"),
-                    "p": own, "p (Holm)": adjusted, "alone": words(row, "verdict"),
-                    "verdict": says, "notebook": row["notebook"],
-                })  # fmt: skip
-        columns = ["claim", "name", "whole", "statement", "source", "data", "effect", "low", "high", "unit", "at_least",
-                   "level", "n", "drawn", "p", "p (Holm)", "alone", "verdict", "notebook"]  # fmt: skip
-        return pd.DataFrame(found, columns=columns)
+            p = pd.Series([first_number(row, "p") for row in rows], dtype=float)
+            corrected = p.copy()
+            for family in (whole, [not is_whole for is_whole in whole]):
+                corrected[family] = holm(p[family].to_numpy())
+            for row, name, is_whole, adjusted in zip(rows, names, whole, corrected, strict=True):
+                verdicts.append({"name": name, "whole": is_whole, "source": source.name} | _verdict(row, adjusted))
+        columns = ["claim", "name", "whole", "statement", "source", "data", "effect", "low", "high", "unit", "at_least"]
+        columns += ["level", "n", "drawn", "p", "p (Holm)", "alone", "verdict", "notebook"]
+        return pd.DataFrame(verdicts, columns=columns)
 
     def headline(self) -> pd.DataFrame:
-        """One row a claim of the papers: its sentence, and for each source the verdict, or what is still to be run."""
+        """Return a row for each claim of the papers: its statement, and each source's verdict or what is missing."""
         rows = []
         for claim in CLAIMS.values():
             row = {"claim": claim.name, "paper": claim.paper, "statement": claim.statement, "notebook": claim.notebook}
-            for source in self.sources:
-                row[source.name] = self.verdict(claim.name, source.name)
-            rows.append(row)
+            rows.append(row | {source.name: self.verdict(claim.name, source.name) for source in self.sources})
         return pd.DataFrame(rows).set_index("claim")
 
     def verdict(self, claim: str, source: str) -> str:
-        """What a source says of a claim: of the record that asks all of it."""
-        own = self.claims[(self.claims.claim == claim) & (self.claims.source == source)]
-        if own.empty:
-            asked, where = CLAIMS[claim], next(one for one in self.sources if one.name == source)
-            ran = where.records.notebook.str.startswith(asked.notebook).any()
-            unserved = asked.data and where.kinds and not where.kinds.intersection(asked.data)
-            return ELSEWHERE if ran or unserved else WAITING
-        return own[own.whole].verdict.iloc[-1] if own.whole.any() else PART
+        """Return the verdict of the source of this name, from the record that tests all of the claim."""
+        rows = self.claims[(self.claims.claim == claim) & (self.claims.source == source)]
+        if not rows.empty:
+            return rows[rows.whole].verdict.iloc[-1] if rows.whole.any() else PART
+        [origin] = [candidate for candidate in self.sources if candidate.name == source]
+        ran = origin.records.notebook.str.startswith(CLAIMS[claim].notebook).any()
+        served = not CLAIMS[claim].data or not origin.kinds or origin.kinds.intersection(CLAIMS[claim].data)
+        return WAITING if served and not ran else ELSEWHERE
 
 
-def _own_name(label: str, where: str) -> str:
-    """A paired row's label, "Liu18 · here: phase III", on the side that it stands on."""
+def _verdict(row: dict, adjusted: float) -> dict:
+    """Return a recorded claim with the verdict for its corrected p-value."""
+    effect = math.nan if row["value"] is None else row["value"]
+    low, high = row["interval"] if isinstance(row.get("interval"), list) else (math.nan, math.nan)
+    at_least, level = first_number(row, "at_least", default=0.0), first_number(row, "level", default=0.95)
+    alone, p = text(row, "verdict"), first_number(row, "p")
+    verdict = decide(effect, at_least, adjusted, level)
+    if math.isnan(p) and math.isfinite(low):  # a record without p
+        verdict = f"{alone or 'not decided'}{UNCORRECTED}"
+    facts = {"claim": row["metric"].removeprefix("claim ").split(",")[0], "statement": text(row, "statement")}
+    facts |= {"data": row["data"], "effect": effect, "low": low, "high": high, "unit": row["unit"], "n": row.get("n")}
+    facts |= {"at_least": at_least, "level": level, "drawn": text(row, "drawn"), "p": p, "p (Holm)": adjusted}
+    return facts | {"alone": alone, "verdict": verdict, "notebook": row["notebook"]}
+
+
+def _set_name(row: dict) -> str:
+    """Return the name of a record's data without what was taken of it ("SynthFace, unseen people")."""
+    return row["data"].split(",")[0]
+
+
+def _across(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the table with measures down and methods across."""
+    parts = []
+    for where in dict.fromkeys(table.columns.get_level_values(0)):
+        part = table[where].T
+        part = part.loc[:, (part != "").any()]
+        names = [_side(name, where) for name in part.columns]
+        part.columns = pd.MultiIndex.from_product([[where], names])
+        parts.append(part)
+    return pd.concat(parts, axis=1).fillna("")
+
+
+def _side(label: str, where: str) -> str:
+    """Return the name in "Liu18 · here: phase III" that belongs to one side of the table."""
     theirs, _, ours = label.partition(" · here: ")
     return ours if ours and where.startswith("here") else theirs

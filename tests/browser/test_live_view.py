@@ -65,20 +65,37 @@ def lab(tmp_path_factory) -> Iterator[str]:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(values))
     variables = {
-        "JUPYTER_CONFIG_DIR": "config", "JUPYTER_DATA_DIR": "data", "JUPYTER_RUNTIME_DIR": "runtime",
-        "JUPYTERLAB_SETTINGS_DIR": "settings", "JUPYTERLAB_WORKSPACES_DIR": "workspaces", "IPYTHONDIR": "ipython",
+        "JUPYTER_CONFIG_DIR": "config",
+        "JUPYTER_DATA_DIR": "data",
+        "JUPYTER_RUNTIME_DIR": "runtime",
+        "JUPYTERLAB_SETTINGS_DIR": "settings",
+        "JUPYTERLAB_WORKSPACES_DIR": "workspaces",
+        "IPYTHONDIR": "ipython",
         "FACENB_RUNS": "runs",
-    }  # fmt: skip
+    }
     environment = {name: value for name, value in os.environ.items() if name != "FACENB_HEADLESS"}
     environment |= {name: str(folder / value) for name, value in variables.items()} | {"FACENB_PROFILE": "smoke"}
     port, token = free_port(), secrets.token_hex(16)
     with (folder / "lab.log").open("w") as log:
         server = subprocess.Popen(
-            [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ip=127.0.0.1", f"--port={port}",
-             "--ServerApp.port_retries=0", f"--IdentityProvider.token={token}", f"--ServerApp.root_dir={work}",
-             "--LabApp.expose_app_in_browser=True"],
-            cwd=work, env=environment, stdout=log, stderr=log,
-        )  # fmt: skip
+            [
+                sys.executable,
+                "-m",
+                "jupyterlab",
+                "--no-browser",
+                "--allow-root",
+                "--ip=127.0.0.1",
+                f"--port={port}",
+                "--ServerApp.port_retries=0",
+                f"--IdentityProvider.token={token}",
+                f"--ServerApp.root_dir={work}",
+                "--LabApp.expose_app_in_browser=True",
+            ],
+            cwd=work,
+            env=environment,
+            stdout=log,
+            stderr=log,
+        )
     try:
 
         def up() -> bool:
@@ -105,10 +122,17 @@ def browser(tmp_path_factory):
     options.binary_location = CHROMIUM
     # WebGL without a GPU, by software; with --disable-gpu the canvas would stay blank without an error.
     for flag in (
-        "--headless=new", "--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--no-sandbox",
-        "--disable-dev-shm-usage", "--no-proxy-server", "--no-first-run", "--window-size=1400,1400",
+        "--headless=new",
+        "--use-gl=angle",
+        "--use-angle=swiftshader",
+        "--enable-unsafe-swiftshader",
+        "--no-sandbox",
+        "--disable-dev-shm-usage",
+        "--no-proxy-server",
+        "--no-first-run",
+        "--window-size=1400,1400",
         f"--user-data-dir={tmp_path_factory.mktemp('chromium')}",
-    ):  # fmt: skip
+    ):
         options.add_argument(flag)
     driver = webdriver.Chrome(options=options, service=Service(DRIVER))
     driver.set_script_timeout(240)

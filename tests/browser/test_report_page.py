@@ -6,10 +6,10 @@ import shutil
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from facenb.runs.comparisons import COMPARISONS
 
 from facenb.evaluation.claims import Claim, mean_of
 from facenb.runs import report_page
-from facenb.runs.comparisons import COMPARISONS
 from facenb.runs.report import Report
 from facenb.runs.results import Run
 
@@ -31,8 +31,16 @@ def page(tmp_path_factory):
         for one in given:
             for metric in (names[0] for names in one.metrics.values()):
                 for method in ("mean face", "phase III + texture (softmax SphereFace), weighted"):
-                    run.record(metric, 12.34, "mm", experiment=one.experiment, method=method, data="SynthFace",
-                               protocol=one.protocols.split("|")[0], interval=(11.11, 13.13))  # fmt: skip
+                    run.record(
+                        metric,
+                        12.34,
+                        "mm",
+                        experiment=one.experiment,
+                        method=method,
+                        data="SynthFace",
+                        protocol=one.protocols.split("|")[0],
+                        interval=(11.11, 13.13),
+                    )
     people = np.random.default_rng(0).normal(size=40)
     for name, mean in (("L1", 2.0), ("L2", -2.0), ("L3", 0.0)):
         effect = mean_of(people - people.mean() + mean, range(40), draws=500)

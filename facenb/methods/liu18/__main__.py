@@ -1,6 +1,6 @@
 """Train phase I or III without a notebook, for instance on many GPUs or nodes:
 
-    python -m facenb.runs.batch notebooks/04_fitting_many_images.ipynb --profile full     (makes the pictures)
+    python -m facenb run notebooks/04_fitting_many_images.ipynb --profile full     (makes the pictures)
     torchrun --nproc-per-node 4 -m facenb.methods.liu18 I --profile full
 
 The notebook of that phase then finds its training done, measures and shows it. Phase III goes on from what 07 saved.
