@@ -38,7 +38,7 @@ def test_two_faces_are_said(portrait, tmp_path, capsys):
     head = read_image(portrait)[:240, 110:350]
     save_image(tmp_path / "two.png", torch.cat([head, head.flip(1)], 1))
     assert main(["photo", str(tmp_path / "two.png"), "--out", str(tmp_path / "out")]) == 0
-    assert "shows 2 faces; the largest one was taken" in capsys.readouterr().out
+    assert "shows 2 faces. The largest one was used" in capsys.readouterr().out
 
 
 def test_bad_photos_end_with_1_and_one_line(portrait, tmp_path, capsys):

@@ -1,18 +1,21 @@
-"""The report in a real browser, offline: it asks for nothing, and neither a wide nor a narrow window cuts it off."""
+"""The report of a run in a real browser: it asks for nothing, and fits wide and narrow windows."""
 
 import json
+import os
 import shutil
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
-from facenb.runs.comparisons import COMPARISONS
 
 from facenb.evaluation.claims import Claim, mean_of
-from facenb.runs import report_page
-from facenb.runs.report import Report
+from facenb.runs.notebook import run_notebook
+from facenb.runs.page import write_page
+from facenb.runs.papers import COMPARISONS
 from facenb.runs.results import Run
 
+ROOT = Path(__file__).resolve().parents[2]
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 DRIVER = shutil.which("chromedriver")
 
@@ -24,29 +27,21 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory):
-    """A report with every table filled, a verdict of each kind, and a figure."""
+    """Notebook 17 on a run folder with every table filled, a verdict of each kind, and a figure."""
     folder = tmp_path_factory.mktemp("runs") / "quick-synthetic"
     run = Run("09_ablation", folder=str(folder))
-    for given in COMPARISONS.values():
-        for one in given:
-            for metric in (names[0] for names in one.metrics.values()):
-                for method in ("mean face", "phase III + texture (softmax SphereFace), weighted"):
-                    run.record(
-                        metric,
-                        12.34,
-                        "mm",
-                        experiment=one.experiment,
-                        method=method,
-                        data="SynthFace",
-                        protocol=one.protocols.split("|")[0],
-                        interval=(11.11, 13.13),
-                    )
+    for comparison in (comparison for section in COMPARISONS.values() for comparison in section):
+        for metrics in comparison.metrics.values():
+            for method in comparison.methods[:2] or ("mean face", "a method with a name that is long"):
+                facts = {"experiment": comparison.experiment, "protocol": comparison.protocols[0], "data": "SynthFace"}
+                run.record(metrics[0], 12.34, "mm", method=method, interval=(11.11, 13.13), **facts)
     people = np.random.default_rng(0).normal(size=40)
     for name, mean in (("L1", 2.0), ("L2", -2.0), ("L3", 0.0)):
         effect = mean_of(people - people.mean() + mean, range(40), draws=500)
         run.claim(Claim(name, "a sentence that is long enough to be broken", effect, "mm"), experiment="a", data="b")
     run.figure(plt.figure(figsize=(9, 3)), "09_arms")
-    return report_page.write(Report.of(folder))
+    run_notebook(ROOT / "notebooks/17_report.ipynb", {}, folder)
+    return write_page(folder)
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +69,7 @@ def test_it_fits_the_window(browser, page, width):
     assert browser.execute_script("return window.innerWidth") == width
     assert browser.execute_script("return document.documentElement.scrollWidth") <= width
     cut = browser.execute_script(
-        "return [...document.querySelectorAll('p, h1, h2, h3, li, img, svg, .tile, .chip, .asked')].filter(e => "
+        "return [...document.querySelectorAll('p, h1, h2, h3, li, img, pre')].filter(e => "
         "e.getBoundingClientRect().right > window.innerWidth + 1).map(e => e.outerHTML.slice(0, 80))"
     )
     assert cut == []
@@ -88,4 +83,6 @@ def test_it_asks_for_nothing_and_shows_its_figure(browser, page):
     assert page.as_uri() in asked
     assert {url for url in asked if not url.startswith(("data:", "about:"))} == {page.as_uri()}
     assert browser.execute_script("return document.images[0].naturalWidth") > 300
+    if folder := os.environ.get("FACENB_SCREENSHOTS"):
+        browser.save_screenshot(f"{folder}/report.png")
     assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
