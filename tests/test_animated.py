@@ -1,6 +1,5 @@
 """GLB with morph targets: read back by the standard's own rules, and by trimesh; GIF by Pillow."""
 
-import io
 import json
 import struct
 
@@ -10,7 +9,7 @@ import torch
 import trimesh
 from PIL import Image
 
-from facenb.photos.animated import gif, save_animated_glb, save_gif
+from facenb.photos.animated import save_animated_glb, save_gif
 
 GENERATOR = torch.Generator().manual_seed(0)
 VERTICES, COLOURS = 100 * torch.randn(5, 3, generator=GENERATOR), torch.rand(5, 3, generator=GENERATOR)
@@ -115,36 +114,23 @@ def test_without_weights_there_is_no_animation(tmp_path):
     assert "animations" not in content
 
 
-@pytest.mark.parametrize(("targets", "weights"), [({}, None), (TARGETS, torch.zeros(3, 5))])
-def test_targets_and_weights_must_fit(tmp_path, targets, weights):
-    with pytest.raises(ValueError, match="targets"):
-        save_animated_glb(tmp_path / "face.glb", VERTICES, TRIANGLES, COLOURS, targets, weights)
-    assert not list(tmp_path.iterdir())
-
-
 NAN, FACE = torch.full((5, 3), torch.nan), {"vertices": VERTICES, "triangles": TRIANGLES, "colours": COLOURS}
 
 
 @pytest.mark.parametrize(
-    ("wrong", "told"),
+    ("wrong", "message"),
     [
-        ({"vertices": NAN}, r"vertices \(5, 3\) must be"),
-        ({"colours": NAN}, r"colours \(5, 3\) must be"),
+        ({"vertices": NAN}, r"vertices \(5, 3\) must be finite"),
+        ({"colours": NAN}, r"colours \(5, 3\) run from"),
         ({"colours": 255 * COLOURS}, r"colours \(5, 3\) run from .* divide bytes by 255"),
-        ({"colours": COLOURS[:1]}, r"colours \(1, 3\) must be .* 5 vertices"),
-        ({"targets": {"smile": TARGETS["smile"], "jaw": NAN}}, r"target jaw \(5, 3\) must be"),
-        ({"targets": {"smile": TARGETS["smile"][:1], "jaw": NAN}}, r"target smile \(1, 3\) must be"),
-        ({"triangles": TRIANGLES[:0]}, r"triangles \(0, 3\)"),
-        ({"weights": torch.full((4, 2), torch.nan)}, "finite"),
-        ({"weights": WEIGHTS[:0]}, r"weights \(0, 2\)"),
-        ({"frames_per_second": 0}, "0 frames per second"),
-        ({"frames_per_second": float("inf")}, "inf frames per second"),
+        ({"targets": {"smile": TARGETS["smile"], "jaw": NAN}}, r"targets \(2, 5, 3\) must be finite"),
+        ({"weights": torch.full((4, 2), torch.nan)}, "weights .* must be finite"),
         ({"vertices": 1e300 * VERTICES.double()}, "not JSON compliant"),
     ],
 )
 @pytest.mark.filterwarnings("ignore:overflow")
-def test_what_would_make_an_invalid_glb_is_refused(tmp_path, wrong, told):
-    with pytest.raises(ValueError, match=told):
+def test_what_would_make_an_invalid_glb_is_refused(tmp_path, wrong, message):
+    with pytest.raises(ValueError, match=message):
         save_animated_glb.__wrapped__(
             tmp_path / "face.glb", **{**FACE, "targets": TARGETS, "weights": WEIGHTS, **wrong}
         )
@@ -160,25 +146,15 @@ def test_a_face_on_a_gpu(tmp_path):
     assert array(primitive["indices"]).reshape(-1, 3).tolist() == TRIANGLES.tolist()
 
 
-@pytest.mark.parametrize(
-    ("frames", "rate", "told"),
-    [
-        (torch.zeros(0, 8, 6, 3), 10, r"frames \(0, 8, 6, 3\)"),
-        (torch.zeros(2, 8, 6, 4), 10, r"frames \(2, 8, 6, 4\)"),
-        (torch.full((2, 8, 6, 3), torch.nan), 10, "finite"),
-        (torch.zeros(2, 8, 6, 3), 0, "0 frames per second"),
-        (torch.zeros(2, 8, 6, 3), -1.0, "-1.0 frames per second"),
-    ],
-)
-def test_what_is_no_moving_picture_is_refused(frames, rate, told):
-    with pytest.raises(ValueError, match=told):
-        gif.__wrapped__(frames, rate)
-
-
 def test_a_gif_holds_every_frame(tmp_path):
     frames = torch.stack([torch.full((8, 6, 3), shade) for shade in (0.0, 0.5, 1.0)])
-    with Image.open(io.BytesIO(gif(frames, 10))) as picture:
-        assert (picture.n_frames, picture.size, picture.info["duration"]) == (3, (6, 8), 100)
-        picture.seek(1)
-        assert abs(np.asarray(picture.convert("RGB")).mean() - 128) < 3
-    assert save_gif(tmp_path / "face.gif", frames).read_bytes() == gif(frames)
+    with Image.open(save_gif(tmp_path / "face.gif", frames, 10)) as image:
+        assert (image.n_frames, image.size, image.info["duration"]) == (3, (6, 8), 100)
+        image.seek(1)
+        assert abs(np.asarray(image.convert("RGB")).mean() - 128) < 3
+
+
+def test_a_gif_of_numbers_that_are_not_finite_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="frames .* must be finite"):
+        save_gif(tmp_path / "face.gif", torch.full((2, 8, 6, 3), torch.nan))
+    assert not list(tmp_path.iterdir())

@@ -16,7 +16,7 @@ from facenb.imaging.lighting import ambient
 from facenb.imaging.render import render
 from facenb.morphable.formats import read_ict
 from facenb.photos import photo
-from facenb.photos.export import save_glb, save_image, save_obj, save_ply
+from facenb.photos.export import TexturedMesh, save_glb, save_image, save_obj, save_ply
 from facenb.photos.surface import boundary_loops, close, fill, lay_out, vertex_colours
 from facenb.photos.texture import project_photo
 
@@ -155,7 +155,7 @@ class TestExport:
         uv = torch.tensor([[0.0, 0], [1, 0], [1, 1], [0, 1], [0.001, 0.001]])
         texture = torch.zeros(64, 64, 3)
         texture[:32, :32, 0], texture[:32, 32:, 1], texture[32:, :32, 2], texture[32:, 32:] = 1, 1, 1, 1
-        return vertices, triangles, uv, torch.tensor([[0, 1, 2], [4, 2, 3]]), texture
+        return TexturedMesh(vertices, triangles, uv, torch.tensor([[0, 1, 2], [4, 2, 3]]), texture)
 
     def check(self, mesh, unit):
         """Corner positions and the colour that the reader's own lookup gives there."""
@@ -165,17 +165,17 @@ class TestExport:
         assert np.allclose(mesh.face_normals, [0, 0, 1])
 
     def test_obj(self, quad, tmp_path):
-        files = save_obj(tmp_path / "q.obj", *quad)
+        files = save_obj(tmp_path / "q.obj", quad)
         assert [path.name for path in files] == ["q.obj", "q.mtl", "q.png"]
         self.check(trimesh.load(tmp_path / "q.obj", force="mesh", process=False), 100)
 
     def test_glb_is_in_metres_and_embeds_its_texture(self, quad, tmp_path):
-        save_glb(tmp_path / "q.glb", *quad)
+        save_glb(tmp_path / "q.glb", quad)
         self.check(trimesh.load(tmp_path / "q.glb", force="mesh", process=False), 0.1)
 
     def test_glb_by_the_standard_without_a_library(self, quad, tmp_path):
         """glTF 2.0 itself: magic, length, v down (0, 0 is the picture's top left), a picture as JPEG or PNG."""
-        path = save_glb(tmp_path / "q.glb", *quad)
+        path = save_glb(tmp_path / "q.glb", quad)
         data, (content, accessor) = path.read_bytes(), glb(path)
         assert data[:4] == b"glTF" and int.from_bytes(data[8:12], "little") == len(data)
         points, uv = accessor("POSITION", 3), accessor("TEXCOORD_0", 2)
@@ -189,19 +189,18 @@ class TestExport:
 
     def test_normals_are_smooth_across_a_seam_of_the_texture(self, quad, tmp_path):
         """Two triangles folded by 90 degrees, the texture cut at vertex 0: on the fold the normal lies between both."""
-        _, triangles, uv, uv_triangles, texture = quad
         vertices = torch.tensor([[0.0, 0, 0], [100, 0, 0], [100, 100, 0], [0, 0, 100]])
-        mesh = (vertices, torch.tensor([[0, 1, 2], [0, 2, 3]]), uv, uv_triangles, texture)
+        mesh = quad._replace(vertices=vertices)
         first, second = np.array([0.0, 0, 1]), np.array([1.0, -1, 0]) / np.sqrt(2)
         fold = first + np.sqrt(2) * second  # weighted by area
         expected = np.stack([fold / np.linalg.norm(fold), first, fold / np.linalg.norm(fold), second])
-        save_obj(tmp_path / "q.obj", *mesh)
+        save_obj(tmp_path / "q.obj", mesh)
         lines = [line.split() for line in (tmp_path / "q.obj").read_text().splitlines()]
         normals = np.array([line[1:] for line in lines if line[0] == "vn"], float)
         assert np.allclose(normals, expected, atol=1e-3)
         corners = [corner.split("/") for line in lines if line[0] == "f" for corner in line[1:]]
         assert [corner[0] for corner in corners] == [corner[2] for corner in corners]
-        content, accessor = glb(save_glb(tmp_path / "q.glb", *mesh))
+        content, accessor = glb(save_glb(tmp_path / "q.glb", mesh))
         points, normals = accessor("POSITION", 3), accessor("NORMAL", 3)
         assert len(points) == 5  # vertex 0 twice
         nearest = np.linalg.norm(points[:, None] * 1000 - vertices.numpy(), axis=-1).argmin(1)
@@ -222,12 +221,10 @@ class TestExport:
 
     def written(self, quad, folder, **other):
         """Each of the three files in turn, of the quad with other parts."""
-        vertices, triangles, uv, uv_triangles, texture = quad
-        mesh = {"vertices": vertices, "triangles": triangles, "uv": uv, "uv_triangles": uv_triangles,
-                "texture": texture} | other  # fmt: skip
-        yield lambda: save_obj(folder / "q.obj", **mesh)
-        yield lambda: save_glb(folder / "q.glb", **mesh)
-        yield lambda: save_ply(folder / "q.ply", mesh["vertices"], triangles, mesh["texture"][0, :4])
+        mesh = quad._replace(**other)
+        yield lambda: save_obj(folder / "q.obj", mesh)
+        yield lambda: save_glb(folder / "q.glb", mesh)
+        yield lambda: save_ply(folder / "q.ply", mesh.vertices, mesh.triangles, mesh.texture[0, :4])
 
     @pytest.mark.parametrize(
         ("part", "damage", "told"),
@@ -238,23 +235,17 @@ class TestExport:
         ],
     )
     def test_what_no_viewer_shows_is_refused(self, quad, tmp_path, part, damage, told):
-        given = {"vertices": quad[0], "texture": quad[4]}[part]
-        for save in self.written(quad, tmp_path, **{part: damage(given)}):
+        for save in self.written(quad, tmp_path, **{part: damage(getattr(quad, part))}):
             with pytest.raises(ValueError, match=told):
                 save()
         assert not list(tmp_path.iterdir())
 
-    def test_colours_of_other_vertices(self, quad, tmp_path):
-        with pytest.raises(ValueError, match="3 colours for 4 vertices"):
-            save_ply.__wrapped__(tmp_path / "q.ply", quad[0], quad[1], torch.rand(3, 3))
-
     def test_what_is_learned_is_written_as_it_is(self, quad, tmp_path):
         for folder, learned in (("a", False), ("b", True)):
             (tmp_path / folder).mkdir()
-            more = {"vertices": quad[0].clone(), "uv": quad[2].clone(), "texture": quad[4].clone()}
-            for save in self.written(
-                quad, tmp_path / folder, **{k: x.requires_grad_(learned) for k, x in more.items()}
-            ):
+            values = {name: getattr(quad, name).clone() for name in ("vertices", "uv", "texture")}
+            values = {name: tensor.requires_grad_(learned) for name, tensor in values.items()}
+            for save in self.written(quad, tmp_path / folder, **values):
                 save()
         for path in (tmp_path / "a").iterdir():
             assert path.read_bytes() == (tmp_path / "b" / path.name).read_bytes()

@@ -8,6 +8,7 @@ that cannot be written.
 
 import io
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -39,7 +40,7 @@ def _pixels(colours: Tensor) -> np.ndarray:
     return (colours.detach().cpu().clamp(0, 1) * 255).round().to(torch.uint8).numpy()
 
 
-def _finite(**arrays: Tensor) -> list[np.ndarray]:
+def finite(**arrays: Tensor) -> list[np.ndarray]:
     """Return these tensors as arrays. Raise ValueError naming one that is not finite."""
     for name, values in arrays.items():
         if not values.isfinite().all():
@@ -70,24 +71,36 @@ def save_bytes(path: Path, content: bytes) -> Path:
     return path
 
 
-def save_obj(
-    path: str | Path,
-    vertices: Float[Tensor, "vertices 3"],
-    triangles: Int[Tensor, "triangles 3"],
-    uv: Float[Tensor, "texels 2"],
-    uv_triangles: Int[Tensor, "triangles 3"],
-    texture: Float[Tensor, "rows columns 3"],
-) -> list[Path]:
+class TexturedMesh(NamedTuple):
+    """A mesh in mm whose triangles have texture coordinates of their own; row 0 of the texture is v = 1."""
+
+    vertices: Float[Tensor, "vertices 3"]
+    triangles: Int[Tensor, "triangles 3"]
+    uv: Float[Tensor, "texels 2"]
+    uv_triangles: Int[Tensor, "triangles 3"]
+    texture: Float[Tensor, "rows columns 3"]
+
+    def arrays(self) -> list[np.ndarray]:
+        """Return vertices, their smooth normals, and texture coordinates. Raises ValueError unless all are finite."""
+        normals = smooth_normals(self.vertices[None], self.triangles)[0]
+        return finite(vertices=self.vertices, normals=normals, uv=self.uv)
+
+    def corners(self) -> np.ndarray:
+        """Return vertex and texture coordinate of each corner of each triangle, (triangles, 3, 2)."""
+        return torch.stack([self.triangles, self.uv_triangles], -1).cpu().numpy()
+
+
+def save_obj(path: str | Path, mesh: TexturedMesh) -> list[Path]:
     """Write OBJ, MTL and PNG of one name, with a smooth normal at each vertex. Return their paths.
 
     The OBJ is written last, so that it never names files that are not there.
     """
     path = Path(path)
-    points, normals, texels = _finite(vertices=vertices, normals=smooth_normals(vertices[None], triangles)[0], uv=uv)
-    picture = save_image(path.with_suffix(".png"), texture)
+    points, normals, texels = mesh.arrays()
+    picture = save_image(path.with_suffix(".png"), mesh.texture)
     material = f"newmtl face\nKa 1 1 1\nKd 1 1 1\nKs 0 0 0\nillum 1\nmap_Kd {picture.name}\n"
     mtl = save_bytes(path.with_suffix(".mtl"), material.encode())
-    corners = np.stack([triangles.cpu().numpy(), uv_triangles.cpu().numpy()], -1).reshape(-1, 6) + 1
+    corners = mesh.corners().reshape(-1, 6) + 1
     lines = [f"# vertices in mm, x right, y up, z towards the viewer\nmtllib {mtl.name}\nusemtl face\n"]
     lines += [f"v {x:.4f} {y:.4f} {z:.4f}\n" for x, y, z in points.tolist()]
     lines += [f"vt {u:.6f} {v:.6f}\n" for u, v in texels.tolist()]
@@ -102,40 +115,30 @@ def save_ply(
     triangles: Int[Tensor, "triangles 3"],
     colours: Float[Tensor, "vertices 3"],
 ) -> Path:
-    """Write a binary PLY in mm with a colour at each vertex. Raises ValueError for another number of colours."""
-    if len(colours) != len(vertices):
-        raise ValueError(f"{len(colours)} colours for {len(vertices)} vertices: give one for each")
-    [points] = _finite(vertices=vertices)
+    """Write a binary PLY in mm with a colour at each vertex."""
+    [points] = finite(vertices=vertices)
     mesh = trimesh.Trimesh(points, triangles.cpu().numpy(), vertex_colors=_pixels(colours), process=False)
     return save_bytes(Path(path), mesh.export(file_type="ply"))
 
 
-def save_glb(
-    path: str | Path,
-    vertices: Float[Tensor, "vertices 3"],
-    triangles: Int[Tensor, "triangles 3"],
-    uv: Float[Tensor, "texels 2"],
-    uv_triangles: Int[Tensor, "triangles 3"],
-    texture: Float[Tensor, "rows columns 3"],
-) -> Path:
+def save_glb(path: str | Path, mesh: TexturedMesh) -> Path:
     """Write a binary glTF in metres.
 
     A vertex on a seam of the texture becomes two, since glTF has one UV for each vertex. Both have the same normal.
     """
-    points, normals, texels = _finite(vertices=vertices, normals=smooth_normals(vertices[None], triangles)[0], uv=uv)
-    corners = np.stack([triangles.cpu().numpy().ravel(), uv_triangles.cpu().numpy().ravel()], 1)
-    pairs, faces = np.unique(corners, axis=0, return_inverse=True)
+    points, normals, texels = mesh.arrays()
+    pairs, faces = np.unique(mesh.corners().reshape(-1, 2), axis=0, return_inverse=True)
     material = trimesh.visual.material.PBRMaterial(
-        baseColorTexture=_jpeg(_pixels(texture)), metallicFactor=0.0, roughnessFactor=0.9, doubleSided=True
+        baseColorTexture=_jpeg(_pixels(mesh.texture)), metallicFactor=0.0, roughnessFactor=0.9, doubleSided=True
     )
-    mesh = trimesh.Trimesh(
+    shape = trimesh.Trimesh(
         points[pairs[:, 0]] * METRES,
         faces.reshape(-1, 3),
         vertex_normals=normals[pairs[:, 0]],
         process=False,
         visual=trimesh.visual.TextureVisuals(uv=texels[pairs[:, 1]], material=material),
     )
-    return save_bytes(Path(path), trimesh.Scene({"face": mesh}).export(file_type="glb", include_normals=True))
+    return save_bytes(Path(path), trimesh.Scene({"face": shape}).export(file_type="glb", include_normals=True))
 
 
 def smooth_normals(

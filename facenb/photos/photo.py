@@ -21,7 +21,7 @@ from facenb.imaging.render import render
 from facenb.morphable.formats import read_ict, read_ict_folder
 from facenb.morphable.model import Embedding, MorphableModel
 from facenb.photos.canonical import mediapipe_embedding
-from facenb.photos.export import save_glb, save_image, save_obj, save_ply
+from facenb.photos.export import TexturedMesh, save_glb, save_image, save_obj, save_ply
 from facenb.photos.images import read_image, upright_size
 from facenb.photos.landmarks import MESH, detect
 from facenb.photos.surface import Surface, Texels, close, lay_out, vertex_colours
@@ -184,9 +184,9 @@ def save(face: PhotoFace, folder: str | Path, force: bool = False) -> Path:
 def _write_all(face: PhotoFace, folder: Path) -> None:
     surface = face.fitter.surface
     save_image(folder / "overlay.png", face.overlay())
-    mesh = (face.vertices, surface.triangles, surface.uv, surface.uv_triangles, face.texture)
-    save_obj(folder / "face.obj", *mesh)
-    save_glb(folder / "face.glb", *mesh)
+    mesh = TexturedMesh(face.vertices, surface.triangles, surface.uv, surface.uv_triangles, face.texture)
+    save_obj(folder / "face.obj", mesh)
+    save_glb(folder / "face.glb", mesh)
     save_ply(folder / "face.ply", face.vertices, surface.triangles, face.colours())
     (folder / "coefficients.json").write_text(json.dumps(coefficients(face), indent=1), encoding="utf-8")
 

@@ -1,4 +1,4 @@
-"""The photo as the face's texture: what the camera saw, the other half where it did not, smooth skin elsewhere."""
+"""Take the face's texture from the photo: what the camera saw, the mirrored half where it did not, then smooth skin."""
 
 import torch
 from jaxtyping import Float
@@ -10,16 +10,8 @@ from facenb.imaging.render import vertex_normals, visibility
 from facenb.photos.surface import Surface, Texels, fill
 
 STEEP, FLAT = 0.15, 0.5  # cosine to the camera: below the first a texel is not trusted, above the second fully
-FACE = (1.0, 1.12)  # reach over which the photo gives way to a smooth passage into skin, which ends at surface.FAR
-CHEEKS = 0.6  # reach within which most of what is seen is skin
-
-
-def sample(image: Float[Tensor, "height width 3"], places: Float[Tensor, "points 2"]) -> Float[Tensor, "points 3"]:
-    """Colours of the photo at places in pixels (first pixel's centre at 0.5), bilinear."""
-    extent = places.new_tensor([image.shape[1], image.shape[0]])
-    grid = (2 * places / extent - 1)[None, None]
-    planes = image.permute(2, 0, 1)[None]
-    return functional.grid_sample(planes, grid, align_corners=False, padding_mode="border")[0, :, 0].T
+EDGE = (1.0, 1.12)  # reach over which the photo gives way to a smooth passage into skin, which ends at surface.FAR
+CHEEKS = 0.6  # reach within which most of what is visible is skin
 
 
 def project_photo(
@@ -29,36 +21,36 @@ def project_photo(
     surface: Surface,
     texels: Texels,
 ) -> Float[Tensor, "side side 3"]:
-    """The texture of a fitted face. `vertices` (mm) are those of the closed mesh; row 0 of the texture is v = 1.
+    """Return the texture of a fitted face. `vertices` (mm) are those of the closed mesh; row 0 of the texture is v = 1.
 
-    A texel's trust is its cosine to the camera (0 if hidden or off the picture) times how much it belongs to the face.
-    What trust leaves open is taken from the texel at the mirrored place, the rest from what lies around it.
+    The weight of a texel is its cosine to the camera (0 if it is hidden) times how much it belongs to the face. Where
+    the weight is low, the colour comes from the texel at the mirrored position, and then from its surroundings.
     """
+    size = (image.shape[0], image.shape[1])
     normals = vertex_normals(vertices[None], surface.triangles)
-    points = vertices[None]
-    seen = visibility(points, surface.triangles, camera, points, normals, tuple(image.shape[:2]))[0]
-    towards = (normals[0] @ camera.rotation[0].mT)[:, 2]
-    trust = seen * ((towards - STEEP) / (FLAT - STEEP)).clamp(0, 1)
-    place = camera.project(vertices[None])[0, :, :2]
-    at_texels = texels.at(torch.cat([place, trust[:, None]], 1), surface)
-    weight = at_texels[:, 2] * _fall(texels.reach, FACE)
-    colour = sample(image, at_texels[:, :2])
+    seen = visibility(vertices[None], surface.triangles, camera, vertices[None], normals, size)[0]
+    cosine = (normals[0] @ camera.rotation[0].mT)[:, 2]
+    trust = seen * ((cosine - STEEP) / (FLAT - STEEP)).clamp(0, 1)
+    pixels = camera.project(vertices[None])[0, :, :2]
+    at_texels = texels.at(torch.cat([pixels, trust[:, None]], 1), surface)
+    weight = at_texels[:, 2] * ((EDGE[1] - texels.reach) / (EDGE[1] - EDGE[0])).clamp(0, 1)
+    colour = _sample(image, at_texels[:, :2])
     cheeks = (texels.reach < CHEEKS) & (weight > 0.9)
     skin = colour[cheeks].median(0).values if cheeks.any() else colour.mean(0)
     paired = texels.partner.clamp(min=0)
-    other = torch.where(texels.partner >= 0, weight[paired], 0) * (1 - weight)
-    together = (weight + other).clamp(min=1e-6)[:, None]
-    colour = (weight[:, None] * colour + other[:, None] * colour[paired]) / together
-    return _whole(colour, (weight + other).clamp(max=1), texels, skin)
+    mirrored = torch.where(texels.partner >= 0, weight[paired], 0) * (1 - weight)
+    total = (weight + mirrored).clamp(min=1e-6)[:, None]
+    colour = (weight[:, None] * colour + mirrored[:, None] * colour[paired]) / total
+    texture, weights = torch.zeros(texels.side**2, 3), torch.zeros(texels.side**2)
+    texture[texels.index], weights[texels.index] = colour, (weight + mirrored).clamp(max=1)
+    texture[texels.far], weights[texels.far] = skin, 1
+    square = (texels.side, texels.side)
+    return fill(texture.unflatten(0, square), weights.unflatten(0, square), skin)
 
 
-def _whole(colour: Tensor, weight: Tensor, texels: Texels, skin: Tensor) -> Tensor:
-    side = texels.side
-    texture, trust = torch.zeros(side * side, 3), torch.zeros(side * side)
-    texture[texels.index], trust[texels.index] = colour, weight
-    texture[texels.far], trust[texels.far] = skin, 1
-    return fill(texture.view(side, side, 3), trust.view(side, side), skin)
-
-
-def _fall(reach: Tensor, span: tuple[float, float]) -> Tensor:
-    return ((span[1] - reach) / (span[1] - span[0])).clamp(0, 1)
+def _sample(image: Tensor, pixels: Tensor) -> Tensor:
+    """Return the photo's bilinear colours at points in pixels (the first pixel's centre is at 0.5)."""
+    extent = pixels.new_tensor([image.shape[1], image.shape[0]])
+    grid = (2 * pixels / extent - 1)[None, None]
+    planes = image.permute(2, 0, 1)[None]
+    return functional.grid_sample(planes, grid, align_corners=False, padding_mode="border")[0, :, 0].T
