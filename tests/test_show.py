@@ -63,7 +63,7 @@ def test_landmarks_fall_on_the_middle_of_their_pixel():
 
 def test_a_view_is_live_with_a_kernel_and_leaves_a_picture(ball, monkeypatch):
     monkeypatch.delenv("FACENB_HEADLESS", raising=False)
-    view = show.view("ball", *ball, yaws=(0, 30))
+    view = show.view("ball", *ball)
     bundle = view._repr_mimebundle_()
     assert "application/vnd.jupyter.widget-view+json" in bundle and bundle["text/plain"] == "3D view: ball"
     assert len(np.unique(opened(bundle["image/png"]).reshape(-1, 3), axis=0)) > 50

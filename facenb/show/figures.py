@@ -1,4 +1,4 @@
-"""Figures and rendered faces, in the course's one style."""
+"""Figures and rendered faces in the one style of the course."""
 
 import io
 import os
@@ -15,7 +15,7 @@ from facenb.imaging.camera import WeakPerspective, euler_to_matrix
 from facenb.imaging.lighting import ambient, directional
 from facenb.imaging.render import render
 
-# One colour for one thing, in every figure (Okabe and Ito's palette, told apart by colour-blind readers too).
+# One colour for one thing, in every figure (the palette of Okabe and Ito, which colour-blind readers can tell apart).
 COLOURS = {
     "truth": "#222222",
     "fit": "#0072B2",
@@ -40,26 +40,26 @@ STYLE = {
 }
 
 
-def figure(rows: int = 1, columns: int = 1, width: float = 8.0, height: float = 3.4, **more) -> tuple[Figure, Any]:
-    """Figure and axes (as `plt.subplots`) in the course's style; `height` is of one row, in inches."""
+def figure(rows: int = 1, columns: int = 1, width: float = 8.0, height: float = 3.4, **options) -> tuple[Figure, Any]:
+    """Return figure and axes in the course's style, as `plt.subplots`. `height` in inches is that of one row."""
     with plt.rc_context(STYLE):
-        return plt.subplots(rows, columns, figsize=(width, height * rows), layout="constrained", **more)
+        return plt.subplots(rows, columns, figsize=(width, height * rows), layout="constrained", **options)
 
 
 def headless() -> bool:
-    """Whether nobody is there to turn a view: stored and batch runs set FACENB_HEADLESS."""
+    """Return whether nobody can turn a view: stored and batch runs set FACENB_HEADLESS."""
     return os.environ.get("FACENB_HEADLESS", "") not in ("", "0")
 
 
 def studio_light() -> Tensor:
-    """A key light from the upper left, a fill from the right and an ambient part, (1, 9, 3) spherical harmonics."""
+    """Return a key light from the upper left, a fill light and ambient light as spherical harmonics (1, 9, 3)."""
     white = torch.ones(1, 3)
     key, fill = torch.tensor([[-0.45, 0.5, 0.75]]), torch.tensor([[0.8, 0.1, 0.4]])
     return ambient(0.38 * white) + directional(key, 0.62 * white) + directional(fill, 0.16 * white)
 
 
 def three(array, what: str) -> Tensor:
-    """Vertices or colours (n, 3) from anything like them; ValueError naming the shape otherwise."""
+    """Return vertices or colours (n, 3) from an array of (n, 3) or (1, n, 3). ValueError naming another shape."""
     values = torch.as_tensor(array, dtype=torch.float32).detach().cpu()
     if values.ndim == 3 and len(values) == 1:
         values = values[0]
@@ -69,12 +69,18 @@ def three(array, what: str) -> Tensor:
 
 
 def snapshot(
-    vertices, triangles, colours=None, yaw: float = 0.0, pitch: float = 0.0, roll: float = 0.0, size: int = 220,
-    light: Tensor | None = None, centre=None, extent: float | None = None,
-) -> np.ndarray:  # fmt: skip
-    """A rendered picture (size, size, 3) of one mesh in [0, 1]; angles in degrees, clay where no colours are given.
+    vertices,
+    triangles,
+    colours=None,
+    yaw: float = 0.0,
+    size: int = 220,
+    light: Tensor | None = None,
+    centre=None,
+    extent: float | None = None,
+) -> np.ndarray:
+    """Return a rendered image (size, size, 3) in [0, 1] of one mesh turned by `yaw` degrees; grey without colours.
 
-    `centre` (3,) mm and `extent` mm (what fills the picture) keep several pictures to one frame.
+    `centre` (3,) in mm and `extent` in mm (the side of the image) give several images one frame.
     """
     vertices = three(vertices, "vertices")
     low, high = vertices.amin(0), vertices.amax(0)
@@ -82,42 +88,39 @@ def snapshot(
     extent = float((high - low)[:2].max()) * 1.08 if extent is None else extent
     albedo = torch.tensor(CLAY).expand_as(vertices) if colours is None else three(colours, "colours")
     fine = 2 * size  # twice as fine, then averaged: smooth outlines
-    angles = torch.tensor([[yaw, pitch, roll]]).deg2rad()
+    angles = torch.tensor([[yaw, 0.0, 0.0]]).deg2rad()
     camera = WeakPerspective(euler_to_matrix(angles), torch.tensor([fine / extent]), torch.full((1, 2), fine / 2))
-    picture = render(
-        (vertices - centre)[None], torch.as_tensor(triangles).cpu().long(), albedo[None], camera, (fine, fine),
-        light=studio_light() if light is None else light, background=torch.ones(3),
-    ).image[0]  # fmt: skip
-    return picture.unflatten(0, (size, 2)).unflatten(2, (size, 2)).mean((1, 3)).clamp(0, 1).numpy()
+    triangles, light = torch.as_tensor(triangles).cpu().long(), studio_light() if light is None else light
+    white = torch.ones(3)
+    image = render((vertices - centre)[None], triangles, albedo[None], camera, (fine, fine), light, white).image[0]
+    return image.unflatten(0, (size, 2)).unflatten(2, (size, 2)).mean((1, 3)).clamp(0, 1).numpy()
 
 
 def sheet(
     pictures: Sequence, titles: Sequence[str] = (), columns: int | None = None, width: float = 8.0, rows: Sequence = ()
 ) -> Figure:
-    """A grid of pictures (H, W, 3), each with its title; `rows` names the rows."""
+    """Return a grid of images (H, W, 3), each with its title; `rows` are the names of the rows."""
     columns = columns or min(len(pictures), 8)
     count = -(-len(pictures) // columns)
     ratio = np.shape(pictures[0])[0] / np.shape(pictures[0])[1]
     title_height = 0.22 if len(titles) else 0.0
-    fig, axes = plt.subplots(
-        count, columns, figsize=(width, count * (width / columns * ratio + title_height)), layout="constrained",
-        squeeze=False,
-    )  # fmt: skip
+    size = (width, count * (width / columns * ratio + title_height))
+    fig, axes = plt.subplots(count, columns, figsize=size, layout="constrained", squeeze=False)
     fig.get_layout_engine().set(w_pad=0.01, h_pad=0.01, wspace=0.01, hspace=0.01)
-    for place, axis in enumerate(axes.flat):
+    for number, axis in enumerate(axes.flat):
         axis.set(xticks=[], yticks=[])
         axis.spines[:].set_visible(False)
-        if place < len(pictures):
-            axis.imshow(np.clip(np.asarray(pictures[place]), 0, 1), interpolation="antialiased")
-        if place < len(titles):
-            axis.set_title(titles[place], fontsize=9)
-        if place % columns == 0 and place // columns < len(rows):
-            axis.set_ylabel(rows[place // columns], fontsize=9)
+        if number < len(pictures):
+            axis.imshow(np.clip(np.asarray(pictures[number]), 0, 1), interpolation="antialiased")
+        if number < len(titles):
+            axis.set_title(titles[number], fontsize=9)
+        if number % columns == 0 and number // columns < len(rows):
+            axis.set_ylabel(rows[number // columns], fontsize=9)
     return fig
 
 
 def colour_by(values, low: float, high: float, colour_map: str = "viridis") -> Tensor:
-    """Vertex colours (V, 3) for one number a vertex, for error maps; draw the scale with `colour_scale`."""
+    """Return vertex colours (V, 3) for one number at each vertex. Draw their scale with `colour_scale`."""
     share = (np.asarray(values, dtype=float) - low) / (high - low)
     return torch.as_tensor(plt.get_cmap(colour_map)(np.clip(share, 0, 1))[:, :3], dtype=torch.float32)
 
@@ -125,15 +128,17 @@ def colour_by(values, low: float, high: float, colour_map: str = "viridis") -> T
 def colour_scale(
     fig: Figure, low: float, high: float, label: str, colour_map: str = "viridis", axes: Sequence | None = None
 ) -> Figure:
-    """Add the colour bar that belongs to `colour_by` to a figure, beside all of it or some `axes`."""
+    """Add the colour bar of `colour_by` to a figure, beside all of it or beside `axes`. Return the figure."""
     mappable = plt.cm.ScalarMappable(plt.Normalize(low, high), colour_map)
     fig.colorbar(mappable, ax=fig.axes if axes is None else axes, label=label, shrink=0.8, aspect=30, pad=0.02)
     return fig
 
 
 def draw_landmarks(axis, landmarks, visible=None, colour: str = COLOURS["landmark"], size: float = 9.0, label=None):
-    """Landmarks (n, 2) in pixels on a picture's axis; hidden ones are rings. imshow's pixel centres are at 0, ours
-    at +0.5, so the points are moved by half a pixel."""
+    """Draw landmarks (n, 2) in pixels on the axis of an image; hidden ones as rings.
+
+    The first pixel's centre is at 0 for imshow and at +0.5 for us, so the points are moved by half a pixel.
+    """
     points = np.asarray(landmarks, dtype=float)[:, :2] - 0.5
     seen = np.ones(len(points), bool) if visible is None else np.asarray(visible, bool)
     axis.scatter(*points[seen].T, s=size, color=colour, linewidths=0, label=label)
@@ -142,7 +147,7 @@ def draw_landmarks(axis, landmarks, visible=None, colour: str = COLOURS["landmar
 
 
 def png(fig: Figure) -> bytes:
-    """A figure as PNG; it is closed."""
+    """Return a figure as PNG, and close it."""
     buffer = io.BytesIO()
     fig.savefig(buffer, format="png", dpi=110, bbox_inches="tight", facecolor="white", pil_kwargs={"optimize": True})
     plt.close(fig)

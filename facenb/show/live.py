@@ -1,4 +1,4 @@
-"""A training's curves in a notebook, redrawn in place while it runs."""
+"""The curves of a training in a notebook, redrawn in place while it runs."""
 
 import time
 from typing import Any
@@ -13,7 +13,7 @@ from facenb.show.figures import COLOURS, figure, headless, png
 
 
 class Picture:
-    """A PNG with the words that stand for it where there are no pictures."""
+    """A PNG, and the text that is shown where there are no images."""
 
     def __init__(self, png: bytes, text: str):
         self.png, self.text = png, text
@@ -30,65 +30,64 @@ def _duration(seconds: float) -> str:
 
 
 class Live:
-    """Shows a training while it runs, in one output that is redrawn: `train(..., watch=Live("phase I"))`.
+    """Show a training while it runs, in one output that is redrawn: `train(..., watch=Live("phase I"))`.
 
-    Lines are losses, dots the same of the validation; values that only the validation has get axes of their own.
-    Silent outside a notebook; with FACENB_HEADLESS only the end is drawn. The output's text tells no times.
+    Lines are losses, dots the same on the validation set. Values that exist only there get axes of their own. Nothing
+    is shown outside a notebook. With FACENB_HEADLESS only the end is drawn. The output's text is that of any run.
     """
 
-    every = 2.0  # seconds from one picture to the next, and at least ten times what one costs
+    every = 2.0  # seconds from one drawing to the next, and at least ten times as long as a drawing takes
 
     def __init__(self, title: str):
         self.title, self.steps, self.due, self.handle = title, 0, 0.0, None
         self.lines: dict[str, dict[int, float]] = {}  # name of a loss: value at each step
-        self.dots: dict[str, dict[int, float]] = {}  # of a validation
+        self.dots: dict[str, dict[int, float]] = {}  # the same on the validation set
 
     def __call__(self, state: Any) -> None:
-        """Take up a `facenb.training.Progress`."""
+        """Draw a `facenb.training.Progress` if it is time."""
         self.steps = state.step
-        for kept, values in ((self.lines, state.losses), (self.dots, state.validation)):
+        for curves, values in ((self.lines, state.losses), (self.dots, state.validation)):
             for name, value in values.items():
-                kept.setdefault(name, {})[state.step] = value
+                curves.setdefault(name, {})[state.step] = value
         words = [f"step {state.step:,} of {state.steps:,}", f"{state.images_per_second:,.0f} images/s"]
         words += [_duration(state.seconds) if state.done else f"{_duration(state.seconds_left)} left"]
         if state.done or not headless():
             self._draw(", ".join(words + [state.note] * bool(state.note)), state.done)
 
     def finish(self, log: pd.DataFrame) -> None:
-        """Show the whole table of a training: also what was trained before, of which nobody told this time."""
+        """Draw the whole log of a training, including the steps before it was resumed."""
         if log.empty:
             return
         values = {name: log.dropna(subset=name).set_index("step")[name].to_dict() for name in log if name != "step"}
-        told = ("rate", "images_per_second", "waiting", "seconds")
+        others = ("rate", "images_per_second", "waiting", "seconds")
         validated = {name for name in values if name.startswith("validation ")}
         self.steps = int(log["step"].iloc[-1])
-        self.lines = {name: values[name] for name in values if name not in told and name not in validated}
+        self.lines = {name: values[name] for name in values if name not in others and name not in validated}
         self.dots = {name.removeprefix("validation "): values[name] for name in values if name in validated}
         self._draw(f"{self.steps:,} steps, {_duration(log['seconds'].iloc[-1])}", True)
 
     def figure(self, words: str = "") -> Figure:
-        """The curves so far under `title: words`."""
+        """Return the curves so far under `title: words`."""
         apart = [name for name in self.dots if name not in self.lines]
         fig, axes = figure(columns=2 if apart else 1, width=8.0 if apart else 6.0, height=2.6, squeeze=False)
         colours = [COLOURS[name] for name in ("truth", "fit", "between", "best possible", "second", "landmark")] * 4
-        of = dict(zip(dict.fromkeys([*self.lines, *self.dots]), colours, strict=False))
-        for place, (name, values) in enumerate(self.lines.items()):
-            style = "-" if place < 6 else "--"  # there are six colours
-            axes[0, 0].plot(list(values), list(values.values()), style, color=of[name], lw=1.2, label=name)
+        colour_of = dict(zip(dict.fromkeys([*self.lines, *self.dots]), colours, strict=False))
+        for number, (name, values) in enumerate(self.lines.items()):
+            style = "-" if number < 6 else "--"  # there are six colours
+            axes[0, 0].plot(list(values), list(values.values()), style, color=colour_of[name], lw=1.2, label=name)
         for name, values in self.dots.items():
             axis, style = (axes[0, 1], "o-") if name in apart else (axes[0, 0], "o")
             label = name if name in apart else None
-            axis.plot(list(values), list(values.values()), style, color=of[name], ms=4, lw=0.8, label=label)
-        for axis, what in zip(axes.flat, ("loss", "validation"), strict=False):
+            axis.plot(list(values), list(values.values()), style, color=colour_of[name], ms=4, lw=0.8, label=label)
+        for axis, label in zip(axes.flat, ("loss", "validation"), strict=False):
             drawn = np.concatenate([line.get_ydata() for line in axis.lines] or [[1.0]])
-            log = what == "loss" and drawn.min() > 0 and drawn.max() > 5 * drawn.min()
-            axis.set(xlabel="step", ylabel=what, yscale="log" if log else "linear", xlim=(0, None))
+            log = label == "loss" and drawn.min() > 0 and drawn.max() > 5 * drawn.min()
+            axis.set(xlabel="step", ylabel=label, yscale="log" if log else "linear", xlim=(0, None))
             beside = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5)} if len(axis.lines) > 4 else {}
             axis.legend(fontsize=8, frameon=False, **beside)
         shared = any(name not in apart for name in self.dots)
-        fig.suptitle(
-            f"{self.title}: {words}" + ("\ndots: validation" if shared else ""), fontsize=10, x=0.02, ha="left"
-        )
+        title = f"{self.title}: {words}" + ("\ndots: validation" if shared else "")
+        fig.suptitle(title, fontsize=10, x=0.02, ha="left")
         return fig
 
     def _draw(self, words: str, last: bool) -> None:

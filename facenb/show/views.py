@@ -1,4 +1,4 @@
-"""Live 3D views (k3d), each with a picture of our own renderer behind it for readers without a kernel."""
+"""Live 3D views (k3d), each with an image from our own renderer for readers without a kernel."""
 
 from collections.abc import Callable, Mapping, Sequence
 
@@ -12,9 +12,11 @@ from torch import Tensor
 
 from facenb.show.figures import headless, png, sheet, snapshot, three
 
+YAWS = (-60, -25, 0, 25, 60)  # degrees at which a mesh is shown without a kernel
+
 
 def _packed(colours: Tensor) -> np.ndarray:
-    """RGB in [0, 1] as k3d's 0xRRGGBB."""
+    """Return RGB in [0, 1] as 0xRRGGBB, as k3d takes it."""
     bytes_ = (colours.clamp(0, 1) * 255).round().to(torch.int64)
     return ((bytes_[:, 0] << 16) + (bytes_[:, 1] << 8) + bytes_[:, 2]).numpy().astype(np.uint32)
 
@@ -33,7 +35,7 @@ def _plot(vertices: Tensor, triangles, colours: Tensor | None) -> tuple[Plot, Me
 
 
 class View:
-    """A widget to turn and move, and a picture for readers without a kernel; one cell's value."""
+    """A widget to turn and move, and an image for readers without a kernel; the value of a cell."""
 
     def __init__(self, name: str, widget: ipywidgets.DOMWidget, picture: bytes):
         self.name, self.widget, self.picture = name, widget, picture
@@ -50,25 +52,36 @@ class View:
         return bundle
 
 
-def view(name: str, vertices, triangles, colours=None, yaws: Sequence[float] = (-60, -25, 0, 25, 60)) -> View:
-    """A mesh to turn in 3D; behind it the same mesh rendered at several yaws (degrees)."""
+def view(name: str, vertices, triangles, colours=None) -> View:
+    """Return a mesh to turn in 3D, with an image of it at several yaws."""
     vertices = three(vertices, "vertices")
     colours = None if colours is None else three(colours, "colours")
-    pictures = [snapshot(vertices, triangles, colours, yaw=yaw) for yaw in yaws]
-    titles = [f"yaw {yaw:+.0f}°" for yaw in yaws]
+    pictures = [snapshot(vertices, triangles, colours, yaw=yaw) for yaw in YAWS]
+    titles = [f"yaw {yaw:+.0f}°" for yaw in YAWS]
     return View(name, _plot(vertices, triangles, colours)[0], png(sheet(pictures, titles)))
 
 
-def explore(
-    name: str, update: Callable[..., tuple], triangles, sliders: Mapping[str, tuple[float, float]],
-    frames: Sequence[Mapping[str, float]] = (), columns: int | None = None, yaw: float = 20.0, centre=None,
-    extent: float | None = None,
-) -> View:  # fmt: skip
-    """Sliders that move a face: `update(**values)` gives (vertices, colours or None) for a value per slider.
+def _slider(name: str, value: float, low: float, high: float) -> ipywidgets.FloatSlider:
+    style = {"description_width": "initial"}
+    return ipywidgets.FloatSlider(value, min=low, max=high, step=(high - low) / 100, description=name, style=style)
 
-    `sliders` maps a name to (lowest, highest), all start at zero (or the nearest end). The picture behind shows each of
-    `frames` (values of some sliders, the others at their start), or each slider at its two ends, from `yaw` degrees;
-    `centre` (3,) and `extent` in mm frame it, as in `snapshot`.
+
+def explore(
+    name: str,
+    update: Callable[..., tuple],
+    triangles,
+    sliders: Mapping[str, tuple[float, float]],
+    frames: Sequence[Mapping[str, float]] = (),
+    columns: int | None = None,
+    yaw: float = 20.0,
+    centre=None,
+    extent: float | None = None,
+) -> View:
+    """Return sliders that move a face: `update(**values)` gives (vertices, colours or None) for the sliders' values.
+
+    `sliders` maps a name to (lowest, highest). All start at zero, or at the nearest end. The image for readers without
+    a kernel shows each of `frames` (values of some sliders, the others at their start), or each slider at both ends,
+    from `yaw` degrees. `centre` (3,) and `extent` in mm are those of `snapshot`.
     """
     start = {key: float(np.clip(0.0, *ends)) for key, ends in sliders.items()}
     frames = frames or [{key: end} for key, ends in sliders.items() for end in ends if end != start[key]]
@@ -82,13 +95,7 @@ def explore(
         titles.append(", ".join(f"{key} {value:+.3g}" for key, value in values.items() if value) or "at rest")
     vertices, colours = update(**start)
     plot, mesh = _plot(three(vertices, "vertices"), triangles, None if colours is None else three(colours, "colours"))
-    handles = {
-        key: ipywidgets.FloatSlider(
-            start[key], min=ends[0], max=ends[1], step=(ends[1] - ends[0]) / 100, description=key,
-            style={"description_width": "initial"},
-        )
-        for key, ends in sliders.items()
-    }  # fmt: skip
+    handles = {key: _slider(key, start[key], *ends) for key, ends in sliders.items()}
 
     def moved(_change) -> None:
         vertices, colours = update(**{key: handle.value for key, handle in handles.items()})
