@@ -88,7 +88,7 @@ def test_bfm2009_expressions_of_another_mesh_are_refused(bfm):
         read_bfm2009(folder / "01_MorphableModel.mat", folder / "Model_Expression.mat")
     whole = (folder / "Exp_Pca.bin").read_bytes()
     (folder / "Exp_Pca.bin").write_bytes(whole[:-40])
-    with pytest.raises(ModelFileError, match="no Exp_Pca.bin, or a truncated one"):
+    with pytest.raises(ModelFileError, match="Exp_Pca.bin is no expression basis .* bytes do not fit 5 components"):
         read_bfm2009(folder / "01_MorphableModel.mat", folder / "Exp_Pca.bin", folder / "model_info.mat")
     (folder / "Exp_Pca.bin").write_bytes(whole)
     (folder / "std_exp.txt").unlink()
@@ -107,12 +107,12 @@ def test_bfm2009_damaged_and_foreign_files_are_named(bfm, mat):
         with pytest.raises(ModelFileError, match="01_MorphableModel.mat is no"):
             read_bfm2009(path)
     savemat(path, {"Shape_Para": np.zeros(199)})
-    with pytest.raises(ModelFileError, match=r"no Basel Face Model 2009: shapeMU.*\(it holds Shape_Para\)"):
+    with pytest.raises(ModelFileError, match=r"no Basel Face Model 2009, .*: shapeMU.*\(it holds Shape_Para\)"):
         read(path)
     for change, message in (
         ({"shapePC": mat["shapePC"][:-3]}, "rows of shapePC"),
         ({"tl": mat["tl"] - 1}, "triangles name vertices -1 to 88, but there are 90"),
-        ({"shapeMU": mat["shapeMU"] * np.nan}, "numbers in mean that are not finite"),
+        ({"shapeMU": mat["shapeMU"] * np.nan}, "numbers in mean are not finite"),
     ):
         savemat(path, mat | change)
         with pytest.raises(ModelFileError, match=message):
@@ -189,7 +189,7 @@ def test_hdf5_damaged_and_foreign_files_are_named(hdf5, tmp_path):
     whole = hdf5.read_bytes()
     for cut in (20, 3000, len(whole) - 1000):
         hdf5.write_bytes(whole[:cut])
-        with pytest.raises(ModelFileError, match="model.h5 is a damaged or foreign HDF5 file"):
+        with pytest.raises(ModelFileError, match="model.h5 is no Basel Face Model 2017 or 2019"):
             read_bfm_hdf5(hdf5)
     with h5py.File(tmp_path / "other.h5", "w") as file:
         file["weights"] = np.zeros(3)
@@ -261,11 +261,11 @@ def test_a_repeated_identity_basis_is_not_taken_for_expressions(grid, arrays, tm
 def test_damaged_grids_are_named(arrays, mirror, tmp_path):
     whole = (mirror / "3ddfa-v2" / "bfm68.npz").read_bytes()
     (tmp_path / "cut.npz").write_bytes(whole[:-2000])
-    with pytest.raises(ModelFileError, match="cut.npz is no readable npz"):
+    with pytest.raises(ModelFileError, match="cut.npz is no BFM grid"):
         read_bfm_grid(tmp_path / "cut.npz")
     np.savez(tmp_path / "less.npz", **{name: array for name, array in arrays.items() if name != "u_base"})
     with pytest.raises(ModelFileError, match="u_base not in it"):
         read_bfm_grid(tmp_path / "less.npz")
     np.savez(tmp_path / "size.npz", **arrays | {"paf_mu": arrays["paf_mu"][:-1]})
-    with pytest.raises(ModelFileError, match="size of paf_mu is 12285, but 12288"):
+    with pytest.raises(ModelFileError, match="number of coordinates is 12489, but 12492"):
         read_bfm_grid(tmp_path / "size.npz")

@@ -268,13 +268,13 @@ def test_truncated_and_foreign_pickles_are_named(arrays, tmp_path):
     whole, path = pickle.dumps(arrays), tmp_path / "flame.pkl"
     for cut in (1, 20, len(whole) // 2, len(whole) - 1):
         path.write_bytes(whole[:cut])
-        with pytest.raises(ModelFileError, match="flame.pkl is a damaged pickle or none"):
+        with pytest.raises(ModelFileError, match="flame.pkl is a damaged pickle"):
             read_flame(path)
     path.write_bytes(pickle.dumps([1, 2]))
     with pytest.raises(ModelFileError, match="a pickle of a list, not of a model"):
         read_flame(path)
     path.write_bytes(pickle.dumps({"weights": np.zeros(3), "epoch": 4}))
-    with pytest.raises(ModelFileError, match=r"no FLAME model: v_template.* not in it \(it holds epoch, weights\)"):
+    with pytest.raises(ModelFileError, match=r"no FLAME model, .*: v_template.* not in it \(it holds epoch, weights\)"):
         read_flame(path)
 
 
@@ -282,9 +282,9 @@ def test_truncated_and_foreign_pickles_are_named(arrays, tmp_path):
     ("change", "message"),
     [
         ({"posedirs": np.zeros((VERTICES, 3, 35))}, "size of posedirs is 3150, but 3240"),
-        ({"weights": np.zeros((VERTICES, 4))}, "size of weights is 120, but 150"),
-        ({"shapedirs": np.zeros((VERTICES - 1, 3, 305))}, "size of shapedirs"),
-        ({"kintree_table": np.array([[-1, 0, 4, 1, 1], [0, 1, 2, 3, 4]])}, r"parents of its joints are \[-1, 0, 4"),
+        ({"weights": np.zeros((VERTICES, 4))}, r"shape of weights is \(30, 4\), but \(30, 5\)"),
+        ({"shapedirs": np.zeros((VERTICES - 1, 3, 305))}, "vertices of shapedirs is 29, but 30"),
+        ({"kintree_table": np.array([[-1, 0, 4, 1, 1], [0, 1, 2, 3, 4]])}, r"parents of its 5 joints are \[-1, 0, 4"),
         ({"f": np.full((FACES, 3), VERTICES)}, f"triangles name vertices {VERTICES} to {VERTICES}"),
     ],
 )
@@ -348,5 +348,5 @@ def test_an_embedding_beside_the_model_is_found_and_a_damaged_one_named(mirror, 
     with pytest.raises(ModelFileError, match="points is 67, but 68"):
         read(model)
     beside.write_bytes(beside.read_bytes()[:300])
-    with pytest.raises(ModelFileError, match="no readable npz"):
+    with pytest.raises(ModelFileError, match="flame_landmark_embedding.npz is no FLAME landmark embedding"):
         read(model)

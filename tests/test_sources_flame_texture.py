@@ -110,16 +110,16 @@ def swapped(faces):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (lambda f, vt, ft: template(swapped(f), vt, swapped(ft)), r"2 of 320 .* number 1 has vertices \["),
+        (lambda f, vt, ft: template(swapped(f), vt, swapped(ft)), r"2 of 320 triangles are not the model"),
         (lambda f, vt, ft: template(np.roll(f, 1, 1), vt, np.roll(ft, 1, 1)), "320 of 320 triangles are not the model"),
-        (lambda f, vt, ft: template(f[1:], vt, ft[1:]), "has 319 triangles, and the model 320"),
+        (lambda f, vt, ft: template(f[1:], vt, ft[1:]), "number of triangles is 319, but 320"),
         (lambda f, vt, ft: template(f, vt[:9], ft), r"name texture coordinates 0 to \d+, but there are 9"),
         (lambda f, vt, ft: template(f, vt[:0], ft), "needs lines vt"),
-        (lambda f, vt, ft: template(f, vt, ft).replace("/", "//"), "vertex/texture at each of three corners"),
+        (lambda f, vt, ft: template(f, vt, ft).replace("/", "//"), "head_template.obj is no file of FLAME's texture"),
         (lambda f, vt, ft: template(f, vt, ft).replace("f ", "f 1/1 "), "vertex/texture at each of three corners"),
         (lambda f, vt, ft: template(f, vt, ft).replace("vt 0", "vt nan 0", 1), "not finite"),
-        (lambda f, vt, ft: template(f, vt, ft).replace("vt 0", "vt none 0", 1), "damaged OBJ"),
-        (lambda f, vt, ft: "", "is empty.*head_template.obj"),
+        (lambda f, vt, ft: template(f, vt, ft).replace("vt 0", "vt none 0", 1), "could not convert string to float"),
+        (lambda f, vt, ft: "", "head_template.obj.* the file is empty"),
         (lambda f, vt, ft: "<html>", "needs lines vt"),
     ],
     ids=["order", "corners", "count", "outside", "no vt", "no texture", "quads", "nan", "words", "empty", "page"],
@@ -134,8 +134,8 @@ def test_a_template_that_does_not_fit_is_named(folder, text, message):
     ("change", "message"),
     [
         (lambda vt, ft: {"vt": vt, "ft": ft[::-1]}, "not the model's in the same order"),
-        (lambda vt, ft: {"vt": vt, "ft": ft[1:]}, r"ft \(319, 3\); .* \(320, 3\) are needed"),
-        (lambda vt, ft: {"vt": vt[:, :1], "ft": ft}, r"vt has shape \(\d+, 1\)"),
+        (lambda vt, ft: {"vt": vt, "ft": ft[1:]}, r"ft is \(319, 3\), but \(320, 3\)"),
+        (lambda vt, ft: {"vt": vt[:, :1], "ft": ft}, r"columns of vt is 1, but 2"),
         (lambda vt, ft: {"vt": vt}, "ft not in it"),
     ],
 )

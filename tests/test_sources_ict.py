@@ -1,3 +1,4 @@
+import json
 import shutil
 import tarfile
 
@@ -8,7 +9,7 @@ import trimesh
 from scipy.spatial import cKDTree
 
 from facenb.errors import ModelFileError
-from facenb.morphable.formats import read, read_ict, read_ict_folder
+from facenb.morphable.formats import ict, read, read_ict, read_ict_folder
 
 
 @pytest.fixture(scope="module")
@@ -26,8 +27,26 @@ def folder(mirror, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def original(folder):
-    return read_ict_folder(folder, partial=True)
+def whole(folder, tmp_path_factory):
+    """The folder of a model with three identities and three expressions, which those files are all of."""
+    copy = shutil.copytree(folder, tmp_path_factory.mktemp("whole") / "FaceXModel")
+    indices = json.loads((copy / "vertex_indices.json").read_text())
+    indices["expressions"] = ["eyeBlink_R", "jawOpen", "mouthSmile_L"]
+    (copy / "vertex_indices.json").write_text(json.dumps(indices))
+    return copy
+
+
+def read_few(folder):
+    """Read a folder of three identities and the expressions that its json names."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ict, "IDENTITIES", 3)
+        patch.setattr(ict, "UNLISTED", ())
+        return read_ict_folder(folder)
+
+
+@pytest.fixture(scope="module")
+def original(whole):
+    return read_few(whole)
 
 
 def test_the_compact_file_is_a_face_in_mm_on_the_axes(compact):
@@ -101,26 +120,26 @@ def test_the_obj_reader_agrees_with_trimesh(original, folder):
     assert distance.max() < 1e-4
 
 
-def test_missing_files_are_named_unless_a_partial_set_is_asked_for(folder):
-    with pytest.raises(ModelFileError, match=r"lacks 151 of 157 files: identity003.obj, identity004.obj.*partial=True"):
+def test_missing_files_are_named(folder):
+    with pytest.raises(ModelFileError, match=r"lacks 151 of 157 files: identity003.obj, identity004.obj"):
         read_ict_folder(folder)
 
 
-def test_a_folder_with_one_file_missing_or_of_another_mesh(folder, tmp_path):
-    copy = shutil.copytree(folder, tmp_path / "copy")
+def test_a_folder_with_one_file_missing_or_of_another_mesh(whole, tmp_path):
+    copy = shutil.copytree(whole, tmp_path / "copy")
     (copy / "jawOpen.obj").write_text("v 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 3\n")
-    with pytest.raises(ModelFileError, match=r"jawOpen.obj is a damaged .*number of vertices is 3, but 26719"):
-        read_ict_folder(copy, partial=True)
+    with pytest.raises(ModelFileError, match=r"jawOpen.obj is no OBJ of ICT.*number of vertices is 3, but 26719"):
+        read_few(copy)
     (copy / "jawOpen.obj").write_text("v 0 zero 0\n")
-    with pytest.raises(ModelFileError, match="jawOpen.obj is a damaged OBJ"):
-        read_ict_folder(copy, partial=True)
-    (copy / "vertex_indices.json").write_text("{")
-    with pytest.raises(ModelFileError, match="vertex_indices.json is no readable json"):
-        read_ict_folder(copy, partial=True)
+    with pytest.raises(ModelFileError, match="jawOpen.obj is no OBJ of ICT.*could not convert string to float"):
+        read_few(copy)
     (copy / "generic_neutral_mesh.obj").unlink()
-    with pytest.raises(ModelFileError, match="a folder without generic_neutral_mesh.obj"):
+    with pytest.raises(ModelFileError, match="there is no ICT-FaceKit model at .*generic_neutral_mesh.obj"):
+        read_few(copy)
+    (copy / "vertex_indices.json").write_text("{")
+    with pytest.raises(ModelFileError, match="vertex_indices.json is no ICT-FaceKit model, or a damaged one"):
         read(copy)
-    with pytest.raises(ModelFileError, match="no folder of an ICT-FaceKit"):
+    with pytest.raises(ModelFileError, match="there is no ICT-FaceKit model at .*elsewhere"):
         read_ict_folder(tmp_path / "elsewhere")
 
 
@@ -135,7 +154,7 @@ def test_damaged_compact_files_are_named(mirror, tmp_path):
         ("names", {"id_basis": arrays["id_basis"][:2], "expr_basis": arrays["expr_basis"][:5]},
          "number of expression names is 57, but 5"),
         ("nan", {"id_basis": arrays["id_basis"][:2], "expr_basis": arrays["expr_basis"],
-                 "v_template": np.full_like(arrays["v_template"], np.nan)}, "numbers in mean that are not finite"),
+                 "v_template": np.full_like(arrays["v_template"], np.nan)}, "numbers in mean are not finite"),
     ):  # fmt: skip
         np.savez(tmp_path / f"{name}.npz", **small | change)
         with pytest.raises(ModelFileError, match=message):

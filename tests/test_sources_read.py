@@ -55,12 +55,12 @@ def test_foreign_files_say_what_they_are(mirror, tmp_path):
         ("page.html", b"<html>Sign in</html>", "is a web page"),
         ("pointer.npz", b"version https://git-lfs.github.com/spec/v1\noid sha256:12", "is a pointer of Git LFS"),
         ("model.tar.gz", b"\x1f\x8b\x08\x00abcdefghi", "is a gzip archive: unpack it first"),
-        ("empty.h5", b"", "empty.h5 is empty"),
+        ("empty.h5", b"", "empty.h5 is no model file.*the file is empty"),
         ("picture.png", b"\x89PNG\r\n\x1a\n0000", "is no model file known here .*known are BFM-2009"),
         ("words.txt", b"hello", "is no model file known here"),
         ("other.npz", None, r"an npz or zip file of no model known here \(it holds weights\)"),
         ("archive.zip", None, "archive.zip is "),
-        ("folder", None, "is a folder without generic_neutral_mesh.obj"),
+        ("folder", None, "there is no ICT-FaceKit model at .*folder/vertex_indices.json"),
         ("gone.mat", None, "there is no model file at .*gone.mat"),
     ):
         if content is not None:
@@ -84,7 +84,7 @@ def test_a_file_that_may_not_be_read_is_named(mirror, tmp_path, monkeypatch):
 def test_arrays_that_are_pickles_inside_an_npz_are_not_loaded(tmp_path):
     objects = np.array([{"a": 1}], dtype=object)
     np.savez(tmp_path / "objects.npz", v_template=objects, shapedirs=objects, faces=objects)
-    with pytest.raises(ModelFileError, match="objects.npz is no readable npz file .*allow_pickle"):
+    with pytest.raises(ModelFileError, match="objects.npz is no FLAME model.*allow_pickle"):
         read(tmp_path / "objects.npz")
 
 

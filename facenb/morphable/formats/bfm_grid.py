@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from facenb.morphable.formats import parts
+from facenb.morphable.formats.reading import expect, finish, read_npz, reader, rows, tensor
 from facenb.morphable.layouts import LUO19
 from facenb.morphable.model import Embedding, MorphableModel
 
@@ -17,49 +17,43 @@ KIND, WHERE = "BFM grid of 3DDFA-V2", "https://github.com/cleardusk/3DDFA_V2"
 SOURCE = "BFM-2009 on a 64 x 64 grid, from 3DDFA-V2 (Guo et al. 2020), academic use only, no redistribution"
 SIDE = 64
 MM = 1e-3  # micrometres to mm
+NEEDED = ("u_base", "w_shp_base", "w_exp_base", "paf_mu", "paf_w_shp", "paf_w_exp", "v2_std")
 
 
+@reader(KIND, WHERE)
 def read_bfm_grid(path: str | Path) -> MorphableModel:
-    """The grid's 4,096 vertices and behind them the 68 landmarks as vertices of their own, in no triangle.
+    """Return the grid's 4,096 vertices and behind them the 68 landmarks as vertices of their own, in no triangle.
 
     A coefficient of one is the standard deviation of that parameter over 3DDFA's training images (`v2_std`, the layout
-    LUO19); its mean is left out, so that zero is BFM's mean face. Some files hold the identity basis a second time
-    where the grid's expression basis belongs; the grid then has zeros there, and only its landmarks know expressions.
-    Raises ModelFileError for a missing, damaged or other file.
+    LUO19). The parameters' mean is left out, so that zero is BFM's mean face. Some files hold the identity basis a
+    second time where the grid's expression basis belongs: then only the landmarks have expressions, and the grid has
+    zeros. Raise ModelFileError for a missing, damaged or other file.
     """
-    path = parts.existing(path, KIND, WHERE)
-    needed = ("u_base", "w_shp_base", "w_exp_base", "paf_mu", "paf_w_shp", "paf_w_exp", "v2_std")
-    arrays = parts.open_npz(path, KIND, needed)
-    parts.check_sizes(path, KIND, {
-        "size of paf_mu": (arrays["paf_mu"].size, 3 * SIDE * SIDE),
-        "rows of paf_w_shp": (len(arrays["paf_w_shp"]), 3 * SIDE * SIDE),
-        "rows of paf_w_exp": (len(arrays["paf_w_exp"]), 3 * SIDE * SIDE),
-        "size of u_base": (arrays["u_base"].size, 3 * 68),
-        "size of v2_std": (arrays["v2_std"].size, LUO19.size),
-    })  # fmt: skip
+    arrays = read_npz(path, NEEDED)
     deviation = LUO19.split(torch.from_numpy(arrays["v2_std"].reshape(-1)))
     grid_expression = arrays["paf_w_exp"]
     repeated = np.array_equal(grid_expression, arrays["paf_w_shp"][:, : grid_expression.shape[1]])
     if repeated:
         grid_expression = np.zeros_like(grid_expression)
     coordinates = np.concatenate([arrays["paf_mu"].reshape(-1), arrays["u_base"].reshape(-1)])
+    expect("number of coordinates", len(coordinates), 3 * (SIDE * SIDE + 68))
     identity = np.concatenate([arrays["paf_w_shp"], arrays["w_shp_base"]])
     expression = np.concatenate([grid_expression, arrays["w_exp_base"]])
-    return parts.finish(
-        path,
+    marks = SIDE * SIDE + torch.arange(68)
+    return finish(
         "bfm-grid",
-        parts.tensor(coordinates.reshape(-1, 3) * MM),
+        tensor(coordinates.reshape(-1, 3) * MM),
         _grid_triangles(),
-        Embedding.at(SIDE * SIDE + torch.arange(68)),
-        identity_basis=parts.rows(identity, deviation["identity"].numpy(), MM),
-        expression_basis=parts.rows(expression, deviation["expression"].numpy(), MM),
-        regions={"grid": torch.arange(SIDE * SIDE), "landmarks": SIDE * SIDE + torch.arange(68)},
+        Embedding.at(marks),
+        identity_basis=rows(identity, deviation["identity"].numpy(), MM),
+        expression_basis=rows(expression, deviation["expression"].numpy(), MM),
+        regions={"grid": torch.arange(SIDE * SIDE), "landmarks": marks},
         source=SOURCE + ("; expressions at the 68 landmarks only" if repeated else ""),
     )
 
 
 def _grid_triangles() -> Tensor:
-    """Two triangles a cell."""
+    """Return two triangles a cell."""
     number = torch.arange(SIDE * SIDE).view(SIDE, SIDE)
     a, b, c, d = number[:-1, :-1], number[1:, :-1], number[:-1, 1:], number[1:, 1:]
     return torch.stack([torch.stack([a, c, b], -1), torch.stack([b, c, d], -1)], -2).view(-1, 3)

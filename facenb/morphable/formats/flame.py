@@ -13,14 +13,26 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from facenb.errors import ModelFileError
-from facenb.morphable.formats import parts
+from facenb.morphable.formats.reading import (
+    NO_LANDMARKS,
+    expect,
+    finish,
+    index,
+    obj_lines,
+    obj_numbers,
+    read_npz,
+    reader,
+    reading,
+    require,
+    rows,
+    tensor,
+)
 from facenb.morphable.formats.safe_pickle import read_pickle
 from facenb.morphable.model import Embedding, Joints, MorphableModel
 
 KIND, WHERE = "FLAME model", "https://flame.is.tue.mpg.de"
 EMBEDDING_KIND, EMBEDDING_WHERE = "FLAME landmark embedding", "https://github.com/soubhiksanyal/RingNet (flame_model)"
-EMBEDDING = "flame_landmark_embedding.npz"
+EMBEDDINGS = ("flame_landmark_embedding.npz",)  # looked for beside the model
 TEXTURE_KIND = "file of FLAME's texture coordinates"
 TEXTURE_WHERE = (
     "https://github.com/yfeng95/DECA (data/head_template.obj) or https://flame.is.tue.mpg.de (texture space)"
@@ -34,62 +46,52 @@ IDENTITIES = 300
 MM = 1e3  # metres to mm
 
 
+@reader(KIND, WHERE)
 def read_flame(
     path: str | Path, embedding: str | Path | None = None, texture: str | Path | None = None
 ) -> MorphableModel:
-    """FLAME from its pickle, with joints; 68 landmarks from `embedding` (npz) or from such a file beside the model.
+    """Return FLAME from its pickle, with joints; 68 landmarks from `embedding` (npz), by default from beside the model.
 
-    Texture coordinates from `texture` (`head_template.obj` or `FLAME_texture.npz`) or from such a file beside the
-    model; none otherwise. Nothing in the pickle is run. Raises ModelFileError for a missing, damaged, other or hostile
-    file, and for texture coordinates of another mesh.
+    Texture coordinates come from `texture` (`head_template.obj` or `FLAME_texture.npz`) or from such a file beside the
+    model. Nothing in the pickle is run. Raise ModelFileError for a missing, damaged, other or hostile file, and for
+    texture coordinates of another mesh.
     """
-    path = parts.existing(path, KIND, WHERE)
     content = read_pickle(path)
-    needed = ("v_template", "f", "shapedirs", "posedirs", "J_regressor", "weights", "kintree_table")
-    parts.require(content, needed, path, KIND)
-    regressor = content["J_regressor"]
-    regressor = np.asarray(regressor.toarray() if hasattr(regressor, "toarray") else regressor)
-    arrays = {name: np.asarray(content[name]) for name in needed} | {"J_regressor": regressor}
-    count, joints = len(arrays["v_template"]), len(regressor)
-    parts.check_sizes(path, KIND, {
-        "size of shapedirs": (arrays["shapedirs"].size, 3 * count * arrays["shapedirs"].shape[-1]),
-        "size of posedirs": (arrays["posedirs"].size, 3 * count * 9 * (joints - 1)),
-        "size of J_regressor": (regressor.size, joints * count),
-        "size of weights": (arrays["weights"].size, joints * count),
-        "size of kintree_table": (arrays["kintree_table"].size, 2 * joints),
-    })  # fmt: skip
-    mesh = arrays["v_template"], arrays["shapedirs"], arrays["f"]
-    return _finish(path, *mesh, embedding, texture, _joints(path, arrays), SOURCE)
+    require(content, ("v_template", "f", "shapedirs", "posedirs", "J_regressor", "weights", "kintree_table"))
+    mean = np.asarray(content["v_template"])
+    return _finish(path, mean, content["shapedirs"], content["f"], embedding, texture, _joints(content), SOURCE)
 
 
+@reader(KIND, WHERE)
 def read_flame_npz(
     path: str | Path, embedding: str | Path | None = None, texture: str | Path | None = None
 ) -> MorphableModel:
-    """FLAME's mean and first identity components from an npz (v_template, shapedirs, faces); no joints in it.
+    """Return FLAME's mean and first identity components from an npz (v_template, shapedirs, faces); it has no joints.
 
-    `embedding` and `texture` as for `read_flame`. Raises ModelFileError for a missing, damaged or other file.
+    `embedding` and `texture` as for `read_flame`. Raise ModelFileError for a missing, damaged or other file.
     """
-    path = parts.existing(path, KIND, WHERE)
-    arrays = parts.open_npz(path, KIND, ("v_template", "shapedirs", "faces"))
-    sizes = {"vertices of shapedirs": (len(arrays["shapedirs"]), len(arrays["v_template"]))}
-    parts.check_sizes(path, KIND, sizes)
-    mesh = arrays["v_template"], arrays["shapedirs"], arrays["faces"]
-    return _finish(path, *mesh, embedding, texture, None, SOURCE_OPEN)
+    mean, basis, faces = read_npz(path, ("v_template", "shapedirs", "faces")).values()
+    return _finish(path, mean, basis, faces, embedding, texture, None, SOURCE_OPEN)
 
 
-def _joints(path: Path, arrays: dict[str, np.ndarray]) -> Joints:
-    parents = [int(parent) for parent in arrays["kintree_table"][0].astype(np.int64)]
-    parents[0] = -1  # stored as 2^32 - 1
-    if any(not 0 <= parent < joint for joint, parent in enumerate(parents) if joint):
-        raise ModelFileError(f"{path} is a damaged {KIND}: the parents of its joints are {parents}")
-    names = JOINTS if len(parents) == len(JOINTS) else tuple(f"joint_{j}" for j in range(len(parents)))
-    correctives = arrays["posedirs"].reshape(-1, 9 * (len(parents) - 1)).T * MM  # feature-major, as smplx uses it
+def _joints(content: dict) -> Joints:
+    regressor, vertices = content["J_regressor"], len(content["v_template"])
+    regressor = np.asarray(regressor.toarray() if hasattr(regressor, "toarray") else regressor)
+    count = len(regressor)
+    parents = [-1, *np.asarray(content["kintree_table"])[0, 1:].astype(np.int64).tolist()]  # the root's is 2^32 - 1
+    if len(parents) != count or any(not 0 <= parent < joint for joint, parent in enumerate(parents) if joint):
+        raise ValueError(f"the parents of its {count} joints are {parents}")
+    weights, correctives = np.asarray(content["weights"]), np.asarray(content["posedirs"])
+    expect("shape of J_regressor", regressor.shape, (count, vertices))
+    expect("shape of weights", weights.shape, (vertices, count))
+    expect("size of posedirs", correctives.size, 27 * vertices * (count - 1))
+    correctives = correctives.reshape(-1, 9 * (count - 1)).T * MM  # feature-major, as smplx uses it
     return Joints(
-        names=names,
+        names=JOINTS if count == len(JOINTS) else tuple(f"joint_{j}" for j in range(count)),
         parents=tuple(parents),
-        regressor=parts.tensor(arrays["J_regressor"]),
-        weights=parts.tensor(arrays["weights"]),
-        correctives=parts.tensor(correctives.reshape(len(correctives), -1, 3)),
+        regressor=tensor(regressor),
+        weights=tensor(weights),
+        correctives=tensor(correctives.reshape(len(correctives), -1, 3)),
     )
 
 
@@ -103,21 +105,16 @@ def _finish(
     joints: Joints | None,
     source: str,
 ) -> MorphableModel:
-    """The model in mm, with landmarks, contour and texture coordinates where files of them are known."""
-    vertices = parts.tensor(mean * MM)
-    triangles = parts.index(faces)
-    basis = parts.rows(directions.reshape(vertices.numel(), -1), 1.0, MM)
-    landmarks, contour, uv, uv_triangles = parts.NO_LANDMARKS, None, None, None
-    embedding = _beside(path, EMBEDDING) if embedding is None else embedding
-    if embedding is not None:
-        landmarks, contour = _read_embedding(Path(embedding), triangles)
-    texture = _beside(path, *TEXTURES) if texture is None else texture
-    if texture is not None:
-        uv, uv_triangles = _read_texture(Path(texture), triangles)
-    return parts.finish(
-        path,
+    """Return the model in mm, with landmarks, contour and texture coordinates where files of them are known."""
+    triangles, directions = index(faces), np.asarray(directions)
+    expect("number of vertices of shapedirs", len(directions), len(mean))
+    basis = rows(directions.reshape(mean.size, -1), 1.0, MM)
+    embedding, texture = embedding or _beside(path, EMBEDDINGS), texture or _beside(path, TEXTURES)
+    landmarks, contour = (NO_LANDMARKS, None) if embedding is None else _read_embedding(embedding, triangles)
+    uv, uv_triangles = (None, None) if texture is None else _read_texture(texture, triangles)
+    return finish(
         "flame",
-        vertices,
+        tensor(mean * MM),
         triangles,
         landmarks,
         identity_basis=basis[:IDENTITIES],
@@ -130,85 +127,63 @@ def _finish(
     )
 
 
-def _beside(path: Path, *names: str) -> Path | None:
-    """The first file of these names that lies beside the model."""
+def _beside(path: Path, names: tuple[str, ...]) -> Path | None:
+    """Return the first file of these names that lies beside the model."""
     return next((path.with_name(name) for name in names if path.with_name(name).is_file()), None)
 
 
-def _read_texture(path: Path, triangles: Tensor) -> tuple[Tensor, Tensor]:
-    """Texture coordinates (origin bottom left), and for each of the model's triangles the three of its corners."""
-    path = parts.existing(path, TEXTURE_KIND, TEXTURE_WHERE)
-    with path.open("rb") as file:
-        is_npz = file.read(4) == b"PK\x03\x04"
-    if is_npz:
-        arrays = parts.open_npz(path, TEXTURE_KIND, ("vt", "ft"), others=False)
-        uv, corners = arrays["vt"], arrays["ft"]
-    else:
-        uv, corners = _read_template(path, triangles)
-    if uv.ndim != 2 or uv.shape[1] != 2 or corners.shape != tuple(triangles.shape):
-        raise ModelFileError(
-            f"{path}: vt has shape {uv.shape} and ft {corners.shape}; (texture coordinates, 2) and "
-            f"{tuple(triangles.shape)} are needed, as many triangles as the model has"
-        )
-    corners = parts.index(corners)
-    if not 0 <= int(corners.min()) <= int(corners.max()) < len(uv):
-        raise ModelFileError(
-            f"{path} is damaged: its triangles name texture coordinates {int(corners.min())} to {int(corners.max())}, "
-            f"but there are {len(uv)}"
-        )
-    owners = torch.stack([corners.flatten(), triangles.flatten()], 1).unique(dim=0)[:, 0].bincount()
-    if (shared := int((owners > 1).sum())) > SHARED * len(uv):
-        raise ModelFileError(
-            f"{path}: {shared} of {len(uv)} texture coordinates would be those of several vertices: its triangles are "
-            "not the model's in the same order; get the file that belongs to this model"
-        )
-    return parts.tensor(uv), corners
+def _read_texture(path: str | Path, triangles: Tensor) -> tuple[Tensor, Tensor]:
+    """Return texture coordinates (origin bottom left), and their triangles in the order of the model's."""
+    with reading(path, TEXTURE_KIND, TEXTURE_WHERE) as path:
+        if path.read_bytes()[:4] == b"PK\x03\x04":
+            uv, corners = read_npz(path, ("vt", "ft")).values()
+        else:
+            uv, corners = _read_template(path, triangles)
+        expect("number of columns of vt", uv.shape[1], 2)
+        expect("shape of ft", corners.shape, tuple(triangles.shape))
+        corners = index(corners)
+        if not 0 <= int(corners.min()) <= int(corners.max()) < len(uv):
+            low, high = int(corners.min()), int(corners.max())
+            raise ValueError(f"its triangles name texture coordinates {low} to {high}, but there are {len(uv)}")
+        owners = torch.stack([corners.flatten(), triangles.flatten()], 1).unique(dim=0)[:, 0].bincount()
+        if (shared := int((owners > 1).sum())) > SHARED * len(uv):
+            raise ValueError(
+                f"{shared} of {len(uv)} texture coordinates would be those of several vertices: its triangles are not "
+                "the model's in the same order"
+            )
+        return tensor(uv), corners
 
 
 def _read_template(path: Path, triangles: Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """vt and ft of an OBJ whose triangles must be the model's; its vertices may lie elsewhere (DECA's do)."""
-    lines = parts.obj_lines(path, "f ", TEXTURE_KIND, TEXTURE_WHERE)
-    uv = parts.obj_numbers(path, "vt ", 2, TEXTURE_KIND, TEXTURE_WHERE)
-    try:
-        faces = np.array([[corner.split("/")[:2] for corner in line.split()] for line in lines], np.int64) - 1
-    except ValueError:  # corners without a texture coordinate, or not three everywhere
-        faces = np.zeros(0)
-    if not len(uv) or faces.shape[1:] != (3, 2):
-        raise ModelFileError(
-            f"{path} is no {TEXTURE_KIND}: an OBJ needs lines vt, and triangles f with vertex/texture at each of three "
-            f"corners; get it from {TEXTURE_WHERE}"
-        )
-    own = triangles.numpy()
-    if len(faces) != len(own):
-        raise ModelFileError(f"{path} has {len(faces)} triangles, and the model {len(own)}: it is of another mesh")
-    if len(other := np.flatnonzero((faces[..., 0] != own).any(1))):
-        k = int(other[0])
-        raise ModelFileError(
-            f"{path}: {len(other)} of {len(own)} triangles are not the model's in the same order; number {k + 1} has "
-            f"vertices {faces[k, :, 0].tolist()} (from 0), and the model's {own[k].tolist()}"
-        )
+    """Return vt and ft of an OBJ whose triangles must be the model's; its vertices may lie elsewhere (DECA's do)."""
+    text = path.read_text(errors="replace")
+    uv, lines = obj_numbers(text, "vt ", 2), obj_lines(text, "f ")
+    if not len(uv) or any(len(words) != 3 or any("/" not in word for word in words) for words in lines):
+        raise ValueError("it needs lines vt, and triangles f with vertex/texture at each of three corners")
+    faces = np.array([[word.split("/")[:2] for word in words] for words in lines], np.int64) - 1
+    expect("number of triangles", len(faces), len(triangles))
+    other = int((faces[..., 0] != triangles.numpy()).any(1).sum())
+    if other:
+        raise ValueError(f"{other} of {len(faces)} triangles are not the model's in the same order")
     return uv, faces[..., 1]
 
 
-def _read_embedding(path: Path, triangles: Tensor) -> tuple[Embedding, Tensor]:
-    """68 points (17 of the jaw line at yaw 0, then 51 fixed) and the vertices that the jaw line runs through.
+def _read_embedding(path: str | Path, triangles: Tensor) -> tuple[Embedding, Tensor]:
+    """Return 68 points (17 of the jaw line at yaw 0, then 51 fixed) and the vertices that the jaw line runs through.
 
     The table has a row for each degree of the head's yaw, 0 to 39 and then -1 to -39.
     """
-    path = parts.existing(path, EMBEDDING_KIND, EMBEDDING_WHERE)
-    needed = ("static_face_idx", "static_bary", "dynamic_face_idx", "dynamic_bary")
-    arrays = parts.open_npz(path, EMBEDDING_KIND, needed)
-    faces = [parts.index(arrays[name]) for name in ("dynamic_face_idx", "static_face_idx")]
-    weights = [parts.tensor(arrays[name]) for name in ("dynamic_bary", "static_bary")]
-    sizes = {"points": (faces[0].shape[-1] + len(faces[1]), 68), "weights": (weights[0].numel(), 3 * faces[0].numel())}
-    parts.check_sizes(path, EMBEDDING_KIND, sizes)
-    if max(int(face.max()) for face in faces) >= len(triangles):
-        raise ModelFileError(f"{path} names triangles that this mesh of {len(triangles)} does not have")
-    landmarks = Embedding(triangles[torch.cat([faces[0][0], faces[1]])], torch.cat([weights[0][0], weights[1]]))
-    degrees = torch.cat([torch.arange(78, 39, -1), torch.arange(40)])  # rows in order of yaw, -39 to 39
-    nearest = weights[0][degrees].argmax(-1, keepdim=True)
-    vertices = triangles[faces[0][degrees]].gather(-1, nearest)[..., 0].T  # (17, 79)
-    lines = [torch.unique_consecutive(line if j <= 8 else line.flip(0)) for j, line in enumerate(vertices)]
-    longest = max(map(len, lines))
-    padded = [torch.cat([line, line[-1:].expand(longest - len(line))]) for line in lines]
-    return landmarks, torch.stack(padded)
+    with reading(path, EMBEDDING_KIND, EMBEDDING_WHERE) as path:
+        arrays = read_npz(path, ("static_face_idx", "static_bary", "dynamic_face_idx", "dynamic_bary"))
+        faces = [index(arrays[name]) for name in ("dynamic_face_idx", "static_face_idx")]
+        weights = [tensor(arrays[name]) for name in ("dynamic_bary", "static_bary")]
+        expect("number of points", faces[0].shape[-1] + len(faces[1]), 68)
+        if max(int(face.max()) for face in faces) >= len(triangles):
+            raise ValueError(f"it names triangles that this mesh of {len(triangles)} does not have")
+        landmarks = Embedding(triangles[torch.cat([faces[0][0], faces[1]])], torch.cat([weights[0][0], weights[1]]))
+        degrees = torch.cat([torch.arange(78, 39, -1), torch.arange(40)])  # rows in order of yaw, -39 to 39
+        nearest = weights[0][degrees].argmax(-1, keepdim=True)
+        vertices = triangles[faces[0][degrees]].gather(-1, nearest)[..., 0].T  # (17, 79)
+        lines = [torch.unique_consecutive(line if j <= 8 else line.flip(0)) for j, line in enumerate(vertices)]
+        longest = max(map(len, lines))
+        return landmarks, torch.stack([torch.cat([line, line[-1:].expand(longest - len(line))]) for line in lines])

@@ -13,7 +13,18 @@ import numpy as np
 import torch
 
 from facenb.errors import ModelFileError
-from facenb.morphable.formats import parts
+from facenb.morphable.formats.reading import (
+    expect,
+    finish,
+    index,
+    obj_lines,
+    obj_numbers,
+    read_npz,
+    reader,
+    reading,
+    require,
+    tensor,
+)
 from facenb.morphable.model import Embedding, MorphableModel
 
 KIND, WHERE = "ICT-FaceKit model", "https://github.com/ICT-VGL/ICT-FaceKit"
@@ -24,109 +35,89 @@ MM_PER_CM = 10.0
 NEUTRAL, INDICES = "generic_neutral_mesh.obj", "vertex_indices.json"
 IDENTITIES = 100
 UNLISTED = ("PupilDilate_L", "PupilDilate_R", "cheekRaiser_L", "cheekRaiser_R")  # published, not in the json
+NEEDED = ("v_template", "id_basis", "expr_basis", "expr_names", "faces", "uv", "uv_faces", "landmarks68")
+RANGE = "_vertex_range"
 
 
+@reader(KIND, WHERE)
 def read_ict(path: str | Path) -> MorphableModel:
-    """ICT-FaceKit from its compact npz. Raises ModelFileError for a missing, damaged or other file."""
-    path = parts.existing(path, KIND, WHERE)
-    needed = ("v_template", "id_basis", "expr_basis", "expr_names", "faces", "uv", "uv_faces", "landmarks68")
-    arrays = parts.open_npz(path, KIND, needed)
-    ranges = {key[:-13]: arrays[key] for key in arrays if key.endswith("_vertex_range")}
-    count = len(arrays["v_template"])
-    sizes = {f"vertices of {name}": (arrays[name].shape[1], count) for name in ("id_basis", "expr_basis")}
-    sizes["number of expression names"] = (len(arrays["expr_names"]), len(arrays["expr_basis"]))
-    parts.check_sizes(path, KIND, sizes | {"number of landmarks": (len(arrays["landmarks68"]), 68)})
-    mean = parts.tensor(arrays["v_template"] * MM_PER_CM)
-    triangles = parts.index(arrays["faces"])
-    return parts.finish(
-        path,
+    """Return ICT-FaceKit from its compact npz. Raise ModelFileError for a missing, damaged or other file."""
+    arrays = read_npz(path, NEEDED, RANGE)
+    expect("number of expression names", len(arrays["expr_names"]), len(arrays["expr_basis"]))
+    expect("number of landmarks", len(arrays["landmarks68"]), 68)
+    ranges = {name.removesuffix(RANGE): limits for name, limits in arrays.items() if name.endswith(RANGE)}
+    return finish(
         "ict-facekit",
-        mean,
-        triangles,
-        Embedding.at(parts.index(arrays["landmarks68"])),
-        identity_basis=parts.tensor(arrays["id_basis"].astype(np.float32) * MM_PER_CM),
-        expression_basis=parts.tensor(arrays["expr_basis"].astype(np.float32) * MM_PER_CM),
+        tensor(arrays["v_template"] * MM_PER_CM),
+        index(arrays["faces"]),
+        Embedding.at(index(arrays["landmarks68"])),
+        identity_basis=tensor(arrays["id_basis"].astype(np.float32) * MM_PER_CM),
+        expression_basis=tensor(arrays["expr_basis"].astype(np.float32) * MM_PER_CM),
         expression_names=tuple(map(str, arrays["expr_names"])),
-        uv=parts.tensor(arrays["uv"]),
-        uv_triangles=parts.index(arrays["uv_faces"]),
+        uv=tensor(arrays["uv"]),
+        uv_triangles=index(arrays["uv_faces"]),
         regions={name: torch.arange(int(first), int(last)) for name, (first, last) in ranges.items()},
         source=SOURCE,
     )
 
 
-def read_ict_folder(path: str | Path, partial: bool = False) -> MorphableModel:
-    """ICT-FaceKit from its folder FaceXModel of OBJ files; quads become two triangles, teeth and eyes are left out.
+def read_ict_folder(path: str | Path) -> MorphableModel:
+    """Return ICT-FaceKit from its folder FaceXModel of OBJ files; quads become two triangles, teeth and eyes go.
 
-    `partial` accepts a folder that lacks identities or expressions and gives a model of what is there. Raises
-    ModelFileError that names missing files, or a file that is no OBJ of this mesh.
+    Raise ModelFileError that names missing files, or a file that is no OBJ of this mesh.
     """
     folder = Path(path)
-    if not folder.is_dir():
-        raise ModelFileError(f"there is no folder of an {KIND} at {folder}; get it from {WHERE}")
-    indices = _indices(parts.existing(folder / INDICES, KIND, WHERE))
+    with reading(folder / INDICES, KIND, WHERE) as file:
+        indices = json.loads(file.read_text())
+        require(indices, ("expressions", "idx_to_landmark_verts"))
     identities = [f"identity{k:03d}" for k in range(IDENTITIES)]
     expressions = sorted({*indices["expressions"], *UNLISTED})
     missing = [name for name in identities + expressions if not (folder / f"{name}.obj").is_file()]
-    if missing and not partial:
+    if missing:
         raise ModelFileError(
             f"{folder} lacks {len(missing)} of {IDENTITIES + len(expressions)} files: "
             f"{', '.join(f'{name}.obj' for name in missing[:20])}{' ...' if len(missing) > 20 else ''}; "
-            f"get them from {WHERE} or read what is there with partial=True"
+            f"get them from {WHERE}"
         )
-    neutral = _vertices(folder / NEUTRAL)
-    if len(neutral) < KEPT:
-        raise ModelFileError(f"{folder / NEUTRAL} has {len(neutral)} vertices, at least {KEPT} are needed")
-    offsets = {
-        name: _offset(folder / f"{name}.obj", neutral) for name in identities + expressions if name not in missing
-    }
-    triangles, uv, uv_triangles = _surface(folder / NEUTRAL)
-    names = tuple(name for name in expressions if name in offsets)
-    empty = np.zeros((0, KEPT, 3))
-    return parts.finish(
-        folder,
-        "ict-facekit",
-        parts.tensor(neutral[:KEPT] * MM_PER_CM),
-        parts.index(triangles),
-        Embedding.at(indices["idx_to_landmark_verts"]),
-        identity_basis=parts.tensor(np.stack([offsets[n] for n in identities if n in offsets] or empty)),
-        expression_basis=parts.tensor(np.stack([offsets[n] for n in names] or empty)),
-        expression_names=names,
-        uv=parts.tensor(uv),
-        uv_triangles=parts.index(uv_triangles),
-        regions={name: torch.arange(first, last) for name, (first, last) in REGIONS.items()},
-        source=SOURCE,
-    )
-
-
-def _indices(path: Path) -> dict:
-    try:
-        indices = json.loads(path.read_text())
-    except ValueError as error:
-        raise ModelFileError(f"{path} is no readable json file ({error}); fetch it again") from error
-    parts.require(indices, ("expressions", "idx_to_landmark_verts"), path, KIND)
-    return indices
+    with reading(folder / NEUTRAL, KIND, WHERE) as file:
+        neutral = _vertices(file)
+        triangles, uv, uv_triangles = _surface(file)
+        return finish(
+            "ict-facekit",
+            tensor(neutral[:KEPT] * MM_PER_CM),
+            index(triangles),
+            Embedding.at(indices["idx_to_landmark_verts"]),
+            identity_basis=tensor(np.stack([_offset(folder / f"{name}.obj", neutral) for name in identities])),
+            expression_basis=tensor(np.stack([_offset(folder / f"{name}.obj", neutral) for name in expressions])),
+            expression_names=tuple(expressions),
+            uv=tensor(uv),
+            uv_triangles=index(uv_triangles),
+            regions={name: torch.arange(first, last) for name, (first, last) in REGIONS.items()},
+            source=SOURCE,
+        )
 
 
 def _vertices(path: Path) -> np.ndarray:
-    return parts.obj_numbers(path, "v ", 3, KIND, WHERE)
+    return obj_numbers(path.read_text(), "v ", 3)
 
 
 def _offset(path: Path, neutral: np.ndarray) -> np.ndarray:
-    """Offset in mm of the kept vertices from the neutral mesh."""
-    vertices = _vertices(path)
-    parts.check_sizes(path, "OBJ of ICT-FaceKit", {"number of vertices": (len(vertices), len(neutral))})
-    return (vertices - neutral)[:KEPT] * MM_PER_CM
+    """Return the offset in mm of the kept vertices from the neutral mesh."""
+    with reading(path, "OBJ of ICT-FaceKit", WHERE) as path:
+        vertices = _vertices(path)
+        expect("number of vertices", len(vertices), len(neutral))
+        return (vertices - neutral)[:KEPT] * MM_PER_CM
 
 
 def _surface(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Triangles among the kept vertices, the UV points they use and the UV triangles; polygons are cut as fans."""
-    fans, uv_fans = [], []
-    for line in parts.obj_lines(path, "f ", KIND, WHERE):
-        corners = [[int(number) - 1 for number in corner.split("/")[:2]] for corner in line.split()]
+    """Return triangles among the kept vertices, the UV points they use and UV triangles; polygons are cut as fans."""
+    fans, uv_fans, text = [], [], path.read_text()
+    for words in obj_lines(text, "f "):
+        corners = [[int(number) - 1 for number in word.split("/")[:2]] for word in words]
         if max(corner[0] for corner in corners) >= KEPT:
             continue
         for k in range(1, len(corners) - 1):
             fans.append([corners[j][0] for j in (0, k, k + 1)])
             uv_fans.append([corners[j][1] for j in (0, k, k + 1)])
     used, compact = np.unique(np.array(uv_fans), return_inverse=True)
-    return np.array(fans), parts.obj_numbers(path, "vt ", 2, KIND, WHERE)[used], compact.reshape(-1, 3)
+    return np.array(fans), obj_numbers(text, "vt ", 2)[used], compact.reshape(-1, 3)

@@ -1,0 +1,130 @@
+"""What the readers of model files share: one error for any damaged file, arrays, orientation, the finished model."""
+
+import functools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from facenb.errors import ModelFileError
+from facenb.morphable.contour import contour_lines
+from facenb.morphable.model import Embedding, MorphableModel
+
+NO_LANDMARKS = Embedding(torch.zeros(0, 3, dtype=torch.int64), torch.zeros(0, 3))
+
+
+@contextmanager
+def reading(path: str | Path, kind: str, where: str) -> Iterator[Path]:
+    """Give the path of a file; whatever goes wrong in the block becomes a ModelFileError that names file and source.
+
+    All errors are caught, since zlib, zipfile, h5py, scipy and numpy each have their own for a damaged file.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ModelFileError(f"there is no {kind} at {path}; get it from {where}")
+    try:
+        path.open("rb").close()
+    except OSError as error:
+        raise ModelFileError(f"{path} cannot be read ({error}); check who may read it") from error
+    try:
+        if path.stat().st_size == 0:
+            raise ValueError("the file is empty")
+        yield path
+    except ModelFileError:  # of another file that this one needs
+        raise
+    except Exception as error:
+        cause = str(error) if type(error) is ValueError else f"{type(error).__name__}: {error}"
+        raise ModelFileError(f"{path} is no {kind}, or a damaged one: {cause}; get it again from {where}") from error
+
+
+def reader(kind: str, where: str) -> Callable:
+    """Return a decorator that runs a reader of a file inside `reading`."""
+
+    def wrap(function: Callable) -> Callable:
+        @functools.wraps(function)
+        def read(path, *arguments, **options):
+            with reading(path, kind, where) as path:
+                return function(path, *arguments, **options)
+
+        return read
+
+    return wrap
+
+
+def read_npz(path: Path, needed: tuple[str, ...], suffix: str | None = None) -> dict[str, np.ndarray]:
+    """Return the needed arrays of an npz, and those whose names end with `suffix`; pickles are never loaded."""
+    with np.load(path, allow_pickle=False) as file:
+        require(file.files, needed)
+        names = [name for name in file.files if name in needed or (suffix and name.endswith(suffix))]
+        return {name: file[name] for name in names}
+
+
+def obj_lines(text: str, start: str) -> list[list[str]]:
+    """Return the words after `start` on each line of an OBJ that begins with it."""
+    return [line[len(start) :].split() for line in text.splitlines() if line.startswith(start)]
+
+
+def obj_numbers(text: str, start: str, columns: int) -> np.ndarray:
+    """Return the numbers (lines, columns) of those lines."""
+    return np.array([words[:columns] for words in obj_lines(text, start)], np.float64).reshape(-1, columns)
+
+
+def require(content, needed: tuple[str, ...]) -> None:
+    """Raise ValueError, with what is there, unless all of `needed` are in `content`."""
+    missing = [name for name in needed if name not in content]
+    if missing:
+        raise ValueError(f"{', '.join(missing)} not in it (it holds {', '.join(sorted(map(str, content))[:12])})")
+
+
+def expect(what: str, value: object, needed: object) -> None:
+    """Raise ValueError, with both, unless a number or a shape is the needed one."""
+    if value != needed:
+        raise ValueError(f"{what} is {value}, but {needed} is needed")
+
+
+def rows(basis: np.ndarray, deviation: np.ndarray | float, scale: float) -> Tensor:
+    """Return the whitened basis (C, V, 3) of a matrix (3V, C) of interleaved coordinates and deviations (C,)."""
+    offsets = np.asarray(basis, np.float64) * (np.asarray(deviation, np.float64).reshape(-1) * scale)
+    return tensor(offsets.T.reshape(offsets.shape[1], -1, 3))
+
+
+def tensor(array: np.ndarray) -> Tensor:
+    """Return a float32 copy."""
+    return torch.from_numpy(np.ascontiguousarray(array, np.float32).copy())
+
+
+def index(array: np.ndarray) -> Tensor:
+    """Return an int64 copy."""
+    return torch.from_numpy(np.ascontiguousarray(np.asarray(array).astype(np.int64)))
+
+
+def finish(name: str, mean: Tensor, triangles: Tensor, landmarks: Embedding, **fields) -> MorphableModel:
+    """Return the model with triangles facing outwards, and with contour lines where there are 68 landmarks.
+
+    Raise ValueError if an index points outside the mesh, a basis has other vertices or a number is not finite.
+    """
+    _check_indices("triangles", triangles, len(mean))
+    _check_indices("landmarks", landmarks.vertices, len(mean))
+    for what in ("identity_basis", "expression_basis", "albedo_mean", "albedo_basis"):
+        if fields.get(what) is not None:
+            expect(f"number of vertices of {what}", fields[what].shape[-2], len(mean))
+    for what, values in {"mean": mean, **fields}.items():
+        if isinstance(values, Tensor) and values.is_floating_point() and not bool(values.isfinite().all()):
+            raise ValueError(f"numbers in {what} are not finite")
+    corners = (mean - mean[triangles.unique()].mean(0)).double()[triangles]  # (T, 3, 3)
+    if torch.linalg.det(corners).sum() < 0:  # the volume: clockwise seen from outside
+        triangles = triangles.flip(1)
+        if fields.get("uv_triangles") is not None:
+            fields["uv_triangles"] = fields["uv_triangles"].flip(1)
+    if fields.get("contour") is None and len(landmarks) == 68:
+        fields["contour"] = contour_lines(mean, triangles, landmarks.of(mean))
+    return MorphableModel(name=name, mean=mean, triangles=triangles, landmarks=landmarks, **fields)
+
+
+def _check_indices(what: str, indices: Tensor, count: int) -> None:
+    if indices.numel() and not 0 <= int(indices.min()) <= int(indices.max()) < count:
+        low, high = int(indices.min()), int(indices.max())
+        raise ValueError(f"its {what} name vertices {low} to {high}, but there are {count}")
