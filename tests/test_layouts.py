@@ -69,9 +69,9 @@ def test_a_wrong_length_names_the_layout_meant_and_the_one_that_fits():
 
 
 def test_join_names_missing_unknown_and_misfitting_parts():
-    with pytest.raises(ValueError, match=r"missing \['expression'\], unknown \['expresion'\]"):
+    with pytest.raises(ValueError, match=r"LIU18 .*29 expression.* joined of parts .*'expresion': 29"):
         LIU18.join({"identity": torch.zeros(199), "expresion": torch.zeros(29)})
-    with pytest.raises(ValueError, match="expression of LIU18.* has 29 coefficients, but 30 were given"):
+    with pytest.raises(ValueError, match=r"LIU18 .*29 expression.* joined of parts .*'expression': 30"):
         LIU18.join({"identity": torch.zeros(199), "expression": torch.zeros(30)})
 
 
@@ -93,9 +93,3 @@ def test_parts_in_another_order_are_another_layout():
 
 def test_layouts_of_one_name_and_the_same_parts_are_one():
     assert len({Layout("X", {"a": 1, "b": 2}), Layout("X", {"a": 1, "b": 2}), Layout("Y", {"a": 1, "b": 2})}) == 2
-
-
-def test_one_teacher_is_not_spread_over_a_batch():
-    layout = Layout("X", {"a": 3})
-    with pytest.raises(ValueError, match=r"teacher \(1, 3\) and learner \(4, 3\) differ"):
-        difference.__wrapped__(torch.zeros(1, 3), torch.zeros(4, 3), layout, layout)

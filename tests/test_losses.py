@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from facenb.fitting.posed import PosedModel, own_layout, pose_of
 from facenb.imaging.camera import WeakPerspective, euler_to_matrix
 from facenb.losses import (
     coefficient_loss,
@@ -16,7 +17,6 @@ from facenb.losses import (
 )
 from facenb.losses.luo19 import wpdc_weights
 from facenb.morphable.model import Embedding, MorphableModel
-from facenb.morphable.posed import PosedModel, own_layout, pose_of
 
 
 def test_coefficient_loss_is_the_square_of_an_even_offset():

@@ -209,15 +209,6 @@ def test_projection_of_any_mesh_is_numpys_least_squares(model):
     assert torch.equal(expression, torch.zeros(2, EXPRESSION))
 
 
-def test_the_prior_is_ridge_regression(model):
-    mesh, prior = model.mean + torch.randn(1, VERTICES, 3), 30.0
-    design = torch.cat([model.identity_basis, model.expression_basis]).flatten(1).double().numpy()
-    stacked = np.concatenate([design.T, np.sqrt(prior) * np.eye(len(design))])
-    offset = (mesh - model.mean).flatten().double().numpy()
-    expected = np.linalg.lstsq(stacked, np.concatenate([offset, np.zeros(len(design))]), rcond=None)[0]
-    np.testing.assert_allclose(torch.cat(model.project(mesh, prior=prior), 1)[0].numpy(), expected, atol=1e-5)
-
-
 def test_projection_takes_the_smallest_coefficients_where_components_are_alike_or_zero(model):
     basis = model.identity_basis.clone()
     basis[1], basis[2] = basis[0], 0.0

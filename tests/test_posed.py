@@ -5,11 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from facenb.imaging.camera import WeakPerspective, euler_to_matrix
-from facenb.morphable.alignment import Similarity
-from facenb.morphable.layouts import LUO19
-from facenb.morphable.model import Embedding, MorphableModel
-from facenb.morphable.posed import (
+from facenb.fitting.posed import (
     PosedModel,
     camera_of,
     leading,
@@ -19,6 +15,10 @@ from facenb.morphable.posed import (
     pose_of,
     yaw_of,
 )
+from facenb.imaging.camera import WeakPerspective, euler_to_matrix
+from facenb.morphable.alignment import Similarity
+from facenb.morphable.layouts import LUO19
+from facenb.morphable.model import Embedding, MorphableModel
 
 
 def random_model(identity=5, expression=3, vertices=30, seed=0) -> MorphableModel:
@@ -121,24 +121,9 @@ def test_all_components_turned_are_the_same_face():
     torch.testing.assert_close(reduced.shape(codes @ turn), model.shape(codes), atol=1e-3, rtol=1e-4)
 
 
-def test_more_components_than_there_are():
-    with pytest.raises(ValueError, match="5 identity components, not the 6"):
-        leading(random_model(), 6, 1)
-
-
 def test_a_layout_of_another_model_is_refused(flat):
     with pytest.raises(ValueError, match="not the layout of random"):
         PosedModel(random_model(), LUO19, torch.zeros(2, 62))
-
-
-@pytest.mark.parametrize(
-    "damage", [lambda flat: flat[:0], lambda flat: flat[0], lambda flat: flat.where(flat != flat[3, 5], torch.nan)],
-    ids=["none", "one vector", "not finite"],
-)  # fmt: skip
-def test_training_vectors_that_give_no_mean(flat, damage):
-    model = random_model()
-    with pytest.raises(ValueError, match="one or more rows, and finite"):
-        PosedModel.__init__.__wrapped__(PosedModel.__new__(PosedModel), model, own_layout(model), damage(flat))
 
 
 def test_luo19_is_the_own_layout_of_a_model_of_its_size():

@@ -14,8 +14,8 @@ from facenb.datasets.sets.shards import ShardWriter, read_shards
 from facenb.datasets.sets.training_set import Scaling, TrainingSet, describe, read_training_set
 from facenb.errors import AssetError, RunError
 from facenb.fitting import fit
+from facenb.fitting.posed import yaw_of
 from facenb.imaging.camera import euler_to_matrix, matrix_to_euler
-from facenb.morphable.posed import yaw_of
 from facenb.morphable.synthetic import SynthFace, build_model
 from facenb.photos.crops import ALIGNED, SPHEREFACE, crop_centres, crop_faces, five_of_68, template, to_template
 from facenb.synthface.photographs import photograph

@@ -12,8 +12,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from facenb.fitting.posed import PosedModel
 from facenb.losses.common import check_alike, mean
-from facenb.morphable.posed import PosedModel
 from facenb.networks.precision import full_precision
 
 

@@ -1,4 +1,4 @@
-"""Procrustes alignment: the turn, shift and, where wanted, scale that bring points nearest to others (Umeyama 1991)."""
+"""Procrustes alignment: rotation, shift and, if wanted, scale that bring points nearest to others (Umeyama 1991)."""
 
 from typing import NamedTuple
 
@@ -17,7 +17,7 @@ class Similarity(NamedTuple):
     shift: Float[Tensor, "batch dimensions"]
 
     def apply(self, points: Float[Tensor, "batch points dimensions"]) -> Float[Tensor, "batch points dimensions"]:
-        """The points moved (in float64, given back in their own dtype)."""
+        """Return the moved points, computed in float64 and given back in their own dtype."""
         turned = points.double() @ self.rotation.transpose(1, 2)
         return (self.scale[:, None, None] * turned + self.shift[:, None]).to(points.dtype)
 
@@ -27,16 +27,16 @@ def similarity(
     target: Float[Tensor, "_targets points dimensions"],
     scale: bool = True,
 ) -> Similarity:
-    """The similarity (rigid motion if not `scale`) of least squared distance from source to target, never a reflection.
+    """Return the similarity (without `scale`: rigid motion) of least squared distance from source to target.
 
-    Works in float64; a batch of one on either side serves all of the other (Umeyama 1991, Eq. 40-42). Where points lie
-    on a line the turn about it is not determined, and one of the nearest is given. Raises LandmarkError, naming which,
-    for points that are not finite or all alike.
+    It is never a reflection. Works in float64; a batch of one on either side serves all of the other (Umeyama 1991, Eq.
+    40-42). If points lie on a line, the rotation about it is arbitrary. Raise LandmarkError, naming the row, if points
+    are not finite or all alike.
     """
     source, target = torch.broadcast_tensors(source.double(), target.double())
     middle, aim = source.mean(1, keepdim=True), target.mean(1, keepdim=True)
-    spread = (source - middle).square().sum((1, 2))
-    usable = (spread > 0) & spread.isfinite() & target.isfinite().all(2).all(1)
+    variance = (source - middle).square().sum((1, 2))
+    usable = (variance > 0) & variance.isfinite() & target.isfinite().all(2).all(1)
     if not usable.all():
         raise LandmarkError(
             f"points {int((~usable).nonzero()[0])} of {len(usable)} cannot be aligned: not finite, or all alike"
@@ -45,7 +45,7 @@ def similarity(
     sign = torch.ones_like(singular)
     sign[:, -1] = torch.linalg.det(left @ right).sign()
     rotation = (left * sign[:, None]) @ right
-    factor = (singular * sign).sum(1) / spread if scale else torch.ones_like(spread)
+    factor = (singular * sign).sum(1) / variance if scale else torch.ones_like(variance)
     shift = aim[:, 0] - factor[:, None] * (rotation @ middle.transpose(1, 2))[..., 0]
     return Similarity(factor, rotation, shift)
 
@@ -55,6 +55,6 @@ def align(
     target: Float[Tensor, "_targets points dimensions"],
     scale: bool = True,
 ) -> Float[Tensor, "_aligned points dimensions"]:
-    """The source points, moved onto the target by `similarity`."""
-    moved = similarity(source, target, scale)
-    return moved.apply(source.expand(len(moved.scale), -1, -1))
+    """Return the source points, moved onto the target by `similarity`."""
+    move = similarity(source, target, scale)
+    return move.apply(source.expand(len(move.scale), -1, -1))

@@ -1,10 +1,10 @@
-"""Where the 17 jaw-line landmarks may slide: the lines of a face that its outline runs through as the head turns.
+"""Where the 17 jaw-line landmarks may slide: the lines of a face that its outline crosses as the head turns.
 
-What an annotator marks as the jaw line is the outline of the face in the picture, and when the head turns another
-part of the cheek is the outline ("landmark marching", Zhu et al. 2015). A contour line is the section of the mean
-face with the half-plane that holds the viewing axis z and one jaw-line landmark. It runs over the cheek, from beside
-the nose to behind the jaw, and is seen end-on in the frontal view: so whatever the yaw or pitch, the outline crosses
-each line near the place where an annotator looks for that landmark.
+An annotator marks the outline of the face in the image as its jaw line. When the head turns, another part of the cheek
+becomes the outline ("landmark marching", Zhu et al. 2015). A contour line is the section of the mean face with the
+half-plane that holds the viewing axis z and one jaw-line landmark. It runs over the cheek, from beside the nose to
+behind the jaw. At any yaw or pitch the outline crosses each line near the point where an annotator looks for that
+landmark.
 """
 
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor
 from facenb.errors import ModelFileError
 
 JAW = 17  # landmarks 0 to 16 of the 68
+CANDIDATES = 26  # vertices of each line
 # A line ends in front at this share of its landmark's distance from the axis: beside the nose on the cheeks,
 # below the lower lip at the chin, so that neither nose nor lips are ever taken for the outline of the face.
 FRONT_SIDEWAYS, FRONT_BELOW = 0.4, 0.75
@@ -26,25 +27,22 @@ FLARE = 1.04
 
 
 def contour_lines(
-    mean: Float[Tensor, "vertices 3"],
-    triangles: Int[Tensor, "triangles 3"],
-    landmarks: Float[Tensor, "68 3"],
-    candidates: int = 26,
+    mean: Float[Tensor, "vertices 3"], triangles: Int[Tensor, "triangles 3"], landmarks: Float[Tensor, "68 3"]
 ) -> Int[Tensor, "17 candidates"]:
-    """Vertices along the section through each jaw-line landmark, from the cheek (front) to behind the jaw (back).
+    """Return vertices along the section through each jaw-line landmark, from the cheek to behind the jaw.
 
     `mean` and `landmarks` (its 68 points) in mm on the model's axes. The half-planes fan out from an axis parallel to
     z through the mean of the inner 51 landmarks. The vertex nearest to the landmark is always on its line; a vertex
-    repeats where the mesh is coarser than the line. Raises ModelFileError if a half-plane misses the mesh.
+    repeats where the mesh is coarser than the line. Raise ModelFileError if a half-plane misses the mesh.
     """
     mean, landmarks = mean.detach().cpu().double(), landmarks.detach().cpu().double()
     triangles = triangles.detach().cpu().long()
     centre = landmarks[JAW:, :2].mean(0)
-    return torch.stack([_line(mean, triangles, centre, point, candidates) for point in landmarks[:JAW]])
+    return torch.stack([_line(mean, triangles, centre, point) for point in landmarks[:JAW]])
 
 
-def _line(mean: Tensor, triangles: Tensor, centre: Tensor, landmark: Tensor, count: int) -> Tensor:
-    """`count` vertices, evenly spaced along the section through one landmark."""
+def _line(mean: Tensor, triangles: Tensor, centre: Tensor, landmark: Tensor) -> Tensor:
+    """Return vertices, evenly spaced along the section through one landmark."""
     outward = landmark[:2] - centre
     reach = outward.norm()
     edges, points, links = _section(mean, triangles, centre, outward / reach)
@@ -58,9 +56,9 @@ def _line(mean: Tensor, triangles: Tensor, centre: Tensor, landmark: Tensor, cou
     front = _until(front, rho[front] < nearest)
     back = _until(back, (_arc(points[back]) > BACK * reach) | (rho[back] > FLARE * reach))
     chain = torch.tensor([*reversed(front), *back[1:]])  # crossings from front to back
-    stops = torch.linspace(0, 1, count, dtype=torch.float64) * _arc(points[chain])[-1]
+    stops = torch.linspace(0, 1, CANDIDATES, dtype=torch.float64) * _arc(points[chain])[-1]
     chosen = chain[(_arc(points[chain]) - stops[:, None]).abs().argmin(1)]
-    ends = edges[chosen]  # (count, 2), the mesh edge that each crossing lies on
+    ends = edges[chosen]  # (26, 2), the mesh edge that each crossing lies on
     distance = (mean[ends] - points[chosen, None]).norm(dim=-1)
     line = ends.gather(1, distance.argmin(1, keepdim=True))[:, 0]
     line[(points[chosen] - landmark).norm(dim=-1).argmin()] = (mean - landmark).norm(dim=-1).argmin()
@@ -68,7 +66,7 @@ def _line(mean: Tensor, triangles: Tensor, centre: Tensor, landmark: Tensor, cou
 
 
 def _section(mean: Tensor, triangles: Tensor, centre: Tensor, outward: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Mesh edges that cross the half-plane (E, 2), where (E, 3), and the pairs that share a triangle (S, 2)."""
+    """Return edges that cross the half-plane (E, 2), the crossings (E, 3) and pairs that share a triangle (S, 2)."""
     flat = mean[:, :2] - centre
     side = flat[:, 0] * outward[1] - flat[:, 1] * outward[0]
     above, ahead = (side >= 0)[triangles], (flat @ outward > 0)[triangles]
@@ -82,7 +80,7 @@ def _section(mean: Tensor, triangles: Tensor, centre: Tensor, outward: Tensor) -
 
 
 def _walks(links: Tensor, start: int) -> tuple[list[int], list[int]]:
-    """The crossings from `start` along the surface, both ways, each up to the mesh's border or once around."""
+    """Return the crossings from `start` along the surface in both directions, up to a border or once around."""
     neighbours: dict[int, list[int]] = {}
     for a, b in links.tolist():
         neighbours.setdefault(a, []).append(b)
@@ -98,11 +96,11 @@ def _walks(links: Tensor, start: int) -> tuple[list[int], list[int]]:
 
 
 def _until(walk: list[int], beyond: Tensor) -> list[int]:
-    """The walk up to the first crossing that lies beyond a limit."""
+    """Return the walk up to the first crossing that lies beyond a limit."""
     stop = beyond.nonzero()
     return walk[: max(int(stop[0, 0]), 1)] if len(stop) else walk
 
 
 def _arc(points: Tensor) -> Tensor:
-    """Length along a chain of points up to each of them."""
+    """Return the length along a chain of points up to each of them."""
     return torch.cat([points.new_zeros(1), (points[1:] - points[:-1]).norm(dim=-1).cumsum(0)])

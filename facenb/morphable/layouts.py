@@ -1,7 +1,7 @@
 """Coefficient layouts: how networks pack a face into one flat vector, each part by name.
 
-A coefficient vector without its layout is only numbers: Rana compares 257 coefficients of a learner with the 236 of its
-teacher, two vectors that mean different things. Here a layout splits and joins vectors by name and refuses others.
+A coefficient vector means nothing without its layout: Rana compares the 257 coefficients of a learner with the 236 of
+its teacher, two vectors with different meanings. A layout splits and joins vectors by name and refuses other vectors.
 """
 
 from collections.abc import Mapping
@@ -20,23 +20,22 @@ class Layout:
     parts: Mapping[str, int]  # length of each part, in order
 
     def __eq__(self, other: object) -> bool:
-        return self._told == other._told if isinstance(other, Layout) else NotImplemented
+        return isinstance(other, Layout) and str(self) == str(other)
 
     def __hash__(self) -> int:
-        return hash(self._told)
+        return hash(str(self))
 
-    @property
-    def _told(self) -> tuple[str, tuple[tuple[str, int], ...]]:
-        return self.name, tuple(self.parts.items())
+    def __str__(self) -> str:
+        return f"{self.name} ({self.size} = {' + '.join(f'{length} {part}' for part, length in self.parts.items())})"
 
     @property
     def size(self) -> int:
-        """Length of the flat vector."""
+        """Return the length of the flat vector."""
         return sum(self.parts.values())
 
     @property
     def slices(self) -> dict[str, slice]:
-        """Where each part lies in the flat vector."""
+        """Return where each part lies in the flat vector."""
         slices, start = {}, 0
         for part, length in self.parts.items():
             slices[part] = slice(start, start + length)
@@ -44,31 +43,27 @@ class Layout:
         return slices
 
     def check(self, flat: Float[Tensor, "..."], what: str = "this vector") -> None:
-        """Raise ValueError, naming the layout meant and the one that fits, if `flat` has not this layout's length."""
-        if flat.shape[-1] != self.size:
-            raise ValueError(f"{self} is needed, but {what} is {_describe(flat)}; {_ADVICE}")
+        """Raise ValueError, naming the layout meant and one that fits, unless `flat` has this layout's length."""
+        length = flat.shape[-1]
+        if length != self.size:
+            fitting = "".join(f", the length of {layout}" for layout in LAYOUTS.values() if layout.size == length)
+            raise ValueError(f"{self} is needed, but {what} is {length} long{fitting}; {_ADVICE}")
 
     def split(self, flat: Float[Tensor, "*batch coefficients"]) -> dict[str, Float[Tensor, "*batch part"]]:
-        """The parts of flat vectors by name (views, not copies). Raises ValueError for a wrong length."""
+        """Return the parts of flat vectors by name (views, not copies). Raise ValueError for a wrong length."""
         self.check(flat)
         return {part: flat[..., where] for part, where in self.slices.items()}
 
     def join(self, parts: Mapping[str, Float[Tensor, "*batch part"]]) -> Float[Tensor, "*batch coefficients"]:
-        """The flat vectors of all parts, given in any order; leading dimensions are broadcast.
+        """Return the flat vectors of all parts, given in any order; leading dimensions are broadcast.
 
-        Raises ValueError if a part is missing, unknown or of a wrong length.
+        Raise ValueError if a part is missing, unknown or of a wrong length.
         """
-        if set(parts) != set(self.parts):
-            missing, unknown = sorted(set(self.parts) - set(parts)), sorted(set(parts) - set(self.parts))
-            raise ValueError(f"{self} cannot be joined: missing {missing}, unknown {unknown}")
-        for part, length in self.parts.items():
-            if parts[part].shape[-1] != length:
-                raise ValueError(f"{part} of {self} has {length} coefficients, but {parts[part].shape[-1]} were given")
+        lengths = {part: value.shape[-1] for part, value in parts.items()}
+        if lengths != dict(self.parts):
+            raise ValueError(f"{self} cannot be joined of parts {lengths}")
         batch = torch.broadcast_shapes(*(value.shape[:-1] for value in parts.values()))
         return torch.cat([parts[part].expand(*batch, length) for part, length in self.parts.items()], -1)
-
-    def __str__(self) -> str:
-        return f"{self.name} ({self.size} = {' + '.join(f'{length} {part}' for part, length in self.parts.items())})"
 
 
 # Liu et al. 2018: BFM-2009 identity and FaceWarehouse expression, which the paper calls residual.
@@ -87,31 +82,18 @@ LAYOUTS = {layout.name: layout for layout in (LIU18, LUO19, DECA, DENG)}
 _ADVICE = "use one layout on both sides (facenb.morphable.layouts)"
 
 
-def _describe(flat: Tensor) -> str:
-    """A vector's length and, where it is that of a layout known here, the layout's name."""
-    length = flat.shape[-1]
-    fitting = [str(layout) for layout in LAYOUTS.values() if layout.size == length]
-    return f"{length} long" + (f", the length of {fitting[0]}" if fitting else "")
-
-
 def difference(
     teacher: Float[Tensor, "batch teacher"],
     learner: Float[Tensor, "batch learner"],
     teacher_layout: Layout,
     learner_layout: Layout,
 ) -> Float[Tensor, "batch coefficients"]:
-    """`learner - teacher`, coefficient by coefficient, as a distillation loss needs it (Rana).
+    """Return `learner - teacher`, coefficient by coefficient, as a distillation loss needs it (Rana).
 
-    Raises ValueError, naming both layouts, if they are not the same one or a vector has not its layout's length; and
-    for batches of different sizes.
+    Raise ValueError, naming both layouts, unless they are the same one and both vectors have its length.
     """
     if teacher_layout != learner_layout:
         raise ValueError(f"the teacher has {teacher_layout}, the learner {learner_layout}: no difference; {_ADVICE}")
     teacher_layout.check(teacher, "the teacher's vector")
     learner_layout.check(learner, "the learner's vector")
-    if teacher.shape != learner.shape:  # broadcasting would give a number, and a wrong one
-        raise ValueError(
-            f"teacher {tuple(teacher.shape)} and learner {tuple(learner.shape)} differ in shape; "
-            "give a vector of each for every picture"
-        )
     return learner - teacher

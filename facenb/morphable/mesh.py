@@ -1,4 +1,4 @@
-"""Meshes cut out of a model, and made finer: what a detailed face is drawn on."""
+"""Parts cut out of a model, finer meshes for detailed faces, texture coordinates per vertex."""
 
 from dataclasses import dataclass, replace
 
@@ -18,7 +18,7 @@ class Subdivision:
 
     @classmethod
     def of(cls, triangles: Int[Tensor, "triangles 3"], vertices: int) -> "Subdivision":
-        """Of a mesh of that many vertices."""
+        """Return the subdivision of a mesh with that many vertices."""
         sides = torch.cat([triangles[:, [0, 1]], triangles[:, [1, 2]], triangles[:, [2, 0]]])
         edges, which = sides.sort(1).values.unique(dim=0, return_inverse=True)
         a, b, c = triangles.unbind(1)
@@ -27,7 +27,7 @@ class Subdivision:
         return cls(torch.stack([torch.stack(corners, 1) for corners in fine], 1).flatten(0, 1), edges)
 
     def at(self, values: Float[Tensor, "*batch vertices channels"]) -> Float[Tensor, "*batch fine channels"]:
-        """Values of the old vertices (positions, colours, texture coordinates) at all vertices of the fine mesh."""
+        """Return values of the old vertices (positions, colours, uv) at all vertices of the fine mesh."""
         return torch.cat([values, values[..., self.edges, :].mean(-2)], -2)
 
     def to(self, device) -> "Subdivision":
@@ -35,7 +35,7 @@ class Subdivision:
 
 
 def vertex_uv(model: MorphableModel) -> Float[Tensor, "vertices 2"]:
-    """One texture coordinate a vertex; where a seam gives a vertex several, the first. ValueError without any."""
+    """Return one texture coordinate a vertex, at seams the first. Raise ValueError if a vertex has none."""
     if model.uv is None:
         raise ValueError(
             f"{model.name} has no texture coordinates; FLAME's are in a file of their own (read_flame's `texture`: "
@@ -51,10 +51,9 @@ def vertex_uv(model: MorphableModel) -> Float[Tensor, "vertices 2"]:
 
 
 def cut(model: MorphableModel, vertices: Int[Tensor, " kept"]) -> MorphableModel:
-    """The part of a model with only these vertices, and the triangles all of whose corners are kept.
+    """Return the part of a model with only these vertices, and the triangles all of whose corners are kept.
 
-    Without the lines that jaw landmarks slide along. Raises ValueError where landmarks or joints hang on vertices that
-    would be lost.
+    The part has no contour lines. Raise ValueError if landmarks or joints depend on vertices that would be lost.
     """
     kept = vertices.unique()
     new = torch.full((len(model.mean),), -1).to(kept)
@@ -70,22 +69,24 @@ def cut(model: MorphableModel, vertices: Int[Tensor, " kept"]) -> MorphableModel
             raise ValueError(f"the part of {model.name} lacks vertices that its joints hang on; keep them as well")
         correctives = None if joints.correctives is None else joints.correctives[:, kept]
         joints = Joints(joints.names, joints.parents, joints.regressor[:, kept], joints.weights[kept], correctives)
-    own_uv = model.uv is not None and model.uv_triangles is None
-    regions = {name: new[index][new[index] >= 0] for name, index in model.regions.items()}
+    names = ["mean", "identity_basis", "expression_basis", "albedo_mean", "albedo_basis"]
+    names += ["uv"] if model.uv_triangles is None else []  # else uv has rows of its own
+    arrays = {name: getattr(model, name) for name in names}
     return replace(
-        model, mean=model.mean[kept], triangles=new[model.triangles[whole]], joints=joints, regions=regions,
-        identity_basis=model.identity_basis[:, kept], expression_basis=model.expression_basis[:, kept],
+        model,
+        **{name: value.index_select(-2, kept) for name, value in arrays.items() if value is not None},
+        triangles=new[model.triangles[whole]],
         landmarks=Embedding(new[model.landmarks.vertices], model.landmarks.weights),
-        albedo_mean=None if model.albedo_mean is None else model.albedo_mean[kept],
-        albedo_basis=None if model.albedo_basis is None else model.albedo_basis[:, kept],
-        uv=model.uv[kept] if own_uv else model.uv, contour=None,
+        joints=joints,
+        regions={name: new[index][new[index] >= 0] for name, index in model.regions.items()},
+        contour=None,
         uv_triangles=None if model.uv_triangles is None else model.uv_triangles[whole],
-    )  # fmt: skip
+    )
 
 
 def landmark_vertices(model: MorphableModel) -> Int[Tensor, " vertices"]:
-    """All vertices that landmarks and joints hang on: what is needed to know where a face's landmarks are."""
-    hung = model.landmarks.vertices[model.landmarks.weights != 0]
+    """Return all vertices that landmarks and joints depend on: enough to compute the landmarks of a posed face."""
+    needed = model.landmarks.vertices.flatten()
     if model.joints is not None:
-        hung = torch.cat([hung, (model.joints.regressor != 0).any(0).nonzero()[:, 0]])
-    return torch.cat([hung, model.landmarks.vertices.flatten()]).unique()
+        needed = torch.cat([needed, (model.joints.regressor != 0).any(0).nonzero()[:, 0]])
+    return needed.unique()

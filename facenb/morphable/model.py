@@ -14,7 +14,7 @@ KIND = "MorphableModel 2"  # raise the number with a change that old files do no
 
 
 def axis_angle_to_matrix(axis_angle: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3 3"]:
-    """Rotation matrix of an axis-angle vector in radians (Rodrigues' formula), smooth through zero."""
+    """Return the rotation matrix of an axis-angle vector in radians (Rodrigues' formula), smooth through zero."""
     x, y, z = axis_angle.unbind(-1)
     zero = torch.zeros_like(x)
     cross = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], -1).unflatten(-1, (3, 3))
@@ -30,14 +30,14 @@ class Embedding:
 
     @classmethod
     def at(cls, vertices) -> "Embedding":
-        """The embedding whose points are the given vertex indices."""
+        """Return the embedding whose points are the given vertices."""
         index = torch.as_tensor(vertices, dtype=torch.int64)
         weights = torch.zeros(len(index), 3)
         weights[:, 0] = 1.0
         return cls(index[:, None].expand(-1, 3).contiguous(), weights)
 
     def of(self, vertices: Float[Tensor, "*batch vertices 3"]) -> Float[Tensor, "*batch points 3"]:
-        """The points' positions on a mesh (or on a basis, whose rows are meshes of offsets)."""
+        """Return the points' positions on a mesh, or on a basis, whose rows are meshes of offsets."""
         return (vertices[..., self.vertices, :] * self.weights.to(vertices.dtype)[..., None]).sum(-2)
 
     def __len__(self) -> int:
@@ -60,9 +60,9 @@ class Joints:
     def skin(
         self, vertices: Float[Tensor, "batch vertices 3"], pose: Float[Tensor, "batch joints 3"]
     ) -> Float[Tensor, "batch vertices 3"]:
-        """Bend unposed vertices by one axis-angle rotation a joint (Li et al. 2017, Eq. 1-2).
+        """Return vertices bent by one axis-angle rotation a joint (Li et al. 2017, Eq. 1-2).
 
-        Vertices and result in mm, pose in radians. Raises ValueError for a pose of another number of joints.
+        Vertices and result in mm, pose in radians. Raise ValueError for a pose with another number of joints.
         """
         if pose.shape[1] != len(self.parents):
             raise ValueError(f"the pose has {pose.shape[1]} rotations, {len(self.parents)} are needed: {self.names}")
@@ -124,10 +124,10 @@ class MorphableModel:
         expression: Float[Tensor, "#batch expression"] | None = None,
         pose: Float[Tensor, "#batch joints 3"] | None = None,
     ) -> Float[Tensor, "batch vertices 3"]:
-        """Vertices in mm for whitened coefficients; fewer coefficients than the basis has use its first components.
+        """Return vertices in mm for whitened coefficients; n coefficients belong to the basis' first n components.
 
-        What has a batch of one is shared by the whole batch. Raises ValueError if there are more coefficients than
-        components, or a pose for a model without joints.
+        A batch of one is shared by the whole batch. Raise ValueError if there are more coefficients than components, or
+        a pose for a model without joints.
         """
         offset = self.mean.new_zeros(1, self.mean.numel())
         for what, coefficients, basis in (
@@ -149,9 +149,9 @@ class MorphableModel:
         return self.joints.skin(vertices.expand(batch, -1, -1), pose.expand(batch, -1, -1))
 
     def albedo(self, coefficients: Float[Tensor, "batch albedo"] | None = None) -> Float[Tensor, "batch vertices 3"]:
-        """Vertex colours (RGB, not clipped) for whitened albedo coefficients, the mean's without.
+        """Return vertex colours (RGB, not clipped) for whitened albedo coefficients, by default the mean's.
 
-        Raises ValueError if the model has no albedo, or fewer components than there are coefficients.
+        Raise ValueError if the model has no albedo, or fewer components than there are coefficients.
         """
         if self.albedo_mean is None:
             raise ValueError(f"{self.name} has no albedo; colour its vertices from a photograph or give a plain colour")
@@ -164,20 +164,18 @@ class MorphableModel:
         return self.albedo_mean + offset.unflatten(-1, (-1, 3))
 
     def project(
-        self, vertices: Float[Tensor, "batch vertices 3"], prior: float = 0.0, neutral: bool = False
+        self, vertices: Float[Tensor, "batch vertices 3"], neutral: bool = False
     ) -> tuple[Float[Tensor, "batch identity"], Float[Tensor, "batch expression"]]:
-        """Coefficients of the nearest shape in the model's span (least squares over all vertices, in mm).
+        """Return coefficients of the nearest shape in the model's span (least squares over all vertices, in mm).
 
-        `prior` adds `prior * |c|^2` (mm^2, summed over vertices); `neutral` leaves the expression at zero. The vertices
-        must be aligned with the model already. Where components are alike on this mesh (or zero), of all coefficients
-        that give the nearest shape these are the smallest.
+        The vertices must be aligned with the model already; `neutral` leaves the expression at zero. Where components
+        are linearly dependent on this mesh, these are the smallest coefficients that give the nearest shape.
         """
         count = len(self.identity_basis)
         basis = self.identity_basis if neutral else torch.cat([self.identity_basis, self.expression_basis])
         design = basis.flatten(1).double()  # (C, 3V)
-        normal = design @ design.T + prior * torch.eye(len(design)).to(design)
         right = design @ (vertices.double() - self.mean.double()).flatten(1).T  # (C, B)
-        solution = (torch.linalg.pinv(normal, hermitian=True) @ right).T.to(self.mean.dtype)
+        solution = (torch.linalg.pinv(design @ design.T, hermitian=True) @ right).T.to(self.mean.dtype)
         if neutral:
             return solution, solution.new_zeros(len(solution), len(self.expression_basis))
         return solution[:, :count], solution[:, count:]
@@ -185,19 +183,18 @@ class MorphableModel:
     def sample(
         self, count: int, generator: torch.Generator | None = None, expression: bool = True
     ) -> tuple[Float[Tensor, "batch identity"], Float[Tensor, "batch expression"]]:
-        """Draw coefficients of `count` random faces from N(0, 1); `expression=False` leaves the faces neutral."""
+        """Return coefficients of random faces from N(0, 1); `expression=False` leaves the faces neutral."""
         identity = torch.randn(count, len(self.identity_basis), generator=generator).to(self.mean)
-        expressions = torch.zeros(count, len(self.expression_basis)).to(self.mean)
-        if expression:
-            expressions = torch.randn(count, len(self.expression_basis), generator=generator).to(self.mean)
-        return identity, expressions
+        size = count, len(self.expression_basis)
+        expressions = torch.randn(size, generator=generator) if expression else torch.zeros(size)
+        return identity, expressions.to(self.mean)
 
     def explained_variance(self) -> Float[Tensor, " identity"]:
-        """Share of the variance of random faces (mm^2, over all vertices) that the first 1, 2, ... components explain.
+        """Return the share of the variance of random faces (mm^2) that the first 1, 2, ... components explain.
 
-        What k components explain is what is left of a face projected onto their span. For an orthogonal basis that is
-        the usual sum of eigenvalues; for components that overlap (ICT-FaceKit cropped to the face) the first ones
-        explain a part of the later ones as well. With `basis^T = Q R`, step k explains the squared norm of R's row k.
+        k components explain the variance of faces projected onto their span. For an orthogonal basis this is the usual
+        sum of eigenvalues. If components overlap (ICT-FaceKit cropped to the face), the first ones also explain a part
+        of the later ones. With `basis^T = Q R`, step k explains the squared norm of R's row k.
         """
         triangle = torch.linalg.qr(self.identity_basis.double().flatten(1).T, mode="r").R  # (min(3V, C), C)
         variance = triangle.new_zeros(len(self.identity_basis))  # none left for components beyond the coordinates
@@ -205,7 +202,7 @@ class MorphableModel:
         return (variance.cumsum(0) / variance.sum()).to(self.mean.dtype)
 
     def truncate(self, identity: int | None = None, expression: int | None = None) -> "MorphableModel":
-        """The same model with its first `identity` and `expression` components only."""
+        """Return the model with its first `identity` and `expression` components only."""
         names = self.expression_names[:expression] if self.expression_names else ()
         return replace(
             self,
@@ -215,7 +212,7 @@ class MorphableModel:
         )
 
     def to(self, device) -> "MorphableModel":
-        """The same model on another device."""
+        """Return the model on another device."""
         moved = {}
         for spec in fields(self):
             value = getattr(self, spec.name)

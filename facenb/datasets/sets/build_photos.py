@@ -21,7 +21,7 @@ from facenb.datasets.sets.build_set import TOGETHER, finished, write_set
 from facenb.datasets.sets.training_set import TrainingSet, describe
 from facenb.errors import AssetError
 from facenb.fitting import Fit, fit
-from facenb.morphable.posed import mirrored_move, move_camera, pose_of
+from facenb.fitting.posed import mirrored_move, move_camera, pose_of
 from facenb.photos.canonical import read_canonical
 from facenb.photos.crops import ALIGNED, crop_centres, crop_faces, to_template
 from facenb.photos.images import read_image

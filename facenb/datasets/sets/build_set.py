@@ -21,8 +21,8 @@ from facenb.datasets.sets.shards import INDEX, ShardWriter, differences
 from facenb.datasets.sets.training_set import TRUTH, TrainingSet, describe, read_training_set
 from facenb.errors import RunError
 from facenb.fitting import fit
+from facenb.fitting.posed import move_camera, pose_of
 from facenb.morphable.model import MorphableModel
-from facenb.morphable.posed import move_camera, pose_of
 from facenb.morphable.synthetic import SynthFace
 from facenb.photos.crops import crop_faces, five_of_68, to_template
 from facenb.synthface.photographs import photograph
@@ -154,7 +154,7 @@ def build_synthetic(
     Targets are the multi-image fit of `model` to the 68 landmarks of all of a person's pictures with noise of
     `landmark_noise` mm (standard deviation of each coordinate, at the picture's scale), the jaw line not sliding, since
     SynthFace's landmarks stay in place. Crops of `size` (height, width) go by the same noisy landmarks; `pose` is the
-    fit's camera in the crop, [f R | t] row by row (facenb.morphable.posed). A folder that
+    fit's camera in the crop, [f R | t] row by row (facenb.fitting.posed). A folder that
     holds this set already is read, one half made is finished. `workers` processes share the work (a script then needs
     the usual `if __name__ == "__main__"`). Raises RunError where the folder holds another set, ValueError for no
     people, people given twice, or fewer than two pictures.

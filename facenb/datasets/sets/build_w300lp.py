@@ -10,8 +10,8 @@ from facenb.datasets.sets.build_photos import crop_photos
 from facenb.datasets.sets.build_set import TOGETHER, finished, write_set
 from facenb.datasets.sets.training_set import TrainingSet, describe
 from facenb.fitting import fit
+from facenb.fitting.posed import move_camera, pose_of
 from facenb.morphable.model import MorphableModel
-from facenb.morphable.posed import move_camera, pose_of
 from facenb.photos.crops import five_of_68, to_template
 
 

@@ -22,7 +22,7 @@ from facenb.morphable.model import MorphableModel
 
 FIELDS = ("image", "subject", "identity", "expression")
 MIRRORED = ("identity_mirrored", "expression_mirrored")
-POSE = "pose"  # [f R | t] of the fit in the crop (facenb.morphable.posed); sets made before it was kept lack it
+POSE = "pose"  # [f R | t] of the fit in the crop (facenb.fitting.posed); sets made before it was kept lack it
 TRUTH = "truth"
 
 
