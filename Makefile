@@ -1,5 +1,5 @@
 # make notebooks   every notebook in order, unattended, then says where the results are
-# make test        every check
+# make test        the checks; make test-slow adds whole runs and the browser
 # make lab         JupyterLab on the notebooks
 # Each sets up what it needs first, in its own .venv. Needed beforehand: git, make and Python 3.11, 3.12 or 3.13.
 
@@ -38,7 +38,12 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11 python;
 	$$python -c 'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null \
 	&& { echo $$python; break; }; done)
 
-.PHONY: help notebooks test lab bench outputs lint format clean setup
+# The other folders are made absolute once: kernels work in notebooks/, where a relative path would be another folder.
+absolute = $(if $($(1)),$(shell $(PYTHON) -c 'import os, sys; print(os.path.abspath(os.path.expanduser(sys.argv[1])))' "$($(1))"))
+export FACENB_DATA := $(call absolute,FACENB_DATA)
+export FACENB_RUNS := $(call absolute,FACENB_RUNS)
+
+.PHONY: help notebooks test test-slow lab bench outputs lint format clean setup
 .DEFAULT_GOAL := help
 
 help:
@@ -66,11 +71,14 @@ notebooks: $(READY)
 	@$(BIN) -m facenb run all --profile $(PROFILE) --data $(DATA) --seed $(SEED) --device $(DEVICE) \
 	  $(if $(RUN_FOLDER),--run-folder "$(RUN_FOLDER)") $(if $(CORES),--cores $(CORES)) $(if $(SNAKEMAKE),-- $(SNAKEMAKE))
 
-# One pytest run holds every check of behaviour, the notebooks (nbval) and the browser included; it runs, and ends with
-# its summary, whatever ruff finds.
+# pytest runs, and ends with its summary, whatever ruff finds.
 test: $(READY)
 	@$(MAKE) --no-print-directory lint; style=$$?; \
-	OMP_NUM_THREADS=1 $(BIN) -m pytest -n $(WORKERS) --dist worksteal $(TESTS) && exit $$style
+	OMP_NUM_THREADS=1 $(BIN) -m pytest -n $(WORKERS) --dist worksteal -m "not slow" $(TESTS) && exit $$style
+
+# Whole runs of the notebooks, nbval on 01 to 03, and a real browser.
+test-slow: $(READY)
+	@$(BIN) -m pytest -m slow $(TESTS)
 
 lint: $(READY)
 	@$(BIN) -m ruff check .

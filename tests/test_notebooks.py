@@ -1,8 +1,4 @@
-"""The notebooks as committed: their form, that every cell runs, and that 01 to 03 still print what is stored.
-
-nbval runs them in processes of its own, so that all checks are one pytest run. FACENB_PROFILE chooses the profile where
-no parameters can be passed; FACENB_RUNS puts what they write into a temporary folder.
-"""
+"""The notebooks as committed: their form, that every cell runs, and that 01 to 03 still print what is stored."""
 
 import ast
 import os
@@ -10,19 +6,20 @@ import re
 import subprocess
 import sys
 import tomllib
+import warnings
 from pathlib import Path
 
 import nbformat
 import pytest
 
+from facenb.runs.papers import COMPARISONS
+from facenb.runs.recorded import read_records
+from facenb.runs.report import WAITING, Report
+
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 _PARTS = tomllib.loads((ROOT / "course/course.toml").read_text(encoding="utf-8"))["part"]
 COURSE = {row["file"]: row for part in _PARTS for row in part["notebook"]}
-# Each loads what ones before have made: the set, networks, records.
-CHAINED = ("04", "06", "07", "08", "09", "10", "11", "12", "13", "14", "15", "16", "17")
-CHAINS = [[path] for path in NOTEBOOKS if path.name[:2] not in CHAINED]
-CHAINS += [[path for path in NOTEBOOKS if path.name[:2] in CHAINED]]
 STRICT = [path for path in NOTEBOOKS if path.name[:2] in ("01", "02", "03")]
 PARAMETERS = {"profile": "quick", "data": "synthetic", "seed": 0, "device": "auto", "run_folder": ""}
 # A home, a mount or a temporary folder in a text that readers see; /dev, /usr and the like tell of no machine.
@@ -132,52 +129,39 @@ def test_the_course_names_every_notebook():
     assert all(need < name for name, row in COURSE.items() for need in row["needs"])
 
 
-def nbval(paths: list[Path], runs: Path, profile: str, *options: str) -> None:
-    """One pytest process runs the notebooks in the order given."""
-    variables = {"FACENB_PROFILE": profile, "FACENB_RUNS": str(runs), "FACENB_HEADLESS": "1"}
-    result = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "pytest",
-            "-p",
-            "no:cacheprovider",
-            "-p",
-            "no:xdist",
-            "--rootdir",
-            ROOT / "notebooks",
-            "-c",
-            os.devnull,
-            "--nbval-cell-timeout",
-            "400",
-            *options,
-            *paths,
-        ],
-        cwd=ROOT / "notebooks",
-        env=os.environ | variables,
-        capture_output=True,
-        text=True,
-    )
+@pytest.fixture(scope="session")
+def runs(tmp_path_factory) -> Path:
+    """One base of run folders for all workers: what 01 made, the others find."""
+    shared = tmp_path_factory.getbasetemp()
+    return (shared.parent if os.environ.get("PYTEST_XDIST_WORKER") else shared) / "runs"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", **named(STRICT))
+def test_prints_what_is_stored(path, runs):
+    """nbval compares every cell, at the profile that the notebook's parameters name. FACENB_RUNS is the base folder."""
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "no:xdist", "-c", os.devnull]
+    command += ["--rootdir", ROOT / "notebooks", "--nbval", "--nbval-cell-timeout", "400"]
+    command += ["--nbval-sanitize-with", ROOT / "tests/nbval_sanitize.cfg", path]
+    variables = {"FACENB_PROFILE": "", "FACENB_RUNS": str(runs), "FACENB_HEADLESS": "1"}
+    result = subprocess.run(command, cwd=ROOT / "notebooks", env=os.environ | variables, capture_output=True, text=True)
     assert result.returncode == 0, result.stdout[-6000:] + result.stderr[-2000:]
 
 
-@pytest.fixture(scope="session")
-def runs(tmp_path_factory) -> Path:
-    """One base of run folders for all, as a reader has it: what 01 made the others find."""
-    shared = tmp_path_factory.getbasetemp()
-    if os.environ.get("PYTEST_XDIST_WORKER"):
-        shared = shared.parent
-    return shared / "runs"
-
-
-@pytest.mark.notebooks
-@pytest.mark.parametrize("paths", CHAINS, ids=["-".join(path.stem[:2] for path in paths) for paths in CHAINS])
-def test_every_cell_runs(paths, runs):
-    nbval(paths, runs, "smoke", "--nbval-lax")
-
-
-@pytest.mark.notebooks
-@pytest.mark.parametrize("path", **named(STRICT))
-def test_prints_what_is_stored(path, runs):
-    """At the profile the stored outputs have, which the notebook's parameters name."""
-    nbval([path], runs, "", "--nbval", "--nbval-sanitize-with", str(ROOT / "tests/nbval_sanitize.cfg"))
+@pytest.mark.slow
+def test_a_whole_run_at_smoke_is_whole(tmp_path):
+    """Every cell of every notebook runs, no record is dropped, and nothing that ran is "not run yet"."""
+    folder = tmp_path / "smoke-synthetic"
+    command = [sys.executable, "-m", "facenb", "run", "all", "--profile", "smoke", "--run-folder", folder]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout[-6000:] + result.stderr[-6000:]
+    executed = {path.stem for path in (folder / "executed").glob("*.ipynb")}
+    assert executed == {path.stem for path in NOTEBOOKS}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # of a record that is dropped
+        assert set(read_records(folder).notebook) >= {name for name in COURSE if name != "17_report"}
+    report = Report.of(folder)
+    missing = [c for section in COMPARISONS.values() for c in section if report.here(c).empty and not c.closed]
+    assert not missing
+    assert not (report.headline() == WAITING).any(axis=None)
+    assert WAITING not in (folder / "report.html").read_text(encoding="utf-8")
