@@ -1,5 +1,6 @@
 """Where data lies: the environment variables FACENB_DATA and FACENB_MIRROR, and what holds where they are not set."""
 
+import getpass
 import os
 import tempfile
 from pathlib import Path
@@ -37,13 +38,36 @@ def _cache_folder() -> Path:
         folder = Path.home() / ".cache" / "facenb"
     except RuntimeError:  # a user id without a home folder
         return _temporary_folder()
-    existing = next(path for path in (folder, *folder.parents) if path.exists())
-    usable = folder.is_dir() or os.access(existing, os.W_OK)  # a folder that is there may be read-only
+    usable = folder.is_dir() or _can_write(folder)  # a folder that is there may be read-only
     return folder if usable else _temporary_folder()
+
+
+def _can_write(folder: Path) -> bool:
+    """Return whether files can be written into the folder, or it can be made."""
+    return os.access(next(path for path in (folder, *folder.parents) if path.exists()), os.W_OK)
 
 
 def _temporary_folder() -> Path:
     return Path(tempfile.gettempdir()) / f"facenb-{os.getuid()}"
+
+
+def ensure_home() -> None:
+    """Prepare the environment for a user id without a name, or without a home folder that can be written.
+
+    Jupyter, Snakemake and torch do not start otherwise. What they keep goes into a temporary folder.
+    """
+    try:
+        home = Path.home()
+    except RuntimeError:
+        home = _temporary_folder()
+        home.mkdir(exist_ok=True)
+        os.environ["HOME"] = str(home)
+    if not _can_write(home / ".cache"):
+        os.environ.setdefault("XDG_CACHE_HOME", str(_temporary_folder()))
+    try:
+        getpass.getuser()
+    except (KeyError, OSError):
+        os.environ["LOGNAME"] = str(os.getuid())
 
 
 def mirror_folder() -> Path | None:

@@ -5,6 +5,7 @@ import sys
 import time
 from pathlib import Path
 
+from data_download.folders import ensure_home
 from facenb.errors import FacenbError
 from facenb.runs import command
 
@@ -59,6 +60,7 @@ def arguments_parser() -> argparse.ArgumentParser:
 
 def main(arguments: list[str] | None = None) -> int:
     """Return the exit code of the command. A misspelt command exits with 2."""
+    ensure_home()
     arguments = sys.argv[1:] if arguments is None else arguments
     cut = arguments.index("--") if "--" in arguments else len(arguments)
     options = arguments_parser().parse_args(arguments[:cut])

@@ -525,3 +525,23 @@ class TestGoOn:
 
 def sha256(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+@pytest.mark.skipif(shutil.which("setpriv") is None or os.geteuid() != 0, reason="needs root and setpriv")
+@pytest.mark.parametrize("home", [None, "/nonexistent"])
+def test_a_user_id_without_a_home_folder(tmp_path, sockets, home):
+    """As in a container with an arbitrary user id. Root's right to read files stays, since Python itself needs it."""
+    sockets.chmod(0o777)
+    source = write_notebook(sockets / "01_small.ipynb", "from data_download.folders import data_folder\nprint('ran')")
+    source.chmod(0o644)
+    right = ["--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"]
+    somebody = ["setpriv", "--reuid=54321", "--regid=54321", "--clear-groups", *right]
+    variables = {name: value for name, value in os.environ.items() if name not in ("HOME", "FACENB_DATA")}
+    variables |= {"PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": str(ROOT)} | ({"HOME": home} if home else {})
+    run = [sys.executable, "-m", "facenb", "run", source, "--run-folder", sockets / "run"]
+    done = subprocess.run([*somebody, *map(str, run)], env=variables, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert printed(sockets / "run/executed/01_small.ipynb").endswith("ran\n")
+    dry = [sys.executable, "-m", "facenb", "run", "all", "--run-folder", sockets / "all", "--", "-n"]
+    done = subprocess.run([*somebody, *map(str, dry)], env=variables, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
