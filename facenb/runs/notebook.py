@@ -1,0 +1,215 @@
+"""One notebook as a job: parameters in; executed notebook and run record out.
+
+In the run folder, `executed/NAME.ipynb` appears only if every cell ran. `executed/NAME.failed.ipynb` shows how far a
+failed notebook came. `records/NAME.run.json` is the run record. A job may be killed at any moment and started again.
+"""
+
+import errno
+import fcntl
+import os
+import platform
+import re
+import resource
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import papermill
+import torch
+from papermill.exceptions import PapermillExecutionError
+
+from facenb.errors import FacenbError, RunError
+from facenb.files import digest, write_json
+from facenb.runs import results
+from facenb.runs.kernel import private_kernel
+from facenb.runs.options import DEFAULTS
+
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+NO_ACCESS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
+READERS = {"int": int, "float": float, "bool": lambda text: {"true": True, "false": False}[text.lower()]}
+PYTHON = {"name": "python3", "display_name": "Python 3", "language": "python"}
+
+
+class NotebookError(FacenbError):
+    """A notebook did not run to its end."""
+
+
+def read_notebook(path: Path) -> nbformat.NotebookNode:
+    """Return a notebook that runs with this Python, whatever kernel it names. Raise RunError if it cannot be read."""
+    try:
+        notebook = nbformat.read(path, as_version=4)
+        notebook.metadata.kernelspec = PYTHON
+        return notebook
+    except OSError as error:
+        raise RunError(f"Cannot read notebook {path}: {error.strerror}.") from error
+    except Exception as error:  # nbformat raises many kinds
+        raise RunError(
+            f"{path} is not a notebook ({type(error).__name__}). Get it again from the repository."
+        ) from error
+
+
+def read_parameters(notebook: nbformat.NotebookNode, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the parameters. Text is read as the type that the notebook's `parameters` cell names (`# type: int`).
+
+    Raise RunError for a name that the notebook does not have, and for text of another type.
+    """
+    notebook.metadata.language_info = {"name": "python"}
+    types = {name: known["inferred_type_name"] for name, known in papermill.inspect_notebook(notebook).items()}
+    values = {}
+    for name, value in given.items():
+        if name not in types:
+            raise RunError(f"The notebook has no parameter {name!r}. It has: {', '.join(types) or 'none'}.")
+        try:
+            values[name] = READERS.get(types[name], str)(value) if isinstance(value, str) else value
+        except (ValueError, KeyError):
+            raise RunError(f"Parameter {name} is {value!r}, expected a value of type {types[name]}.") from None
+    return values
+
+
+@contextmanager
+def _writing(folder: Path, name: str, patience: float) -> Iterator[None]:
+    """Hold the notebook `name` of a run folder. Turn the errors of a folder that cannot be written into RunError."""
+    try:
+        for part in ("executed", "records"):
+            (folder / part).mkdir(parents=True, exist_ok=True)
+        with (folder / f"executed/.{name}.lock").open("a") as file:  # held until it is closed or the process ends
+            end = time.monotonic() + patience
+            while not _locked(file):
+                if time.monotonic() > end:
+                    raise RunError(f"{name} is already running in {folder}. Wait for it, or use --run-folder.")
+                time.sleep(0.2)
+            yield
+    except OSError as error:
+        if error.errno in NO_SPACE:
+            raise RunError(f"No space left for run folder {folder} ({error.strerror}). Free some space.") from error
+        if error.errno in NO_ACCESS:
+            raise RunError(
+                f"Cannot write to run folder {folder}: {error.strerror} ({error.filename}). "
+                "Choose another folder with --run-folder."
+            ) from error
+        raise
+
+
+def _locked(file) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    except BlockingIOError:
+        return False
+
+
+def checksums(folder: Path) -> dict[str, str]:
+    """Return the SHA-256 of every file that this run's notebooks hand to each other (`models/` and `sets/`)."""
+    files = [path for part in ("models", "sets") for path in sorted((folder / part).rglob("*")) if path.is_file()]
+    return {str(path.relative_to(folder)): digest(path) for path in files if path.exists()}
+
+
+def run_notebook(
+    path: str | Path,
+    parameters: Mapping[str, Any] | None = None,
+    run_folder: str | Path = "",
+    timeout: int | None = None,
+    patience: float = 0,
+) -> dict[str, Any]:
+    """Run a notebook and return its run record.
+
+    `timeout` is the limit for one cell in seconds. `patience` is the time to wait for another job of this notebook in
+    the same folder. Raise RunError if it cannot start, NotebookError if a cell fails.
+    """
+    source = Path(path).resolve()
+    notebook = read_notebook(source)
+    values = read_parameters(notebook, {**DEFAULTS, **(parameters or {})})
+    folder = results.run_folder(run_folder, values["profile"], values["data"])
+    values |= read_parameters(notebook, {"run_folder": str(folder)})
+    with _writing(folder, source.stem, patience):
+        return _run(source, notebook, values, folder, timeout)
+
+
+def _run(source: Path, notebook, parameters: dict[str, Any], folder: Path, timeout: int | None) -> dict[str, Any]:
+    name, start, cells = source.stem, time.monotonic(), [-1]
+    partial, done, failed = (folder / f"executed/{name}{end}.ipynb" for end in (".partial", "", ".failed"))
+    record = _first_record(source, parameters)
+    write_json(folder / f"records/{name}.run.json", record)
+    error = None
+    try:
+        with private_kernel() as kernel:
+            papermill.execute_notebook(
+                notebook,
+                str(partial).replace("{", "{{").replace("}", "}}"),  # papermill fills in names in braces
+                parameters=parameters,
+                cwd=source.parent,  # as in JupyterLab
+                progress_bar=False,
+                start_timeout=120,
+                execution_timeout=timeout,
+                kernel_manager_class=kernel,
+                on_cell_start=lambda cell, cell_index: cells.append(cell_index),
+            )
+        record["status"] = "done"
+    except KeyboardInterrupt:
+        record["status"] = "interrupted"
+        raise
+    except Exception as exception:
+        error = exception
+        record |= {"status": "failed", "error": _one_line(error)}
+        if isinstance(error, OSError) and error.errno is not None:  # of the run folder, not of a cell
+            raise
+    finally:
+        record |= _last_record(folder, start)
+        write_json(folder / f"records/{name}.run.json", record)
+    if error is not None:
+        if partial.exists():
+            os.replace(partial, failed)
+        where = _where(source, cells[-1])
+        raise NotebookError(f"{name} failed {where}: {record['error']}\n  the cells until then: {failed}") from error
+    os.replace(partial, done)
+    failed.unlink(missing_ok=True)
+    return record
+
+
+def _first_record(source: Path, parameters: Mapping[str, Any]) -> dict[str, Any]:
+    cuda = parameters["device"] != "cpu" and torch.cuda.is_available()
+    commit = results.commit()
+    return {
+        "notebook": source.stem,
+        "status": "running",
+        "parameters": parameters,
+        "seed": parameters["seed"],
+        "notebook_sha256": digest(source),
+        "commit": commit.rstrip("+"),
+        "changed": commit.endswith("+"),
+        "versions": results.versions(),
+        "device": results.device_name(torch.device("cuda" if cuda else "cpu")),
+        "machine": platform.platform(),
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+    }
+
+
+def _last_record(folder: Path, start: float) -> dict[str, Any]:
+    kilobytes = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / (1024 if sys.platform == "darwin" else 1)
+    return {
+        "ended": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "wall_seconds": round(time.monotonic() - start, 2),
+        "peak_memory_mb": round(kilobytes / 1000),  # of the largest process: as a rule the kernel
+        "data": checksums(folder),
+        "assets": results.assets(),
+    }
+
+
+def _one_line(error: Exception) -> str:
+    if isinstance(error, PapermillExecutionError):
+        return f"{error.ename}: {error.evalue}"
+    return f"{type(error).__name__}: {(str(error).strip() or '-').splitlines()[0]}"
+
+
+def _where(source: Path, index: int) -> str:
+    """Return which cell papermill's cell `index` is, counted from 1 among all cells of the source, and its heading."""
+    cells = nbformat.read(source, as_version=4).cells
+    parameters = next((i for i, cell in enumerate(cells) if "parameters" in cell.metadata.get("tags", [])), -1)
+    index -= index > parameters  # papermill adds a cell after it
+    text = "\n".join(cell.source for cell in cells[: index + 1] if cell.cell_type == "markdown")
+    headings = re.findall(r"(?m)^#+ +(.+)", text)
+    return f"in cell {index + 1}" + (f' (under "{headings[-1]}")' if headings else "")

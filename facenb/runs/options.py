@@ -1,0 +1,6 @@
+"""The values that a run can be asked for."""
+
+PROFILES = ("smoke", "quick", "full")
+DATA = ("synthetic", "photos", "paper")
+DEVICES = ("auto", "cpu", "cuda")
+DEFAULTS = {"profile": "quick", "data": "synthetic", "seed": 0, "device": "auto"}
