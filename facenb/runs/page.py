@@ -12,7 +12,7 @@ def write_page(folder: Path) -> Path:
     """Write `report.html` into a run folder from its executed notebook 17. Raise RunError if that was not run."""
     source, target = folder / "executed/17_report.ipynb", folder / "report.html"
     if not source.is_file():
-        raise RunError(f"There is no {source}. Run notebook 17 first: `python -m facenb run notebooks/17_report.ipynb`.")
+        raise RunError(f"There is no {source}. Run notebook 17 first: python -m facenb run notebooks/17_report.ipynb")
     templates = str(Path(__file__).parent / "templates")
     exporter = HTMLExporter(template_name="page", extra_template_basedirs=[templates], exclude_input=True)
     exporter.exclude_output_prompt = True

@@ -201,7 +201,8 @@ class Report:
                 pairs.setdefault(row, method)
         labels = {row: f"{row} · here: {method}" for row, method in pairs.items()}
         ours = ours.rename(index={method: labels[row] for row, method in pairs.items()})
-        ours.columns = pd.MultiIndex.from_tuples([(f"here: {where}", name) for where, name in ours.columns], names=["", ""])
+        headed = [(f"here: {where}", name) for where, name in ours.columns]
+        ours.columns = pd.MultiIndex.from_tuples(headed, names=["", ""])
         theirs = theirs.rename(index=labels)
         order = [*theirs.index, *(method for method in ours.index if method not in theirs.index)]
         joined = pd.concat([theirs.reindex(order), ours.reindex(order)], axis=1).fillna("")
