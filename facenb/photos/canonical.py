@@ -34,15 +34,11 @@ VERSION = 2  # raise when the method changes: cached results are then computed a
 
 def read_canonical(path: str | Path) -> tuple[Float[Tensor, "468 3"], Int[Tensor, "triangles 3"]]:
     """Return the vertices (mm; the file holds cm) and triangles of MediaPipe's canonical mesh. AssetError otherwise."""
-    vertices, triangles = [], []
     try:
-        for line in Path(path).read_text(encoding="utf-8").splitlines():
-            words = line.split()
-            if words[:1] == ["v"]:
-                vertices.append([10 * float(word) for word in words[1:4]])
-            elif words[:1] == ["f"]:
-                triangles.append([int(word.split("/")[0]) - 1 for word in words[1:4]])
-    except (OSError, ValueError, IndexError) as error:
+        lines = [line.split() for line in Path(path).read_text(encoding="utf-8").splitlines()]
+        vertices = [[10 * float(word) for word in line[1:4]] for line in lines if line[:1] == ["v"]]
+        triangles = [[int(word.split("/")[0]) - 1 for word in line[1:4]] for line in lines if line[:1] == ["f"]]
+    except (OSError, ValueError) as error:
         raise AssetError(f"{path} is not a canonical face mesh ({error}); get the asset mediapipe again") from error
     if len(vertices) != MESH:
         raise AssetError(f"{path} has {len(vertices)} vertices, MediaPipe's canonical mesh has {MESH}")

@@ -231,13 +231,13 @@ def _fits(table: Table, fitter: Fitter) -> Table:
 
     def make(first: int) -> Iterator[Block]:
         for rows in torch.from_numpy(points).split(BLOCK)[first:]:
-            found = ~rows.isnan().flatten(1).any(1)
-            fitted = fit_photos(fitter, rows[found])
+            usable = ~rows.isnan().flatten(1).any(1)
+            fitted = fit_photos(fitter, rows[usable])
             fields = {name: getattr(fitted, name) for name in ("identity", "expression", "error", "unit")}
             fields |= {name: getattr(fitted.camera, name) for name in ("rotation", "scale", "translation")}
             block = {name: torch.full((len(rows), *values.shape[1:]), torch.nan) for name, values in fields.items()}
             for name, values in fields.items():
-                block[name][found] = values.cpu()
+                block[name][usable] = values.cpu()
             yield block
 
     return _table("fits", made["points and model"][:16], made, make)
