@@ -21,14 +21,14 @@ from torch import Tensor
 def euler_to_matrix(angles: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3 3"]:
     """Return the rotation `Rz(roll) Ry(yaw) Rx(pitch)` of (yaw, pitch, roll) in radians."""
     yaw, pitch, roll = angles.unbind(-1)
-    one, zero = torch.ones_like(yaw), torch.zeros_like(yaw)
+    unit, zero = torch.ones_like(yaw), torch.zeros_like(yaw)
 
     def matrix(*entries: Tensor) -> Tensor:
         return torch.stack(entries, -1).unflatten(-1, (3, 3))
 
-    about_y = matrix(yaw.cos(), zero, yaw.sin(), zero, one, zero, -yaw.sin(), zero, yaw.cos())
-    about_x = matrix(one, zero, zero, zero, pitch.cos(), -pitch.sin(), zero, pitch.sin(), pitch.cos())
-    about_z = matrix(roll.cos(), -roll.sin(), zero, roll.sin(), roll.cos(), zero, zero, zero, one)
+    about_y = matrix(yaw.cos(), zero, yaw.sin(), zero, unit, zero, -yaw.sin(), zero, yaw.cos())
+    about_x = matrix(unit, zero, zero, zero, pitch.cos(), -pitch.sin(), zero, pitch.sin(), pitch.cos())
+    about_z = matrix(roll.cos(), -roll.sin(), zero, roll.sin(), roll.cos(), zero, zero, zero, unit)
     return about_z @ about_y @ about_x
 
 

@@ -1,4 +1,4 @@
-"""Rasteriser: which triangle each pixel sees, and where in it. A torch reference and a numba kernel that agree exactly.
+"""Rasteriser: which triangle each pixel sees, and where in it. A torch reference and a numba kernel that agree.
 
 Conventions:
 - Input is (u, v) in pixels and depth in mm, as `camera` makes them; pixel (row, column) is sampled at its centre,
@@ -25,12 +25,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from facenb.imaging import raster_numba
+from facenb.imaging.raster_numba import FAR, FLAT, LIMIT, NEAR, SUBPIXELS
 
-SUBPIXELS = raster_numba.SUBPIXELS
-LIMIT = raster_numba.LIMIT
-FAR = raster_numba.FAR
-FLAT = raster_numba.FLAT
-NEAR = raster_numba.NEAR
 TRIANGLES = 1 << 22  # prepared at once, over all images: about 1 GB
 PAIRS = 1 << 23  # triangle-pixel pairs held at once on a GPU: about 1 GB; an eighth of that on a CPU
 
@@ -114,7 +110,7 @@ def check_triangles(triangles: Int[Tensor, "triangles 3"], vertices: int) -> Non
 
 
 def _nearest_triangle(projected, triangles, size, perspective) -> Int[Tensor, "batch height width"]:
-    """Index of the triangle seen at each pixel, by testing every pixel of each triangle's bounding box."""
+    """Return the triangle seen at each pixel, by testing every pixel of each triangle's bounding box."""
     height, width = size
     batch, count = len(projected), len(triangles)
     device = projected.device
@@ -176,7 +172,7 @@ def _set_up(projected, triangles, size, perspective) -> _Setup:
 
 
 def _runs(pairs: Tensor, budget: int) -> list[tuple[int, int, int]]:
-    """(first, end, pairs) of runs of triangles with about `budget` pairs each."""
+    """Return (first, end, pairs) of runs of triangles with about `budget` pairs each."""
     total = pairs.cumsum(0)
     count = int(total[-1]) if len(total) else 0
     if count <= budget:
@@ -188,7 +184,7 @@ def _runs(pairs: Tensor, budget: int) -> list[tuple[int, int, int]]:
 
 
 def _test_pixels(setup: _Setup, run: tuple[int, int, int], size: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
-    """Each covered pixel of each triangle: its flat index, the order value there, the triangle."""
+    """Return each covered pixel of each triangle: its flat index, the order value there, the triangle."""
     first, end, total = run
     pairs, box = setup.pairs[first:end], setup.box[first:end]
     owner = torch.repeat_interleave(torch.arange(end - first, device=pairs.device), pairs, output_size=total)
@@ -208,14 +204,14 @@ def _test_pixels(setup: _Setup, run: tuple[int, int, int], size: tuple[int, int]
 
 
 def seen_corners(triangle, triangles, vertices) -> tuple[Tensor, Tensor]:
-    """Flat indices (N,) of pixels that see a triangle, and (N, 3) of its corners among the vertices of all images."""
+    """Return indices (N,) of pixels that see a triangle, and (N, 3) of its corners among all images' vertices."""
     pixel = (triangle.flatten() >= 0).nonzero()[:, 0]
     image = pixel // (triangle.shape[1] * triangle.shape[2])
     return pixel, image[:, None] * vertices + triangles[triangle.flatten()[pixel]]
 
 
 def _locate(projected, triangles, triangle, perspective) -> tuple[Tensor, Tensor]:
-    """Barycentrics and depth of the seen triangles at the pixel centres, by the closed form."""
+    """Return barycentrics and depth of the seen triangles at the pixel centres, by the closed form."""
     height, width = triangle.shape[1:]
     pixel, corner = seen_corners(triangle, triangles, projected.shape[1])
     u, v, z = projected.flatten(0, 1)[corner].double().unbind(-1)  # (N, 3) each

@@ -42,25 +42,22 @@ def in_parallel(kernel, count: int, *arguments) -> None:
 
 
 def array(tensor: Tensor) -> np.ndarray:
-    """The tensor's memory, or a contiguous copy of it."""
+    """Return the tensor's memory, or a contiguous copy of it."""
     return tensor.detach().contiguous().numpy()
 
 
-NUMBERS = {torch.float32: np.float32, torch.float64: np.float64, torch.int64: np.int64}
-
-
 def empty(*shape: int, dtype: torch.dtype) -> Tensor:
-    """Memory from numpy, which asks for huge pages: a sixth of the time of large pictures went into page faults."""
-    return torch.from_numpy(np.empty(shape, NUMBERS[dtype]))
+    """Return memory from numpy, which asks for huge pages: page faults took a sixth of the time of large images."""
+    return torch.from_numpy(np.empty(shape, str(dtype).removeprefix("torch.")))
 
 
 def zeros_like(tensor: Tensor) -> Tensor:
-    """Zeros in memory from numpy, contiguous."""
-    return torch.from_numpy(np.zeros(tuple(tensor.shape), NUMBERS[tensor.dtype]))
+    """Return contiguous zeros in memory from numpy."""
+    return torch.from_numpy(np.zeros(tuple(tensor.shape), str(tensor.dtype).removeprefix("torch.")))
 
 
 def kernel_dtype(*tensors: Tensor) -> torch.dtype:
-    """float64 if one of them is, else float32: what the kernels are compiled for."""
+    """Return float64 if one of the tensors is, else float32: what the kernels are compiled for."""
     return torch.float64 if any(t.dtype == torch.float64 for t in tensors) else torch.float32
 
 
@@ -132,7 +129,7 @@ class _UnitNormals(torch.autograd.Function):
     def forward(ctx, vertices, triangles):
         normals = zeros_like(vertices)
         lengths = empty(*vertices.shape[:2], dtype=vertices.dtype)
-        in_parallel(_cross, len(vertices), array(vertices), array(triangles), normals.numpy(), lengths.numpy())
+        in_parallel(_normals, len(vertices), array(vertices), array(triangles), normals.numpy(), lengths.numpy())
         ctx.save_for_backward(vertices, triangles, normals, lengths)
         return normals
 
@@ -143,7 +140,7 @@ class _UnitNormals(torch.autograd.Function):
         along = (grad_normals * normals).sum(-1, keepdim=True)
         grad_sum = (grad_normals - along * normals) / lengths[..., None]  # the unit vector's own derivative
         grad = zeros_like(vertices)
-        in_parallel(_cross_backward, len(vertices), array(vertices), array(triangles), array(grad_sum), grad.numpy())
+        in_parallel(_normals_backward, len(vertices), array(vertices), array(triangles), array(grad_sum), grad.numpy())
         return grad, None
 
 
@@ -343,19 +340,30 @@ def _blend_backward(
 
 
 @compiled()
-def _cross(first, end, vertices, triangles, normals, lengths):
+def edges(p, a, b, c):
+    """The vectors ab and ac."""
+    ab = p[b, 0] - p[a, 0], p[b, 1] - p[a, 1], p[b, 2] - p[a, 2]
+    return ab, (p[c, 0] - p[a, 0], p[c, 1] - p[a, 1], p[c, 2] - p[a, 2])
+
+
+@compiled()
+def cross(a, b):
+    return a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]
+
+
+@compiled()
+def _normals(first, end, vertices, triangles, normals, lengths):
     """Unit normals into `normals` (zeros before), and how long they were; never less than TINY, so that 0 stays 0."""
     for image in range(first, end):
         p, n = vertices[image], normals[image]
         for t in range(len(triangles)):
             a, b, c = triangles[t, 0], triangles[t, 1], triangles[t, 2]
-            x1, y1, z1 = p[b, 0] - p[a, 0], p[b, 1] - p[a, 1], p[b, 2] - p[a, 2]
-            x2, y2, z2 = p[c, 0] - p[a, 0], p[c, 1] - p[a, 1], p[c, 2] - p[a, 2]
-            x, y, z = y1 * z2 - z1 * y2, z1 * x2 - x1 * z2, x1 * y2 - y1 * x2
-            for v in (a, b, c):
-                n[v, 0] += x
-                n[v, 1] += y
-                n[v, 2] += z
+            ab, ac = edges(p, a, b, c)
+            area = cross(ab, ac)
+            for k in range(3):
+                n[a, k] += area[k]
+                n[b, k] += area[k]
+                n[c, k] += area[k]
         for v in range(len(n)):
             length = max(np.sqrt(n[v, 0] * n[v, 0] + n[v, 1] * n[v, 1] + n[v, 2] * n[v, 2]), TINY)
             lengths[image, v] = length
@@ -364,23 +372,16 @@ def _cross(first, end, vertices, triangles, normals, lengths):
 
 
 @compiled()
-def _cross_backward(first, end, vertices, triangles, grad_normals, grad):
-    """With n = e1 x e2: the gradient of e1 is e2 x g and that of e2 is g x e1."""
+def _normals_backward(first, end, vertices, triangles, grad_normals, grad):
+    """With n = ab x ac: the gradient of ab is ac x g and that of ac is g x ab."""
     for image in range(first, end):
         p, g, out = vertices[image], grad_normals[image], grad[image]
         for t in range(len(triangles)):
             a, b, c = triangles[t, 0], triangles[t, 1], triangles[t, 2]
-            x1, y1, z1 = p[b, 0] - p[a, 0], p[b, 1] - p[a, 1], p[b, 2] - p[a, 2]
-            x2, y2, z2 = p[c, 0] - p[a, 0], p[c, 1] - p[a, 1], p[c, 2] - p[a, 2]
-            gx, gy, gz = g[a, 0] + g[b, 0] + g[c, 0], g[a, 1] + g[b, 1] + g[c, 1], g[a, 2] + g[b, 2] + g[c, 2]
-            bx, by, bz = y2 * gz - z2 * gy, z2 * gx - x2 * gz, x2 * gy - y2 * gx
-            cx, cy, cz = gy * z1 - gz * y1, gz * x1 - gx * z1, gx * y1 - gy * x1
-            out[b, 0] += bx
-            out[b, 1] += by
-            out[b, 2] += bz
-            out[c, 0] += cx
-            out[c, 1] += cy
-            out[c, 2] += cz
-            out[a, 0] -= bx + cx
-            out[a, 1] -= by + cy
-            out[a, 2] -= bz + cz
+            ab, ac = edges(p, a, b, c)
+            total = g[a, 0] + g[b, 0] + g[c, 0], g[a, 1] + g[b, 1] + g[c, 1], g[a, 2] + g[b, 2] + g[c, 2]
+            to_b, to_c = cross(ac, total), cross(total, ab)
+            for k in range(3):
+                out[b, k] += to_b[k]
+                out[c, k] += to_c[k]
+                out[a, k] -= to_b[k] + to_c[k]

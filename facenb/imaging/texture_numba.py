@@ -9,7 +9,7 @@ from torch import Tensor
 
 from facenb.imaging.compiled import compiled
 from facenb.imaging.lighting import C0, C1, C2, C2_XY, C2_ZZ
-from facenb.imaging.raster_numba import array, empty, in_parallel, kernel_dtype
+from facenb.imaging.raster_numba import array, cross, edges, empty, in_parallel, kernel_dtype
 
 TINY = 1e-12  # mm^4: a triangle whose cross product has a smaller square has no gradient
 
@@ -37,10 +37,27 @@ def _texels(coordinate, count):
 
 
 @compiled(fastmath={"contract"})
-def _bilinear(source, left, right, x, top, bottom, y, k):
+def _corners(source, uv, corners, wa, wb, wc):
+    """The texels around a point of a triangle, and the distances from the first of them."""
+    a, b, c = corners[0], corners[1], corners[2]
+    u = wa * uv[a, 0] + wb * uv[b, 0] + wc * uv[c, 0]
+    v = wa * uv[a, 1] + wb * uv[b, 1] + wc * uv[c, 1]
+    left, right, x = _texels(u, source.shape[1])
+    top, bottom, y = _texels(np.float32(1) - v, source.shape[0])
+    return left, right, x, top, bottom, y
+
+
+@compiled(fastmath={"contract"})
+def _bilinear(source, texels, k):
+    left, right, x, top, bottom, y = texels
     both = x * y
     upper = (np.float32(1) - x - y + both) * source[top, left, k] + (x - both) * source[top, right, k]
     return upper + (y - both) * source[bottom, left, k] + both * source[bottom, right, k]
+
+
+@compiled(fastmath={"contract"})
+def _blend(values, a, b, c, wa, wb, wc, k):
+    return wa * values[a, k] + wb * values[b, k] + wc * values[c, k]
 
 
 @compiled(fastmath={"contract"})
@@ -56,15 +73,10 @@ def _texture(first, end, triangle, barycentric, triangles, uv_triangles, uv, ima
                     continue
                 t = np.uint64(seen[row, column])
                 wa, wb, wc = weights[row, column, 0], weights[row, column, 1], weights[row, column, 2]
-                a, b, c = uv_triangles[t, 0], uv_triangles[t, 1], uv_triangles[t, 2]
-                u = wa * uv[a, 0] + wb * uv[b, 0] + wc * uv[c, 0]
-                v = wa * uv[a, 1] + wb * uv[b, 1] + wc * uv[c, 1]
-                left, right, x = _texels(u, source.shape[1])
-                top, bottom, y = _texels(np.float32(1) - v, source.shape[0])
+                texels = _corners(source, uv, uv_triangles[t], wa, wb, wc)
                 a, b, c = triangles[t, 0], triangles[t, 1], triangles[t, 2]
                 for k in range(3):
-                    received = wa * scale[a, k] + wb * scale[b, k] + wc * scale[c, k]
-                    out[row, column, k] = received * _bilinear(source, left, right, x, top, bottom, y, k)
+                    out[row, column, k] = _blend(scale, a, b, c, wa, wb, wc, k) * _bilinear(source, texels, k)
 
 
 @compiled(fastmath={"contract"})
@@ -79,22 +91,16 @@ def _relight(first, end, triangle, barycentric, triangles, uv_triangles, uv, slo
                     continue
                 t = np.uint64(seen[row, column])
                 wa, wb, wc = weights[row, column, 0], weights[row, column, 1], weights[row, column, 2]
+                texels = _corners(source, uv, uv_triangles[t], wa, wb, wc)
+                slope_u, slope_v = _bilinear(source, texels, 0), _bilinear(source, texels, 1)
                 a, b, c = uv_triangles[t, 0], uv_triangles[t, 1], uv_triangles[t, 2]
-                left, right, x = _texels(wa * uv[a, 0] + wb * uv[b, 0] + wc * uv[c, 0], source.shape[1])
-                top, bottom, y = _texels(
-                    np.float32(1) - (wa * uv[a, 1] + wb * uv[b, 1] + wc * uv[c, 1]), source.shape[0]
-                )
-                slope_u = _bilinear(source, left, right, x, top, bottom, y, 0)
-                slope_v = _bilinear(source, left, right, x, top, bottom, y, 1)
                 rise_b = slope_u * (uv[b, 0] - uv[a, 0]) + slope_v * (uv[b, 1] - uv[a, 1])  # mm along ab
                 rise_c = slope_u * (uv[c, 0] - uv[a, 0]) + slope_v * (uv[c, 1] - uv[a, 1])  # mm along ac
                 a, b, c = triangles[t, 0], triangles[t, 1], triangles[t, 2]
                 gx, gy, gz = _gradient(p, a, b, c, rise_b, rise_c)
-                smooth_x = wa * n[a, 0] + wb * n[b, 0] + wc * n[c, 0]
-                smooth_y = wa * n[a, 1] + wb * n[b, 1] + wc * n[c, 1]
-                smooth_z = wa * n[a, 2] + wb * n[b, 2] + wc * n[c, 2]
-                smooth_x, smooth_y, smooth_z = _unit(smooth_x, smooth_y, smooth_z)
-                x, y, z = _unit(smooth_x - gx, smooth_y - gy, smooth_z - gz)
+                x, y = _blend(n, a, b, c, wa, wb, wc, 0), _blend(n, a, b, c, wa, wb, wc, 1)
+                x, y, z = _unit(x, y, _blend(n, a, b, c, wa, wb, wc, 2))
+                x, y, z = _unit(x - gx, y - gy, z - gz)
                 for k in range(3):
                     received = C0 * lamp[0, k] + C1 * (y * lamp[1, k] + z * lamp[2, k] + x * lamp[3, k])
                     received += C2 * (x * y * lamp[4, k] + y * z * lamp[5, k] + x * z * lamp[7, k])
@@ -105,16 +111,13 @@ def _relight(first, end, triangle, barycentric, triangles, uv_triangles, uv, slo
 @compiled(fastmath={"contract"})
 def _gradient(p, a, b, c, rise_b, rise_c):
     """The gradient in the triangle's plane of what rises by `rise_b` along ab and by `rise_c` along ac."""
-    x1, y1, z1 = p[b, 0] - p[a, 0], p[b, 1] - p[a, 1], p[b, 2] - p[a, 2]
-    x2, y2, z2 = p[c, 0] - p[a, 0], p[c, 1] - p[a, 1], p[c, 2] - p[a, 2]
-    nx, ny, nz = y1 * z2 - z1 * y2, z1 * x2 - x1 * z2, x1 * y2 - y1 * x2
-    square = max(nx * nx + ny * ny + nz * nz, TINY)
+    ab, ac = edges(p, a, b, c)
+    n = cross(ab, ac)
+    square = max(n[0] * n[0] + n[1] * n[1] + n[2] * n[2], TINY)
+    along_b, along_c = cross(ac, n), cross(n, ab)
     rise_b, rise_c = rise_b / square, rise_c / square
-    return (
-        rise_b * (y2 * nz - z2 * ny) + rise_c * (ny * z1 - nz * y1),
-        rise_b * (z2 * nx - x2 * nz) + rise_c * (nz * x1 - nx * z1),
-        rise_b * (x2 * ny - y2 * nx) + rise_c * (nx * y1 - ny * x1),
-    )
+    x, y = rise_b * along_b[0] + rise_c * along_c[0], rise_b * along_b[1] + rise_c * along_c[1]
+    return x, y, rise_b * along_b[2] + rise_c * along_c[2]
 
 
 @compiled(fastmath={"contract"})
