@@ -26,7 +26,9 @@ BATCHES = "1,256"
 PEOPLE = 10_575  # CASIA-WebFace's
 NETWORKS = {  # the paper's, and what `quick` trains on SynthFace
     "sphereface20": lambda: JointNetwork(SphereFace(), 199, 29, 29_495),
-    "narrow": lambda: JointNetwork(SphereFace.narrow((64, 64)), 80, 18, 4_958),
+    "narrow": lambda: JointNetwork(
+        SphereFace((24, 48, 96, 192), features=256, size=(64, 64), batch_norm=True), 80, 18, 4_958
+    ),
 }
 
 

@@ -88,21 +88,6 @@ def test_units_go_to_their_parts():
     assert set(unit["light"].tolist()) == {0.5} and set(unit["identity"].tolist()) == {1.0}
 
 
-@pytest.mark.parametrize(
-    ("units", "words"),
-    [
-        ({"expresion": 9.0}, "expresion.*it has identity, albedo, expression"),
-        ({"camera": 0.0}, "camera.*positive"),
-        ({"camera": (1.0, -0.01, 0.01)}, "camera.*positive"),
-        ({"light": float("inf")}, "light.*positive"),
-        ({"camera": (1.0, 0.01)}, "camera.*3"),
-    ],
-)
-def test_impossible_units(units, words):
-    with pytest.raises(ValueError, match=words):
-        unit_of(DECA, units)
-
-
 def test_what_is_saved_comes_back(tmp_path):
     network, images = small().eval(), torch.rand(1, 3, 32, 32)
     network.save(tmp_path / "deca.safetensors", {"seed": 3})
@@ -276,16 +261,6 @@ class TestDetailDecoder:
         decoder = DetailDecoder(6, (8, 4), reach=1.5)
         assert decoder(torch.randn(3, 2), torch.zeros(3, 1), torch.zeros(3, 3)).abs().max() < 0.05
 
-    @pytest.mark.parametrize("decoder", [DetailDecoder(6, (3, 2)), LinearDecoder(6, 8)])
-    def test_codes_of_another_length(self, decoder):
-        with pytest.raises(ValueError, match="takes 6"):
-            decoder(torch.zeros(1, 2), torch.zeros(1, 5), torch.zeros(1, 3))
-
-    @pytest.mark.parametrize("options", [{"channels": (3,)}, {"reach": 0.0}, {"window": (0.5, 0, 0.5, 1)}])
-    def test_impossible_decoders(self, options):
-        with pytest.raises(ValueError):
-            DetailDecoder(4, **options)
-
     def test_a_linear_decoder_sums_its_maps(self):
         """Far from its reach: the map of everybody, and of each number of the code as much as it says."""
         decoder = LinearDecoder(5, 16, reach=100.0)
@@ -296,11 +271,6 @@ class TestDetailDecoder:
         torch.testing.assert_close(two - rest, 2 * (one - rest), atol=1e-4, rtol=1e-3)
         assert (jaw - rest).abs().max() > 0.01 and (jaw - one).abs().max() > 0.01
         assert LinearDecoder(5, 16)(*code).abs().max() == 0  # at the start
-
-    @pytest.mark.parametrize("options", [{"texels": 0}, {"reach": 0.0}, {"window": (0, 0.7, 1, 0.5)}])
-    def test_impossible_linear_decoders(self, options):
-        with pytest.raises(ValueError):
-            LinearDecoder(4, **options)
 
     def test_a_deca_with_one_is_saved_and_comes_back(self, tmp_path):
         network = Deca(layout_of(model()), NARROW, hidden=16, detail=8, decoder={"texels": 8}, shrink=2).eval()

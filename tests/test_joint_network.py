@@ -1,4 +1,4 @@
-"""The joint network against the linear model it contains, its file against damage, its bad input."""
+"""The joint network against the linear model it contains."""
 
 import json
 
@@ -218,45 +218,3 @@ def test_another_network_is_refused(tmp_path):
     small_deca().save(tmp_path / "deca", {})
     with pytest.raises(ModelFileError, match="deca holds 'Deca 3', not 'JointNetwork 2'"):
         JointNetwork.load(tmp_path / "deca")
-
-
-# Other bad input
-
-
-@pytest.mark.parametrize("sizes", [(0, 3, 12), (5, -1, 12), (5, 3, 0)])
-def test_lengths_that_cannot_be_are_refused(sizes):
-    with pytest.raises(ValueError, match="must be positive"):
-        JointNetwork(SphereFace(channels=(2,), units=(0,), features=4, size=(8, 8)), *sizes)
-
-
-@pytest.mark.parametrize(
-    ("names", "value", "told"),
-    [
-        (("identity_centre", "identity_half_range"), torch.zeros(IDENTITY + 1), r"\(6,\).*\(5,\)"),
-        (("residual_half_range",), None, "None"),
-        (("identity_half_range",), torch.tensor([1.0, 1, -1, 1, 1]), "not negative"),
-        (("residual_centre",), torch.tensor([0.0, torch.nan, 0]), "finite"),
-    ],
-)
-def test_a_scaling_that_does_not_fit_is_refused_whole(names, value, told):
-    joint = network()
-    before = {key: joint.get_buffer(key).clone() for key in scaling()}
-    with pytest.raises(ValueError, match=told) as error:
-        joint.set_scaling(**{**scaling(), **dict.fromkeys(names, value)})
-    assert names[0] in str(error.value)
-    assert all(torch.equal(joint.get_buffer(key), kept) for key, kept in before.items())
-
-
-def test_a_mean_shape_of_another_mesh_is_refused():
-    with pytest.raises(ValueError, match=r"\(13, 3\).*\(12, 3\)"):
-        network().set_mean_shape(torch.zeros(VERTICES + 1, 3))
-
-
-def test_a_basis_of_another_mesh_is_refused():
-    with pytest.raises(ValueError, match=r"\(4, 9, 3\).*4 codes and 7 vertices"):
-        LinearDecoder(4, 7).set_basis(torch.zeros(4, 9, 3), torch.zeros(4), torch.ones(4))
-
-
-def test_pictures_of_another_size_are_refused():
-    with pytest.raises(ValueError, match="crop them"):
-        network()(torch.zeros(2, 3, 16, 16))

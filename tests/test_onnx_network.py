@@ -66,30 +66,18 @@ def test_a_network_of_any_size_takes_any(write):
 
 
 class TestBadInput:
-    def test_pictures_of_another_size_or_range(self, write):
-        network = OnnxNetwork(write(["N", 3, 6, 5]))
-        with pytest.raises(ValueError, match=r"\(5, 6\) \(height, width\), the network's \(6, 5\)"):
-            network(torch.zeros(1, 5, 6, 3))
-        with pytest.raises(ValueError, match="values from 0 to 255"):
-            network(torch.tensor([0.0, 255.0]).repeat(45).reshape(1, 6, 5, 3))
-        with pytest.raises(ValueError, match="values from nan"):
-            network(torch.full((1, 6, 5, 3), torch.nan))
-        with pytest.raises(ValueError, match="0 pictures"):
-            network(torch.zeros(0, 6, 5, 3))
-
     def test_files_that_are_none(self, tmp_path, write):
-        with pytest.raises(ModelFileError, match="there is no network"):
+        with pytest.raises(ModelFileError, match="there is no file"):
             OnnxNetwork(tmp_path / "none.onnx")
         (tmp_path / "bad.onnx").write_bytes(struct.pack("<8f", *range(8)))
         with pytest.raises(ModelFileError, match="no network that onnxruntime can run"):
             OnnxNetwork(tmp_path / "bad.onnx")
 
     def test_networks_of_other_inputs_and_outputs(self, write):
-        with pytest.raises(ModelFileError, match="pictures .* are needed"):
+        with pytest.raises(ModelFileError, match="takes x .*; expected float images"):
             OnnxNetwork(write(["N", 1, 6, 5]))
-        with pytest.raises(ModelFileError, match="not a vector for each"):
-            path = write(["N", 3, 6, 5], nodes=(("Relu", "x", "y"),), outputs=("N", 3, 6, 5))
-            OnnxNetwork(path)(torch.zeros(1, 6, 5, 3))
+        with pytest.raises(ModelFileError, match="returns .*; expected one vector for each image"):
+            OnnxNetwork(write(["N", 3, 6, 5], nodes=(("Relu", "x", "y"),), outputs=("N", 3, 6, 5)))
 
 
 def test_the_released_mobilefacenet_knows_people(real_asset):

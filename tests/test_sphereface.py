@@ -79,15 +79,6 @@ def test_published_weights_give_the_published_features(tmp_path):
     assert torch.allclose(ours, theirs, rtol=1e-3, atol=1e-4)
 
 
-def test_weights_for_our_own_colours_are_taken_as_they_are(tmp_path, weights):
-    save_file(weights, tmp_path / "small.safetensors")
-    network = small()
-    load_sphere20(network, tmp_path / "small.safetensors", published_colours=False)
-    images = torch.rand(2, 3, 32, 24) * 2 - 1
-    with torch.no_grad():
-        assert torch.allclose(network(images), published_forward(weights, images, SMALL), rtol=1e-4, atol=1e-5)
-
-
 @pytest.mark.parametrize("zipped", [True, False])
 @pytest.mark.parametrize("prefix", ["", "module."])
 def test_a_pth_file_loads_like_a_safetensors_file(tmp_path, weights, zipped, prefix):
@@ -113,24 +104,7 @@ def test_width_and_depth_are_parameters():
     ] * 6
 
 
-def test_the_narrow_network_is_small_and_normalised():
-    network = SphereFace.narrow((64, 64))
-    assert sum(parameter.numel() for parameter in network.parameters()) < 3e6
-    assert sum(isinstance(m, torch.nn.BatchNorm2d) for m in network.modules()) == 20
-
-
-def test_the_narrow_network_takes_other_options():
-    network = SphereFace.narrow((32, 32), features=9, channels=(4, 6), units=(1, 1), batch_norm=False)
-    assert network.config == {
-        "channels": [4, 6],
-        "units": [1, 1],
-        "features": 9,
-        "size": [32, 32],
-        "batch_norm": False,
-    }
-
-
-@pytest.mark.parametrize("network", [small(), SphereFace.narrow((32, 32), channels=(4, 6, 8, 10))])
+@pytest.mark.parametrize("network", [small(), small(batch_norm=True)])
 def test_configuration_makes_the_same_network_again(network):
     again = SphereFace(**json.loads(json.dumps(network.config)))
     again.load_state_dict(network.state_dict())
@@ -198,31 +172,7 @@ def test_all_twenty_layers_learn_a_few_pictures_by_heart(batch_norm):
     assert losses[-1] < 0.02 * losses[0]
 
 
-# Bad input
-
-
-@pytest.mark.parametrize("shape", [(2, 3, 24, 32), (2, 1, 32, 24), (2, 3, 64, 48)])
-def test_pictures_of_another_size_are_refused(shape):
-    with pytest.raises(ValueError, match=r"32, 24.*crop") as error:
-        SphereFace.forward.__wrapped__(small(), torch.zeros(shape))
-    assert str(shape) in str(error.value)
-
-
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"channels": (4, 8), "units": (1,)},
-        {"channels": (), "units": ()},
-        {"channels": (4, 0), "units": (1, 1)},
-        {"channels": (4, 8), "units": (1, -1)},
-        {"features": 0},
-        {"size": (0, 24)},
-        {"size": (24,)},
-    ],
-)
-def test_architectures_that_cannot_be_are_refused(options):
-    with pytest.raises(ValueError, match="channels"):
-        SphereFace(**options)
+# Bad files
 
 
 def damaged(kind, path, weights):
@@ -258,14 +208,14 @@ def damaged(kind, path, weights):
 @pytest.mark.parametrize(
     ("kind", "told"),
     [
-        ("missing", "there is no"),
-        ("truncated", "no readable file of weights"),
-        ("text", "no readable file of weights"),
-        ("truncated.pth", "no readable file of weights"),
+        ("missing", "there is no file"),
+        ("truncated", "not a readable file of weights"),
+        ("text", "not a readable file of weights"),
+        ("truncated.pth", "not a readable file of weights"),
         ("list.pth", "a list"),
-        ("empty.pth", "no readable file of weights"),
+        ("empty.pth", "not a readable file of weights"),
         ("too few", "missing conv3_9.bias"),
-        ("too many", "not of this network conv3_10.weight"),
+        ("too many", "unknown conv3_10.weight"),
         ("shape", r"\(20, 50\).*\(20, 64\)"),
         ("nan", "relu2_2.weight holds values that are not finite"),
     ],
@@ -311,5 +261,5 @@ def test_a_wider_network_is_refused_by_its_shapes(tmp_path, weights):
 
 def test_a_normalised_network_is_refused(tmp_path, weights):
     save_file(weights, tmp_path / "small.safetensors")
-    with pytest.raises(ModelFileError, match="batch normalisation"):
+    with pytest.raises(ModelFileError, match="missing norm1_1"):
         load_sphere20(small(batch_norm=True), tmp_path / "small.safetensors")

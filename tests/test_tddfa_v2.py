@@ -102,16 +102,11 @@ def test_size_is_as_its_authors_say(width, millions):
     assert sum(p.numel() for p in MobileNet(width).parameters()) / 1e6 == pytest.approx(millions, abs=0.02)
 
 
-def test_a_width_without_channels_is_refused():
-    with pytest.raises(ValueError, match="0 channels of 32"):
-        MobileNet(0.01)
-
-
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
         (lambda s: s.pop("module.dw4_1.bn_dw.weight"), "missing dw4_1.bn_dw.weight"),
-        (lambda s: s.update({"module.dw7.conv_dw.weight": torch.zeros(1)}), "not of this network dw7"),
+        (lambda s: s.update({"module.dw7.conv_dw.weight": torch.zeros(1)}), "unknown dw7"),
         (lambda s: s.update({"module.dw6.bn_sep.bias": torch.zeros(3)}), r"dw6.bn_sep.bias has shape \(3,\)"),
         (lambda s: s["module.dw6.bn_sep.bias"].fill_(torch.nan), "not finite"),
         (lambda s: s.clear(), "no MobileNet of 3DDFA-V2"),
@@ -140,9 +135,8 @@ def test_code_in_a_file_is_not_run(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        ({"paf_mu": None}, "paf_mu"),
-        ({"u_base": np.zeros(203)}, r"u_base has shape \(203,\) and not \(204,\)"),
-        ({"v2_std": np.full(62, np.nan)}, "v2_std .* not finite"),
+        ({"paf_mu": None}, r"holds no paf_mu of shape \(4096, 3\)"),
+        ({"u_base": np.zeros(203)}, r"holds no u_base of shape \(204,\)"),
     ],
 )
 def test_bases_that_are_none_are_named(folder, arrays, message):
@@ -153,10 +147,10 @@ def test_bases_that_are_none_are_named(folder, arrays, message):
 
 def test_bases_that_are_missing_or_cut_short(folder):
     (folder / "bfm68.npz").write_bytes((folder / "bfm68.npz").read_bytes()[:1000])
-    with pytest.raises(ModelFileError, match="get the asset 3ddfa-v2 again"):
+    with pytest.raises(ModelFileError, match="bfm68.npz"):
         TDDFA.load(folder)
     (folder / "bfm68.npz").unlink()
-    with pytest.raises(ModelFileError, match="bfm68.npz is not here"):
+    with pytest.raises(ModelFileError, match="bfm68.npz"):
         TDDFA.load(folder)
 
 
@@ -164,7 +158,7 @@ def test_a_network_with_other_outputs_is_refused(folder):
     tensors = released()
     tensors["module.fc_param.weight"], tensors["module.fc_param.bias"] = random(60, 128), random(60)
     torch.save({"state_dict": tensors}, folder / "mb05_120x120.pth")
-    with pytest.raises(ModelFileError, match="60 outputs.*LUO19"):
+    with pytest.raises(ModelFileError, match="60 outputs, not 62"):
         TDDFA.load(folder)
 
 
@@ -192,17 +186,6 @@ def test_landmarks_as_its_authors_compute_them(folder, box):
         np.testing.assert_allclose(got, expected, rtol=1e-3, atol=1e-2)
 
 
-def test_the_neutral_shape_ignores_pose_and_expression_and_is_in_mm(folder):
-    method, flat = TDDFA.load(folder), random(1, 62)
-    other = flat.clone()
-    other[:, LUO19.slices["pose"]] = 5
-    other[:, LUO19.slices["expression"]] = 5
-    torch.testing.assert_close(method.neutral(other), method.neutral(flat))
-    other[:, LUO19.slices["identity"]] = 0
-    with np.load(folder / "bfm68.npz") as file:
-        np.testing.assert_allclose(method.neutral(other)[0].numpy(), file["paf_mu"] / 1000, rtol=1e-5)
-
-
 def test_a_crop_of_the_same_size_is_the_picture_in_bgr():
     image = random(120, 120, 3, low=0, high=1)
     found = crop(image, torch.tensor([[0.0, 0.0, 120.0, 120.0]]))
@@ -222,61 +205,10 @@ def test_outside_the_photo_is_black():
     torch.testing.assert_close(found[..., :-1], torch.full_like(found[..., :-1], -127.5 / 128))
 
 
-def test_a_box_without_area_is_refused():
-    with pytest.raises(ValueError, match="box 1 has no area"):
-        crop(torch.ones(40, 40, 3), torch.tensor([[0.0, 0, 9, 9], [5.0, 5, 5, 9]]))
-
-
 def test_the_square_box():
     points = torch.tensor([[[10.0, 20.0], [110.0, 60.0], [50.0, 30.0]]])
     half = 100 * 2**0.5 / 2
     torch.testing.assert_close(square_box(points), torch.tensor([[60 - half, 40 - half, 60 + half, 40 + half]]))
-
-
-@pytest.mark.parametrize(
-    ("crops", "told"),
-    [
-        (random(1, 120, 120, 3), r"crops \(1, 120, 120, 3\)"),
-        (random(3, 120, 120), r"crops \(3, 120, 120\)"),
-        (random(1, 3, 120, 120, low=0, high=255).byte(), "uint8, must be floats"),
-        (random(1, 3, 120, 120, low=0, high=255), r"crops reach 25\d\..* ends at 1"),
-    ],
-)
-def test_what_is_no_crop(folder, crops, told):
-    with pytest.raises(ValueError, match=told):
-        TDDFA.forward.__wrapped__(TDDFA.load(folder), crops)
-
-
-BOX = torch.tensor([[0.0, 0, 40, 40]])
-
-
-@pytest.mark.parametrize("where", ["landmarks", "grid"])
-@pytest.mark.parametrize(
-    ("boxes", "told"),
-    [
-        (BOX, "3 faces and 1 boxes"),
-        (BOX[0], r"boxes \(4,\) must be"),
-        (torch.cat([BOX, BOX[:, [2, 1, 0, 3]], BOX]), "box 1 has no area"),
-        (torch.cat([BOX, BOX, BOX * torch.nan]), "box 2 has no area"),
-    ],
-)
-def test_boxes_that_are_not_of_the_faces(folder, where, boxes, told):
-    with pytest.raises(ValueError, match=told):
-        getattr(TDDFA, where).__wrapped__(TDDFA.load(folder), random(3, 62), boxes)
-
-
-@pytest.mark.parametrize(
-    ("photo", "told"),
-    [
-        (torch.rand(3, 40, 40), r"photo \(3, 40, 40\)"),
-        (torch.rand(40, 40, 4), r"photo \(40, 40, 4\)"),
-        (torch.ones(40, 40, 3, dtype=torch.uint8), "uint8, must be floats"),
-        (torch.full((40, 40, 3), 200.0), "reaches 200 .* divide bytes"),
-    ],
-)
-def test_what_is_no_photo(photo, told):
-    with pytest.raises(ValueError, match=told):
-        crop.__wrapped__(photo, BOX)
 
 
 def test_one_point_at_infinity_names_the_face():

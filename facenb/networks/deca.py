@@ -1,8 +1,8 @@
-"""DECA (Feng et al. 2021): a picture to the coefficients of a face, its camera and its light, and to a detail code.
+"""DECA (Feng et al. 2021): an image to the coefficients of a face, its camera and its light, and to a detail code.
 
-Two ResNets. The coarse one's features go through 2048 -> 1024 -> ReLU -> 236 (the layout DECA), the other one's through
-2048 -> 1024 -> ReLU -> 128, and a decoder makes a displacement map of the detail code, expression and jaw. Our pictures
-are RGB in [-1, 1], as everywhere here; inside, they go to [0, 1], which the released weights are for.
+Two ResNets. The coarse one is followed by layers 2048 -> 1024 -> ReLU -> 236 (the layout DECA), the fine one by
+2048 -> 1024 -> ReLU -> 128. A decoder makes a displacement map from the detail code, expression and jaw. Images are RGB
+in [-1, 1], as everywhere here; the network converts them to [0, 1] for the released weights.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,57 +18,46 @@ from facenb.errors import ModelFileError
 from facenb.morphable.layouts import DECA, Layout
 from facenb.morphable.model import MorphableModel
 from facenb.networks.detail import DetailDecoder, LinearDecoder
-from facenb.networks.resnet import ResNet, take_over
+from facenb.networks.resnet import ResNet
 from facenb.networks.saved import Saved
-from facenb.networks.weights import read_weights
+from facenb.networks.weights import read_weights, take_over
 
-SCALE = 9.0  # of DECA's camera: a head fills the picture
-# What one unit of the last layer means, by part, in a network trained here: about how far pictures differ, so that one
-# rate of learning suits all. In the released weights each unit is 1.
+SCALE = 9.0  # of DECA's camera: a head fills the image
+# The last layer's outputs are multiplied by these, by part, in a network trained here: about the spread between
+# images, so that one learning rate suits all parts. In the released weights each unit is 1.
 UNITS = {"expression": 0.5, "global_pose": 0.2, "jaw_pose": 0.1, "camera": (1.0, 0.01, 0.01), "light": 0.5}
 
-
-# Where a model with a jaw comes from, for error messages.
+# Models with a jaw, for error messages.
 WITH_JAW = (
     "models with a jaw are FLAME's own file (sources.read_flame, a .pkl; the npz of FLAME 2023 Open has no joints) and "
     "SynthFace's after synthetic.jaw.with_jaw"
 )
 
 
-def layout_of(model: MorphableModel, name: str = "") -> Layout:
-    """DECA's layout cut to what a model has: its identity, albedo and expression, DECA's numbers at most.
+def layout_of(model: MorphableModel) -> Layout:
+    """Return DECA's layout cut to what a model has: identity, albedo and expression, at most DECA's numbers.
 
-    Raises ValueError for a model without joints: the layout's pose turns the head and the jaw.
+    Raise ValueError for a model without a jaw joint, which the layout poses.
     """
     if model.joints is None or "jaw" not in model.joints.names:
         raise ValueError(f"{model.name} has no jaw joint, which DECA's layout poses; {WITH_JAW}")
     albedo = 0 if model.albedo_basis is None else len(model.albedo_basis)
-    own = {"identity": len(model.identity_basis), "albedo": albedo, "expression": len(model.expression_basis)}
-    parts = {part: min(size, own.get(part, size)) for part, size in DECA.parts.items()}
-    return DECA if parts == DECA.parts else Layout(name or f"DECA of {model.name}", parts)
+    sizes = {"identity": len(model.identity_basis), "albedo": albedo, "expression": len(model.expression_basis)}
+    parts = {part: min(size, sizes.get(part, size)) for part, size in DECA.parts.items()}
+    return DECA if parts == DECA.parts else Layout(f"DECA of {model.name}", parts)
 
 
 def unit_of(layout: Layout, units: Mapping[str, float | Sequence[float]] = UNITS) -> Float[Tensor, " coefficients"]:
-    """The unit of each coefficient of a layout, 1 where `units` does not name its part.
-
-    Raises ValueError for a part that the layout does not have, a unit that is not positive and finite, or another
-    number of units than one or one for each of the part's coefficients.
-    """
-    if unknown := sorted(set(units) - set(layout.parts)):
-        raise ValueError(f"units of {', '.join(unknown)}, no part of {layout.name}; it has {', '.join(layout.parts)}")
-    values = {}
-    for part, size in layout.parts.items():
-        unit = torch.tensor(units.get(part, 1.0))
-        if unit.numel() not in (1, size) or not bool(((unit > 0) & unit.isfinite()).all()):
-            raise ValueError(f"units of {part} are {units[part]}; give 1 or {size} positive finite numbers")
-        values[part] = torch.ones(size) * unit
-    return layout.join(values)
+    """Return the unit of each coefficient of a layout, 1 for parts that `units` does not name."""
+    return layout.join(
+        {part: torch.ones(size) * torch.tensor(units.get(part, 1.0)) for part, size in layout.parts.items()}
+    )
 
 
 class Encoder(nn.Module):
-    """A ResNet and two fully connected layers; names of tensors are those of the released weights.
+    """A ResNet and two fully connected layers, with the names of the released weights.
 
-    `shrink`: the picture is made so many times smaller first.
+    `shrink`: factor by which the images are reduced first.
     """
 
     def __init__(self, encoder: ResNet, hidden: int, outputs: int, shrink: int = 1):
@@ -77,20 +66,19 @@ class Encoder(nn.Module):
         self.layers = nn.Sequential(nn.Linear(encoder.features, hidden), nn.ReLU(), nn.Linear(hidden, outputs))
 
     def forward(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch outputs"]:
-        """Outputs of RGB pictures in [-1, 1]."""
+        """Return the outputs of RGB images in [-1, 1]."""
         images = functional.avg_pool2d(images, self.shrink) if self.shrink > 1 else images
-        # The order of memory in which convolutions on a CPU are a third faster; nothing else changes.
+        # In this memory order convolutions on a CPU are a third faster.
         return self.layers(self.encoder(((images + 1) / 2).contiguous(memory_format=torch.channels_last)))
 
 
 class Deca(Saved, nn.Module):
-    """Pictures to flat vectors of `layout`, to detail codes, and these to displacement maps.
+    """Map images to flat vectors of `layout` and to detail codes, and these to displacement maps.
 
-    `encoder` is the configuration of both ResNets (None: ResNet-50), `hidden` the width between; `detail` the length of
-    the detail code and `decoder` the options of its DetailDecoder (channels, reach, window) or, where `texels` is among
-    them, its LinearDecoder. `scale`: the camera's at the start of a training; `units` by part (see UNITS): what the
-    last layer's outputs are multiplied with; `shrink`: the coarse network looks at the picture so many times smaller
-    (the details need all of it). Raises ValueError for units or options that are impossible (`unit_of`, the decoders).
+    `encoder`: arguments of both ResNets (None: ResNet-50); `hidden`: width of the layer between. `detail`: length of
+    the detail code. `decoder`: arguments of its LinearDecoder if `texels` is among them, else of its DetailDecoder.
+    `scale`: the camera's at the start of a training. `units`: see UNITS. `shrink`: factor that shrinks the image for
+    the coarse network; details need all of it.
     """
 
     kind = "Deca 3"
@@ -112,15 +100,15 @@ class Deca(Saved, nn.Module):
         codes = detail + layout.parts["expression"] + layout.parts["jaw_pose"]
         self.coarse = Encoder(ResNet(**(encoder or {})), hidden, layout.size, shrink)
         self.fine = Encoder(ResNet(**(encoder or {})), hidden, detail)
-        kind = LinearDecoder if "texels" in self.options else DetailDecoder
-        self.decoder = kind(codes, **self.options)
+        decoder_class = LinearDecoder if "texels" in self.options else DetailDecoder
+        self.decoder = decoder_class(codes, **self.options)
         self.register_buffer("unit", unit_of(layout, self.units), persistent=False)
-        self.card: dict[str, Any] = {}  # what a saved network says of its training
+        self.card: dict[str, Any] = {}  # facts of its training
         self._start()
 
     @torch.no_grad()
     def _start(self) -> None:
-        """The mean face at rest, in the middle of the picture, in even light: there the training begins."""
+        """Start a training at the mean face at rest, in the middle of the image, in even light."""
         last = self.coarse.layers[-1]
         last.weight.mul_(0.1)
         last.bias.zero_()
@@ -131,7 +119,7 @@ class Deca(Saved, nn.Module):
 
     @property
     def config(self) -> dict[str, Any]:
-        """What makes this network again, without its weights: `Deca.from_config(config)`; fit for JSON."""
+        """The arguments that make this architecture again (`from_config`), for JSON."""
         return {
             "layout": {"name": self.layout.name, "parts": dict(self.layout.parts)},
             "encoder": {key: value for key, value in self.coarse.encoder.config.items() if key != "outputs"},
@@ -149,38 +137,38 @@ class Deca(Saved, nn.Module):
         return cls(**{**config, "layout": Layout(**config["layout"])})
 
     def forward(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch coefficients"]:
-        """Flat vectors of `layout`, of RGB pictures in [-1, 1]."""
+        """Return flat vectors of `layout` for RGB images in [-1, 1]."""
         return self.unit * self.coarse(images)
 
     def detail_code(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch detail"]:
-        """Detail codes of RGB pictures in [-1, 1]."""
+        """Return the detail codes of RGB images in [-1, 1]."""
         return self.fine(images)
 
     def displacement(
         self, flat: Float[Tensor, "batch coefficients"], detail: Float[Tensor, "batch detail"]
     ) -> Float[Tensor, "batch rows columns"]:
-        """Maps of displacements along the normals, mm, of detail codes under the expression and jaw of `flat`."""
+        """Return displacement maps along the normals, mm, for detail codes with the expression and jaw of `flat`."""
         parts = self.layout.split(flat)
         return self.decoder(detail, parts["expression"], parts["jaw_pose"])
 
 
 RELEASED = "deca_model.tar"
-PARTS = {"E_flame": "coarse", "E_detail": "fine", "D_detail": "decoder"}  # of the released file, and here
+PARTS = {"E_flame": "coarse", "E_detail": "fine", "D_detail": "decoder"}  # in the released file, and here
 GET = "`python -m data_download where deca` says how to get the released weights"
 
 
 def load_deca(path: str | Path) -> Deca:
-    """The released weights (`deca_model.tar`, or its folder) on the CPU, in eval mode; code in the file is not run.
+    """Return the released network (`deca_model.tar`, or its folder) on the CPU, in eval mode.
 
-    It holds three state dicts, E_flame, E_detail and D_detail (as in the authors' public code); what else is in it is
-    passed over. Raises ModelFileError for a file that is missing, would run code, or holds other networks.
+    The file holds three state dicts, E_flame, E_detail and D_detail; other content is ignored. Raise ModelFileError if
+    it is missing, would run code, or holds other networks.
     """
     path = Path(path)
     path = path / RELEASED if path.is_dir() else path
     network = Deca()
     try:
-        for name, own in PARTS.items():
-            take_over(network.get_submodule(own), read_weights(path, part=name), path)
+        for name, module in PARTS.items():
+            take_over(network.get_submodule(module), read_weights(path, part=name), path)
     except ModelFileError as error:
         raise ModelFileError(f"{error}; {GET}") from error
     return network.eval()

@@ -1,9 +1,9 @@
-"""The detail decoder of DECA (Feng et al. 2021): a detail code, an expression and a jaw pose to a displacement map.
+"""The detail decoder of DECA (Feng et al. 2021): detail code, expression and jaw pose to a displacement map.
 
-The map lies over the mesh's texture coordinates (or a window of them) and holds mm along the normals: wrinkles that
-belong to a person, and move with the expression. Of DECA's details that map is all that is done here. Its authors' code
-also adds a fixed displacement (`fixed_displacement_256.npy`), shades through a mask (`uv_face_eye_mask.png`), and
-writes a mesh with a vertex at each texel (`texture_data_256.npy`).
+The map covers the mesh's texture coordinates, or a window of them, and holds mm along the normals: wrinkles that
+belong to a person and move with the expression. Three parts of the authors' code are left out: a fixed displacement
+(`fixed_displacement_256.npy`), a mask for shading (`uv_face_eye_mask.png`), and a mesh with a vertex at each texel
+(`texture_data_256.npy`).
 """
 
 from abc import ABC, abstractmethod
@@ -17,22 +17,26 @@ from torch.nn import functional
 
 START = 8  # texels on a side of the first layer
 OPEN = 0.36  # radians of an open jaw
-RATE = 40.0  # a texel's own rate of learning, beside that of the network which makes the codes
+RATE = 40.0  # a texel learns this many times faster than the network that makes the codes
 RELEASED = (128, 128, 64, 64, 32, 16)  # channels of the released decoder: 256 x 256 texels
 
 
 class _Decoder(nn.Module, ABC):
-    """Codes to a map over a part of the texture, and where a point of the texture lies in it."""
+    """Base of the decoders: codes to a map over a window of the texture, which never exceeds `reach` mm.
 
-    codes: int
-    reach: float
-    window: tuple[float, ...]
-    units: tuple[float, float] = (1.0, 1.0)  # what the numbers of the detail and of the jaw are multiplied with
+    `window`: left, bottom, right, top in texture coordinates.
+    """
 
-    def _set_window(self, window: Sequence[float]) -> None:
-        if not (window[0] < window[2] and window[1] < window[3]):
-            raise ValueError(f"window {tuple(window)} must be left, bottom, right, top and have an area")
-        self.window = tuple(float(side) for side in window)
+    units: tuple[float, float] = (1.0, 1.0)  # factors of detail and jaw
+
+    def __init__(self, codes: int, reach: float, window: Sequence[float]):
+        super().__init__()
+        self.codes, self.reach, self.window = codes, reach, tuple(float(side) for side in window)
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The arguments that make this decoder again, for JSON."""
+        return {"codes": self.codes, "reach": self.reach, "window": list(self.window)}
 
     def forward(
         self,
@@ -40,36 +44,29 @@ class _Decoder(nn.Module, ABC):
         expression: Float[Tensor, "batch expression"],
         jaw: Float[Tensor, "batch 3"],
     ) -> Float[Tensor, "batch rows columns"]:
-        """Displacement in mm, row 0 at the top of the window. Raises ValueError for codes of another length."""
-        code = torch.cat([self.units[1] * jaw, expression, self.units[0] * detail], 1)
-        if code.shape[1] != self.codes:
-            raise ValueError(
-                f"jaw {jaw.shape[1]}, expression {expression.shape[1]} and detail {detail.shape[1]} are "
-                f"{code.shape[1]} numbers, and this decoder takes {self.codes}"
-            )
-        return self.reach * self._map(code)
+        """Return the displacement in mm; row 0 is at the top of the window."""
+        return self.reach * self._map(torch.cat([self.units[1] * jaw, expression, self.units[0] * detail], 1))
 
     @abstractmethod
     def _map(self, code: Tensor) -> Tensor:
-        """The map in parts of the reach, -1 to 1."""
+        """Return the map divided by the reach, -1 to 1."""
 
     def at(
         self, displacement: Float[Tensor, "batch rows columns"], uv: Float[Tensor, "points 2"]
     ) -> Float[Tensor, "batch points"]:
-        """The map's values at texture coordinates (origin bottom left), bilinear, mm; 0 outside the window."""
+        """Return the map at texture coordinates (origin bottom left), bilinear, in mm; 0 outside the window."""
         low, high = uv.new_tensor(self.window[:2]), uv.new_tensor(self.window[2:])
-        place = 2 * (uv - low) / (high - low) - 1
-        grid = torch.stack([place[:, 0], -place[:, 1]], -1).expand(len(displacement), 1, -1, -1)
-        # Half a texel of border: what touches the window's edge repeats its texels, what lies beyond gets nothing.
-        found = functional.grid_sample(displacement[:, None], grid, padding_mode="border", align_corners=False)
-        return found[:, 0, 0] * (place.abs() <= 1).all(1)
+        position = 2 * (uv - low) / (high - low) - 1
+        grid = torch.stack([position[:, 0], -position[:, 1]], -1).expand(len(displacement), 1, -1, -1)
+        # "border" repeats the outer texels for the half texel between their centres and the window's edge.
+        values = functional.grid_sample(displacement[:, None], grid, padding_mode="border", align_corners=False)
+        return values[:, 0, 0] * (position.abs() <= 1).all(1)
 
 
 class DetailDecoder(_Decoder):
-    """Codes to a square map of displacements, each step twice as large: 8 texels, then a doubling for each channel.
+    """Codes to a square map by convolutions: 8 texels on a side, doubled after each of the `channels` but the first.
 
-    `channels` from the first layer on; `reach` in mm is never exceeded; `window` (left, bottom, right, top) is the part
-    of the texture that the map covers. Names of tensors are those of the released weights.
+    Tensors have the names of the released weights.
     """
 
     def __init__(
@@ -79,13 +76,8 @@ class DetailDecoder(_Decoder):
         reach: float = 10.0,
         window: Sequence[float] = (0.0, 0.0, 1.0, 1.0),
     ):
-        super().__init__()
-        if len(channels) < 2 or min(*channels, codes) < 1 or not reach > 0:
-            raise ValueError(
-                f"codes {codes}, channels {tuple(channels)} (two or more) and reach {reach} must be positive"
-            )
-        self.codes, self.channels, self.reach = codes, tuple(channels), reach
-        self._set_window(window)
+        super().__init__(codes, reach, window)
+        self.channels = tuple(channels)
         self.l1 = nn.Sequential(nn.Linear(codes, channels[0] * START * START))
         layers: list[nn.Module] = [nn.BatchNorm2d(channels[0])]
         for before, after in zip(channels[:-1], channels[1:], strict=True):
@@ -96,7 +88,7 @@ class DetailDecoder(_Decoder):
                 nn.LeakyReLU(0.2),
             ]
         last = nn.Conv2d(channels[-1], 1, 3, padding=1)
-        nn.init.normal_(last.weight, std=1e-3)  # a training begins with the smooth face
+        nn.init.normal_(last.weight, std=1e-3)  # training starts with the smooth face
         nn.init.zeros_(last.bias)
         self.conv_blocks = nn.Sequential(*layers, last, nn.Tanh())
 
@@ -107,23 +99,17 @@ class DetailDecoder(_Decoder):
 
     @property
     def config(self) -> dict[str, Any]:
-        """What makes this decoder again: `DetailDecoder(**config)`; fit for JSON."""
-        return {
-            "codes": self.codes,
-            "channels": list(self.channels),
-            "reach": self.reach,
-            "window": list(self.window),
-        }
+        """The arguments that make this decoder again, for JSON."""
+        return super().config | {"channels": list(self.channels)}
 
     def _map(self, code: Tensor) -> Tensor:
         return self.conv_blocks(self.l1(code).unflatten(1, (self.channels[0], START, START)))[:, 0]
 
 
 class LinearDecoder(_Decoder):
-    """A map for everybody, and one for each number of the code, which says how much of it: for short trainings, ours.
+    """A mean map plus one map for each number of the code; ours, for short trainings. `texels` on a side.
 
-    The convolutions above begin with broad shapes and come to grooves late; here each texel learns by itself. `texels`
-    on a side; `reach` and `window` as above.
+    The convolutions of DetailDecoder learn broad shapes first and grooves late; here each texel learns by itself.
     """
 
     units = (0.3, 1 / OPEN)  # all about as large as an expression
@@ -131,19 +117,16 @@ class LinearDecoder(_Decoder):
     def __init__(
         self, codes: int, texels: int = 64, reach: float = 10.0, window: Sequence[float] = (0.0, 0.0, 1.0, 1.0)
     ):
-        super().__init__()
-        if min(codes, texels) < 1 or not reach > 0:
-            raise ValueError(f"codes {codes}, texels {texels} and reach {reach} must be positive")
-        self.codes, self.size, self.reach = codes, texels, reach
-        self._set_window(window)
-        self.maps = nn.Parameter(torch.zeros(1 + codes, texels, texels))  # a training begins with the smooth face
+        super().__init__(codes, reach, window)
+        self.size = texels
+        self.maps = nn.Parameter(torch.zeros(1 + codes, texels, texels))  # training starts with the smooth face
 
     @property
     def config(self) -> dict[str, Any]:
-        """What makes this decoder again: `LinearDecoder(**config)`; fit for JSON."""
-        return {"codes": self.codes, "texels": self.size, "reach": self.reach, "window": list(self.window)}
+        """The arguments that make this decoder again, for JSON."""
+        return super().config | {"texels": self.size}
 
     def _map(self, code: Tensor) -> Tensor:
-        share = torch.cat([torch.ones_like(code[:, :1]), code], 1)
-        sums = torch.einsum("bk,krc->brc", share, RATE * self.maps)[:, None]
+        weights = torch.cat([torch.ones_like(code[:, :1]), code], 1)
+        sums = torch.einsum("bk,krc->brc", weights, RATE * self.maps)[:, None]
         return functional.avg_pool2d(sums, 3, 1, 1, count_include_pad=False)[:, 0].tanh()

@@ -1,8 +1,8 @@
 """Class heads: codes and labels to logits for `torch.nn.functional.cross_entropy`.
 
-All by one interface: `head(codes, labels)` gives the logits that are trained on, the label's own made harder by the
-head's margin; `head.scores(codes)` the same without margin. theta_j is the angle between a code and class j's weight.
-Computed in the weights' precision (32 bits), also where a training runs in 16: angles near 0 need it.
+`head(codes, labels)` returns the logits to train on, in which the head's margin makes the true class harder.
+`head.scores(codes)` returns them without margin. theta_j is the angle between a code and the weight of class j. Heads
+compute in 32 bits, also in a 16 bit training: angles near 0 need it.
 """
 
 import math
@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from facenb.networks.precision import full_precision
 
-SHORTEST = 1e-6  # lengths below count as this, so that a code of zero has a gradient that is finite
+SHORTEST = 1e-6  # shorter codes count as this long, so that a code of zero has a finite gradient
 
 
 class Softmax(nn.Module):
@@ -24,70 +24,61 @@ class Softmax(nn.Module):
 
     def __init__(self, features: int, classes: int):
         super().__init__()
-        _check_sizes(features, classes)
         self.weight = nn.Parameter(nn.init.xavier_uniform_(torch.empty(classes, features)))
         self.bias = nn.Parameter(torch.zeros(classes))
 
     def scores(self, codes: Float[Tensor, "batch features"]) -> Float[Tensor, "batch classes"]:
-        """Logits without margin."""
+        """Return the logits."""
         with full_precision(codes):
             return functional.linear(codes.to(self.weight), self.weight, self.bias)
 
     def forward(
         self, codes: Float[Tensor, "batch features"], labels: Int[Tensor, " batch"]
     ) -> Float[Tensor, "batch classes"]:
-        """Logits to train on. Raises ValueError for a label that is no class."""
-        _check_labels(labels, len(self.weight))
+        """Return the logits; softmax has no margin, so the labels do not matter."""
         return self.scores(codes)
 
 
 class Angular(nn.Module, ABC):
-    """What the margin heads share: cosines of codes and class weights, and a margin for the label's own."""
+    """Base of the margin heads: cosines of codes and class weights, and a margin for the true class."""
 
     def __init__(self, features: int, classes: int):
         super().__init__()
-        _check_sizes(features, classes)
         self.weight = nn.Parameter(nn.init.xavier_uniform_(torch.empty(classes, features)))
 
     def cosines(self, codes: Float[Tensor, "batch features"]) -> Float[Tensor, "batch classes"]:
-        """cos theta_j; a code of length zero is at right angles to all."""
+        """Return cos theta_j; 0 for a code of length zero."""
         codes = functional.normalize(codes.to(self.weight), eps=SHORTEST)
         return functional.linear(codes, functional.normalize(self.weight, eps=SHORTEST)).clamp(-1, 1)
 
     @abstractmethod
     def length(self, codes: Float[Tensor, "batch features"]) -> Float[Tensor, "#batch 1"]:
-        """What cosines are multiplied by."""
+        """Return the factor of the cosines."""
 
     @abstractmethod
     def margin(self, cosine: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
-        """What the label's own cosine becomes."""
+        """Return what replaces the cosine of the true class."""
 
     def scores(self, codes: Float[Tensor, "batch features"]) -> Float[Tensor, "batch classes"]:
-        """Logits without margin."""
+        """Return the logits without margin."""
         with full_precision(codes):
             return self.length(codes) * self.cosines(codes)
 
     def forward(
         self, codes: Float[Tensor, "batch features"], labels: Int[Tensor, " batch"]
     ) -> Float[Tensor, "batch classes"]:
-        """Logits to train on. Raises ValueError for a label that is no class."""
-        _check_labels(labels, len(self.weight))
+        """Return the logits to train on."""
         with full_precision(codes):
-            cosines = self.cosines(codes)
-            own = cosines.gather(1, labels[:, None])
-            harder = cosines.scatter(1, labels[:, None], self.margin(own[:, 0])[:, None])
-            return self.length(codes) * harder
+            cosines, index = self.cosines(codes), labels[:, None]
+            harder = self.margin(cosines.gather(1, index)[:, 0])
+            return self.length(codes) * cosines.scatter(1, index, harder[:, None])
 
 
 class CosFace(Angular):
-    """`s (cos theta_y - m)` for the label, `s cos theta_j` for the others (Wang et al. 2018, Eq. 4).
-
-    `margin=0` is cosine softmax.
-    """
+    """`s (cos theta_y - m)` for the true class, `s cos theta_j` for the others (Wang et al. 2018, Eq. 4)."""
 
     def __init__(self, features: int, classes: int, scale: float = 64.0, margin: float = 0.35):
         super().__init__(features, classes)
-        _check_scale(scale, margin)
         self.scale, self.m = float(scale), float(margin)
 
     def length(self, codes: Float[Tensor, "batch features"]) -> Float[Tensor, "#batch 1"]:
@@ -98,77 +89,56 @@ class CosFace(Angular):
 
 
 class ArcFace(CosFace):
-    """`s cos(theta_y + m)` for the label (Deng et al. 2019, Eq. 3).
+    """`s cos(theta_y + m)` for the true class (Deng et al. 2019, Eq. 3).
 
-    Where theta_y + m passes 180 degrees the cosine would rise again; there `cos theta_y - m sin m`, as in the
-    authors' code, so that a larger angle never scores more.
+    Where theta_y + m exceeds 180 degrees the cosine would rise again. There we use `cos theta_y - m sin m`, as the
+    authors' code does, so that a larger angle never scores higher.
     """
 
     def __init__(self, features: int, classes: int, scale: float = 64.0, margin: float = 0.5):
         super().__init__(features, classes, scale, margin)
-        if self.m > math.pi / 2:
-            raise ValueError(f"margin {margin} is an angle in radians, at most pi / 2")
 
     def margin(self, cosine: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
-        # The slope of the root has no bound at theta = 0: below a thousandth of a radian the sine is held.
+        # The root's slope is unbounded at theta = 0, so the sine stays above a thousandth.
         sine = (1 - cosine.square()).clamp_min(1e-6).sqrt()
         turned = cosine * math.cos(self.m) - sine * math.sin(self.m)
         return torch.where(cosine > -math.cos(self.m), turned, cosine - self.m * math.sin(self.m))
 
 
 class ASoftmax(Angular):
-    """`|c| psi(theta_y)` for the label, `psi = (-1)^k cos(m theta) - 2k` on `[k pi/m, (k+1) pi/m]` (SphereFace, Eq. 7).
+    """`|c| psi(theta_y)` for the true class, with psi = (-1)^k cos(m theta) - 2k on [k pi/m, (k+1) pi/m].
 
-    The label's cosine is `(lambda cos theta_y + psi) / (1 + lambda)` with `lambda = max(least, start / (1 + rate t))`
-    at training call t, as in the authors' code: the whole margin from the first step on does not converge. t is a
-    buffer, so a resumed training goes on where it was.
+    SphereFace, Eq. 7, with m = 4. The cosine of the true class is (lambda cos theta_y + psi) / (1 + lambda), where
+    lambda = max(5, 1000 / (1 + 0.12 t)) at training step t, as in the authors' code: the whole margin from the first
+    step on does not converge. t is a buffer, so that a resumed training continues with it.
     """
 
-    CHEBYSHEV = {  # cos(m theta) as a polynomial in cos theta
-        1: lambda x: x,
-        2: lambda x: 2 * x**2 - 1,
-        3: lambda x: 4 * x**3 - 3 * x,
-        4: lambda x: 8 * x**4 - 8 * x**2 + 1,
-    }
+    M = 4
+    START, RATE, LEAST = 1000.0, 0.12, 5.0  # of lambda
 
-    def __init__(
-        self,
-        features: int,
-        classes: int,
-        margin: int = 4,
-        start: float = 1000.0,
-        rate: float = 0.12,
-        least: float = 5.0,
-    ):
+    def __init__(self, features: int, classes: int):
         super().__init__(features, classes)
-        if margin not in self.CHEBYSHEV:
-            raise ValueError(f"margin {margin} is none of {', '.join(map(str, self.CHEBYSHEV))}")
-        if not (start >= 0 and rate >= 0 and least >= 0):
-            raise ValueError(f"start {start}, rate {rate} and least {least} of lambda must not be negative")
-        self.m, self.start, self.rate, self.least = margin, float(start), float(rate), float(least)
         self.register_buffer("calls", torch.zeros((), dtype=torch.int64))
 
     @property
     def annealing(self) -> Float[Tensor, ""]:
         """lambda, the weight of the plain cosine beside psi."""
-        return (self.start / (1 + self.rate * self.calls)).clamp_min(self.least)
+        return (self.START / (1 + self.RATE * self.calls)).clamp_min(self.LEAST)
 
     def length(self, codes: Float[Tensor, "batch features"]) -> Float[Tensor, "#batch 1"]:
         return codes.to(self.weight).norm(dim=1, keepdim=True)
 
     def margin(self, cosine: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
-        # k from comparisons and cos(m theta) as a polynomial: no arc cosine, whose slope has no bound at +-1.
-        turns = torch.zeros_like(cosine)  # k
-        for k in range(1, self.m):
-            turns += cosine < math.cos(k * math.pi / self.m)
-        psi = (1 - 2 * (turns % 2)) * self.CHEBYSHEV[self.m](cosine) - 2 * turns
+        # k from comparisons and cos 4 theta as a polynomial: the slope of an arc cosine is unbounded at +-1.
+        k = sum((cosine < math.cos(turn * math.pi / self.M)).to(cosine) for turn in range(1, self.M))
+        psi = (1 - 2 * (k % 2)) * (8 * cosine**4 - 8 * cosine**2 + 1) - 2 * k
         weight = self.annealing.to(cosine)
         return (weight * cosine + psi) / (1 + weight)
 
     def forward(
         self, codes: Float[Tensor, "batch features"], labels: Int[Tensor, " batch"]
     ) -> Float[Tensor, "batch classes"]:
-        """Logits to train on. Raises ValueError for a label that is no class."""
+        """Return the logits to train on, and count the step."""
         logits = super().forward(codes, labels)
         if self.training:
             self.calls.add_(1)
@@ -179,29 +149,7 @@ HEADS = {"softmax": Softmax, "a-softmax": ASoftmax, "cosface": CosFace, "arcface
 
 
 def make_head(name: str, features: int, classes: int, **options: Any) -> nn.Module:
-    """The head of that name (HEADS) for codes of length `features`; ValueError for an unknown name or option."""
+    """Return the head of a name in HEADS for codes of length `features`. Raise ValueError for an unknown name."""
     if name not in HEADS:
-        raise ValueError(f"there is no head {name!r}; there are {', '.join(HEADS)}")
-    try:
-        return HEADS[name](features, classes, **options)
-    except TypeError as error:
-        raise ValueError(f"head {name!r} does not take these options: {options} ({error})") from error
-
-
-def _check_sizes(features: int, classes: int) -> None:
-    if features < 1 or classes < 2:
-        raise ValueError(f"{features} features and {classes} classes: a head needs at least 1 and 2")
-
-
-def _check_scale(scale: float, margin: float) -> None:
-    if not (scale > 0 and math.isfinite(scale) and margin >= 0 and math.isfinite(margin)):
-        raise ValueError(f"scale {scale} must be positive and margin {margin} not negative, both finite")
-
-
-def _check_labels(labels: Tensor, classes: int) -> None:
-    """On a GPU this waits for it; an index out of range there ends the process without saying which."""
-    if len(labels) and (int(labels.min()) < 0 or int(labels.max()) >= classes):
-        raise ValueError(
-            f"labels {int(labels.min())} to {int(labels.max())} for a head of {classes} classes: "
-            f"number the training people 0 to {classes - 1} without gaps"
-        )
+        raise ValueError(f"there is no head {name!r}; choose one of {', '.join(HEADS)}")
+    return HEADS[name](features, classes, **options)

@@ -1,4 +1,4 @@
-"""Any recognition network in an ONNX file, run by onnxruntime: pictures to features. Nothing of it is trained here."""
+"""Any recognition network in an ONNX file, run by onnxruntime: images to features. Nothing is trained here."""
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,17 +11,17 @@ from torch import Tensor
 
 from facenb.errors import ModelFileError
 
-# Mean and deviation of RGB in [0, 1]. MobileFaceNet of foamliu (MobileFaceNet.onnx) was trained with them.
+# Mean and deviation of RGB in [0, 1], with which foamliu's MobileFaceNet.onnx was trained.
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-TOGETHER = 32  # pictures a call, where the file allows it
+TOGETHER = 32  # images a call, if the file allows it
 
 
 class OnnxNetwork:
-    """RGB pictures in [0, 1] to features, by a file of one input (batch, 3, height, width) and a vector for each.
+    """Map RGB images in [0, 1] to features, by a file with one input (batch, 3, height, width).
 
-    `mean`, `deviation`: what the file was trained with; pictures go in as `(rgb - mean) / deviation`. InsightFace's own
-    networks have 0.5 and 0.5 (up to 127.5 / 128). The file does not tell, and a wrong one may go unnoticed.
-    Raises ModelFileError for a file that is missing, no network, or of other inputs and outputs.
+    `mean`, `deviation`: the network receives `(rgb - mean) / deviation`. The file does not store them, and wrong ones
+    may go unnoticed; InsightFace's own networks use 0.5 and 0.5. Raise ModelFileError if the file is missing, is no
+    network, or has other inputs or outputs.
     """
 
     def __init__(
@@ -31,43 +31,35 @@ class OnnxNetwork:
             import onnxruntime
         except ImportError as error:
             raise ModelFileError("ONNX networks need onnxruntime: pip install 'facenb[photos]'") from error
-        path = Path(path)
-        if not path.is_file():
-            raise ModelFileError(f"there is no network {path}; give the path of an .onnx file")
+        if not Path(path).is_file():
+            raise ModelFileError(f"there is no file {path}; give the path of an .onnx file")
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3  # errors only
-        options.intra_op_num_threads = 1  # many files take one picture a call: a core for each picture is faster
+        options.intra_op_num_threads = 1  # many files take one image a call: one core for each image is faster
         try:
             self.session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # onnxruntime has no error of its own that is public
+        except Exception as error:  # onnxruntime's own errors are not public
             raise ModelFileError(f"{path} is no network that onnxruntime can run ({error})") from error
         inputs = self.session.get_inputs()
         shape = inputs[0].shape
         if len(inputs) != 1 or len(shape) != 4 or shape[1] != 3 or inputs[0].type != "tensor(float)":
-            told = "; ".join(f"{one.name} {one.shape} {one.type}" for one in inputs)
-            raise ModelFileError(f"{path} takes {told}, and pictures (batch, 3, height, width) of float are needed")
-        self.path, self.mean, self.deviation = path, np.array(mean, np.float32), np.array(deviation, np.float32)
-        self._fixed = isinstance(shape[0], int)
-        self.batch = shape[0] if self._fixed else TOGETHER
+            described = "; ".join(f"{value.name} {value.shape} {value.type}" for value in inputs)
+            raise ModelFileError(f"{path} takes {described}; expected float images (batch, 3, height, width)")
+        outputs = self.session.get_outputs()
+        if len(outputs[0].shape) != 2:
+            raise ModelFileError(f"{path} returns {outputs[0].shape}; expected one vector for each image")
+        self.name, self.mean, self.deviation = inputs[0].name, np.float32(mean), np.float32(deviation)
+        self.fixed = isinstance(shape[0], int)
+        self.batch = shape[0] if self.fixed else TOGETHER
         self.size = (shape[2], shape[3]) if all(isinstance(side, int) for side in shape[2:]) else None
 
     def __call__(self, images: Float[Tensor, "batch height width 3"]) -> Float[Tensor, "batch features"]:
-        """Features of pictures. ValueError for none, pictures of another size, or values outside of [0, 1]."""
-        if self.size is not None and tuple(images.shape[1:3]) != self.size:
-            raise ValueError(f"pictures are {tuple(images.shape[1:3])} (height, width), the network's {self.size}")
-        low, high = (float(end) for end in images.aminmax()) if images.numel() else (1.0, 0.0)
-        if not -1e-3 <= low <= high <= 1.001:
-            raise ValueError(f"{len(images)} pictures with values from {low:g} to {high:g}; they must be RGB in [0, 1]")
+        """Return the features of images of the network's size."""
         with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-            return torch.cat(list(pool.map(self._some, images.split(self.batch))))
+            return torch.cat(list(pool.map(self._run, images.split(self.batch))))
 
-    def _some(self, images: Tensor) -> Tensor:
+    def _run(self, images: Tensor) -> Tensor:
         rows = len(images)
-        pixels = np.zeros(
-            (self.batch if rows < self.batch and self._fixed else rows, 3, *images.shape[1:3]), np.float32
-        )
+        pixels = np.zeros((self.batch if self.fixed else rows, 3, *images.shape[1:3]), np.float32)
         pixels[:rows] = ((images.cpu().numpy() - self.mean) / self.deviation).transpose(0, 3, 1, 2)
-        features = self.session.run(None, {self.session.get_inputs()[0].name: pixels})[0]
-        if features.ndim != 2 or len(features) != len(pixels):
-            raise ModelFileError(f"{self.path} gives {features.shape} of {len(pixels)} pictures, not a vector for each")
-        return torch.from_numpy(features[:rows])
+        return torch.from_numpy(self.session.run(None, {self.name: pixels})[0][:rows])

@@ -1,8 +1,8 @@
 """SphereFace: the convolutional encoder of Liu et al. 2018, at any width and depth.
 
-Liu et al. 2017, "SphereFace: Deep Hypersphere Embedding for Face Recognition", Table 2. A stage halves the picture by
-a convolution of stride 2 and goes on with residual units of two convolutions; SphereFace-20 has 3, 5, 9 and 3
-convolutions in its stages, and one fully connected layer. The pictures are channels first, RGB in [-1, 1].
+Liu et al. 2017, "SphereFace: Deep Hypersphere Embedding for Face Recognition", Table 2. Each stage halves the image by
+a convolution of stride 2, followed by residual units of two convolutions. SphereFace-20 has 3, 5, 9 and 3
+convolutions in its stages, and one fully connected layer. Images are RGB in [-1, 1], channels first.
 """
 
 import math
@@ -13,15 +13,14 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from facenb.errors import ModelFileError
-from facenb.networks.weights import read_weights, some_of
+from facenb.networks.weights import read_weights, take_over
 
 HEAD = "fc6."  # the class head in published files: it knows the people of their training set, not ours
-RESIDUAL_STD = 0.01  # of the residual units' weights at the start, as in the authors' own network definition
+RESIDUAL_STD = 0.01  # of the residual units' first weights, as in the authors' network definition
 
 
 class Convolution(nn.Module):
-    """3x3 convolution, batch normalisation where asked for, PReLU."""
+    """3x3 convolution, optional batch normalisation, PReLU."""
 
     def __init__(self, inputs: int, outputs: int, stride: int, batch_norm: bool):
         super().__init__()
@@ -30,12 +29,12 @@ class Convolution(nn.Module):
         self.relu = nn.PReLU(outputs)
 
     def forward(self, x: Float[Tensor, "batch inputs height width"]) -> Float[Tensor, "batch outputs high wide"]:
-        """Features a stride smaller."""
+        """Return features, smaller by the stride."""
         return self.relu(self.norm(self.conv(x)))
 
 
 class Residual(nn.Module):
-    """Two convolutions beside the identity; the second one's PReLU comes before the sum."""
+    """Two convolutions beside the identity; the second PReLU comes before the sum."""
 
     def __init__(self, channels: int, batch_norm: bool):
         super().__init__()
@@ -43,12 +42,12 @@ class Residual(nn.Module):
         self.second = Convolution(channels, channels, 1, batch_norm)
 
     def forward(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch channels height width"]:
-        """Features of the same size."""
+        """Return features of the same size."""
         return x + self.second(self.first(x))
 
 
 class Stage(nn.Module):
-    """Half the size by a convolution of stride 2, then residual units."""
+    """A convolution of stride 2, then residual units."""
 
     def __init__(self, inputs: int, outputs: int, units: int, batch_norm: bool):
         super().__init__()
@@ -56,15 +55,15 @@ class Stage(nn.Module):
         self.units = nn.Sequential(*(Residual(outputs, batch_norm) for _ in range(units)))
 
     def forward(self, x: Float[Tensor, "batch inputs height width"]) -> Float[Tensor, "batch outputs high wide"]:
-        """Features of half the size."""
+        """Return features of half the size."""
         return self.units(self.down(x))
 
 
 class SphereFace(nn.Module):
-    """Pictures to features; as it stands, SphereFace-20 for crops of 112 x 96 (height, width).
+    """Map images to features; the defaults are SphereFace-20 for crops of 112 x 96 (height, width).
 
-    `channels` and `units` (residual units) of each stage, `features` of the fully connected layer. `batch_norm`: ours,
-    not the paper's: it lets small sets and short trainings converge.
+    `channels` and `units` (residual units) of each stage; `features` of the fully connected layer. `batch_norm` is
+    ours, not the paper's: it lets small sets and short trainings converge.
     """
 
     def __init__(
@@ -76,57 +75,33 @@ class SphereFace(nn.Module):
         batch_norm: bool = False,
     ):
         super().__init__()
-        if len(channels) != len(units) or not channels:
-            raise ValueError(
-                f"channels {tuple(channels)} and units {tuple(units)} must name the same stages, one or more"
-            )
-        if min(*channels, features, *size) < 1 or min(units) < 0 or len(size) != 2:
-            raise ValueError(
-                f"channels {tuple(channels)}, features {features} and size {tuple(size)} (height, width) must be "
-                f"positive, and units {tuple(units)} not negative"
-            )
         self.channels, self.units = tuple(channels), tuple(units)
         self.features, self.size, self.batch_norm = features, tuple(size), batch_norm
         inputs = (3, *channels)
         self.stages = nn.Sequential(
-            *(Stage(inputs[k], channels[k], units[k], batch_norm) for k in range(len(channels)))
+            *(Stage(*sizes, batch_norm) for sizes in zip(inputs, channels, units, strict=False))
         )
         height, width = (math.ceil(side / 2 ** len(channels)) for side in size)
         self.fc = nn.Linear(channels[-1] * height * width, features)
         self._start()
 
-    @classmethod
-    def narrow(cls, size: Sequence[int] = (64, 64), features: int = 256, **options: Any) -> "SphereFace":
-        """A network that learns in minutes on two cores: a third of the width, batch normalisation."""
-        return cls(**{"channels": (24, 48, 96, 192), "batch_norm": True, "features": features, "size": size, **options})
-
     @property
     def config(self) -> dict[str, Any]:
-        """What makes this network again: `SphereFace(**config)`; fit for JSON."""
-        return {
-            "channels": list(self.channels),
-            "units": list(self.units),
-            "features": self.features,
-            "size": list(self.size),
-            "batch_norm": self.batch_norm,
-        }
+        """The arguments that make this architecture again, for JSON."""
+        sizes = {"channels": list(self.channels), "units": list(self.units), "size": list(self.size)}
+        return {**sizes, "features": self.features, "batch_norm": self.batch_norm}
 
     def forward(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch features"]:
-        """Features of RGB pictures in [-1, 1]. Raises ValueError for pictures of another size than the network's."""
-        if tuple(images.shape[1:]) != (3, *self.size):
-            raise ValueError(
-                f"pictures of shape {tuple(images.shape)} for a network of (batch, 3, {self.size[0]}, {self.size[1]}): "
-                "crop them to that size, or make the network for theirs"
-            )
+        """Return the features of RGB images in [-1, 1], of the network's size."""
         return self.fc(self.stages(images).flatten(1))
 
     def _start(self) -> None:
-        """Weights that keep a signal's spread; residual units near zero, so that deep networks train unnormalised."""
+        """Set weights that keep a signal's spread; residual units start near zero, so that deep networks train."""
         for name, module in self.named_modules():
             if isinstance(module, nn.Conv2d) and ".units." in name:
                 nn.init.normal_(module.weight, std=RESIDUAL_STD)
             elif isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, a=0.25)  # the slope a PReLU starts with
+                nn.init.kaiming_normal_(module.weight, a=0.25)  # the initial slope of a PReLU
             elif isinstance(module, nn.Linear):
                 nn.init.kaiming_normal_(module.weight, nonlinearity="linear")
             if isinstance(module, nn.Conv2d | nn.Linear) and module.bias is not None:
@@ -134,54 +109,25 @@ class SphereFace(nn.Module):
 
 
 def published_names(network: SphereFace) -> dict[str, str]:
-    """Each parameter's name in published sphere20 files: `conv1_1.weight`, `relu1_1.weight`, ..., `fc5.weight`."""
+    """Return each parameter's name in published sphere20 files: `conv1_1.weight`, `relu1_1.weight`, ..., `fc5.bias`."""
     names = {}
     for name, _ in network.named_parameters():
-        parts = name.split(".")
-        if parts[0] == "fc":
-            names[name] = f"fc5.{parts[-1]}"
+        words = name.split(".")
+        if words[0] == "fc":
+            names[name] = f"fc5.{words[-1]}"
             continue
-        number = 1 if parts[2] == "down" else 2 + 2 * int(parts[3]) + (parts[4] == "second")
-        names[name] = f"{parts[-2]}{int(parts[1]) + 1}_{number}.{parts[-1]}"
+        number = 1 if words[2] == "down" else 2 + 2 * int(words[3]) + (words[4] == "second")
+        names[name] = f"{words[-2]}{int(words[1]) + 1}_{number}.{words[-1]}"
     return names
 
 
-def load_sphere20(network: SphereFace, path: str | Path, published_colours: bool = True) -> None:
-    """Take over the weights of a published sphere20 file, .safetensors or .pth; its class head fc6 is left out.
+def load_sphere20(network: SphereFace, path: str | Path) -> None:
+    """Load a published sphere20 file into a network without batch normalisation; its class head fc6 is left out.
 
-    `published_colours`: the file is for BGR pictures as (byte - 127.5) / 128, as the published ones are; the first
-    convolution is turned so that our RGB pictures in [-1, 1] give the same features.
-    Raises ModelFileError, and changes nothing, for a file that is missing, no file of weights, would run code, or does
-    not fit the network: parameters missing, too many or of another shape are named with both shapes.
+    The file is for BGR images as (byte - 127.5) / 128. The first convolution is changed so that our RGB images in
+    [-1, 1] give the same features. Raise ModelFileError, and change nothing, if the file does not fit (`take_over`).
     """
-    path = Path(path)
-    if network.batch_norm:
-        raise ModelFileError(
-            f"{path} holds a sphere20 without batch normalisation, and this network has it: use SphereFace()"
-        )
-    # DataParallel saves names with `module.` before them.
-    found = {name.removeprefix("module."): tensor for name, tensor in read_weights(path).items()}
-    found = {name: tensor for name, tensor in found.items() if not name.startswith(HEAD)}
-    names = published_names(network)
-    own = network.state_dict()
-    missing = sorted(set(names.values()) - set(found))
-    extra = sorted(set(found) - set(names.values()))
-    if missing or extra:
-        raise ModelFileError(
-            f"{path} is no sphere20 of stages {network.units} (residual units): "
-            f"missing {some_of(missing)}; not of this network {some_of(extra)}"
-        )
-    for name, other in names.items():
-        if found[other].shape != own[name].shape:
-            raise ModelFileError(
-                f"{path}: {other} has shape {tuple(found[other].shape)}, and the network's {name} has "
-                f"{tuple(own[name].shape)}; channels {network.channels}, features {network.features} or size "
-                f"{network.size} differ"
-            )
-        if not found[other].isfinite().all():
-            raise ModelFileError(f"{path}: {other} holds values that are not finite; get the file again")
-    weights = {name: found[other] for name, other in names.items()}
-    if published_colours:
-        first = "stages.0.down.conv.weight"
-        weights[first] = weights[first].flip(1) * (127.5 / 128)
-    network.load_state_dict(weights)
+    weights = {name: value for name, value in read_weights(Path(path)).items() if not name.startswith(HEAD)}
+    if "conv1_1.weight" in weights:
+        weights["conv1_1.weight"] = weights["conv1_1.weight"].flip(1) * (127.5 / 128)
+    take_over(network, weights, Path(path), published_names(network))
