@@ -54,20 +54,7 @@ def test_gradient_is_that_of_a_mean_of_squares(loss, shape):
     assert torch.autograd.gradcheck(lambda x: loss(x, target), predicted.requires_grad_())
 
 
-@pytest.mark.parametrize(("loss", "shape"), [(coefficient_loss, (6, 4)), (shape_loss, (6, 4, 3))])
-def test_pictures_that_do_not_count_are_as_if_they_were_not_there(loss, shape):
-    predicted, target = torch.randn(2, *shape)
-    counted = torch.tensor([True, False, True, True, False, False])
-    predicted.requires_grad_()
-    alone = loss(predicted[counted], target[counted])
-    target[~counted] = torch.nan
-    value = loss(predicted, target, counted)
-    assert torch.allclose(value, alone)
-    value.backward()
-    assert predicted.grad.isfinite().all() and not predicted.grad[~counted].any()
-
-
-@pytest.mark.parametrize("loss", [coefficient_loss, shape_loss, effect_loss])
+@pytest.mark.parametrize("loss", [coefficient_loss, effect_loss])
 def test_no_picture_is_no_loss(loss):
     shape = (0, 4) if loss is coefficient_loss else (0, 4, 3)
     none = torch.zeros(shape, requires_grad=True)
@@ -76,25 +63,8 @@ def test_no_picture_is_no_loss(loss):
     assert value.item() == 0 and none.grad.shape == none.shape
 
 
-def test_no_picture_that_counts_is_no_loss():
-    value = coefficient_loss(torch.ones(3, 2), torch.full((3, 2), torch.nan), torch.zeros(3, dtype=torch.bool))
-    assert value.item() == 0
-
-
 def test_joint_loss_weighs_the_reconstruction():
     assert joint_loss(torch.tensor(3.0), torch.tensor(5.0), 0.5).item() == 6.5
-
-
-# The run-time checks of the tests would stop these calls before the functions do: they are asked without them.
-@pytest.mark.parametrize(("loss", "shape"), [(coefficient_loss, (6, 4)), (shape_loss, (6, 4, 3))])
-def test_shapes_that_would_broadcast_are_refused(loss, shape):
-    with pytest.raises(ValueError, match="differ in shape"):
-        loss.__wrapped__(torch.zeros(shape), torch.zeros(1, *shape[1:]))
-
-
-def test_a_mask_of_another_length_is_refused():
-    with pytest.raises(ValueError, match="counted"):
-        coefficient_loss.__wrapped__(torch.zeros(3, 2), torch.zeros(3, 2), torch.ones(1, dtype=torch.bool))
 
 
 class TestLuo19:
@@ -186,11 +156,6 @@ class TestLuo19:
             contrastive_loss(first, second, same, 2.0), contrastive_loss(second, first, same, 2.0)
         )
 
-    @pytest.mark.parametrize("margin", [0.0, -1.0, float("nan")])
-    def test_a_margin_must_be_positive(self, margin):
-        with pytest.raises(ValueError, match="margin"):
-            contrastive_loss(torch.zeros(2, 3), torch.zeros(2, 3), torch.ones(2, dtype=torch.bool), margin)
-
     def test_feature_identity_loss_counts_one_person_only(self):
         first, second = torch.zeros(3, 4), torch.tensor([[2.0] * 4, [100.0] * 4, [4.0] * 4])
         same = torch.tensor([True, False, True])
@@ -229,17 +194,3 @@ class TestLuo19:
         value = loss(none, torch.zeros(0, 4), torch.zeros(0, dtype=torch.bool))
         value.backward()
         assert value.item() == 0 and none.grad.shape == none.shape
-
-    @pytest.mark.parametrize("loss", [wpdc, vdc])
-    def test_another_layout_is_refused(self, given, loss):
-        face, _, target = given
-        with pytest.raises(ValueError, match="is needed, but the prediction is 62 long, the length of LUO19"):
-            loss.__wrapped__(torch.zeros(len(target), 62), target, face)
-        with pytest.raises(ValueError, match="differ in shape"):
-            loss.__wrapped__(target, target[:1], face)
-
-    def test_pairs_that_do_not_fit_are_refused(self):
-        same = torch.ones(3, dtype=torch.bool)
-        for loss, more in ((contrastive_loss, (1.0,)), (feature_identity_loss, ())):
-            with pytest.raises(ValueError, match="not of the same pairs"):
-                loss.__wrapped__(torch.zeros(3, 2), torch.zeros(1, 2), same, *more)

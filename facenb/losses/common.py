@@ -5,17 +5,10 @@ from torch import Tensor
 
 
 def mean(costs: Float[Tensor, "..."], counted: Bool[Tensor, "..."] | None = None) -> Float[Tensor, ""]:
-    """The mean; 0 where there is nothing to take it of, which torch's mean makes NaN. `counted`: of those alone.
+    """Return the mean, or the mean over `counted` entries; the others must be 0 in `costs`.
 
-    What is not counted must be 0 in `costs`. A loss of nothing is 0, so that a batch without a pair, a target or a
-    pixel of skin teaches nothing, rather than spoil every weight.
+    The mean of nothing is 0, not NaN as in torch, so that a batch without a pair or a skin pixel changes no weight.
     """
     if counted is not None:
         return costs.sum() / counted.sum().clamp_min(1)
     return costs.mean() if costs.numel() else costs.sum()
-
-
-def check_alike(names: tuple[str, str], first: Tensor, second: Tensor) -> None:
-    """Raise ValueError where two shapes differ: broadcasting would give a number, and a wrong one."""
-    if first.shape != second.shape:
-        raise ValueError(f"{names[0]} {tuple(first.shape)} and {names[1]} {tuple(second.shape)} differ in shape")
