@@ -17,7 +17,7 @@ from facenb.datasets.sets.build_photos import build_records
 from facenb.datasets.sets.build_set import build_synthetic, true_shapes
 from facenb.datasets.sets.training_set import Subset, TargetScaling
 from facenb.methods.liu18.phases import Supervision
-from facenb.methods.liu18.plan import FIRST_SUBJECT, Plan, plan
+from facenb.methods.liu18.plans import FIRST_SUBJECT, Plan, plan
 from facenb.morphable.formats import read
 from facenb.morphable.model import MorphableModel
 from facenb.morphable.synthetic import load_or_build

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from facenb.datasets.sets.training_set import Subset
 from facenb.losses import coefficient_loss, joint_loss, shape_loss
-from facenb.methods.liu18.plan import LAMBDA_R
+from facenb.methods.liu18.plans import LAMBDA_R
 from facenb.morphable.model import MorphableModel
 from facenb.networks.joint import Codes, JointNetwork
 

@@ -1,0 +1,160 @@
+"""The size of each profile's training: images, people, network, steps. What the paper does not print is our choice."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from facenb.training import Settings
+
+LAMBDA_R = (0.5, 1.0)  # before and after the reconstruction is saturated (Liu18, section 4)
+FIRST_SUBJECT = 1000  # of SynthFace: people whom no earlier notebook shows
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How large, how wide, how long."""
+
+    size: tuple[int, int]  # of the crops (height, width)
+    people: int  # of SynthFace, in all; photos: LFW decides
+    pictures: int  # images of each person
+    test: float  # fraction of the people kept for the test
+    validation: float  # fraction of the people kept to watch the training
+    encoder: dict[str, Any]  # arguments of SphereFace
+    one: Settings  # phase I
+    two: Settings  # phase II
+    three: Settings  # phase III
+    ablation: Settings  # one arm of notebook 09
+    augmentation: dict[str, Any]  # of training images
+    folds: tuple[tuple[int, int], ...]  # of LFW, tested in pairs; people in a pair are not trained on; () without LFW
+    head: tuple[str, dict[str, Any]]  # class head of phase III and its arguments
+
+
+NARROW = {
+    "channels": (16, 32, 64, 128),  # a quarter of the paper's: it learns on two CPU cores
+    "units": (0, 1, 1, 0),
+    "batch_norm": True,  # without it a thousand steps do not converge
+    "features": 256,
+    "size": (64, 64),
+}
+PAPER = {"size": (112, 96)}  # SphereFace-20
+SHIFTED = {
+    "shift": 2,  # pixels: another detector would place the crop elsewhere
+    "brightness": 0.1,
+    "contrast": 0.2,
+}
+STRONGER = {  # five photos of a person are soon learned by heart
+    "mirror": True,
+    "shift": 4,
+    "brightness": 0.15,
+    "contrast": 0.3,
+}
+
+
+def _settings(steps: int, rate: float, batch: int = 64, weight_decay: float = 1e-3, **options: Any) -> Settings:
+    return Settings(
+        steps=steps,
+        rate=rate,
+        batch=batch,
+        optimiser="adamw",  # with a cosine, a thousand steps are enough to see something
+        weight_decay=weight_decay,
+        warm_up=min(50, steps // 4),
+        clip=5.0,  # for the first steps, whose gradients are large
+        save_every=max(steps // 4, 1),
+        validate_every=max(steps // 6, 1),
+        log_every=max(steps // 60, 1),
+        **options,
+    )
+
+
+def _decoders(steps: int, batch: int = 64) -> Settings:
+    return _settings(
+        steps,
+        rate=0.2,  # Adam moves a weight by about the rate, and the decoders' columns are several mm long
+        batch=batch,
+        precision="32-true",  # compared with the closed form
+    )
+
+
+def _smoke(photos: bool) -> Plan:
+    """Return the smallest plan in which each line runs."""
+    few = _settings(steps=8, rate=1e-3, batch=16)
+    return Plan(
+        size=(64, 64),
+        people=24,
+        pictures=4,
+        test=0.5,
+        validation=0.125,
+        encoder=NARROW,
+        one=few,
+        two=few,
+        three=few,
+        ablation=few,
+        augmentation=SHIFTED | {"mirror": photos},
+        folds=((0, 1),) if photos else (),
+        head=("softmax", {}),
+    )
+
+
+def _quick_synthetic() -> Plan:
+    """Return the plan for SynthFace that two CPU cores finish in minutes."""
+    return Plan(
+        size=(64, 64),  # two thirds of the paper's side: a third of the time
+        people=960,
+        pictures=8,
+        test=0.1041,  # 100 people
+        validation=0.0417,  # 40 people
+        encoder=NARROW,
+        one=_settings(steps=1000, rate=4e-3),
+        two=_decoders(steps=800),
+        three=_settings(steps=900, rate=4e-3),
+        ablation=_settings(steps=460, rate=4e-3),  # half of phase III: notebook 09 trains many arms
+        augmentation=SHIFTED,
+        folds=(),
+        head=("softmax", {}),  # the paper's
+    )
+
+
+def _quick_photos() -> Plan:
+    """Return the plan for LFW that two CPU cores finish in minutes."""
+    return Plan(
+        size=(64, 64),
+        people=0,
+        pictures=0,
+        test=0.0,  # LFW's own pairs are the test
+        validation=0.05,
+        encoder=NARROW | {"channels": (24, 48, 96, 192)},  # photographs differ in more ways than rendered images
+        one=_settings(steps=800, rate=2e-3),
+        two=_decoders(steps=800),
+        three=_settings(steps=1900, rate=3e-3, batch=96, weight_decay=0.3),  # few photos: decay against overfitting
+        ablation=_settings(steps=400, rate=3e-3),
+        augmentation=STRONGER,
+        folds=((0, 1),),
+        head=("cosface", {"scale": 24.0, "margin": 0.2}),  # a margin helps with few images of each person
+    )
+
+
+def _full(photos: bool) -> Plan:
+    """Return the plan with the paper's encoder and crops, for a GPU."""
+    long = _settings(steps=4000, rate=5e-4, batch=256, threads=8)
+    return Plan(
+        size=(112, 96),  # the paper's
+        people=2400,
+        pictures=50,
+        test=1 / 6,  # 400 people
+        validation=1 / 24,  # 100 people
+        encoder=PAPER,
+        one=long,
+        two=_decoders(steps=2000, batch=256),
+        three=long,
+        ablation=_settings(steps=2000, rate=5e-4, batch=256, threads=8),
+        augmentation=SHIFTED | {"mirror": photos},
+        folds=((0, 1), (2, 3), (4, 5), (6, 7)) if photos else (),  # all of LFW that is not trained on
+        head=("softmax", {}),  # the paper's
+    )
+
+
+def plan(profile: str, data: str) -> Plan:
+    """Return the plan of a profile (smoke, quick, full) for a kind of data (synthetic, photos, paper)."""
+    photos = data != "synthetic"
+    if profile == "quick":
+        return _quick_photos() if photos else _quick_synthetic()
+    return _full(photos) if profile == "full" else _smoke(photos)
