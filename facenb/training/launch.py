@@ -44,8 +44,7 @@ def launch(device: str | torch.device, precision: str) -> Fabric:
     elif gpu and ":" in name:
         devices = [torch.device(name).index]
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it reports the devices at every start
-    accelerator = "cuda" if gpu else "cpu"
-    fabric = Fabric(accelerator=accelerator, strategy=strategy, devices=devices, num_nodes=nodes, precision=precision)
+    fabric = Fabric("cuda" if gpu else "cpu", strategy, devices, nodes, precision)
     fabric.launch()
     return fabric
 
