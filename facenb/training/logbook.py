@@ -180,7 +180,7 @@ class TensorBoard:
             from torch.utils.tensorboard import SummaryWriter  # takes seconds to import
 
             self.writer = SummaryWriter(str(self.folder), purge_step=state.step)  # hides what a kill has undone
-        validation = {f"validation/{name}": value for name, value in state.validation.items()}
-        for name, value in {"rate": state.rate, **state.losses, **validation}.items():
+        validation = [(f"validation/{name}", value) for name, value in state.validation.items()]
+        for name, value in [("rate", state.rate), *state.losses.items(), *validation]:
             self.writer.add_scalar(name, value, state.step)
         self.writer.flush()

@@ -85,8 +85,7 @@ def train(
 
         first, steps, readout = state["step"], settings.steps, Readout(feed, folder)
         batches = stack.enter_context(closing(feed.batches(first)))
-        reports = [Log(folder, first), Bar(steps, first)] if main else []
-        reports += [watch] if main and watch else []
+        reports = [Log(folder, first), Bar(steps, first), *([watch] if watch else [])] if main else []
         start = since = time.perf_counter()
         waiting, reported = 0.0, first
         net.to_train()
@@ -117,9 +116,9 @@ def train(
 
             # Read the losses. Those of a GPU are read one step late, unless something is due: so it always has work.
             done, last = step + 1, step + 1 == steps
-            validating = validate is not None and (last or _due(done, settings.validate_every))
-            saving = last or _due(done, settings.save_every)
-            reporting = validating or saving or _due(done, settings.log_every)
+            validating = validate is not None and (last or done % (settings.validate_every or steps) == 0)
+            saving = last or done % settings.save_every == 0
+            reporting = validating or saving or done % settings.log_every == 0
             if stop := readout.read(late=gpu and not reporting):
                 saving = reporting = True
                 readout.read()
@@ -155,10 +154,6 @@ def train(
                 raise Stopped(f"stopped by SIGTERM after step {done} of {steps}; start it again to go on from {folder}")
     fabric.barrier()
     return History(read_log(folder), first, time.perf_counter() - begun)
-
-
-def _due(step: int, every: int) -> bool:
-    return every > 0 and step % every == 0
 
 
 class Step(nn.Module):

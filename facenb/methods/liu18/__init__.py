@@ -1,33 +1,55 @@
 """Liu et al. 2018 put together: what notebooks 06 to 09 share. `recognition` is imported by its own name.
 
-Each name is imported from its module when it is first used, so that `import liu18` loads nothing else.
+A name's module is loaded when the name is first used.
 """
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-NAMES = {
-    "material": ("Material", "mean_coefficients", "paper_fitter", "prepare", "training_folder"),
-    "measures": (
-        "TOGETHER",
-        "TestErrors",
-        "encode",
-        "encode_pairs",
-        "measure",
-        "measure_model",
-        "measure_network",
-        "need_network",
-        "shapes",
-    ),
-    "phases": ("CodesOnly", "phase_one", "phase_three", "phase_two", "reconstruction_loss"),
-    "plans": ("plan",),
-}
-__all__ = sorted(name for names in NAMES.values() for name in names)
+if TYPE_CHECKING:
+    from facenb.methods.liu18.material import Material, mean_coefficients, paper_fitter, prepare, training_folder
+    from facenb.methods.liu18.measures import (
+        TOGETHER,
+        TestErrors,
+        encode,
+        encode_pairs,
+        measure,
+        measure_model,
+        measure_network,
+        need_network,
+        shapes,
+    )
+    from facenb.methods.liu18.phases import CodesOnly, phase_one, phase_three, phase_two, reconstruction_loss
+    from facenb.methods.liu18.plans import plan
+
+MODULES = ("plans", "phases", "measures", "material")  # from the lightest to the heaviest
+__all__ = [
+    "CodesOnly",
+    "Material",
+    "TOGETHER",
+    "TestErrors",
+    "encode",
+    "encode_pairs",
+    "mean_coefficients",
+    "measure",
+    "measure_model",
+    "measure_network",
+    "need_network",
+    "paper_fitter",
+    "phase_one",
+    "phase_three",
+    "phase_two",
+    "plan",
+    "prepare",
+    "reconstruction_loss",
+    "shapes",
+    "training_folder",
+]
 
 
 def __getattr__(name: str) -> Any:
-    """Return a name of NAMES."""
-    for module, names in NAMES.items():
-        if name in names:
-            return getattr(import_module(f"{__name__}.{module}"), name)
+    for module in MODULES if name in __all__ else ():
+        content = vars(import_module(f"{__name__}.{module}"))
+        if name in content:
+            return content[name]
     raise AttributeError(f"module {__name__} has no attribute {name}")
