@@ -44,7 +44,8 @@ def launch(device: str | torch.device, precision: str) -> Fabric:
     elif gpu and ":" in name:
         devices = [torch.device(name).index]
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it reports the devices at every start
-    fabric = Fabric("cuda" if gpu else "cpu", strategy, devices, nodes, precision)
+    kind = "cuda" if gpu else "cpu"
+    fabric = Fabric(accelerator=kind, strategy=strategy, devices=devices, num_nodes=nodes, precision=precision)
     fabric.launch()
     return fabric
 
