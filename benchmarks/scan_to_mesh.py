@@ -16,7 +16,7 @@ import torch
 import trimesh
 
 from facenb.evaluation import registration
-from facenb.evaluation.registration import refine
+from facenb.evaluation.registration import icp
 from facenb.evaluation.scan import ScanToMesh
 from facenb.morphable.alignment import similarity
 from facenb.morphable.model import axis_angle_to_matrix
@@ -68,17 +68,19 @@ def main() -> None:
         begin = time.perf_counter()
         surface = timed("the tree", lambda: ScanToMesh(turned, triangles))
         place = timed("Procrustes", lambda: similarity(marks[None].double(), seven[None]))
-        found = timed("refinement", lambda surface=surface, place=place: refine(scan, surface, place))
+        result = timed("refinement", lambda surface=surface, place=place: icp(scan, surface, place, scale=True))
         clock.setdefault("all", []).append(time.perf_counter() - begin)
         clock.setdefault("  of it: closest points, some", []).append(sum(t for t, n in spent if n < len(scan)))
         clock.setdefault("  of it: closest points, all", []).append(sum(t for t, n in spent if n == len(scan)))
     looks = sum(n == len(scan) for _, n in spent)
-    print(f"{len(scan)} points, {len(vertices)} vertices, {len(triangles)} triangles; {os.cpu_count()} cores, "
-          f"{torch.get_num_threads()} threads of torch; {found.rounds} steps, converged {found.converged}, "
-          f"mean distance {found.distances.mean():.3f} mm, {looks} looks at all points")  # fmt: skip
+    print(
+        f"{len(scan)} points, {len(vertices)} vertices, {len(triangles)} triangles; {os.cpu_count()} cores, "
+        f"{torch.get_num_threads()} threads of torch; mean distance {result.distances.mean():.3f} mm, {looks} looks at "
+        "all points"
+    )
     for name, times in clock.items():
-        print(f"{name:32}{1000 * statistics.median(times):8.1f} ms   (from {1000 * min(times):.1f} "
-              f"to {1000 * max(times):.1f})")  # fmt: skip
+        low, middle, high = (1000 * value for value in (min(times), statistics.median(times), max(times)))
+        print(f"{name:32}{middle:8.1f} ms   (from {low:.1f} to {high:.1f})")
     print(f"{len(scan) / statistics.median(clock['all']):,.0f} points a second, alignment included")
 
 

@@ -14,7 +14,6 @@ from scipy.stats import ecdf
 from facenb.errors import LandmarkError
 from facenb.evaluation.claims import bootstrap
 from facenb.evaluation.landmarks import (
-    bootstrap_mean_of_bins,
     box_size,
     by_yaw,
     cumulative_curve,
@@ -70,24 +69,12 @@ def test_points_that_would_broadcast_are_refused(shapes):
         nme.__wrapped__(predicted, truth)
 
 
-def test_a_box_is_not_of_points_in_space():
-    with pytest.raises(ValueError, match=r"got truth \(4, 68, 3\)"):
-        box_size.__wrapped__(torch.rand(4, 68, 3))
-
-
 @pytest.mark.parametrize("errors", [torch.rand(1), torch.rand(3, 1), torch.rand(3, 3)])
 def test_errors_and_yaw_are_of_the_same_faces(errors):
     yaw = torch.tensor([0.0, 0.7, 1.3])
-    for function, more in ((by_yaw, ()), (bootstrap_mean_of_bins, ()), (mean_of_bins, (torch.arange(3),))):
+    for function, more in ((by_yaw, ()), (mean_of_bins, (torch.arange(3),))):
         with pytest.raises(ValueError, match=r"one shape \(faces\), got errors "):
             function.__wrapped__(errors, yaw, *more)
-
-
-def test_a_curve_or_a_comparison_is_of_one_error_a_face():
-    with pytest.raises(ValueError, match=r"errors \(3, 2\)"):
-        cumulative_curve.__wrapped__(torch.rand(3, 2))
-    with pytest.raises(ValueError, match=r"errors 0 \(3,\), errors 1 \(2,\)"):
-        found_by_all.__wrapped__([torch.rand(3), torch.rand(2)])
 
 
 def test_mean_is_of_the_bins_not_of_the_faces():
@@ -113,18 +100,6 @@ def test_misses_are_counted_and_not_averaged():
 def test_a_bin_with_misses_only_is_nan_and_so_is_the_mean():
     table = by_yaw(torch.tensor([0.02, 0.04, math.nan]), torch.tensor([0.0, 45.0, 80.0]).deg2rad())
     assert math.isnan(table.bins[2]) and math.isnan(table.mean)
-
-
-def test_interval_covers_the_mean_and_shrinks_with_more_faces():
-    generator = torch.Generator().manual_seed(0)
-    widths = []
-    for count in (90, 2250):
-        errors = 0.03 + 0.01 * torch.rand(count, generator=generator)
-        yaw = torch.tensor([0.0, 45.0, 80.0]).deg2rad().repeat(count // 3)
-        low, high = bootstrap_mean_of_bins(errors, yaw)
-        assert low < by_yaw(errors, yaw).mean < high
-        widths.append(high - low)
-    assert widths[1] < widths[0] / 3  # the standard error goes with 1 / sqrt(n): a fifth
 
 
 def test_the_mean_of_images_is_another_one():
@@ -185,9 +160,9 @@ def test_the_cumulative_curve_is_that_of_scipy():
 
 
 def test_a_miss_is_never_good_enough():
-    """Of ten faces two are missed: with a threshold as large as one likes the curve ends at 0.8."""
+    """Of ten faces two are missed: the curve ends at 0.8, although all others are good."""
     errors = torch.tensor([0.01] * 8 + [math.nan] * 2)
-    curve = cumulative_curve(errors, limit=1000)
+    curve = cumulative_curve(errors)
     assert (float(curve.share[-1]), curve.missed, curve.failures) == (0.8, 2, pytest.approx(0.2))
 
 
@@ -195,13 +170,6 @@ def test_area_of_one_error_everywhere():
     """A step at half the width leaves half the area; no error leaves all of it."""
     assert cumulative_curve(torch.full((5,), 0.05)).area == pytest.approx(0.5, abs=0.01)
     assert cumulative_curve(torch.zeros(5)).area == 1
-
-
-def test_a_curve_of_nothing_is_refused():
-    with pytest.raises(LandmarkError, match="no faces"):
-        cumulative_curve(torch.zeros(0))
-    with pytest.raises(ValueError, match="limit above 0"):
-        cumulative_curve(torch.zeros(3), limit=0)
 
 
 def shape_and_camera(count=3):
@@ -243,11 +211,3 @@ def test_one_shape_serves_many_images_and_misses_stay_misses():
     assert found[1].isnan().all()
     torch.testing.assert_close(found[[0, 2]], image[[0, 2]], atol=2e-2, rtol=1e-4)
     assert posed_landmarks(points[:1], image * math.nan, points[:1]).isnan().all()
-
-
-@pytest.mark.parametrize(
-    ("known", "observed"), [((2, 40, 3), (3, 40, 2)), ((3, 1, 3), (3, 40, 2)), ((1, 40, 3), (40, 2))]
-)
-def test_points_that_are_not_those_observed_are_refused(known, observed):
-    with pytest.raises(ValueError, match="known|observed"):
-        posed_landmarks.__wrapped__(torch.rand(known), torch.rand(observed), torch.rand(1, 5, 3))

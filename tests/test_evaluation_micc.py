@@ -12,7 +12,7 @@ from facenb.datasets.scans.bu3dfe import read_bu3dfe
 from facenb.datasets.scans.micc import read_micc
 from facenb.datasets.scans.views import render_views
 from facenb.errors import LandmarkError
-from facenb.evaluation.micc import ScanErrors, ScanTable, by_yaw, crop_points, pool_frames, scan_errors
+from facenb.evaluation.micc import ScanErrors, by_yaw, crop_points, pool_frames, scan_errors
 from facenb.morphable.synthetic import SynthFace
 
 
@@ -67,15 +67,6 @@ def test_a_wrong_size_counts_only_where_scale_is_not_free(scan):
     assert scan_errors(*args, "icp").mean > 1 and scan_errors(*args, "icp", scale=True).mean < 0.1
 
 
-def test_a_surface_as_it_lies_is_not_moved(scan):
-    vertices, triangles = sphere(80.0)
-    shifted = vertices + torch.tensor([0.0, 0.0, 5.0])
-    args = scan, marks(80.0), shifted, triangles, marks(80.0) + torch.tensor([0.0, 0.0, 5.0])
-    assert scan_errors(*args).mean < 0.1
-    top = scan_errors(*args, "none", radius=20.0)  # at the nose tip the shift is straight out
-    assert top.distances.max() == pytest.approx(5.0, abs=0.1)
-
-
 def test_icp_takes_away_what_the_landmarks_left(scan):
     """Landmarks of the prediction that are all 6 mm too low: a sphere shifted by 6 mm is back after ICP."""
     vertices, triangles = sphere(80.0)
@@ -89,9 +80,8 @@ def test_only_points_about_the_nose_tip_count(scan):
     spoilt = torch.where(((scan - marks(80.0)[30]).norm(dim=1) > 95)[:, None], 3 * scan, scan)
     errors = scan_errors(spoilt, marks(80.0), vertices, triangles, marks(80.0))
     assert errors.distances.max() < 0.15 and len(errors.distances) < len(scan)
-    fewer = scan_errors(scan, marks(80.0), vertices, triangles, marks(80.0), radius=40.0)
-    share = len(fewer.distances) / len(scan)
-    assert share == pytest.approx(40**2 / (4 * 80**2), rel=0.05)  # a cap of that chord (Archimedes)
+    share = len(errors.distances) / len(scan)
+    assert share == pytest.approx(95**2 / (4 * 80**2), rel=0.05)  # a cap of that chord (Archimedes)
 
 
 def test_the_order_of_vertices_changes_nothing(scan):
@@ -105,15 +95,6 @@ def test_the_order_of_vertices_changes_nothing(scan):
 
 
 class TestBadInput:
-    def test_predictions_that_are_not_finite_or_empty(self, scan):
-        vertices, triangles = sphere(80.0, 2)
-        broken = vertices.clone()
-        broken[3, 1] = math.nan
-        with pytest.raises(ValueError, match="prediction has 162 vertices, or some that are not finite"):
-            scan_errors(scan, marks(80.0), broken, triangles, marks(80.0))
-        with pytest.raises(ValueError, match="scan has 0 vertices"):
-            scan_errors(scan[:0], marks(80.0), vertices, triangles, marks(80.0))
-
     def test_a_scan_far_from_its_nose_tip(self, scan):
         vertices, triangles = sphere(80.0, 2)
         with pytest.raises(ValueError, match="no point of the scan lies within 95"):
@@ -125,20 +106,11 @@ class TestBadInput:
         with pytest.raises(ValueError, match="the scan is not in mm"):
             scan_errors(factor * scan, marks(factor * 80.0), vertices, triangles, marks(80.0))
         other = factor * vertices, triangles, marks(factor * 80.0)
-        for options in ({"align": "icp"}, {"align": "none"}, {"scale": False}):
+        for options in ({"align": "icp"}, {"scale": False}):
             with pytest.raises(ValueError, match="the prediction is not in mm"):
                 scan_errors(scan, marks(80.0), *other, **options)
         free, plain = (scan_errors(scan, marks(80.0), *one) for one in (other, (vertices, triangles, marks(80.0))))
         assert free.mean == pytest.approx(plain.mean, abs=1e-3)  # the size is left free: nothing to refuse
-
-    def test_a_radius_that_is_none(self, scan):
-        with pytest.raises(ValueError, match="radius of a crop is -95 mm"):
-            crop_points(scan, scan[0], -95)
-
-    def test_landmarks_of_different_numbers(self, scan):
-        vertices, triangles = sphere(80.0, 2)
-        with pytest.raises(ValueError, match="the scan has 68 landmarks, the prediction 51"):
-            scan_errors.__wrapped__(scan, marks(80.0), vertices, triangles, marks(80.0)[17:])
 
     def test_landmarks_alike_and_no_nose_tip(self, scan):
         vertices, triangles = sphere(80.0, 2)
@@ -146,12 +118,10 @@ class TestBadInput:
             scan_errors(scan, marks(80.0), vertices, triangles, torch.zeros(68, 3))
         with pytest.raises(LandmarkError, match="all alike"):
             scan_errors(scan, marks(80.0)[30].expand(68, 3), vertices, triangles, marks(80.0))
-        with pytest.raises(ValueError, match="no landmark 30"):
-            scan_errors(scan, marks(80.0)[:7], vertices, triangles, marks(80.0)[:7])
 
     def test_an_unknown_alignment(self, scan):
         vertices, triangles = sphere(80.0, 2)
-        with pytest.raises(ValueError, match="procrustes, icp, none"):
+        with pytest.raises(ValueError, match="procrustes, icp"):
             scan_errors(scan, marks(80.0), vertices, triangles, marks(80.0), "best")
 
 
@@ -173,30 +143,12 @@ class TestPool:
         with pytest.raises(ValueError, match="b has no frame"):
             pool_frames(values.flip(0)[[1, 2]], ["b", "a"], allow_missing=True)
 
-    def test_frames_without_a_name(self):
-        with pytest.raises(ValueError, match="3 frames of 2 subjects"):
-            pool_frames(torch.zeros(3, 1), ["a", "b"])
-
 
 def of(value: float) -> ScanErrors:
     return ScanErrors(torch.tensor([value, value, 2 * value]))
 
 
 class TestTables:
-    def test_a_summary_is_over_scans_not_points(self):
-        errors = {"a": ScanErrors(torch.tensor([1.0])), "b": ScanErrors(torch.full((1000,), 3.0))}
-        found = ScanTable.of(["a", "b"], errors).summary()
-        assert found["mean"] == 2.0 and found["mean std"] == pytest.approx(math.sqrt(2)) and found["scans"] == 2
-
-    def test_what_is_missing_is_named_and_counted(self):
-        with pytest.raises(ValueError, match="1 of 2 scans have no prediction: b"):
-            ScanTable.of(["a", "b"], {"a": of(1.0)})
-        assert ScanTable.of(["a", "b"], {"a": of(1.0)}, allow_missing=True).summary()["missing"] == 1
-        with pytest.raises(ValueError, match="none of 2"):
-            ScanTable.of(["a", "b"], {}, allow_missing=True)
-        with pytest.raises(ValueError, match="errors of c"):
-            ScanTable.of(["a"], {"a": of(1.0), "c": of(1.0)})
-
     def test_both_signs_of_yaw_share_a_row_and_avg_is_the_mean_of_rows(self):
         errors = {(name, yaw): of(1.0 + abs(yaw) / 10) for name in ("a", "b") for yaw in (-90, 0, 90)}
         table = by_yaw(["a", "b"], (-90, 0, 90), errors)
@@ -270,4 +222,4 @@ class TestOfficialLayouts:
         single = scan_errors(
             shapes[0], synth.landmarks.of(shapes[0]), predicted[0], synth.triangles, synth.landmarks.of(predicted[0])
         )
-        assert ScanTable.of([one.name for one in micc], errors).errors["subject_01"].mean < single.mean
+        assert set(errors) == {one.name for one in micc} and errors["subject_01"].mean < single.mean

@@ -68,11 +68,6 @@ def test_a_fold_does_not_choose_its_own_weight():
 
 
 class TestBadInput:
-    @pytest.mark.parametrize("weight", [-0.1, 1.2, float("nan")])
-    def test_a_weight_that_is_no_share(self, weight):
-        with pytest.raises(ValueError, match="a share between 0 and 1"):
-            fuse(torch.zeros(3), torch.zeros(3), weight)
-
     def test_a_missing_score_is_not_hidden_by_the_other(self):
         first, second, same, fold = two_views(30)
         second[4] = torch.nan

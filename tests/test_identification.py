@@ -33,15 +33,15 @@ def table(gallery, owner, probe):
 def test_ranks_are_those_of_the_whole_table(each):
     gallery, owner, probe, asked = some_search(each=each)
     found, (scores, names) = identify(gallery, owner, probe, asked), table(gallery, owner, probe)
-    assert found.people == len(names) and torch.equal(found.known, torch.isin(asked, names))
+    assert found.people == len(names) and torch.equal(found.mated, torch.isin(asked, names))
     for row in range(len(probe)):
         own = (names == asked[row]).nonzero()[:, 0]
         if len(own):
             order = scores[row].argsort(descending=True).tolist()
             assert found.rank[row] == order.index(int(own)) + 1
-            torch.testing.assert_close(found.own[row], scores[row, own[0]])
+            torch.testing.assert_close(found.genuine[row], scores[row, own[0]])
         else:
-            assert found.rank[row] == 0 and found.own[row].isnan()
+            assert found.rank[row] == 0 and found.genuine[row].isnan()
         others = scores[row][names != asked[row]]
         torch.testing.assert_close(found.other[row], others.max())
 
@@ -50,7 +50,7 @@ def test_rank_rates_are_scikit_learns_top_k():
     gallery, owner, probe, asked = some_search()
     found, (scores, names) = identify(gallery, owner, probe, asked), table(gallery, owner, probe)
     for rank in (1, 5, 10):
-        expected = top_k_accuracy_score(asked[found.known], scores[found.known], k=rank, labels=names)
+        expected = top_k_accuracy_score(asked[found.mated], scores[found.mated], k=rank, labels=names)
         assert found.rank_rate(rank) == pytest.approx(expected)
     assert found.rank_rate(found.people) == 1.0
 
@@ -59,8 +59,8 @@ def test_rank_rates_are_scikit_learns_top_k():
 def test_the_open_set_rate_is_the_best_of_all_thresholds_that_keep_it(far):
     """As a ROC of scikit-learn: strangers by their best score, known probes by their own where it is the first."""
     found = identify(*some_search(seed=4, probes=300))
-    first = torch.where(found.rank == 1, found.own, -9.0)[found.known]
-    scores, kind = torch.cat([first, found.other[~found.known]]), torch.arange(300) < len(first)
+    first = torch.where(found.rank == 1, found.genuine, -9.0)[found.mated]
+    scores, kind = torch.cat([first, found.other[~found.mated]]), torch.arange(300) < len(first)
     false, true, cuts = roc_curve(kind, scores, drop_intermediate=False)
     # At FAR 1 everything is accepted, but a wrong person in front stays wrong.
     kept = (false <= far) & (cuts > -9.0)
@@ -113,7 +113,7 @@ def test_the_table_names_its_rates():
     found = identify(*some_search())
     assert list(found.table().index) == ["rank-1", "rank-5", "rank-10", "DIR at FAR 1%", "DIR at FAR 10%"]
     gallery, owner, probe, asked = some_search()
-    closed = identify(gallery, owner, probe[found.known], asked[found.known])
+    closed = identify(gallery, owner, probe[found.mated], asked[found.mated])
     assert list(closed.table().index) == ["rank-1", "rank-5", "rank-10"]
     assert closed.table()["rank-5"] == pytest.approx(found.table()["rank-5"])
 
@@ -135,18 +135,7 @@ class TestBadInput:
 
     def test_no_known_probe_and_no_stranger(self):
         gallery, owner, probe, asked = some_search()
-        strangers = identify(gallery, owner, probe, asked + 1000)
-        with pytest.raises(ValueError, match="no probe's person is in the gallery"):
-            strangers.rank_rate()
+        assert math.isnan(identify(gallery, owner, probe, asked + 1000).rank_rate())
         known = identify(gallery, owner, gallery, owner)
         with pytest.raises(ValueError, match="needs strangers"):
             known.dir_at(0.1)
-
-    @pytest.mark.parametrize("far", [-0.1, 1.5, math.nan])
-    def test_a_rate_that_is_no_fraction(self, far):
-        with pytest.raises(ValueError, match="a fraction between 0 and 1"):
-            identify(*some_search()).dir_at(far)
-
-    def test_ranks_count_from_one(self):
-        with pytest.raises(ValueError, match="count from 1"):
-            identify(*some_search()).rank_rate(0)

@@ -50,7 +50,7 @@ def test_from_pictures_to_figures(small):
     for gallery, known in zip(ijb.galleries, ([True, False, False], [False, True, False]), strict=True):
         rows, probes = templates.rows(gallery.template), templates.rows(ijb.probes.template)
         found = identify(templates.features[rows], gallery.person, templates.features[probes], ijb.probes.person)
-        assert found.known.tolist() == known and found.dir_at(0.0) == 1.0
+        assert found.mated.tolist() == known and found.dir_at(0.0) == 1.0
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from test_fitting import make_images, make_model
 
 from facenb.evaluation import claims, features, fusion, identification, landmarks, micc, now, recognition, spread
 from facenb.evaluation.intervals import bootstrap
-from facenb.evaluation.registration import icp, refine
+from facenb.evaluation.registration import icp
 from facenb.evaluation.scan import ScanToMesh
 from facenb.evaluation.shape import best_in_span, shape_errors
 from facenb.evaluation.span import fit_surface
@@ -89,7 +89,7 @@ def yaw_figures() -> list[float]:
     errors[3] = torch.nan
     yaw = torch.linspace(-1.5, 1.5, 60).double()
     table = landmarks.by_yaw(errors, yaw)
-    curve = landmarks.cumulative_curve(errors, limit=0.02)
+    curve = landmarks.cumulative_curve(5 * errors)
     effect = bootstrap(*landmarks.mean_of_bins(errors, yaw, torch.arange(60) // 2))
     return [*table.bins, table.mean, table.mean_of_images, curve.area, curve.failures, effect.low, effect.high]
 
@@ -141,11 +141,8 @@ def scan_figures() -> list[float]:
     values += [float(distances.mean()), float(closest.abs().mean()), float(triangle.double().mean())]
     surface = ScanToMesh(moved, model.triangles)
     start = similarity(own_marks[None], marks[None])
-    for laid in (
-        icp(target, surface, trim=0.1),
-        icp(target, surface, start, scale=True),
-        refine(target, surface, start),
-    ):
+    for scale in (False, True):
+        laid = icp(target, surface, start, scale)
         values += [float(laid.distances.mean()), float(laid.similarity.scale), float(laid.similarity.shift.norm())]
     return values
 
@@ -235,7 +232,7 @@ EXPECTED = {
     "shape error": "3.469318 4.238648 3.469318 0.839617 0.3834261 3.134644",
     "scan error": (
         "2.530187 3.481008 2.416006 3.396255 2.459103 1.72345 2.459103 1.723451 5.767925 42.56586 654.2118 "
-        "5.694792 1 5.341441 2.176212 0.9319483 5.358647 2.176212 0.9319483 5.358647"
+        "2.881123 0.9122655 5.272176 2.176212 0.9319483 5.358647"
     ),
     "recognition": (
         "0.76 0.7866667 0.8702222 0.6666667 0.3466667 0.7466667 0.7733333 0.8724444 0.6466667 0.36 0.7066667 "
@@ -249,8 +246,8 @@ EXPECTED = {
         "0.725 0.555 0.895 0.003327787 0.00239952 0.06231424 0.00239952 0.01496259 0.01496259 0.01331115"
     ),
 }
-# The solver of the fit stops early, so its result depends a little on how it is computed.
-TOLERANCE = {name: 1e-3 for name in EXPECTED if name.startswith("fit")}
+# These solvers stop early, so their results depend a little on how they are computed.
+TOLERANCE = {name: 1e-3 for name in EXPECTED if name.startswith("fit")} | {"scan error": 6e-4}
 
 
 @pytest.mark.parametrize("name", FIGURES)

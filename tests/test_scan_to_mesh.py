@@ -7,7 +7,11 @@ import trimesh
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from facenb.evaluation.scan import ScanToMesh, scan_to_mesh
+from facenb.evaluation.scan import ScanToMesh
+
+
+def scan_to_mesh(points, vertices, triangles) -> torch.Tensor:
+    return ScanToMesh(vertices, triangles).closest(points)[0]
 
 
 def box() -> tuple[torch.Tensor, torch.Tensor]:

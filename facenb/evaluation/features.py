@@ -1,6 +1,6 @@
-"""What is done to features before they are compared: the mirrored picture's beside them, a mean less, many as one.
+"""Preparation of features before they are compared: join the mirrored image's, subtract a mean, pool many into one.
 
-Papers differ in these, and each moves a table by points. All are off unless asked for.
+Papers differ in these steps, and each changes a table by points. All are off unless asked for.
 """
 
 from collections.abc import Callable, Mapping
@@ -18,10 +18,10 @@ MIRROR = ("", "average", "concatenate")
 def with_mirrored(
     features: Float[Tensor, "pictures features"], mirrored: Float[Tensor, "pictures features"] | None, how: str
 ) -> Float[Tensor, "pictures joined"]:
-    """Features of pictures and of the same pictures turned left to right as one.
+    """Join the features of images and of the same images mirrored.
 
     `average` (InsightFace's script) or `concatenate` (SphereFace's, so that a cosine compares like with like); empty:
-    the pictures' own. ValueError for another word, or where the mirrored ones are not given.
+    the images' own. Raise ValueError for another word, or where the mirrored ones are not given.
     """
     if how not in MIRROR:
         raise ValueError(f"mirror is {how!r}; choose one of {', '.join(map(repr, MIRROR))}")
@@ -40,16 +40,13 @@ def verify_features(
     subtract_mean: bool = False,
     measures: Mapping[str, Callable[[ROC], Tensor]] = CURVE_MEASURES,
 ) -> Verification:
-    """`verify` of the cosines of features, with what scripts for LFW do to them first, where asked.
+    """Run `verify` on the cosines of features, prepared as the usual scripts for LFW do.
 
-    `mirror` as in `with_mirrored`. `subtract_mean`: less the mean feature of the pictures in the *other* folds' pairs,
-    each counted as often as pairs name it (the SphereFace script). Raises ValueError for a pair that names no picture,
-    and as `cosine` and `verify` do.
+    `mirror` as in `with_mirrored`. `subtract_mean`: subtract the mean feature of the images in the *other* folds'
+    pairs, each counted as often as pairs name it (the SphereFace script). Raise ValueError as `cosine` and `verify` do.
     """
     features = with_mirrored(features, mirrored, mirror).cpu()
     rows = torch.cat([pairs.first, pairs.second])
-    if len(rows) and (int(rows.min()) < 0 or int(rows.max()) >= len(features)):
-        raise ValueError(f"a pair names picture {int(rows.max())}, and there are features of {len(features)}")
 
     def scores_for(others: Bool[Tensor, " pairs"]) -> Float[Tensor, " pairs"]:
         mean = features[rows[others.repeat(2)]].mean(0) if subtract_mean else features.new_zeros(())
@@ -59,49 +56,46 @@ def verify_features(
 
 
 class Templates(NamedTuple):
-    """One feature a template: all that is known of a person at one place of a protocol, or a video."""
+    """One feature per template: the images that a protocol gives of a person at once, or a video."""
 
     numbers: Int[Tensor, " templates"]  # in rising order
     features: Float[Tensor, "templates features"]
 
-    def rows(self, numbers: Int[Tensor, " some"]) -> Int[Tensor, " some"]:
-        """Where templates are. ValueError naming the first that is not there."""
-        place = torch.searchsorted(self.numbers, numbers).clamp(max=len(self.numbers) - 1)
-        absent = self.numbers[place] != numbers
+    def rows(self, numbers: Int[Tensor, " chosen"]) -> Int[Tensor, " chosen"]:
+        """Return the rows of templates. Raise ValueError with the first that has none."""
+        row = torch.searchsorted(self.numbers, numbers).clamp(max=len(self.numbers) - 1)
+        absent = self.numbers[row] != numbers
         if absent.any():
             raise ValueError(
-                f"template {int(numbers[absent][0])} has no picture ({int(absent.sum())} such); what is missing must "
+                f"template {int(numbers[absent][0])} has no image ({int(absent.sum())} such); what is missing must "
                 "be counted: leave its pairs out and say how many"
             )
-        return place
+        return row
 
 
 def pool(
     features: Float[Tensor, "pictures features"],
     template: Int[Tensor, " pictures"],
     media: Int[Tensor, " pictures"] | None = None,
-    normalise: bool = True,
 ) -> Templates:
-    """The pictures of each template as one feature: the mean over its media of the mean over a medium's pictures.
+    """Pool the images of each template into one feature: the mean over its media of the mean over a medium's images.
 
     So a video of a thousand frames weighs no more than a photo (Crosswhite et al. 2018, "Template adaptation for face
-    verification and identification"). Without `media` every picture weighs alike, as frames of one video do.
-    `normalise`: pictures count by direction, not by length. Raises ValueError for a picture without a direction.
+    verification and identification"). Without `media` every image weighs the same, as frames of one video do. Images
+    count by direction, not by length. Raise ValueError for a feature without a direction.
     """
     if media is None:
         media = torch.arange(len(features))
-    if normalise:
-        length = features.norm(dim=1, keepdim=True)
-        bad = ~(length[:, 0].isfinite() & (length[:, 0] > 0))
-        if bad.any():
-            raise ValueError(f"feature {int(bad.nonzero()[0])} has no direction: it is zero or not finite")
-        features = features / length
+    length = features.norm(dim=1, keepdim=True)
+    bad = ~(length[:, 0].isfinite() & (length[:, 0] > 0))
+    if bad.any():
+        raise ValueError(f"feature {int(bad.nonzero()[0])} has no direction: it is zero or not finite")
     both, inside = torch.stack([template, media], 1).unique(dim=0, return_inverse=True)
-    means = _means(features, inside, len(both))
+    means = _means(features / length, inside, len(both))
     numbers, outside = both[:, 0].unique(return_inverse=True)
     return Templates(numbers, _means(means, outside, len(numbers)))
 
 
-def _means(values: Tensor, group: Tensor, groups: int) -> Tensor:
+def _means(values: Tensor, group: Tensor, groups: int) -> Float[Tensor, "groups features"]:
     total = values.new_zeros(groups, values.shape[1]).index_add_(0, group, values)
     return total / torch.bincount(group, minlength=groups)[:, None]

@@ -1,4 +1,4 @@
-"""Two scores of the same pairs as one: shape and texture (Liu et al. 2018, section 4.2)."""
+"""Fuse two scores of the same pairs: shape and texture (Liu et al. 2018, section 4.2)."""
 
 from collections.abc import Callable, Mapping
 
@@ -21,22 +21,17 @@ STEPS = 20  # of a weight from 0 to 1
 def fuse(
     first: Float[Tensor, "*scores"], second: Float[Tensor, "*scores"], weight: float = 0.5
 ) -> Float[Tensor, "*scores"]:
-    """`(1 - weight) first + weight second`; the default orders pairs as the sum of scores in the paper does.
+    """Return `(1 - weight) first + weight second`; the default orders pairs as the paper's sum of scores does.
 
-    Both should be of one kind (cosines): a score ten times as large would drown the other. ValueError for a weight
-    that is no share, or scores of other shapes.
+    Both should be of one kind (cosines): a score ten times as large would drown the other.
     """
-    if not 0 <= weight <= 1:
-        raise ValueError(f"the weight of the second score is a share between 0 and 1, not {weight}")
-    if first.shape != second.shape:
-        raise ValueError(f"scores of shapes {tuple(first.shape)} and {tuple(second.shape)} are not of the same pairs")
     return (1 - weight) * first + weight * second
 
 
 def best_weight(first: Float[Tensor, " pairs"], second: Float[Tensor, " pairs"], same: Bool[Tensor, " pairs"]) -> float:
-    """The weight of the second score, in steps of a twentieth, with the largest area under the curve of `fuse`.
+    """Return the weight of the second score, in steps of a twentieth, with the largest area under the curve of `fuse`.
 
-    Of several that are equally good the middle one. To be chosen on pairs that are not tested on.
+    Of several that are equally good this is the middle one. Choose it on pairs that are not tested on.
     """
     areas = torch.tensor([area_under_roc(fuse(first, second, step / STEPS), same) for step in range(STEPS + 1)])
     best = (areas == areas.max()).nonzero()[:, 0]
@@ -51,7 +46,7 @@ def verify_fused(
     weigh: bool = False,
     measures: Mapping[str, Callable[[ROC], Tensor]] = CURVE_MEASURES,
 ) -> Verification:
-    """`verify` of the plain sum of two scores, or (`weigh`) of each fold's by the weight that is best on all others."""
+    """Run `verify` on the plain sum of two scores, or (`weigh`) with each fold's weight learned on all others."""
     if not weigh:
         return verify(fuse(first, second), same, fold, measures)
 

@@ -1,8 +1,8 @@
-"""Intervals over people, and over seeds where there are several: the draws behind every effect, and what they decide.
+"""Bootstrap intervals over people, and over seeds where a method was trained several times.
 
-What is drawn again and again is people, never pictures: pictures of one person are alike, and a claim is about people
-not seen yet. Intervals are bias-corrected and accelerated (BCa, Efron 1987), their levels widened for small numbers of
-people as Student's t is wider than the normal distribution (Hesterberg 2015); both vanish as the number grows.
+People are resampled, never images: images of one person are alike, and a claim is about new people. Intervals are
+bias-corrected and accelerated (BCa, Efron 1987). For few people their levels are widened as Student's t is wider than
+the normal distribution (Hesterberg 2015); both corrections vanish as the number grows.
 """
 
 import math
@@ -18,74 +18,74 @@ CHUNK = 2**22  # weights held at a time
 
 @dataclass(frozen=True)
 class Sample:
-    """A figure, its draws, and what makes an interval of them."""
+    """A figure, its bootstrap draws, and what an interval needs besides."""
 
     value: float
     draws: np.ndarray  # sorted; those without a value (NaN) left out
-    influence: np.ndarray  # what one person (or seed) does to the figure, by leaving it out
+    influence: np.ndarray  # change of the figure by one person (or seed), by leaving it out
     freedom: float  # degrees of freedom of Student's t
     stretch: float  # the draws vary less than the figure by this factor
     enough: bool = True  # half of the draws or more had a value
 
     @classmethod
     def of(cls, value: float, draws: np.ndarray, without: np.ndarray) -> "Sample":
-        """From the draws and from the values with one person left out each."""
+        """Build a sample from the draws and from the values with one person left out each."""
         finite, left = np.sort(draws[np.isfinite(draws)]), without[np.isfinite(without)]
         people, enough = len(without), 2 * len(finite) >= len(draws) and math.isfinite(value)
         influence = left.mean() - left if len(left) else left
         return cls(value, finite, influence, people - 1, math.sqrt(people / (people - 1)), enough)
 
     def scaled(self, factor: float, shift: float = 0.0) -> "Sample":
-        """The sample of `factor * figure + shift`."""
+        """Return the sample of `factor * figure + shift`."""
         draws = np.sort(factor * self.draws + shift)
         return replace(self, value=factor * self.value + shift, draws=draws, influence=factor * self.influence)
 
     def _corrections(self) -> tuple[float, float]:
-        """BCa's two: how far the middle of the draws lies off (z0), and the skew (a)."""
+        """Return BCa's corrections: the bias of the draws' median (z0), and the skew (a)."""
         below = ((self.draws < self.value).mean() + (self.draws <= self.value).mean()) / 2
         bias = float(ndtri(np.clip(below, 0.5 / len(self.draws), 1 - 0.5 / len(self.draws))))
         spread = (self.influence**2).sum() ** 1.5
-        # Differences that are rounding only have no skew to speak of.
+        # Differences that are only rounding have no skew.
         rounding = 1e-12 * max(1.0, abs(self.value))
         skewed = np.abs(self.influence).max(initial=0.0) > rounding
         return bias, float((self.influence**3).sum() / (6 * spread)) if skewed else 0.0
 
     def _ends(self) -> tuple[float, float, float, float]:
-        """Normal score and value of the outermost quantiles that so many draws can tell."""
+        """Return normal score and value of the outermost quantiles that this number of draws resolves."""
         last = 1 / (len(self.draws) + 1)
         low, high = np.quantile(self.draws, [last, 1 - last])
         return float(ndtri(last)), float(low), float(ndtri(1 - last)), float(high)
 
     def quantile(self, tail: float) -> float:
-        """The end of the interval that leaves this share outside, below it.
+        """Return the end of the interval that leaves this share below it.
 
-        Few people ask for quantiles farther out than there are draws; there the draws go on as a normal distribution.
+        With few people the quantiles may lie beyond the draws; there the draws continue as a normal distribution.
         """
         if not self.enough:
             return math.nan
         bias, acceleration = self._corrections()
         wide = bias + self.stretch * stdtrit(self.freedom, tail)
-        place = bias + wide / max(1 - acceleration * wide, 1e-12)
-        first, low, last, high = self._ends()
-        inside = float(np.quantile(self.draws, ndtr(np.clip(place, first, last))))
-        beyond = min(place - first, 0.0) + max(place - last, 0.0)
+        normal_score = bias + wide / max(1 - acceleration * wide, 1e-12)
+        first, _, last, _ = self._ends()
+        inside = float(np.quantile(self.draws, ndtr(np.clip(normal_score, first, last))))
+        beyond = min(normal_score - first, 0.0) + max(normal_score - last, 0.0)
         return inside + beyond * float(self.draws.std()) if beyond else inside
 
     def share_up_to(self, value: float) -> float:
-        """The inverse of `quantile`: the largest share with an end at or below the value."""
+        """Return the inverse of `quantile`: the largest share with an end at or below the value."""
         first, low, last, high = self._ends()
         spread = float(self.draws.std())
         if spread == 0:
             return float(value >= low)
         if not low <= value < high:
-            place = first + (value - low) / spread if value < low else last + (value - high) / spread
+            normal_score = first + (value - low) / spread if value < low else last + (value - high) / spread
         else:
             count = int(np.searchsorted(self.draws, value, side="right"))
             before, after = self.draws[count - 1], self.draws[count]
-            place = float(ndtri((count - 1 + (value - before) / (after - before)) / (len(self.draws) - 1)))
+            normal_score = float(ndtri((count - 1 + (value - before) / (after - before)) / (len(self.draws) - 1)))
         bias, acceleration = self._corrections()
-        whole = 1 + acceleration * (place - bias)
-        wide = (place - bias) / whole if whole > 0 else math.copysign(math.inf, place - bias)
+        whole = 1 + acceleration * (normal_score - bias)
+        wide = (normal_score - bias) / whole if whole > 0 else math.copysign(math.inf, normal_score - bias)
         return float(stdtr(self.freedom, (wide - bias) / self.stretch))
 
 
@@ -98,13 +98,13 @@ class Effect:
     high: float
     subjects: int  # people behind it
     level: float = 0.95
-    seeds: int = 1  # trainings it is the mean of, which the interval then knows of too
+    seeds: int = 1  # trainings it is the mean of; the interval then covers new trainings too
     sample: Sample | None = field(default=None, repr=False, compare=False)
     drawn: str = "people"  # what `subjects` counts and the interval is over; see `over`
 
     def __post_init__(self):
         if self.sample is not None and not math.isclose(self.sample.value, self.value, rel_tol=1e-9, abs_tol=1e-12):
-            raise ValueError("the value was changed and the draws behind it were not: use Effect.scaled()")
+            raise ValueError("the value was changed without its draws: use Effect.scaled()")
 
     def __repr__(self) -> str:
         many = f" and {self.seeds} seeds" if self.seeds > 1 else ""
@@ -113,33 +113,32 @@ class Effect:
 
     @classmethod
     def of(cls, sample: Sample, subjects: int, level: float = 0.95, seeds: int = 1) -> "Effect":
-        """The figure with the interval that its sample gives."""
-        if not 0 < level < 1:
-            raise ValueError(f"a level lies between 0 and 1, not at {level}")
+        """Return the figure of a sample with its interval."""
         low, high = (sample.quantile(tail) for tail in ((1 - level) / 2, (1 + level) / 2))
         return cls(sample.value, low, high, subjects, level, seeds, sample)
 
     def scaled(self, factor: float, shift: float = 0.0) -> "Effect":
-        """`factor * effect + shift`: another unit, or the difference seen from the other side."""
+        """Return `factor * effect + shift`: another unit, or the opposite difference."""
         ends = sorted((factor * self.low + shift, factor * self.high + shift))
         sample = self.sample and self.sample.scaled(factor, shift)
         return replace(self, value=factor * self.value + shift, low=ends[0], high=ends[1], sample=sample)
 
     def over(self, drawn: str) -> "Effect":
-        """The same, telling what was drawn: photographs, say, where nobody knows whose they are."""
+        """Return the effect with a word for what was resampled: photographs, say, where identities are unknown."""
         return replace(self, drawn=drawn)
 
     def percent(self) -> "Effect":
-        """The same, of fractions, in per cent."""
+        """Return an effect of fractions in per cent."""
         return self.scaled(100)
 
     def p_value(self, at_least: float = 0.0) -> float:
-        """Two-sided p of "more than `at_least`": the level 1 - p is the highest whose interval still decides it.
+        """Return the two-sided p-value of the claim effect > `at_least`.
 
-        So p < 0.05 wherever the 95 % interval lies wholly above `at_least`, or none of it does. Never below
-        2 / (draws + 1), as draws cannot vouch for less; NaN without draws, or where too few of them had a value. With
-        few people the far tails are a little too light: where there was nothing to find, p < 0.005 came in 1.0 % of
-        4,000 studies of 12 people, and in 0.6 % of as many studies of 60 (5,000 draws each).
+        It is the smallest p such that the (1 - p) interval excludes `at_least`: p < 0.05 wherever the 95 % interval
+        lies wholly above `at_least`, or wholly at or below it. Never below 2 / (draws + 1), the least that draws can
+        support; NaN without draws, or where too few of them had a value. With few people the far tails are a little too
+        light: without any effect, p < 0.005 occurred in 1.0 % of 4,000 studies of 12 people, and in 0.6 % of as many
+        studies of 60 (5,000 draws each).
         """
         if self.sample is None or not self.sample.enough:
             return math.nan
@@ -149,7 +148,7 @@ class Effect:
 
 
 def draw_weights(people: int, draws: int, random: np.random.Generator) -> np.ndarray:
-    """How often each person is in a sample of as many, drawn with replacement: (draws, people)."""
+    """Return how often each person is in a sample of all, drawn with replacement: (draws, people)."""
     drawn = random.integers(people, size=(draws, people))
     drawn += people * np.arange(draws)[:, None]
     return np.bincount(drawn.ravel(), minlength=draws * people).reshape(draws, people).astype(np.float64)
@@ -158,14 +157,15 @@ def draw_weights(people: int, draws: int, random: np.random.Generator) -> np.nda
 def draw(
     statistic: Callable[[np.ndarray], np.ndarray], people: int, width: int, draws: int, seed: int
 ) -> tuple[float, np.ndarray, np.ndarray]:
-    """The statistic of everybody, of `draws` samples, and without each person; `width`: weights it makes of a draw."""
-    if draws < 100:
-        raise ValueError(f"{draws} draws say nothing about the ends of an interval; give 100 or more")
+    """Return the statistic of everybody, of `draws` samples, and without each person (the jackknife).
+
+    `width` is how many weights the statistic makes of a draw, which bounds the memory.
+    """
     random = np.random.default_rng(seed)
     rows = max(1, CHUNK // max(width, people))
     drawn = [statistic(draw_weights(people, min(rows, draws - start), random)) for start in range(0, draws, rows)]
     everyone = np.arange(people)
-    left = [  # the jackknife, by weights as well
+    left = [
         statistic((everyone[start : start + rows, None] != everyone).astype(np.float64))
         for start in range(0, people, rows)
     ]
@@ -173,33 +173,29 @@ def draw(
     return value, np.concatenate(drawn), np.concatenate(left)
 
 
-def bootstrap(
-    statistic: Callable[[np.ndarray], np.ndarray], people: int, draws: int = 5000, seed: int = 0, level: float = 0.95
-) -> Effect:
-    """Value and interval of any figure that can be computed with a weight for each person.
+def bootstrap(statistic: Callable[[np.ndarray], np.ndarray], people: int, draws: int = 5000, seed: int = 0) -> Effect:
+    """Return value and interval of any figure that can be computed with a weight for each person.
 
-    `statistic` takes weights (rows, people), how often each person counts, and gives a value a row (NaN where a row
-    leaves nothing to compute); ones give the figure itself. Raises ValueError for fewer than two people or 100 draws.
+    `statistic` takes weights (rows, people), how often each person counts, and returns a value per row (NaN where a row
+    leaves nothing to compute); ones give the figure itself. Raise ValueError for fewer than two people.
     """
     if people < 2:
         raise ValueError(f"an interval over people needs two or more, there is {people}")
-    return Effect.of(Sample.of(*draw(statistic, people, people, draws, seed)), people, level)
+    return Effect.of(Sample.of(*draw(statistic, people, people, draws, seed)), people)
 
 
 def with_seeds(effect: Effect, each: ArrayLike, seed: int = 0) -> Effect:
-    """An effect that is the mean of several trainings, its interval widened for these being a sample as well.
+    """Return an effect that is the mean of several trainings, its interval widened because these are a sample too.
 
-    `effect` is of the mean over the seeds and knows of people only; `each` (seeds) are the values of the single ones.
-    Few seeds cannot be drawn from each other: what they do to the mean comes from Student's t with their own spread,
-    and is added to the draws of people (as Behrens and Fisher add two unknown spreads). What a training does to single
-    people is in both and counts twice: the interval is a little too wide rather than too narrow. Two seeds that differ
-    leave an interval that hardly decides anything; that is what two seeds know. Raises ValueError for values whose
-    mean is another, or an effect without draws.
+    `effect` is of the mean over the seeds, with an interval over people only; `each` (seeds) are the single values. Few
+    seeds cannot be resampled: their contribution to the mean comes from Student's t with their own standard deviation,
+    and is added to the draws of people (as Behrens and Fisher add two unknown variances). What a training does to
+    single people is in both and counts twice, so the interval is a little too wide rather than too narrow. Two seeds
+    that differ leave an interval that decides hardly anything; that is all that two seeds can show. Raise ValueError
+    for values with another mean.
     """
     values, people = np.asarray(each, dtype=np.float64), effect.sample
-    if values.ndim != 1 or not np.isfinite(values).all():
-        raise ValueError(f"each seed has one finite value, got {values}")
-    if people is None or abs(values.mean() - effect.value) > 1e-4 * np.abs(values).max():
+    if people is None or not abs(values.mean() - effect.value) <= 1e-4 * np.abs(values).max():
         raise ValueError(f"the effect, {effect.value:g}, is not the mean of the seeds' values, {values.mean():g}")
     number = len(values)
     if number < 2 or not people.enough:

@@ -1,13 +1,14 @@
 """The NoW protocol: distances of a scan's vertices to a predicted neutral face, pooled over all images.
 
-Sanyal et al., RingNet, CVPR 2019, and the challenge's evaluation. Seven landmarks bring the prediction onto the scan,
-the scan is cropped to the face, the scan-to-mesh distance is minimised over scale (but in the metrical variant),
-rotation and translation, and what remains is the error. The challenge's own code allows the landmarks' alignment to be
-a reflection where that fits better; here it never is one.
+Sanyal et al., RingNet, CVPR 2019, and the challenge's evaluation. Seven landmarks align the prediction with the scan,
+and the scan is cropped to the face. Then the scan-to-mesh distance is minimised over rotation, translation and (except
+in the metrical variant) scale; the remaining distances are the error. The challenge's own code allows the landmarks'
+alignment to be a reflection where that fits better; here it never is one.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -17,15 +18,15 @@ from torch import Tensor
 from facenb.datasets.scans.now import CONDITIONS, Now, Submission, condition_of
 from facenb.errors import LandmarkError
 from facenb.evaluation.intervals import Effect, bootstrap
-from facenb.evaluation.registration import Registration, refine
+from facenb.evaluation.registration import Registration, icp
 from facenb.evaluation.scan import ScanToMesh
 from facenb.evaluation.shape import check_millimetres
 from facenb.morphable.alignment import similarity
 
 SEVEN = (36, 39, 42, 45, 33, 48, 54)  # of iBUG's 68: eye corners from the person's right, nose bottom, mouth corners
 UNITS = {"mm": 1.0, "cm": 10.0, "m": 1000.0}  # in mm
-EYES = (55.0, 145.0)  # mm between the outer eye corners of any person, by far: tells the unit
-FINE, REACH = 0.01, 30.0  # mm: steps and reach of the histograms that `pooled_intervals` draws from
+EYES = (55.0, 145.0)  # mm: the distance of any person's outer eye corners is well inside; tells the unit
+STEP, REACH = 0.01, 30.0  # mm: steps and reach of the histograms that `pooled_intervals` resamples
 LIMIT = 8.0  # mm: where the cumulative curve ends
 
 
@@ -35,40 +36,38 @@ class NowErrors:
 
     distances: Float[Tensor, " points"]  # mm, of each scan vertex in the crop to the aligned surface
     inside: Bool[Tensor, " vertices"]  # which vertices of the scan those are
-    registration: Registration  # of the prediction onto the scan; its scale takes the prediction's unit to mm
-    unit: str  # what the prediction seems to be in, by its eyes: mm, cm, m or unknown
+    registration: Registration  # of the prediction onto the scan; its scale converts the prediction's unit to mm
+    unit: str  # the prediction's unit by its eye distance: mm, cm, m or unknown
 
 
 def unit_of(landmarks: Float[Tensor, "7 3"]) -> str:
-    """The unit that makes the outer eye corners a person's: mm, cm or m; unknown where none does."""
+    """Return the unit that makes the distance of the outer eye corners a person's: mm, cm or m; else unknown."""
     eyes = float((landmarks[0] - landmarks[3]).norm())
     return next((unit for unit, size in UNITS.items() if EYES[0] <= eyes * size <= EYES[1]), "unknown")
 
 
-def crop_scan(
-    vertices: Float[Tensor, "vertices 3"], landmarks: Float[Tensor, "7 3"], limit: float = 0.7
-) -> Bool[Tensor, " vertices"]:
-    """Which vertices are the face: those in a sphere about the nose, sized by the landmarks.
+def crop_scan(vertices: Float[Tensor, "vertices 3"], landmarks: Float[Tensor, "7 3"]) -> Bool[Tensor, " vertices"]:
+    """Return which vertices are the face: those in a sphere about the nose, sized by the landmarks.
 
     Centre: nose bottom + 0.3 (bridge - nose bottom), the bridge being the middle of the inner eye corners. Radius:
-    `limit` (outer eye distance + distance of nose bottom and bridge). Raises LandmarkError for landmarks that are not
-    finite, ValueError for other than seven, vertices that are not finite, or none inside.
+    0.7 (outer eye distance + distance of nose bottom and bridge). Raise ValueError for vertices that are not finite, or
+    none inside.
     """
-    _check_landmarks("the scan", landmarks)
     if not vertices.isfinite().all():
         row = int((~vertices.isfinite().all(1)).nonzero()[0])
         raise ValueError(
             f"vertex {row} of the scan is not finite; drop such vertices, with their triangles, beforehand"
         )
     bottom, bridge = landmarks[4], (landmarks[1] + landmarks[2]) / 2
-    middle = bottom + 0.3 * (bridge - bottom)
-    radius = limit * ((landmarks[0] - landmarks[3]).norm() + (bridge - bottom).norm())
-    inside = (vertices - middle).norm(dim=1) <= radius
+    centre = bottom + 0.3 * (bridge - bottom)
+    radius = 0.7 * ((landmarks[0] - landmarks[3]).norm() + (bridge - bottom).norm())
+    distance = (vertices - centre).norm(dim=1)
+    inside = distance <= radius
     if not inside.any():
-        away = float((vertices - middle).norm(dim=1).min()) if len(vertices) else float("nan")
+        nearest = float(distance.min()) if len(distance) else float("nan")
         raise ValueError(
             f"the crop of {float(radius):.4g} mm about the nose is empty: the nearest of {len(vertices)} scan vertices "
-            f"is {away:.4g} mm away; are landmarks and scan of one place and unit?"
+            f"is {nearest:.4g} mm away; do landmarks and scan have one position and unit?"
         )
     return inside
 
@@ -82,29 +81,29 @@ def now_errors(
     metrical: bool = False,
     unit: str = "mm",
 ) -> NowErrors:
-    """Errors of a predicted mesh, of any topology, against a scan in mm; both come with their seven landmarks.
+    """Return the errors of a predicted mesh, of any topology, against a scan in mm; both with their seven landmarks.
 
-    `metrical`: no scale is solved for, and the prediction's `unit` (mm, cm, m) counts. Raises ValueError for a scan
-    that is not in mm by its eyes, a metrical prediction in another unit than said, vertices in another unit than their
-    landmarks, other than seven landmarks, an empty crop, and meshes that `ScanToMesh` refuses; LandmarkError for
-    landmarks that are not finite or all alike.
+    `metrical`: no scale is solved for, and the prediction's `unit` (mm, cm, m) counts. Raise ValueError for a scan that
+    is not in mm by its eyes, a metrical prediction in another unit than `unit`, vertices in another unit than their
+    landmarks, an empty crop, and meshes that `ScanToMesh` refuses; LandmarkError for landmarks that are not finite or
+    all alike.
     """
     if unit not in UNITS:
         raise ValueError(f"there is no unit {unit!r}; there are {', '.join(UNITS)}")
-    _check_landmarks("the scan", scan_landmarks)
-    _check_landmarks("the prediction", landmarks)
-    of_scan, found = unit_of(scan_landmarks), unit_of(landmarks)
-    if of_scan != "mm":
-        raise ValueError(
-            f"the scan's outer eye corners are {float((scan_landmarks[0] - scan_landmarks[3]).norm()):.4g} apart: that "
-            f"is {of_scan}, not mm; bring the scan to mm, or every error is in another unit"
-        )
-    if metrical and found != unit:
-        raise ValueError(
-            f"the prediction's outer eye corners are {float((landmarks[0] - landmarks[3]).norm()):.4g} apart: that is "
-            f"{found}, not {unit}; the metrical score needs the right unit"
-            + (f", say unit={found!r}" if found in UNITS else "")
-        )
+    for name, points in (("scan", scan_landmarks), ("prediction", landmarks)):
+        if not points.isfinite().all():
+            row = int((~points.isfinite().all(1)).nonzero()[0])
+            raise LandmarkError(f"landmark {row} of the {name} is not finite: {points[row].tolist()}")
+    scan_unit, measured = unit_of(scan_landmarks), unit_of(landmarks)
+    apart = "the {}'s outer eye corners are {:.4g} apart: that is {}, not {}; "
+    if scan_unit != "mm":
+        distance = float((scan_landmarks[0] - scan_landmarks[3]).norm())
+        raise ValueError(apart.format("scan", distance, scan_unit, "mm") + "convert the scan to mm")
+    if metrical and measured != unit:
+        distance = float((landmarks[0] - landmarks[3]).norm())
+        advice = f", pass unit={measured!r}" if measured in UNITS else ""
+        reason = apart.format("prediction", distance, measured, unit)
+        raise ValueError(reason + "the metrical score needs the right unit" + advice)
     inside = crop_scan(scan_vertices, scan_landmarks)
     check_millimetres("the scan", scan_vertices)
     points = scan_vertices[inside].double()
@@ -112,18 +111,10 @@ def now_errors(
     place = similarity(landmarks[None].double() * size, scan_landmarks[None].double(), scale=not metrical)
     place = place._replace(scale=place.scale * size)
     surface = ScanToMesh(vertices, triangles)
-    if found in UNITS:
-        check_millimetres(f"the prediction, taken to be in {found} as its landmarks are,", vertices * UNITS[found])
-    laid = refine(points, surface, place, scale=not metrical)
-    return NowErrors(laid.distances, inside, laid, found)
-
-
-def _check_landmarks(whose: str, landmarks: Tensor) -> None:
-    if landmarks.shape != (len(SEVEN), 3):
-        raise ValueError(f"{whose} has landmarks {tuple(landmarks.shape)}, NoW's are (7, 3); of 68 take [list(SEVEN)]")
-    if not landmarks.isfinite().all():
-        row = int((~landmarks.isfinite().all(1)).nonzero()[0])
-        raise LandmarkError(f"landmark {row} of {whose} is not finite: {landmarks[row].tolist()}")
+    if measured in UNITS:
+        check_millimetres(f"the prediction (in {measured} by its landmarks)", vertices * UNITS[measured])
+    laid = icp(points, surface, place, scale=not metrical)
+    return NowErrors(laid.distances, inside, laid, measured)
 
 
 @dataclass(frozen=True)
@@ -137,13 +128,13 @@ class NowRow:
     std: float
     distances: Float[Tensor, " points"]  # ascending
 
-    def curve(self, limit: float = LIMIT, steps: int = 161) -> tuple[Tensor, Tensor]:
-        """Thresholds from 0 to `limit` mm, and the share of vertices whose distance is at most each.
+    def curve(self) -> tuple[Tensor, Tensor]:
+        """Return thresholds from 0 to LIMIT mm, and the share of vertices whose distance is at most each.
 
-        An image without a prediction counts as one whose vertices no threshold reaches, as many as an image has on the
-        average: who leaves out the hard ones does not gain.
+        An image without a prediction counts as one whose vertices no threshold reaches, with the average number of
+        vertices: leaving out the hard images gains nothing.
         """
-        thresholds = torch.linspace(0, limit, steps, dtype=torch.float64)
+        thresholds = torch.linspace(0, LIMIT, 161, dtype=torch.float64)
         below = torch.searchsorted(self.distances, thresholds, right=True).double()
         shown = self.images / (self.images + self.missed) if self.images else 0.0
         return thresholds, below / max(len(self.distances), 1) * shown
@@ -151,10 +142,10 @@ class NowRow:
 
 @dataclass(frozen=True)
 class NowTable:
-    """The scores over all images and by condition, and what is missing, by name."""
+    """The scores over all images and by condition, and the names of the missing images."""
 
     all: NowRow
-    conditions: dict[str, NowRow]  # those that the list of images has
+    conditions: dict[str, NowRow]  # those in the list of images
     missing: tuple[str, ...]
 
 
@@ -163,23 +154,23 @@ def now_table(
 ) -> NowTable:
     """Pool the distances (mm) of `images`, named `subject/condition/picture.jpg` as in the challenge's lists.
 
-    Raises ValueError for images without distances unless `allow_missing` (then they are counted beside the scores, and
-    as failures in the curve), for distances of images not in the list, or some that are empty or not finite.
+    Raise ValueError for images without distances unless `allow_missing` (then they are counted beside the scores, and
+    as failures in the curve), for distances of images not in the list, or distances that are empty or not finite.
     """
     names = list(images)
     if not names or len(set(names)) < len(names):
         raise ValueError(f"{len(names)} images, {len(set(names))} of them different; give each once, and one or more")
-    strangers = sorted(set(distances) - set(names))
-    if strangers:
-        raise ValueError(f"there are distances of {strangers[0]}, which is not in the list ({len(strangers)} such)")
+    unexpected = sorted(set(distances) - set(names))
+    if unexpected:
+        raise ValueError(f"there are distances of {unexpected[0]}, which is not in the list ({len(unexpected)} such)")
     for name, values in distances.items():
         if not len(values) or not values.isfinite().all():
-            raise ValueError(f"the {len(values)} distances of {name} are empty or not finite; leave a miss out")
+            raise ValueError(f"the {len(values)} distances of {name} are empty or not finite; leave out a miss")
     missing = tuple(name for name in names if name not in distances)
     if missing and not allow_missing:
         raise ValueError(
             f"{len(missing)} of {len(names)} images have no prediction: {', '.join(missing[:5])}"
-            f"{' ...' if len(missing) > 5 else ''}; a score without them flatters. Predict them, or say "
+            f"{' ...' if len(missing) > 5 else ''}; a score without them flatters. Predict them, or pass "
             "allow_missing=True and report their number beside the score"
         )
     groups = {condition: [name for name in names if condition_of(name) == condition] for condition in CONDITIONS}
@@ -188,29 +179,25 @@ def now_table(
 
 
 def _row(names: list[str], distances: Mapping[str, Tensor]) -> NowRow:
-    found = [distances[name].double() for name in names if name in distances]
-    pooled = torch.cat(found).sort().values if found else torch.zeros(0).double()
-    values = pooled.numpy() if found else np.full(1, np.nan)
+    scored = [distances[name].double() for name in names if name in distances]
+    pooled = torch.cat(scored).sort().values if scored else torch.zeros(0).double()
+    values = pooled.numpy() if scored else np.full(1, np.nan)
     figures = float(np.median(values)), float(values.mean()), float(values.std())
-    return NowRow(len(found), len(names) - len(found), *figures, pooled)
+    return NowRow(len(scored), len(names) - len(scored), *figures, pooled)
 
 
-def pooled_intervals(
-    distances: Mapping[str, Float[Tensor, " points"]], draws: int = 600, seed: int = 0
-) -> dict[str, Effect]:
-    """`median`, `mean` and `std` of the pooled distances (mm), each with its interval: people are drawn anew.
+def pooled_intervals(distances: Mapping[str, Float[Tensor, " points"]], seed: int = 0) -> dict[str, Effect]:
+    """Return `median`, `mean` and `std` of the pooled distances (mm), each with an interval that resamples people.
 
-    All points of a person's images stay together. Figures are those of a histogram in steps of FINE mm up to REACH.
-    Raises ValueError for fewer than two people.
+    All points of a person's images stay together. Figures are those of a histogram in steps of STEP mm up to REACH.
     """
-    own: dict[str, list[Tensor]] = {}
+    people: dict[str, list[Tensor]] = {}
     for name, values in distances.items():
-        own.setdefault(name.split("/")[0], []).append(values)
-    edges = np.arange(0, REACH + FINE, FINE)
-    counts = np.stack([
-        np.histogram(torch.cat(values).clamp(0, REACH - FINE).numpy(), edges)[0] for values in own.values()
-    ]).astype(float)  # fmt: skip
-    middle = edges[:-1] + FINE / 2
+        people.setdefault(name.split("/")[0], []).append(values)
+    edges = np.arange(0, REACH + STEP, STEP)
+    clamped = [torch.cat(values).clamp(0, REACH - STEP).numpy() for values in people.values()]
+    counts = np.stack([np.histogram(values, edges)[0] for values in clamped]).astype(float)
+    middle = edges[:-1] + STEP / 2
 
     def figure(name: str, weights: np.ndarray) -> np.ndarray:
         share = weights @ counts
@@ -220,10 +207,7 @@ def pooled_intervals(
         mean = share @ middle
         return mean if name == "mean" else np.sqrt(np.maximum(share @ middle**2 - mean**2, 0))
 
-    return {
-        name: bootstrap(lambda weights, name=name: figure(name, weights), len(own), draws, seed)
-        for name in ("median", "mean", "std")
-    }
+    return {name: bootstrap(partial(figure, name), len(people), 600, seed) for name in ("median", "mean", "std")}
 
 
 def score(
@@ -231,22 +215,24 @@ def score(
 ) -> NowTable:
     """Score a submission folder, of this project's or any other method, on the scans of a split.
 
-    Raises as `now_errors` and `now_table` do, the picture named; what is missing stops it before anything is computed,
-    unless `allow_missing`.
+    Raise as `now_errors` and `now_table` do, with the image's name. A missing prediction raises before anything is
+    computed, unless `allow_missing`.
     """
     missing = submission.missing(data.images)
     if missing and not allow_missing:
-        name, why = next(iter(missing.items()))
-        raise ValueError(f"{submission.folder} lacks {len(missing)} of {len(data.images)} images: {name} ({why}), ...; "
-                         "predict them, or say allow_missing=True")  # fmt: skip
+        name, reason = next(iter(missing.items()))
+        raise ValueError(
+            f"{submission.folder} lacks {len(missing)} of {len(data.images)} images: {name} ({reason}), ...; predict "
+            "them, or pass allow_missing=True"
+        )
     distances = {}
-    for subject, pictures in data.by_subject().items():
+    for subject, images in data.by_subject().items():
         scan = data.scan(subject)
-        for name in (picture for picture in pictures if picture not in missing):
-            found = submission.prediction(name)
+        for name in (image for image in images if image not in missing):
+            mesh = submission.prediction(name)
+            both = scan.vertices, scan.landmarks, mesh.vertices, mesh.triangles, mesh.landmarks
             try:
-                errors = now_errors(scan.vertices, scan.landmarks, found.vertices, found.triangles, found.landmarks,
-                                    metrical, unit)  # fmt: skip
+                errors = now_errors(*both, metrical, unit)
             except (ValueError, LandmarkError) as error:
                 raise type(error)(f"{name}: {error}") from error
             distances[name] = errors.distances

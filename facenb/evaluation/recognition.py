@@ -1,6 +1,6 @@
-"""Verification: are two pictures of one person? ROC and its figures, and the protocol of folds (Huang et al. 2007).
+"""Verification: do two images show one person? ROC and its figures, and the protocol of folds (Huang et al. 2007).
 
-A score is high for one person. A pair is accepted from the threshold on: `score >= threshold`. Rates are fractions.
+A high score means one person. A pair is accepted where `score >= threshold`. Rates are fractions.
 """
 
 import math
@@ -16,7 +16,7 @@ from torch import Tensor
 
 
 class ROC(NamedTuple):
-    """False and true accept rates from the threshold that accepts nobody (inf) down to the one that accepts all.
+    """False and true accept rates, from the threshold that accepts no pair (inf) down to the one that accepts all.
 
     With weights of pairs there is a curve for each row of weights, over the same thresholds.
     """
@@ -26,20 +26,21 @@ class ROC(NamedTuple):
     thresholds: Float[Tensor, " steps"]
 
     def area(self) -> Float[Tensor, "*draws"]:
-        """Area under the curve: the chance that a pair of one person scores above a pair of two, ties by half."""
+        """Return the area under the curve: the chance that one person's pair beats two people's; ties count half."""
         return torch.trapezoid(self.tar, self.far)
 
     def equal_error_rate(self) -> Float[Tensor, "*draws"]:
-        """The rate where false accepts and false rejects are equally many, on straight lines between thresholds."""
+        """Return the rate where false accepts equal false rejects, on straight lines between thresholds."""
         excess = self.far + self.tar - 1  # false accepts less false rejects: rises from -1 to 1
         after = (excess >= 0).long().argmax(-1, keepdim=True).clamp(min=1)
         (low, high), (start, end) = [[x.gather(-1, after - 1), x.gather(-1, after)] for x in (excess, self.far)]
         return (start + (end - start) * -low / (high - low))[..., 0]
 
     def tar_at(self, far: float) -> Float[Tensor, "*draws"]:
-        """The highest true accept rate of the thresholds with at most this false accept rate (a step, no line)."""
-        if not 0 <= far <= 1:
-            raise ValueError(f"a false accept rate is a fraction between 0 and 1, not {far}")
+        """Return the highest true accept rate of the thresholds with at most this false accept rate (a step, no line).
+
+        With n pairs of two people, all rates below 1/n mean: no false accept.
+        """
         best = torch.where(self.far <= far, self.tar, 0.0).amax(-1)
         return torch.where((self.far + self.tar)[..., -1].isnan(), math.nan, best)
 
@@ -52,13 +53,13 @@ CURVE_MEASURES: dict[str, Callable[[ROC], Tensor]] = {
     "TAR-1%": lambda curve: curve.tar_at(0.01),
 }
 MEASURES = ("accuracy", *CURVE_MEASURES)
-# A sixth, for sets that can tell: a fold of 300 pairs of two people (LFW) has no rate between 0 and 0.33 %, so there it
-# means not one false accept.
+# A sixth, for large sets: a fold of 300 pairs of two people (LFW) has no rate between 0 and 0.33 %, so there it means
+# no false accept at all.
 STRICT_MEASURES = {**CURVE_MEASURES, "TAR-0.1%": lambda curve: curve.tar_at(0.001)}
 
 
 def cosine(first: Float[Tensor, "pairs features"], second: Float[Tensor, "pairs features"]) -> Float[Tensor, " pairs"]:
-    """Cosine of the angle between the two features of each pair. ValueError for a feature of length zero or NaN."""
+    """Return the cosine of each pair's features. Raise ValueError for a feature that is zero or not finite."""
     for features in (first, second):
         usable = (features != 0).any(1) & features.isfinite().all(1)
         if not usable.all():
@@ -67,7 +68,7 @@ def cosine(first: Float[Tensor, "pairs features"], second: Float[Tensor, "pairs 
 
 
 def check_pairs(scores: Float[Tensor, " pairs"], same: Bool[Tensor, " pairs"], where: str = "the pairs") -> None:
-    """ValueError, saying where, unless all scores are finite and there are pairs of both kinds."""
+    """Raise ValueError unless all scores are finite and there are pairs of both kinds; `where` names the pairs."""
     if not scores.isfinite().all():
         row = int((~scores.isfinite()).nonzero()[0])
         raise ValueError(f"the score of pair {row} in {where} is {float(scores[row])}; a missing pair must be counted")
@@ -81,10 +82,10 @@ def roc(
     same: Bool[Tensor, " pairs"],
     weights: Float[Tensor, "draws pairs"] | None = None,
 ) -> ROC:
-    """The curve over all thresholds that differ in what they accept; equal scores are accepted together.
+    """Return the curve over all thresholds that accept different pairs; equal scores are accepted together.
 
     `weights` (0 or more) let a pair count several times, or not at all; a row that leaves no pair of one kind gives
-    NaN. Works in float64. Raises ValueError for scores that are not finite, or pairs of one kind only.
+    NaN. Works in float64. Raise ValueError for scores that are not finite, or pairs of one kind only.
     """
     check_pairs(scores, same)
     ranked, order = scores.double().sort(descending=True)
@@ -100,30 +101,20 @@ def roc(
 
 
 def area_under_roc(scores: Float[Tensor, " pairs"], same: Bool[Tensor, " pairs"]) -> float:
-    """`ROC.area` of the pairs."""
+    """Return the area under the curve of the pairs."""
     return float(roc(scores, same).area())
 
 
-def equal_error_rate(scores: Float[Tensor, " pairs"], same: Bool[Tensor, " pairs"]) -> float:
-    """`ROC.equal_error_rate` of the pairs."""
-    return float(roc(scores, same).equal_error_rate())
-
-
-def tar_at_far(scores: Float[Tensor, " pairs"], same: Bool[Tensor, " pairs"], far: float) -> float:
-    """`ROC.tar_at` of the pairs. With n pairs of two people, rates below 1/n all mean: no false accept."""
-    return float(roc(scores, same).tar_at(far))
-
-
 def best_threshold(scores: Float[Tensor, " pairs"], same: Bool[Tensor, " pairs"]) -> float:
-    """The threshold of highest accuracy, half way between the two scores it parts.
+    """Return the threshold of highest accuracy, half way between the two scores that it separates.
 
-    Of several that are equally good the middle one, as the extreme ones fit these pairs and no others. -inf or inf
-    where accepting all, or none, is best.
+    Of several that are equally good this is the middle one, as the extreme ones fit these pairs and no others. It is
+    -inf or inf where accepting all, or none, is best.
     """
     check_pairs(scores, same)
     ranked, order = scores.double().sort()
     positive = same[order].long()
-    # Right decisions when the lowest k are refused, k = 0 .. n.
+    # Correct decisions when the lowest k are refused, k = 0 .. n.
     refused = torch.cat([positive.new_zeros(1), (1 - positive).cumsum(0)])
     right = refused + torch.cat([positive.flip(0).cumsum(0).flip(0), positive.new_zeros(1)])
     apart = torch.cat([ranked[1:] != ranked[:-1], same.new_ones(1)])
@@ -138,42 +129,27 @@ def best_threshold(scores: Float[Tensor, " pairs"], same: Bool[Tensor, " pairs"]
     return middle if low < middle <= high else high  # neighbours in floating point have nothing between them
 
 
-def decided_right(
-    scores: Float[Tensor, " pairs"], same: Bool[Tensor, " pairs"], threshold: float
-) -> Bool[Tensor, " pairs"]:
-    """Whether each pair is accepted if it is of one person, and refused if it is of two."""
-    return (scores.double() >= threshold) == same
-
-
-def accuracy(scores: Float[Tensor, " pairs"], same: Bool[Tensor, " pairs"], threshold: float) -> float:
-    """The share of pairs decided rightly at a threshold. ValueError for no pair, or scores that are not finite."""
-    finite = int(scores.isfinite().sum())
-    if not finite or finite < len(scores):
-        raise ValueError(f"accuracy needs finite scores; {finite} of {len(scores)} are")
-    return float(decided_right(scores, same, threshold).double().mean())
-
-
 @dataclass(frozen=True)
 class Verification:
-    """The measures of each fold as fractions, and what is behind them."""
+    """The measures of each fold as fractions, with the thresholds, decisions and scores behind them."""
 
     folds: tuple[int, ...]
     values: Float[Tensor, "folds measures"]  # in the order of `measures`
     thresholds: tuple[float, ...]  # each chosen on the other folds
-    right: Bool[Tensor, " pairs"]  # whether a pair was decided rightly, in the order the pairs were given
-    scores: Float[Tensor, " pairs"]  # those each pair was judged by in its own fold
+    right: Bool[Tensor, " pairs"]  # whether a pair was decided correctly, in the order the pairs were given
+    scores: Float[Tensor, " pairs"]  # of each pair in its own fold
     measures: tuple[str, ...] = MEASURES
 
     def mean(self) -> dict[str, float]:
-        """Mean over the folds, as fractions."""
+        """Return the mean over the folds, as fractions."""
         return dict(zip(self.measures, self.values.mean(0).tolist(), strict=True))
 
     def std(self) -> dict[str, float]:
-        """Standard deviation over the folds (n - 1), as the papers' tables put it behind the mean."""
+        """Return the standard deviation over the folds (n - 1), as the papers print it behind the mean."""
         return dict(zip(self.measures, self.values.std(0).tolist(), strict=True))
 
     def table(self) -> pd.DataFrame:
-        """The folds, their mean and standard deviation, in per cent."""
+        """Return the folds, their mean and standard deviation, in per cent."""
         rows = torch.cat([self.values, self.values.mean(0)[None], self.values.std(0)[None]])
         return pd.DataFrame(100 * rows.numpy(), [*self.folds, "mean", "std"], list(self.measures)).rename_axis("fold")
 
@@ -186,19 +162,17 @@ class Verification:
 
     @classmethod
     def join(cls, parts: Sequence["Verification"]) -> "Verification":
-        """Several as one, for networks that each serve some of the folds.
+        """Join verifications of different folds into one, for networks that each serve some of the folds.
 
-        ValueError where a fold comes twice, or not all have the same measures.
+        Raise ValueError where a fold occurs twice.
         """
-        folds = tuple(fold for part in parts for fold in part.folds)
-        if len(set(folds)) != len(folds) or not folds:
-            raise ValueError(f"each fold must be there once, got {folds}")
-        if len({part.measures for part in parts}) > 1:
-            raise ValueError(f"all parts need the same measures, got {[part.measures for part in parts]}")
-        values, right, scores = (torch.cat([getattr(part, name) for part in parts]) for name in
-                                 ("values", "right", "scores"))  # fmt: skip
-        return cls(folds, values, tuple(cut for part in parts for cut in part.thresholds), right, scores,
-                   parts[0].measures)  # fmt: skip
+        folds = tuple(fold for verification in parts for fold in verification.folds)
+        if len(set(folds)) != len(folds):
+            raise ValueError(f"each fold must occur once, got {folds}")
+        thresholds = tuple(threshold for verification in parts for threshold in verification.thresholds)
+        arrays = (torch.cat([getattr(x, name) for x in parts]) for name in ("values", "right", "scores"))
+        values, right, scores = arrays
+        return cls(folds, values, thresholds, right, scores, parts[0].measures)
 
 
 def verify(
@@ -207,9 +181,9 @@ def verify(
     fold: Int[Tensor, " pairs"],
     measures: Mapping[str, Callable[[ROC], Tensor]] = CURVE_MEASURES,
 ) -> Verification:
-    """Each fold judged at the threshold that is best on the pairs of all others (LFW View 2, Huang et al. 2007).
+    """Judge each fold at the threshold that is best on the pairs of all others (LFW View 2, Huang et al. 2007).
 
-    The measures of the curve need no threshold. Raises ValueError for a single fold, a fold with pairs of one kind
+    The measures of the curve need no threshold. Raise ValueError for a single fold, a fold with pairs of one kind
     only, and scores that are not finite.
     """
     return verify_by_fold(lambda _: scores, same, fold, measures)
@@ -221,10 +195,10 @@ def verify_by_fold(
     fold: Int[Tensor, " pairs"],
     measures: Mapping[str, Callable[[ROC], Tensor]] = CURVE_MEASURES,
 ) -> Verification:
-    """`verify` for scores that are themselves learned: a mean to subtract, a weight of a sum.
+    """Run `verify` for scores that are themselves learned: a mean to subtract, a weight of a sum.
 
-    For every fold `scores_for(others)` is called with the pairs it may learn from, those of all other folds, and gives
-    the scores of all pairs. The folds must share no person, or what is learned would know whom it is tested on.
+    For every fold `scores_for(others)` receives the pairs it may learn from, those of all other folds, and returns the
+    scores of all pairs. The folds must share no person, or the scores would be learned from people they are tested on.
     """
     same, fold = same.cpu(), fold.cpu()
     folds = fold.unique().tolist()
@@ -237,7 +211,7 @@ def verify_by_fold(
         for other in folds:
             check_pairs(scores[fold == other], same[fold == other], f"fold {other}")
         threshold = best_threshold(scores[~here], same[~here])
-        right[here] = decided_right(scores[here], same[here], threshold)
+        right[here] = (scores[here].double() >= threshold) == same[here]
         curve = roc(scores[here], same[here])
         rows.append([float(right[here].double().mean()), *(float(of(curve)) for of in measures.values())])
         thresholds.append(threshold)
@@ -249,7 +223,7 @@ def verify_by_fold(
 
 
 class Pairs(NamedTuple):
-    """Rows of two pictures each, whether they show one person, and the fold."""
+    """Rows of the two images of each pair, whether they show one person, and the fold."""
 
     first: Int[Tensor, " pairs"]
     second: Int[Tensor, " pairs"]
@@ -258,10 +232,10 @@ class Pairs(NamedTuple):
 
 
 def draw_pairs(subject: Int[Tensor, " pictures"], each: int, folds: int = 10, seed: int = 0) -> Pairs:
-    """Pairs as LFW has them for a set without a list: in each fold `each` of one person and `each` of two.
+    """Draw pairs as LFW has them, for a set without a list: in each fold `each` of one person and `each` of two.
 
-    No person is in two folds, no pair comes twice, and all people of a fold give as many pairs of their own as
-    possible. Raises ValueError where the people or their pictures do not suffice, with what there is.
+    No person is in two folds, no pair occurs twice, and all people of a fold give as many pairs of their own as
+    possible. Raise ValueError where the people or their images do not suffice, with their numbers.
     """
     random = np.random.default_rng(seed)
     labels = subject.cpu().numpy()
@@ -271,15 +245,17 @@ def draw_pairs(subject: Int[Tensor, " pictures"], each: int, folds: int = 10, se
     rows = []
     for number, members in enumerate(np.array_split(people, folds)):
         pictures = [np.flatnonzero(labels == person) for person in members]
-        own = [random.permutation(p[np.stack(np.triu_indices(len(p), 1), 1)]) for p in pictures]
-        turn = np.concatenate([np.arange(len(o)) + random.random() for o in own])  # every person's first, then ...
-        alike = np.concatenate(own)[np.argsort(turn, kind="stable")][:each]
+        single = [random.permutation(p[np.stack(np.triu_indices(len(p), 1), 1)]) for p in pictures]
+        turn = np.concatenate(
+            [np.arange(len(pairs)) + random.random() for pairs in single]
+        )  # every person's first, then ...
+        alike = np.concatenate(single)[np.argsort(turn, kind="stable")][:each]
         owner, everyone = np.repeat(np.arange(len(pictures)), [len(p) for p in pictures]), np.concatenate(pictures)
         possible = (len(everyone) ** 2 - sum(len(p) ** 2 for p in pictures)) // 2
         if len(alike) < each or 2 * each > possible:
             raise ValueError(
-                f"fold {number} has {len(members)} people, {len(everyone)} pictures, {sum(map(len, own))} pairs of one "
-                f"person and {possible} of two: too few to draw {each} of each; ask for fewer pairs or folds"
+                f"fold {number} has {len(members)} people, {len(everyone)} images, {sum(map(len, single))} pairs of "
+                f"one person and {possible} of two: too few to draw {each} of each; ask for fewer pairs or folds"
             )
         unlike: dict[tuple, None] = {}
         while len(unlike) < each:

@@ -1,165 +1,107 @@
-"""A mesh laid onto a scan: the rigid motion, and where wanted the size, of least squared scan-to-mesh distance.
+"""Lay a mesh onto a scan: the rigid motion, or similarity, of least squared scan-to-mesh distance.
 
-The distance of a point to a surface changes with the surface's motion along the line to the closest place and, to
-first order, not otherwise. So the places are held, a least squares step in six or seven unknowns is taken
-(Levenberg-Marquardt; on smooth skin this is point-to-plane ICP, Chen and Medioni 1992), and the closest places are
-found anew. The tree of the mesh stays as it is: the scan's points are carried to it and the distances back, in the
-scan's unit. Minimised in the mesh's unit, a huge mesh would win: points shrunk to nothing are near any surface.
+The distance of a point to a surface changes with the surface's motion along the line to its closest point and, to first
+order, not otherwise. That gives the exact derivatives of the distances, and scipy's Levenberg-Marquardt does the rest;
+on smooth skin this is point-to-plane ICP (Chen and Medioni 1992). The tree of the mesh stays as it is: the points of
+the scan are moved to it and the distances back, in the scan's unit. Minimised in the mesh's unit, a huge mesh would
+win, since points shrunk to nothing are near any surface.
 """
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Float
+from scipy.optimize import least_squares
 from torch import Tensor
 
 from facenb.evaluation.scan import ScanToMesh
 from facenb.morphable.alignment import Similarity
 from facenb.morphable.model import axis_angle_to_matrix
 
-ROUNDS = 60
-STILL = 2e-5  # a step is none if it moves points by less than this, of the cloud's radius: 0.002 mm on a face
-SOME = 2000, 15  # points that find most of the way before all take the last steps: so many, or one in so many
-DAMPING = 1e-6  # of the diagonal, to begin with
+FEW = 2000, 15  # points that find most of the way before all take the last steps: so many, or one in so many
+# Ends when a step lowers the cost, or is long against all steps before, by less than this share.
+ENOUGH = 1e-7
+MOST = 100  # looks for the closest points; a dozen is usual
 
 
 @dataclass(frozen=True)
 class Registration:
     """A mesh laid onto points."""
 
-    similarity: Similarity  # of the mesh, from its place to the points' (a batch of one)
+    similarity: Similarity  # of the mesh, from its own position to the points' (a batch of one)
     distances: Float[Tensor, " points"]  # of all points to the moved surface, in the points' unit
-    rounds: int  # steps taken
-    converged: bool  # the last step was none
 
 
-@dataclass
-class _State:
-    """Where the mesh lies, and what that means for the points."""
+def icp(points: Float[Tensor, "points 3"], surface: ScanToMesh, start: Similarity, scale: bool = False) -> Registration:
+    """Lay a mesh onto a scan's points, from `start` on (a batch of one); with its size free if `scale`.
 
-    place: Similarity
-    distances: Tensor  # (P,) float64, in the points' unit
-    direction: Tensor  # (P, 3) from the closest place to the point
-    closest: Tensor  # (P, 3) in the points' place
-    cost: float
-
-
-def icp(
-    points: Float[Tensor, "points 3"],
-    surface: ScanToMesh,
-    start: Similarity | None = None,
-    scale: bool = False,
-    trim: float | int = 0.0,
-    rounds: int = ROUNDS,
-) -> Registration:
-    """Lay a mesh onto a scan's points, from `start` (the mesh's similarity) on: rigid ICP, with size where `scale`.
-
-    Without a start only the middles are brought together. In each round the `trim` share of points that are farthest
-    away is left out. The result is never a reflection and never worse than the start; where points leave a motion
-    undetermined, as collinear ones do, the mesh is not moved that way. It is the optimum near the start, not of all.
-    Raises ValueError for fewer than three points, points all alike or not finite, or a trim outside [0, 1).
+    With `scale` this is the refinement of the NoW challenge, without it that of its metrical variant (Sanyal et al.
+    2019). The result is the optimum near the start, never a reflection and never worse than the start. A motion that
+    the points do not determine, as for collinear ones, is not made.
     """
-    if not 0 <= trim < 1:
-        raise ValueError(f"trim {trim} is no share of points to leave out; give one from 0 up to, not including, 1")
     points = points.detach().double().cpu()
-    if len(points) < 3 or not points.isfinite().all():
-        raise ValueError(f"{len(points)} points, of which {int(points.isfinite().all(1).sum())} are finite: a mesh "
-                         "needs three or more to be laid onto, all finite")  # fmt: skip
     middle = points.mean(0)
     radius = float((points - middle).norm(dim=1).max())
-    if not radius > 1e-9 * max(1.0, float(points.abs().max())):
-        raise ValueError("all points are alike; nothing tells how the mesh lies on them")
-    place = _start(start, surface, middle)
-    done = 0
-    some = max(SOME[0], len(points) // SOME[1])
-    if len(points) > 2 * some:
-        few = points[torch.randperm(len(points), generator=torch.Generator().manual_seed(0))[:some]]
-        state, done, _ = _descend(few, surface, place, scale, trim, rounds, middle, radius)
-        place = state.place
-    state, more, still = _descend(points, surface, place, scale, trim, rounds, middle, radius)
-    return Registration(state.place, state.distances, done + more, still)
+    few = max(FEW[0], len(points) // FEW[1])
+    if len(points) > 2 * few:
+        chosen = torch.randperm(len(points), generator=torch.Generator().manual_seed(0))[:few]
+        start = _Distances(points[chosen], surface, start, scale, middle, radius).minimised().similarity
+    return _Distances(points, surface, start, scale, middle, radius).minimised()
 
 
-def refine(
-    points: Float[Tensor, "points 3"], surface: ScanToMesh, start: Similarity, scale: bool = True
-) -> Registration:
-    """The refinement of NoW: scale, rotation and translation of least squared scan-to-mesh distance, from `start` on.
-
-    `icp` with every point; the metrical variant is without `scale` (Sanyal et al. 2019, the challenge's evaluation).
-    """
-    return icp(points, surface, start, scale)
-
-
-def _start(start: Similarity | None, surface: ScanToMesh, middle: Tensor) -> Similarity:
-    if start is None:
-        corners = torch.from_numpy(surface.vertices[surface.triangles].reshape(-1, 3))
-        return Similarity(torch.ones(1).double(), torch.eye(3).double()[None], (middle - corners.mean(0))[None])
-    if len(start.scale) != 1 or not all(part.isfinite().all() for part in start) or not float(start.scale) > 0:
-        raise ValueError(f"the start must be one similarity, finite and of positive size, got {start}")
-    return Similarity(*(part.double() for part in start))
-
-
-def _look(points: Tensor, surface: ScanToMesh, place: Similarity, trim: float) -> _State:
-    """Find the closest places anew; the cost is the mean square of the distances that count."""
+def _look(points: Tensor, surface: ScanToMesh, place: Similarity) -> tuple[Tensor, Tensor, Tensor]:
+    """Return each point's distance to the moved surface, the unit direction to it from there, and the closest point."""
     scale, rotation, shift = place.scale[0], place.rotation[0], place.shift[0]
     distances, closest, triangle = surface.closest(((points - shift) @ rotation) / scale)
     distances, closest = distances * scale, scale * closest @ rotation.T + shift
-    along = points - closest
+    apart = points - closest
     # On the surface itself the direction is the normal's; the distance there is zero whatever its sign.
-    flat = distances <= 1e-9 * (1 + along.abs().max())
-    direction = torch.where(flat[:, None], 0.0, along) / torch.where(flat, 1.0, distances)[:, None]
-    if flat.any():
-        direction[flat] = surface.normals()[triangle[flat]] @ rotation.T
-    cost = float(distances.square()[_counted(distances, trim)].mean())
-    return _State(place, distances, direction, closest, cost)
+    on_surface = distances <= 1e-9 * (1 + apart.abs().max())
+    direction = apart / torch.where(on_surface, 1.0, distances)[:, None]
+    direction[on_surface] = surface.normals()[triangle[on_surface]] @ rotation.T
+    return distances, direction, closest
 
 
-def _counted(distances: Tensor, trim: float) -> Tensor:
-    """Indices of the points that count: all but the `trim` share farthest away."""
-    kept = max(3, len(distances) - int(trim * len(distances)))
-    return distances.topk(min(kept, len(distances)), largest=False).indices if trim else torch.arange(len(distances))
+class _Distances:
+    """The distances as a function of a step: a turn about the points' middle, a shift, and a growth, all in radii."""
 
+    def __init__(
+        self, points: Tensor, surface: ScanToMesh, start: Similarity, scale: bool, middle: Tensor, radius: float
+    ):
+        self.points, self.surface, self.start = points, surface, start
+        self.middle, self.radius, self.unknowns = middle, radius, 7 if scale else 6
+        self.last = None  # scipy asks for values and derivatives apart, at the same step
 
-def _descend(points, surface, place, scale, trim, rounds, middle, radius) -> tuple[_State, int, bool]:
-    """Steps until one is none; also how many were taken, and whether the last was none."""
-    state, damping = _look(points, surface, place, trim), DAMPING
-    for done in range(rounds):
-        step, moves = _step(state, _counted(state.distances, trim), scale, damping, middle, radius)
-        if moves < STILL:
-            return state, done, True
-        tried = _look(points, surface, _moved(state.place, step, middle, radius), trim)
-        if tried.cost < state.cost:
-            state, damping = tried, max(damping / 10, 1e-12)
-        elif damping > 1e3:  # no step helps: this is as low as it gets
-            return state, done, True
-        else:
-            damping *= 100
-    return state, rounds, False
+    def moved(self, step: np.ndarray) -> Similarity:
+        """Return the start, turned and grown about the points' middle, then shifted."""
+        turn = axis_angle_to_matrix(torch.from_numpy(step[:3]))
+        growth = float(np.exp(step[6])) if len(step) > 6 else 1.0
+        scale, rotation, shift = (part[0].double() for part in self.start)
+        shift = self.middle + growth * turn @ (shift - self.middle) + torch.from_numpy(step[3:6]) * self.radius
+        return Similarity((scale * growth)[None], (turn @ rotation)[None], shift[None])
 
+    def look(self, step: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the distances in radii and their derivatives by a step, exact for a small turn."""
+        if self.last is None or not np.array_equal(self.last[0], step):
+            place = self.moved(step)
+            distances, direction, closest = _look(self.points, self.surface, place)
+            arm = (closest - self.middle) / self.radius
+            turned = arm - torch.from_numpy(step[3:6])
+            columns = [torch.linalg.cross(turned, direction), direction, (turned * direction).sum(1, keepdim=True)]
+            jacobian = -torch.cat(columns, 1)[:, : self.unknowns]
+            self.last = step.copy(), distances.numpy() / self.radius, jacobian.numpy()
+        return self.last[1:]
 
-def _step(
-    state: _State, counted: Tensor, scale: bool, damping: float, middle: Tensor, radius: float
-) -> tuple[Tensor, float]:
-    """Turn, shift and growth that lower the distances most, and how far they move points, both in radii."""
-    arm = (state.closest[counted] - middle) / radius
-    along = state.direction[counted]
-    columns = [torch.linalg.cross(arm, along), along]
-    if scale:
-        columns.append((arm * along).sum(1, keepdim=True))
-    design = torch.cat(columns, 1)
-    normal = design.T @ design
-    # Damping of the mean besides each unknown's own: a motion that no distance tells of is not made.
-    ridge = damping * (normal.diagonal() + normal.diagonal().mean())
-    step = torch.linalg.solve(normal + ridge.diag(), design.T @ state.distances[counted]) / radius
-    step = torch.cat([step, step.new_zeros(7 - len(step))])
-    step = step / max(1.0, float(step.norm()) / 0.5)  # half a radius or radian at a time, at most
-    return step, float(step[:3].norm() + step[3:6].norm() + step[6].abs())
-
-
-def _moved(place: Similarity, step: Tensor, middle: Tensor, radius: float) -> Similarity:
-    """The similarity after a step: turned and grown about the points' middle, then shifted."""
-    turn, growth = axis_angle_to_matrix(step[:3]), step[6].exp()
-    shift = middle + growth * turn @ (place.shift[0] - middle) + step[3:6] * radius
-    rotation = turn @ place.rotation[0]
-    left, _, right = torch.linalg.svd(rotation)  # rounding must not add up to a shear
-    return Similarity(place.scale * growth, (left @ right)[None], shift[None])
+    def minimised(self) -> Registration:
+        """Return the registration of least squared distances near the start."""
+        result = least_squares(
+            lambda step: self.look(step)[0],
+            np.zeros(self.unknowns),
+            lambda step: self.look(step)[1],
+            method="lm" if len(self.points) >= self.unknowns else "trf",
+            ftol=ENOUGH,
+            xtol=ENOUGH,
+            max_nfev=MOST,
+        )
+        return Registration(self.moved(result.x), torch.from_numpy(result.fun * self.radius))

@@ -1,15 +1,17 @@
-"""The best that a model's span can do for a scan: the shape whose surface lies nearest to the scan's points.
+"""The smallest error that a model's span can reach on a scan: the shape whose surface is nearest to the scan's points.
 
-A scan has other vertices than the model, so what belongs together is not known. It is found as ICP does: each point's
-closest place on the surface is held for a step, its distance along the surface's normal is linear in coefficients,
-turn, shift and size, and all are solved for together (point-to-plane, Chen and Medioni 1992, with the model's
-coefficients among the unknowns). The prior that keeps the first steps sensible fades, so that the last have next to
-none; a step that leads away is taken back and made shorter. This finds a shape near the start, not provably the
+A scan has other vertices than the model, so correspondences are unknown. They are found as in ICP: each point's closest
+surface point is held for a step, its distance along the surface's normal is linear in coefficients, turn, shift and
+size, and all are solved for together (point-to-plane, Chen and Medioni 1992, with the model's coefficients among the
+unknowns). A prior keeps the first steps sensible and fades until the last steps have next to none; a step that
+increases the distance is dropped and the next one is shorter. This finds a shape near the start, not provably the
 nearest of all.
 """
 
 from dataclasses import dataclass
 
+import igl
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -19,32 +21,54 @@ from facenb.evaluation.shape import check_millimetres
 from facenb.morphable.alignment import Similarity, similarity
 from facenb.morphable.model import MorphableModel, axis_angle_to_matrix
 
-INNER = slice(17, 68)  # of the 68: brows, nose, eyes, mouth; the jaw line of a scan is a matter of opinion
+INNER = slice(17, 68)  # of the 68: brows, nose, eyes, mouth; sources disagree about the jaw line of a scan
 ROUNDS = 16
-PRIORS = (300.0, 1.0)  # mm^2: what a coefficient of 1 counts against the sum of squared distances, first and least
-FADES = 0.6  # what a step that comes nearer makes of the prior
-DAMPING = 1e-4, 10.0  # of the diagonal: the least, and what a step that leads away makes of it (Levenberg-Marquardt)
-MOST = 6000  # points that are looked at: more would cost time, and tell no more about some 200 coefficients
-ROBUST = 3.0  # mm: from here on a distance pulls no harder (Huber): hair and scanner's debris are no face
-LENGTH = 50.0  # mm: brings turns to the size of shifts
+PRIORS = (300.0, 1.0)  # mm^2: weight of a squared coefficient against squared distances, at first and at least
+FADES = 0.6  # factor on the prior after a step that lowers the distance
+DAMPING = 1e-4, 10.0  # of the diagonal: the least, and its factor after a step that increases the distance
+MOST = 6000  # points used: more would take longer and say no more about some 200 coefficients
+ROBUST = 3.0  # mm: from here on a distance pulls no harder (Huber): hair and scanner debris are no face
+LENGTH = 50.0  # mm: scales turns to the size of shifts
 
 
 @dataclass(frozen=True)
 class SpanFit:
     """A shape of the model's span, laid onto a scan."""
 
-    vertices: Float[Tensor, "vertices 3"]  # in the scan's place
+    vertices: Float[Tensor, "vertices 3"]  # in the scan's position
     identity: Float[Tensor, " identity"]
     expression: Float[Tensor, " expression"]
     placement: Similarity  # from the model's axes to the scan's, a batch of one
-    distances: tuple[
-        float, ...
-    ]  # mm: mean distance of the scan's points to the surface, at the start and at each step tried
+    distances: tuple[float, ...]  # mm: mean distance of the points to the surface, at the start and after each step
 
     @property
     def distance(self) -> float:
         """Mean distance of the points to this shape's surface, mm."""
         return min(self.distances)
+
+
+@dataclass(frozen=True)
+class _Shape:
+    """A shape with its placement and the points' closest points on it, all on the model's axes."""
+
+    placement: Similarity
+    coefficients: Float[Tensor, " components"]
+    vertices: Float[Tensor, "vertices 3"]
+    points: Float[Tensor, "points 3"]
+    closest: Float[Tensor, "points 3"]
+    triangle: Tensor
+    distance: float  # mean, in the scan's unit
+
+    @classmethod
+    def of(
+        cls, model: MorphableModel, rows: Tensor, target: Tensor, placement: Similarity, coefficients: Tensor
+    ) -> "_Shape":
+        """Compute the shape and find the closest points."""
+        vertices = model.mean + (rows @ coefficients.float()) if len(coefficients) else model.mean
+        points = ((target - placement.shift[0]) @ placement.rotation[0]) / placement.scale[0]
+        distances, closest, triangle = ScanToMesh(vertices, model.triangles).closest(points.float())
+        distance = float(distances.mean() * placement.scale)
+        return cls(placement, coefficients, vertices, points, closest, triangle, distance)
 
 
 def fit_surface(
@@ -53,103 +77,68 @@ def fit_surface(
     landmarks: Float[Tensor, "68 3"],
     scale: bool = True,
     neutral: bool = False,
-    rounds: int = ROUNDS,
-    prior: float | int = PRIORS[1],
-    most: int = MOST,
-    seed: int = 0,
 ) -> SpanFit:
-    """The shape of the model's span nearest to a scan's points (mm), started from the scan's 68 landmarks.
+    """Return the shape of the model's span nearest to a scan's points (mm), starting from the scan's 68 landmarks.
 
-    `points` should be those that are to be scored, cropped already. `scale` leaves the size free, `neutral` leaves the
-    expressions out. Of all rounds the one with the smallest mean distance is given, so the result is never further away
-    than the mean face where the landmarks put it. Of more than `most` points, so many are drawn (`seed`). Raises
-    ValueError for no points, or some that are not finite or not in mm; LandmarkError for landmarks that are not finite
-    or all alike.
+    `points` should be those that are scored, cropped already. `scale` leaves the size free; `neutral` leaves the
+    expressions out. The result is the round with the smallest mean distance, so it is never farther away than the mean
+    face aligned by the landmarks. Raise ValueError for points that are not in mm.
     """
-    if not len(points) or not points.isfinite().all():
-        raise ValueError(f"{len(points)} points to fit to, or some that are not finite; crop the scan, and clean it")
     check_millimetres("the scan", points)
-    if rounds < 0 or prior < 0:
-        raise ValueError(f"rounds {rounds} and prior {prior} must not be negative")
-    if len(points) > most:
-        points = points[torch.randperm(len(points), generator=torch.Generator().manual_seed(seed))[:most]]
-    aim = points.double()
+    if len(points) > MOST:
+        points = points[torch.randperm(len(points), generator=torch.Generator().manual_seed(0))[:MOST]]
+    target = points.double()
     basis = model.identity_basis if neutral else torch.cat([model.identity_basis, model.expression_basis])
     rows = basis.permute(1, 2, 0).contiguous()  # (V, 3, C): a vertex's displacements lie together
-    coefficients = torch.zeros(len(basis), dtype=torch.float64)
-    mean = model.mean
-    marks, own_marks = landmarks[None, INNER], model.landmarks.of(mean)[None, INNER]
-    similarity(marks, own_marks)  # raises for landmarks that tell no place
-    place = similarity(own_marks, marks, scale)
-    best: tuple | None = None
-    history: list[float] = []
-    strength, damping = PRIORS[0], DAMPING[0]
-    for done in range(rounds + 1):
-        shape = mean + (rows @ coefficients.float()) if len(basis) else mean
-        own = _back(place, aim)  # the points on the model's axes
-        size = float(place.scale)
-        surface = ScanToMesh(shape, model.triangles)
-        distances, closest, triangle = surface.closest(own.float())
-        history.append(float(distances.mean()) * size)
-        if history[-1] <= min(history):
-            best = place, coefficients, shape, (own, closest, triangle)
-            strength, damping = max(float(prior), 1e-6, strength * FADES), max(damping / DAMPING[1], DAMPING[0])
+    placement = similarity(model.landmarks.of(model.mean)[None, INNER], landmarks[None, INNER], scale)
+    best = _Shape.of(model, rows, target, placement, torch.zeros(len(basis), dtype=torch.float64))
+    history = [best.distance]
+    strength, damping = PRIORS[0] * FADES, DAMPING[0]
+    for _ in range(ROUNDS):
+        trial = _Shape.of(model, rows, target, *_step(best, rows, model.triangles, strength, damping, scale))
+        history.append(trial.distance)
+        if trial.distance <= best.distance:
+            best = trial
+            strength, damping = max(PRIORS[1], strength * FADES), max(damping / DAMPING[1], DAMPING[0])
         else:
             damping *= DAMPING[1]
-        if done < rounds:
-            place, coefficients = _step(rows, model.triangles, *best, strength, damping, scale)
-    place, coefficients, shape, _ = best
     count = len(model.identity_basis)
-    values = coefficients.to(mean.dtype)
+    values = best.coefficients.to(model.mean.dtype)
     expression = values.new_zeros(len(model.expression_basis)) if neutral else values[count:]
-    return SpanFit(place.apply(shape[None])[0], values[:count], expression, place, tuple(history))
+    vertices = best.placement.apply(best.vertices[None])[0]
+    return SpanFit(vertices, values[:count], expression, best.placement, tuple(history))
 
 
-def _back(place: Similarity, points: Tensor) -> Tensor:
-    """Points of the scan on the model's axes: the inverse of a similarity, in float64."""
-    return ((points - place.shift[0]) @ place.rotation[0]) / place.scale[0]
-
-
-def _step(rows, triangles, place, coefficients, shape, found, strength, damping, scale) -> tuple[Similarity, Tensor]:
-    """One Gauss-Newton step on the distances along the normals at the closest places."""
-    own, closest, triangle = found
-    corners = triangles[triangle]  # (P, 3)
-    a, b, c = shape[corners].double().unbind(1)
+def _step(
+    current: _Shape, rows: Tensor, triangles: Tensor, strength: float, damping: float, scale: bool
+) -> tuple[Similarity, Tensor]:
+    """Return placement and coefficients after a Gauss-Newton step on the distances along the normals."""
+    corners = triangles[current.triangle]  # (P, 3)
+    a, b, c = current.vertices[corners].double().unbind(1)
     normal = torch.nn.functional.normalize(torch.linalg.cross(b - a, c - a), dim=1)
-    weight = _barycentric(closest.double(), a, b, c)
-    residual = ((own - closest.double()) * normal).sum(1)
-    along = (weight[:, :, None] * normal[:, None]).float()  # (P, 3 corners, 3)
-    displaced = torch.einsum("pkd,pkdc->pc", along, rows[corners]).double()  # each coefficient's push along the normal
-    # own' = growth * turn own + shift on the model's axes, to first order; the placement takes its inverse.
-    turned = torch.linalg.cross(own, normal) / LENGTH
-    columns = [displaced, -turned, -normal]
+    weights = igl.barycentric_coordinates(*(x.numpy() for x in (current.closest.contiguous(), a, b, c)))
+    weights[~np.isfinite(weights).all(1)] = 1.0, 0.0, 0.0  # a triangle without area counts as its first corner
+    residual = ((current.points - current.closest) * normal).sum(1)
+    along = (torch.from_numpy(weights)[:, :, None] * normal[:, None]).float()  # (P, 3 corners, 3)
+    displaced = torch.einsum("pkd,pkdc->pc", along, rows[corners]).double()  # by each coefficient, along the normal
+    # points' = growth * turn points + shift on the model's axes, to first order; the placement takes its inverse.
+    columns = [displaced, -torch.linalg.cross(current.points, normal) / LENGTH, -normal]
     if scale:
-        columns.append(-(own * normal).sum(1, keepdim=True) / LENGTH)
+        columns.append(-(current.points * normal).sum(1, keepdim=True) / LENGTH)
     design = torch.cat(columns, 1)
     pull = (ROBUST / residual.abs().clamp(min=1e-9)).clamp(max=1.0)[:, None]
-    count = len(coefficients)
-    normal_matrix = design.T @ (pull * design)
+    count = len(current.coefficients)
+    system = design.T @ (pull * design)
     right = design.T @ (pull[:, 0] * residual)
-    diagonal = normal_matrix.diagonal()
+    diagonal = system.diagonal()
     hold = damping * (diagonal + 1e-6 * diagonal.mean()) + 1e-12
     hold[:count] += strength
-    right[:count] -= strength * coefficients
-    step = torch.linalg.solve(normal_matrix + hold.diag(), right)
+    right[:count] -= strength * current.coefficients
+    step = torch.linalg.solve(system + hold.diag(), right)
     turn, shift = step[count : count + 3] / LENGTH, step[count + 3 : count + 6]
     growth = torch.exp(step[count + 6] / LENGTH) if scale else torch.ones((), dtype=torch.float64)
+    place = current.placement
     rotation = place.rotation[0] @ axis_angle_to_matrix(turn).T
     size = place.scale[0] / growth
     moved = place.shift[0] - size * rotation @ shift
-    return Similarity(size[None], rotation[None], moved[None]), coefficients + step[:count]
-
-
-def _barycentric(point: Tensor, a: Tensor, b: Tensor, c: Tensor) -> Float[Tensor, "points 3"]:
-    """Barycentrics of points in their triangles' planes; a triangle without area counts as its first corner."""
-    u, v, w = b - a, c - a, point - a
-    uu, uv, vv, wu, wv = ((x * y).sum(1) for x, y in ((u, u), (u, v), (v, v), (w, u), (w, v)))
-    area = uu * vv - uv * uv
-    flat = area <= 1e-12 * uu * vv
-    area = torch.where(flat, 1.0, area)
-    second, third = (vv * wu - uv * wv) / area, (uu * wv - uv * wu) / area
-    second, third = torch.where(flat, 0.0, second), torch.where(flat, 0.0, third)
-    return torch.stack([1 - second - third, second, third], 1)
+    return Similarity(size[None], rotation[None], moved[None]), current.coefficients + step[:count]

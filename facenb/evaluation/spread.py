@@ -1,4 +1,4 @@
-"""How far what is said of one person's pictures lies apart, and how far what is said of people does."""
+"""Spread of codes within people and between people."""
 
 from collections.abc import Callable
 
@@ -7,24 +7,21 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-Parts = tuple[Float[Tensor, " people"], Float[Tensor, "people features"], Float[Tensor, " people"]]
 
+def within_and_between(
+    codes: Float[Tensor, "pictures features"], person: Int[Tensor, " pictures"]
+) -> tuple[Float[Tensor, " people"], Float[Tensor, "people features"], Float[Tensor, " people"]]:
+    """Return variance, mean and number of images of each person with two images or more, in order of their numbers.
 
-def within_and_between(codes: Float[Tensor, "pictures features"], person: Int[Tensor, " pictures"]) -> Parts:
-    """Of each person with two pictures or more, in the order of their numbers: variance, mean, number of pictures.
-
-    The variance is the squared distance from the person's own mean, summed over the features and unbiased. People of
-    one picture are left out: they have no spread. Raises ValueError where nobody has two, or for codes that are not
-    finite or of other pictures.
+    The variance is the squared distance from the person's own mean, summed over the features and unbiased. People with
+    one image have no spread and are left out. Raise ValueError where nobody has two, or for codes that are not finite.
     """
-    if len(codes) != len(person):
-        raise ValueError(f"there are {len(codes)} codes, and the people of {len(person)} pictures")
     if not codes.isfinite().all():
-        raise ValueError("the codes are not finite; leave out pictures of which nothing can be said, and count them")
-    who, pictures = person.unique(return_inverse=True, return_counts=True)[1:]
-    several = pictures[who] > 1
+        raise ValueError("the codes are not finite; leave out images without a code, and count them")
+    who, images = person.unique(return_inverse=True, return_counts=True)[1:]
+    several = images[who] > 1
     if not several.any():
-        raise ValueError(f"none of the {len(pictures)} people has two pictures: there is no spread")
+        raise ValueError(f"none of the {len(images)} people has two images: there is no spread")
     who, values = who[several].unique(return_inverse=True)[1], codes[several].double()
     count = torch.bincount(who).double()
     mean = torch.zeros(len(count), values.shape[1], dtype=torch.float64).index_add_(0, who, values) / count[:, None]
@@ -35,13 +32,13 @@ def within_and_between(codes: Float[Tensor, "pictures features"], person: Int[Te
 def between_to_within(
     codes: Float[Tensor, "pictures features"], person: Int[Tensor, " pictures"]
 ) -> tuple[Callable[[np.ndarray], np.ndarray], int]:
-    """Distance (rms) between pictures of two people over that between two of one person, for `intervals.bootstrap`.
+    """Return the ratio of distances (rms) between two people's images and one person's, for `intervals.bootstrap`.
 
-    Comes as a statistic of weights (rows, people) and the number of people: sqrt(1 + variance between people / variance
-    within). What chance adds to the means of few pictures is taken off, so codes that know nothing of people give 1.
-    Raises ValueError as `within_and_between`.
+    Returns a statistic of weights (rows, people) and the number of people: sqrt(1 + variance between people / variance
+    within). The part of the variance of means that comes from few images is subtracted, so codes that know nothing of
+    people give 1. Raise ValueError as `within_and_between`.
     """
-    within, mean, count = (part.numpy() for part in within_and_between(codes, person))
+    within, mean, count = (array.numpy() for array in within_and_between(codes, person))
 
     def statistic(weights: np.ndarray) -> np.ndarray:
         share = weights / weights.sum(1, keepdims=True)
