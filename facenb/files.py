@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all (written beside, brought to the disk, renamed), and their checksums."""
+"""Files that appear complete or not at all (written beside, flushed to the disk, renamed), and their checksums."""
 
 import hashlib
 import json
@@ -11,10 +11,10 @@ from typing import Any
 
 @contextmanager
 def atomic_write(path: str | Path) -> Iterator[Path]:
-    """The file to write instead of `path`: takes its place when the block ends, and is removed where the block raises.
+    """Yield a file to write instead of `path`; it replaces `path` when the block ends, and is deleted if it raises.
 
-    It lies in the same folder, hidden, with this process's number in its name, so that two processes do not meet. A
-    killed one leaves `.<name>.<number>.partial` behind. Raises OSError where the folder does not take it.
+    It is a hidden file in the same folder, with the process's number in its name, so that two processes do not collide.
+    A killed process leaves `.<name>.<number>.partial` behind. Raise OSError if the folder cannot be written.
     """
     path = Path(path)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
@@ -24,17 +24,17 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         os.replace(partial, path)
     finally:
-        with suppress(OSError):  # the error of the writing itself is the one to tell
+        with suppress(OSError):  # report the error of the writing, not that of clearing up
             partial.unlink()
 
 
 def write_json(path: str | Path, content: Mapping[str, Any]) -> None:
-    """Write it by `atomic_write`. Raises TypeError for what JSON does not hold, and then the file is as it was."""
+    """Write a JSON file by `atomic_write`. Raise TypeError for content that JSON cannot hold; the file stays as it was."""
     with atomic_write(path) as partial:
         partial.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
 def digest(path: Path, kind: str = "sha256") -> str:
-    """Checksum of a file, in hexadecimal."""
+    """Return the checksum of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, kind).hexdigest()
