@@ -29,7 +29,7 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
 
 
 def write_json(path: str | Path, content: Mapping[str, Any]) -> None:
-    """Write a JSON file by `atomic_write`. Raise TypeError for content that JSON cannot hold; the file stays as it was."""
+    """Write a JSON file by `atomic_write`. Raise TypeError, and change nothing, if JSON cannot hold it."""
     with atomic_write(path) as partial:
         partial.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
