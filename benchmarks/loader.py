@@ -1,4 +1,4 @@
-"""How many crops a second come from the shards, ready for a network, and in how much memory? Prints a table.
+"""How many crops a second come from a table, ready for a network, and in how much memory? Prints a table.
 
 Sets of random bytes with targets of 100 + 57 coefficients, and their mirrored ones, as LFW's with ICT-FaceKit. Batches
 of 256 in the order of a training: rows from all over the set, mirrored, shifted and relit. "own memory" is what
@@ -18,8 +18,8 @@ from pathlib import Path
 import torch
 
 from facenb.datasets.sets.augmentation import network_input
-from facenb.datasets.sets.shards import ShardWriter
-from facenb.datasets.sets.training_set import FIELDS, MIRRORED, Subset, read_training_set
+from facenb.datasets.sets.faces import FaceSet, read_faces
+from facenb.table import build_table
 
 SIZES = ((64, 64), (112, 96))
 BATCH, PICTURES = 256, 46  # CASIA-WebFace has 46 pictures a person
@@ -30,18 +30,21 @@ TARGET = 3000  # crops a second on two cores
 def make(folder: Path, rows: int, size: tuple[int, int]) -> float:
     """A set of random bytes; returns the seconds it took."""
     generator, start = torch.Generator().manual_seed(0), time.perf_counter()
-    with ShardWriter(folder, {"kind": "benchmark"}) as writer:
+
+    def blocks(_: int):
         for first in range(0, rows, 4096):
             count = min(4096, rows - first)
             image = torch.randint(0, 256, (count, *size, 3), generator=generator, dtype=torch.uint8)
             identity, expression = (torch.randn(count, k, generator=generator) for k in (IDENTITY, EXPRESSION))
-            subject = torch.arange(first, first + count) // PICTURES
-            writer.append({"image": image, "subject": subject, "identity": identity, "expression": expression,
-                           "identity_mirrored": identity, "expression_mirrored": expression})  # fmt: skip
+            targets = {"identity": identity, "expression": expression}
+            mirrored = {f"{name}_mirrored": values for name, values in targets.items()}
+            yield {"image": image, "subject": torch.arange(first, first + count) // PICTURES, **targets, **mirrored}
+
+    build_table(folder, {"kind": "benchmark"}, blocks)
     return time.perf_counter() - start
 
 
-def rate(load, data: Subset, batches: int, threads: int) -> float:
+def rate(load, data: FaceSet, batches: int, threads: int) -> float:
     """Crops a second with so many threads that load batches."""
     orders = itertools.cycle(torch.randperm(len(data), generator=torch.Generator().manual_seed(1)).split(BATCH)[:-1])
     wanted = [next(orders) for _ in range(batches)]
@@ -97,19 +100,19 @@ def main() -> None:
 
 def measure(folder: Path, rows: int, size: tuple[int, int], batches: int) -> None:
     seconds = make(folder, rows, size)
-    whole = read_training_set(folder)
+    whole = read_faces(folder)
     start = time.perf_counter()
     data = whole.split(seed=0).train
     opened = time.perf_counter() - start
     changed = data.augmented(mirror=True, shift=3, brightness=0.1, contrast=0.2)
-    names, generators = [*FIELDS, *MIRRORED], threading.local()
+    names, generators = list(whole.table.fields), threading.local()
 
     def load(some):
         if not hasattr(generators, "own"):
             generators.own = torch.Generator().manual_seed(0)
         return changed.load(some, generators.own)
 
-    images = whole.shards.read(data.rows[:BATCH], ["image"])["image"]
+    images = data.read(["image"], torch.arange(BATCH))["image"]
     draw = changed.augmentation.draw(BATCH, torch.Generator().manual_seed(0))
     before = memory("RssAnon")
     with Watch() as watch:
@@ -117,13 +120,13 @@ def measure(folder: Path, rows: int, size: tuple[int, int], batches: int) -> Non
             ("augmented, one thread", rate(load, data, batches, 1)),
             ("augmented, two threads", rate(load, data, batches, 2)),
             ("as they are, one thread", rate(lambda some: data.load(some), data, batches, 1)),
-            ("  of it: reading rows", rate(lambda some: whole.shards.read(data.rows[some], names), data, batches, 1)),
+            ("  of it: reading rows", rate(lambda some: data.read(names, some), data, batches, 1)),
             ("  of it: to floats, augmented", rate(lambda some: network_input(images, draw), data, batches, 1)),
         ]
     read, change = table[3][1], table[4][1]
     bound = "changing the pictures" if change < read else "reading rows"
-    held = sum(one["bytes"] for one in whole.shards.shards) / 1e9
-    print(f"\n{size[0]}x{size[1]}: {rows:,} rows, {held:.2f} GB in {len(whole.shards.shards)} shards")
+    held = sum(file.stat().st_size for file in folder.iterdir()) / 1e9
+    print(f"\n{size[0]}x{size[1]}: {rows:,} rows, {held:.2f} GB in {len(names)} fields")
     print(f"  made in {seconds:.1f} s; opened, checksums and split {opened:.1f} s")
     for name, value in table:
         print(f"  {name:32s} {value:10,.0f} crops/s")

@@ -47,7 +47,8 @@ class Table:
         return self.rows
 
     def __getstate__(self) -> dict:
-        return {**self.__dict__, "_open": {}}  # another process maps the files itself
+        in_memory = self.folder == Path()
+        return {**self.__dict__, "_open": self._open if in_memory else {}}  # another process maps the files itself
 
     def column(self, name: str) -> np.ndarray:
         """Return a whole field, memory-mapped. The first call compares the file with its checksum.
@@ -67,6 +68,15 @@ class Table:
             raise IndexError(f"Expected rows 0 to {self.rows - 1} of {self.folder}, got {index.min()} to {index.max()}")
         names = self.fields if names is None else names
         return {name: torch.from_numpy(self.column(name)[index]) for name in names}
+
+
+def memory_table(columns: Block) -> Table:
+    """Return a table of tensors in memory, with equally many rows in each."""
+    arrays = {name: tensor.numpy() for name, tensor in columns.items()}
+    fields = {name: {"dtype": array.dtype.name, "shape": list(array.shape[1:])} for name, array in arrays.items()}
+    table = Table(Path(), {}, fields, len(next(iter(arrays.values()))))
+    table._open.update(arrays)
+    return table
 
 
 def read_table(folder: str | Path) -> Table:

@@ -2,16 +2,16 @@
 
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
 from test_deca import NARROW
 
 from facenb.datasets.sets.augmentation import MIRRORED_68
-from facenb.errors import AssetError, RunError
+from facenb.datasets.sets.faces import read_faces
+from facenb.errors import RunError
 from facenb.imaging.camera import WeakPerspective, euler_to_matrix
 from facenb.methods.deca.alone import fit_vectors
-from facenb.methods.deca.pictures import FacePictures, build_pictures, read_pictures, vary
+from facenb.methods.deca.pictures import PicturePairs, build_pictures, vary
 from facenb.methods.deca.scene import Stage, landmarks_of, window_of
 from facenb.methods.deca.teacher import (
     CoarseLoss,
@@ -57,20 +57,19 @@ def network(stage):
 
 class TestPictures:
     def test_a_batch_is_pictures_and_then_their_partners(self, pictures):
-        batch = pictures.load(torch.tensor([0, 5, 3]), torch.Generator().manual_seed(0))
+        batch = PicturePairs(pictures).load(torch.tensor([0, 5, 3]), torch.Generator().manual_seed(0))
         assert batch["image"].shape == (6, 3, SIDE, SIDE) and batch["image"].abs().max() <= 1
         assert torch.equal(batch["subject"][:3], batch["subject"][3:])
         assert not torch.equal(batch["image"][0], batch["image"][3])
 
     def test_the_same_generator_gives_the_same_batch(self, pictures):
         rows = torch.arange(6)
-        one, other = (pictures.load(rows, torch.Generator().manual_seed(3)) for _ in range(2))
+        one, other = (PicturePairs(pictures).load(rows, torch.Generator().manual_seed(3)) for _ in range(2))
         assert all(torch.equal(one[name], other[name]) for name in one)
 
     def test_landmarks_lie_where_the_faces_are(self, pictures):
         """Made again from the truth: the camera is not stored, so up to the similarity that five numbers fix."""
-        batch, synth = pictures.read(torch.arange(6)), SynthFace(0)
-        truth = pictures.truth(torch.arange(6))
+        batch, synth, truth = pictures.load(torch.arange(6)), SynthFace(0), pictures.truth
         assert ((batch["landmarks"] > 0) & (batch["landmarks"] < SIDE)).float().mean() > 0.97
         for k in range(6):
             person = synth.subject(int(batch["subject"][k]))
@@ -81,23 +80,19 @@ class TestPictures:
             assert (moved[0] - batch["landmarks"][k]).norm(dim=-1).max() < 0.01
 
     def test_read_again_and_by_people(self, pictures):
-        again = read_pictures(pictures.shards.folder)
-        assert again.of([7, 4]).subject.unique().tolist() == [4, 7]
-        assert build_pictures(pictures.shards.folder, 0, [4, 2, 7], 2, SIDE, landmark_noise=0).size == (SIDE, SIDE)
+        again = read_faces(pictures.table.folder)
+        assert again.of([7, 4]).people.tolist() == [4, 7]
+        assert build_pictures(pictures.table.folder, 0, [4, 2, 7], 2, SIDE, landmark_noise=0).size == (SIDE, SIDE)
 
     def test_another_card_is_named(self, pictures):
         with pytest.raises(RunError, match="yaw_limit"):
-            build_pictures(pictures.shards.folder, 0, [4, 2, 7], 2, SIDE, yaw_limit=20, landmark_noise=0)
-
-    def test_nobody_there(self, pictures):
-        with pytest.raises(RunError, match="99"):
-            pictures.of([4, 99])
+            build_pictures(pictures.table.folder, 0, [4, 2, 7], 2, SIDE, yaw_limit=20, landmark_noise=0)
 
     def test_one_picture_of_a_person_makes_no_pair(self, pictures, tmp_path):
-        with pytest.raises(ValueError, match="two pictures or more"):
+        with pytest.raises(ValueError, match="two images or more"):
             build_pictures(tmp_path / "set", 0, [1], 1)
-        alone = FacePictures(pictures.shards, pictures.subjects, torch.tensor([0, 2, 3]))
-        with pytest.raises(RunError, match="one picture only"):
+        alone = PicturePairs(pictures.take(torch.tensor([0, 2, 3])))
+        with pytest.raises(RunError, match="one image only"):
             alone.load(torch.tensor([0]), torch.Generator())
 
     def test_landmarks_go_with_a_varied_picture(self):
@@ -118,37 +113,22 @@ class TestPictures:
         torch.testing.assert_close(points[MIRRORED_68] * torch.tensor([-1.0, 1, 1]), points, atol=0.01, rtol=0)
 
     def test_known_vectors_come_with_their_pictures(self, pictures):
-        known = replace(pictures.of([4]), vectors=torch.arange(6.0)[:, None])
-        rows = pictures.subjects == 4
-        assert torch.equal(known.read(torch.arange(2))["vector"][:, 0], torch.arange(6.0)[rows])
-
-    def test_varied_pictures_are_loaded_so(self, pictures):
-        rows = torch.arange(3)
-        plain, varied = (
-            one.load(rows, torch.Generator().manual_seed(3)) for one in (pictures, replace(pictures, varied=True))
-        )
-        assert torch.equal(plain["subject"], varied["subject"]) and not torch.equal(plain["image"], varied["image"])
-
-    def test_varied_pictures_cannot_have_known_vectors(self, pictures):
-        known = replace(pictures, vectors=torch.zeros(len(pictures.subjects), 3))
+        known = PicturePairs(pictures.of([4]), vectors=torch.tensor([[1.0], [2.0]]))
+        batch = known.load(torch.arange(2), torch.Generator())
+        assert batch["vector"][:, 0].tolist() == [1, 2, 2, 1] and batch["subject"].tolist() == [4] * 4
         with pytest.raises(ValueError, match="no longer fit"):
             replace(known, varied=True)
 
-    @pytest.mark.parametrize("shape", [(3, 3, 8, 8), (2, 3, 8, 6)], ids=["no pairs", "not square"])
-    def test_pictures_that_cannot_be_varied(self, shape):
-        with pytest.raises(ValueError, match="pairs, and square"):
-            vary({"image": torch.zeros(shape), "landmarks": torch.zeros(shape[0], 68, 2)}, torch.Generator())
+    def test_varied_pictures_are_loaded_so(self, pictures):
+        plain, varied = (
+            PicturePairs(pictures, varied=varied).load(torch.arange(3), torch.Generator().manual_seed(3))
+            for varied in (False, True)
+        )
+        assert torch.equal(plain["subject"], varied["subject"]) and not torch.equal(plain["image"], varied["image"])
 
-    def test_people_may_come_as_numbers_of_any_kind_but_once(self, pictures, tmp_path):
-        build, of = build_pictures.__wrapped__, FacePictures.of.__wrapped__  # without the tests' check of kinds
-        assert len(build(pictures.shards.folder, 0, np.array([4, 2, 7]), 2, SIDE, landmark_noise=0)) == 6
-        assert of(pictures, torch.tensor([7])).subject.unique().tolist() == [7]
-        with pytest.raises(ValueError, match="each once"):
-            build_pictures(tmp_path / "set", 0, [1, 1], 2)
-
-    def test_a_folder_of_something_else(self, tmp_path):
-        with pytest.raises(AssetError):
-            read_pictures(tmp_path)
+    def test_people_given_twice(self, tmp_path):
+        with pytest.raises(ValueError, match="different people"):
+            build_pictures(tmp_path, 0, [1, 1], 2)
 
 
 class TestSwap:
@@ -221,7 +201,7 @@ class TestCoarse:
 
     def test_one_step_downhill_lowers_it(self, stage, network, pictures):
         network.eval()
-        batch = pictures.load(torch.arange(3), torch.Generator().manual_seed(0))
+        batch = PicturePairs(pictures).load(torch.arange(3), torch.Generator().manual_seed(0))
         loss, optimiser = CoarseLoss(stage), torch.optim.SGD(network.coarse.parameters(), 1e-3)
         first = loss(network, batch)["loss"]
         first.backward()
@@ -230,7 +210,7 @@ class TestCoarse:
 
     def test_consistency_asks_for_the_partners_identity(self, stage, network, pictures):
         """With one identity for both pictures it costs as much as the pictures themselves."""
-        batch = pictures.load(torch.arange(3), torch.Generator().manual_seed(0))
+        batch = PicturePairs(pictures).load(torch.arange(3), torch.Generator().manual_seed(0))
         last = network.eval().coarse.layers[-1]
         with torch.no_grad():
             last.weight[stage.layout.slices["identity"]] = 0
@@ -239,12 +219,12 @@ class TestCoarse:
         assert found["loss"].item() == pytest.approx(2 * found["consistency"].item(), rel=1e-5)
 
     def test_without_the_renderer_only_landmarks_count(self, stage, network, pictures):
-        batch = pictures.load(torch.arange(3), torch.Generator().manual_seed(0))
+        batch = PicturePairs(pictures).load(torch.arange(3), torch.Generator().manual_seed(0))
         assert "photometric" not in CoarseLoss(stage, render=False)(network, batch)
 
     @pytest.mark.parametrize("side", [64, 12], ids=["larger", "much smaller"])
     def test_a_recogniser_sees_the_face_as_it_was_taught_and_lets_gradients_through(self, pictures, side):
-        batch = pictures.read(torch.arange(2))
+        batch = pictures.load(torch.arange(2))
         seen, network = [], torch.nn.Flatten()
         network.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
         recogniser = Recogniser(network, (side, side))
@@ -271,7 +251,7 @@ class TestHalfPrecision:
 
     @pytest.mark.parametrize("kind", [CoarseLoss, DetailLoss])
     def test_geometry_stays_in_32_bits(self, stage, network, pictures, monkeypatch, kind):
-        batch = pictures.load(torch.arange(3), torch.Generator().manual_seed(0))
+        batch = PicturePairs(pictures).load(torch.arange(3), torch.Generator().manual_seed(0))
         plain, half = self.losses(kind(stage), network, batch, monkeypatch)
         assert all(torch.equal(half[name], plain[name]) for name in plain)
 
@@ -280,14 +260,14 @@ def test_another_training_has_another_name(network, stage, pictures):
     settings, recogniser = Settings(5, batch=2), torch.nn.Linear(2, 2)
 
     def named(pictures=pictures, settings=settings, **options):
-        return training_name("coarse", network, CoarseLoss(stage, **options), pictures, settings)
+        return training_name("coarse", network, CoarseLoss(stage, **options), PicturePairs(pictures), settings)
 
     name = named()
     assert name == named()
     others = [
         named(settings=Settings(5, batch=4)), named(pictures.of([4, 7])), named(weights=Weights(symmetry=0)),
         named(render=False), named(recogniser=Recogniser(recogniser, (64, 64))),
-        training_name("coarse", network, DetailLoss(stage), pictures, settings),
+        training_name("coarse", network, DetailLoss(stage), PicturePairs(pictures), settings),
     ]  # fmt: skip
     for changed in (recogniser.bias, network.decoder.l1[0].bias):
         with torch.no_grad():
@@ -298,14 +278,14 @@ def test_another_training_has_another_name(network, stage, pictures):
 
 class TestDetail:
     def test_details_start_from_what_the_coarse_network_sees_with_codes_that_differ(self, network, pictures):
-        images = pictures.read(torch.arange(6))["image"]
+        images = pictures.load(torch.arange(6))["image"]
         codes = start_detail(network, images).detail_code(images)
         assert torch.allclose(codes.mean(0), torch.zeros(8), atol=1e-3)
         assert torch.allclose(codes.std(0, correction=0), torch.ones(8), atol=1e-3)
         assert torch.equal(network.fine.encoder(images), network.coarse.encoder(images))
 
     def test_a_number_that_never_moves_is_left_so(self, network, pictures):
-        images = pictures.read(torch.arange(6))["image"]
+        images = pictures.load(torch.arange(6))["image"]
         last = network.fine.layers[-1]
         with torch.no_grad():
             last.weight[3] = 0
@@ -315,12 +295,12 @@ class TestDetail:
 
     def test_one_picture_has_no_spread(self, network, pictures):
         with pytest.raises(ValueError, match="two or more"):
-            start_detail(network, pictures.read(torch.arange(1))["image"])
+            start_detail(network, pictures.load(torch.arange(1))["image"])
 
     @pytest.mark.parametrize("window", [0, 5])
     def test_only_the_details_learn(self, stage, network, pictures, window):
         train_only(network, detail=True).train()
-        batch = pictures.load(torch.arange(3), torch.Generator().manual_seed(0))
+        batch = PicturePairs(pictures).load(torch.arange(3), torch.Generator().manual_seed(0))
         found = DetailLoss(stage, window=window)(network, batch)
         found["loss"].backward()
         assert set(found) == {"loss", "photometric", "moving", "symmetry", "regularisation"}
@@ -329,7 +309,7 @@ class TestDetail:
 
     def test_a_picture_with_a_vector_of_its_own_is_drawn_there(self, stage, network, pictures, monkeypatch):
         """Placed elsewhere the loss differs, the map does not; and not where the vector is the network's."""
-        batch = pictures.load(torch.arange(3), torch.Generator().manual_seed(0))
+        batch = PicturePairs(pictures).load(torch.arange(3), torch.Generator().manual_seed(0))
         flat = network.eval()(batch["image"]).detach()
         plain, same, other = (
             DetailLoss(stage)(network, batch | more) for more in ({}, {"vector": flat}, {"vector": flat * 1.1})
@@ -338,7 +318,7 @@ class TestDetail:
         assert plain["regularisation"] == other["regularisation"]
 
     def test_what_moves_is_what_differs_between_the_pictures_of_a_person(self, stage, network, pictures, monkeypatch):
-        batch = pictures.load(torch.arange(3), torch.Generator().manual_seed(0))
+        batch = PicturePairs(pictures).load(torch.arange(3), torch.Generator().manual_seed(0))
         maps = torch.arange(6.0)[:, None, None].expand(6, 8, 8)
         monkeypatch.setattr(network, "displacement", lambda flat, code: maps)
         assert DetailLoss(stage)(network.eval(), batch)["moving"] == 3.0
@@ -347,7 +327,7 @@ class TestDetail:
         given = []
         real = network.displacement
         monkeypatch.setattr(network, "displacement", lambda flat, code: given.append(code) or real(flat, code))
-        batch = pictures.load(torch.arange(3), torch.Generator().manual_seed(0))
+        batch = PicturePairs(pictures).load(torch.arange(3), torch.Generator().manual_seed(0))
         code = network.eval().detail_code(batch["image"])
         DetailLoss(stage)(network, batch)
         order = [0, 4, 2, 3, 1, 5]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from facenb.datasets.sets.build_set import true_shapes
+from facenb.datasets.sets.build_synthetic import true_shapes
 from facenb.errors import FacenbError
 from facenb.methods import liu18
 from facenb.methods.liu18.__main__ import main
@@ -28,8 +28,11 @@ def in_closed_form(material):
     """A network whose decoders are the 3DMM's own."""
     network = material.new_network()
     scaling, model = material.scaling, material.model
-    network.identity_decoder.set_basis(model.identity_basis, scaling.identity.centre, scaling.identity.half_range)
-    network.residual_decoder.set_basis(model.expression_basis, scaling.expression.centre, scaling.expression.half_range)
+    for decoder, basis, name in (
+        (network.identity_decoder, model.identity_basis, "identity"),
+        (network.residual_decoder, model.expression_basis, "expression"),
+    ):
+        decoder.set_basis(basis, scaling[name].centre, scaling[name].half_range)
     return network
 
 
@@ -66,7 +69,7 @@ class TestMaterial:
 
     def test_truth_is_that_of_the_pictures(self, material):
         rows = torch.tensor([0, 5])
-        torch.testing.assert_close(material.truth[rows], true_shapes(material.test.set, material.test.rows[rows]))
+        torch.testing.assert_close(material.truth[rows], true_shapes(material.test.take(rows)))
 
     def test_paper_data_says_what_is_missing(self, tmp_path, monkeypatch):
         monkeypatch.setenv("FACENB_DATA", str(tmp_path / "data"))
@@ -86,7 +89,7 @@ class TestMaterial:
 class TestSupervision:
     def test_targets_are_the_models_shapes_of_the_fitted_coefficients(self, material, batch):
         identity, residual = material.supervision()(batch)
-        fitted = material.train.set.shards.read(batch["row"], ["identity", "expression"])
+        fitted = material.train.table.read(batch["row"], ["identity", "expression"])
         model = material.model
         expected = model.shape(fitted["identity"], fitted["expression"])
         torch.testing.assert_close(model.mean + identity + residual, expected, atol=2e-3, rtol=0)
@@ -106,7 +109,7 @@ class TestPhases:
         codes = network.encode(batch["image"])
         expected = sum(
             ((a - b).detach().numpy() ** 2).mean()
-            for a, b in ((codes.identity, batch["identity"]), (codes.residual, batch["residual"]))
+            for a, b in ((codes.identity, batch["identity"]), (codes.residual, batch["expression"]))
         )
         assert found["loss"].item() == pytest.approx(float(expected), rel=1e-5)
 

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from facenb.datasets.sets.occluded import CLEAR, Copies, Faces, paint_copies
+from facenb.datasets.sets.faces import FaceSet
+from facenb.datasets.sets.occluded import CLEAR, Copies, join_faces, paint_copies
 from facenb.errors import ImageError, LandmarkError
 from facenb.imaging.occlusion import KINDS, occlude
 from facenb.training import Data
@@ -26,10 +27,11 @@ def face_points(size: int) -> torch.Tensor:
 
 
 @pytest.fixture(scope="module")
-def faces() -> Faces:
+def faces() -> FaceSet:
     generator = torch.Generator().manual_seed(3)
     image = torch.randint(0, 256, (6, 48, 48, 3), generator=generator, dtype=torch.uint8)
-    return Faces(image, face_points(48).expand(6, -1, -1), torch.arange(6) // 2)
+    landmarks = face_points(48).expand(6, -1, -1).clone()
+    return FaceSet.in_memory(image=image, landmarks=landmarks, subject=torch.arange(6) // 2)
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +53,7 @@ def test_batch_holds_the_copy_and_its_own_clear_face(faces, copies):
 
 def test_a_copy_depends_on_its_face_and_seed_alone(faces, copies):
     """Painted with others or by itself, it is the same."""
-    alone = paint_copies(faces[torch.arange(2)], KINDS, each=3, seed=5)
+    alone = paint_copies(faces.take(torch.arange(2)), KINDS, each=3, seed=5)
     assert torch.equal(alone.image, copies.image[:6]) and torch.equal(alone.kind, copies.kind[:6])
     fewer = paint_copies(faces, KINDS, each=1, seed=5)
     assert torch.equal(fewer.image, copies.image[::3])
@@ -68,13 +70,15 @@ def test_what_is_painted_is_the_occluder_that_is_named(faces):
         assert painted.of_kind(kind).all()
         changed = (painted.image != faces.image).any(-1)
         for point, expected in ((hidden, True), (seen, False)):
-            u, v = faces.landmarks[0, point].long().clamp(0, 47).tolist()
+            u, v = faces.read(["landmarks"])["landmarks"][0, point].long().clamp(0, 47).tolist()
             assert (changed[:, v, u] == expected).all(), (kind, point)
 
 
 def test_share_that_is_hidden_is_that_of_the_mask(faces):
     painted = paint_copies(faces, ["mask"], sizes=(1.0,), seed=1)
-    _, mask = occlude(faces.image / 255, faces.landmarks, "mask", 0, 1.0)  # a mask's place is not drawn
+    _, mask = occlude(
+        faces.image / 255, faces.read(["landmarks"])["landmarks"], "mask", 0, 1.0
+    )  # a mask's place is not drawn
     hull_free = mask.float().mean((1, 2))  # of the whole picture: a face is less than that
     assert (painted.hidden > hull_free).all() and (painted.hidden < 0.9).all()
 
@@ -98,7 +102,7 @@ def test_kinds_are_only_those_asked_for(faces):
 
 
 def test_occluder_that_covers_everything(faces):
-    with pytest.raises(ImageError, match="face 0: 20 times.* would hide"):
+    with pytest.raises(ImageError, match="Face 0: in 20 tries.* would hide"):
         paint_copies(faces, ["blocks"], sizes=(12.0,))
 
 
@@ -112,104 +116,25 @@ def test_occluder_that_covers_too_much_is_placed_anew(faces):
     assert 0 < int(fine.sum()) < len(fine) and torch.equal(kept.image[fine], free.image[fine])
 
 
+def moved(faces, shift=0.0):
+    columns = faces.read(["image", "landmarks", "subject"])
+    return FaceSet.in_memory(**{**columns, "landmarks": columns["landmarks"] + torch.tensor([shift, 0.0])})
+
+
 def test_picture_without_a_face(faces):
-    points = faces.landmarks.clone()
-    points[4, 30] = torch.nan
-    with pytest.raises(LandmarkError, match="the first is row 4: no face was found"):
-        Faces(faces.image, points, faces.subject)
-
-
-@pytest.mark.parametrize(
-    ("kinds", "more"),
-    [
-        (["beard"], {}),
-        ([], {}),
-        (["hand"], {"each": 0}),
-        (["hand"], {"sizes": ()}),
-        (["hand"], {"clear": 1.5}),
-        (["hand"], {"most": float("nan")}),
-        (["hand"], {"most": 0.0}),
-        (["hand"], {"most": 1.5}),
-        (["hand"], {"sizes": (float("nan"),)}),
-    ],
-)
-def test_choices_that_cannot_be(faces, kinds, more):
-    with pytest.raises(ValueError, match="cannot paint"):
-        paint_copies(faces, kinds, **more)
-
-
-def test_a_kind_that_there_is_not(copies):
-    with pytest.raises(ValueError, match="'beard' is unknown; there are hand, "):
-        copies.of_kind("beard")
-
-
-def test_faces_need_landmarks_and_subject_each(faces):
-    with pytest.raises(ValueError, match="6 pictures, 3 sets of landmarks and 6 subjects"):
-        Faces.__init__.__wrapped__(object.__new__(Faces), faces.image, faces.landmarks[:3], faces.subject)
-
-
-@pytest.mark.parametrize(
-    ("moved", "told"),
-    [
-        (lambda points: points + 500, "0% of its landmarks"),
-        (lambda points: 4 * points + 30, r"\d% of its landmarks"),  # of a photo, some of them on the crop
-        (lambda points: points / 48, r"100% of its landmarks .* all within 0\.\d* pixels"),
-    ],
-    ids=["elsewhere", "a photo's pixels", "shares of the picture"],
-)
-def test_landmarks_that_are_not_in_the_crops_pixels(faces, moved, told):
-    points = faces.landmarks.clone()
-    points[[2, 4]] = moved(points[[2, 4]])
-    with pytest.raises(LandmarkError, match=rf"face 2: {told}.* the crop's own pixels.*2 of 6 faces: \[2, 4\]"):
-        paint_copies(Faces(faces.image, points, faces.subject), ["hand"])
+    columns = faces.read(["image", "landmarks", "subject"])
+    columns["landmarks"][4, 30] = torch.nan
+    with pytest.raises(LandmarkError, match="1 of 6 images have no landmarks, the first is row 4"):
+        paint_copies(FaceSet.in_memory(**columns), ["hand"])
 
 
 def test_a_face_that_is_cut_by_the_edge_is_painted(faces):
-    moved = Faces(faces.image, faces.landmarks + torch.tensor([15.0, 0.0]), faces.subject)
-    assert len(paint_copies(moved, KINDS)) == 6
-
-
-@pytest.mark.parametrize(
-    ("change", "error", "told"),
-    [
-        (lambda image, points: (image / 255, points), ValueError, "torch.float32 must be bytes"),
-        (lambda image, points: (image.permute(0, 3, 1, 2), points), ValueError, r"\(6, 3, 48, 48\) .* channels last"),
-        (lambda image, points: (image, points[:, :5]), LandmarkError, r"landmarks \(6, 5, 2\) of 6 images"),
-        (lambda image, points: (image, points.repeat(1, 8, 1)[:, :478]), LandmarkError, "the 68 .* `to_68`"),
-        (lambda image, points: (image, points[..., [0, 1, 1]]), LandmarkError, r"landmarks \(6, 68, 3\)"),
-    ],
-    ids=["floats", "channels first", "5 points", "478 points", "3D points"],
-)
-def test_what_are_no_faces(faces, change, error, told):
-    with pytest.raises(error, match=told):
-        Faces.__init__.__wrapped__(object.__new__(Faces), *change(faces.image, faces.landmarks), faces.subject)
-
-
-@pytest.mark.parametrize("spread", [(40.0, 0.0), (30.0, 17.0), (0.0, 0.0)], ids=["level", "slanted", "all alike"])
-def test_landmarks_that_are_no_face(faces, spread):
-    points = faces.landmarks.clone()
-    points[4] = 5 + torch.linspace(0, 1, 68)[:, None] * torch.tensor(spread)
-    with pytest.raises(LandmarkError, match="face 4: .* on one line"):
-        paint_copies(Faces(faces.image, points, faces.subject), ["hand"])
-
-
-def test_landmarks_of_another_precision(faces):
-    double = Faces(faces.image, faces.landmarks.double(), faces.subject)
-    assert torch.equal(paint_copies(double, KINDS, seed=5).image, paint_copies(faces, KINDS, seed=5).image)
-
-
-def test_no_faces_are_no_copies():
-    none = Faces(torch.zeros(0, 8, 8, 3, dtype=torch.uint8), torch.zeros(0, 68, 2), torch.zeros(0, dtype=torch.int64))
-    assert len(paint_copies(none, KINDS)) == 0
+    assert len(paint_copies(moved(faces, 15.0), KINDS)) == 6
 
 
 def test_faces_of_two_sources_together(faces):
-    both = faces[torch.tensor([4, 5])] + faces[torch.tensor([0])]
-    assert both.subject.tolist() == [2, 2, 0]
-    assert torch.equal(both.image, faces.image[[4, 5, 0]]) and torch.equal(both.landmarks, faces.landmarks[[4, 5, 0]])
-
-
-def test_faces_of_different_sizes(faces):
-    smaller = Faces(faces.image[:, :40, :40], faces.landmarks, faces.subject)
-    with pytest.raises(ValueError, match=r"\(48, 48\) and of \(40, 40\) pixels do not go together"):
-        faces + smaller
+    both = join_faces(faces.take(torch.tensor([4, 5])), faces.take(torch.tensor([0])))
+    assert both.subjects.tolist() == [2, 2, 0] and torch.equal(both.image, faces.image[[4, 5, 0]])
+    assert torch.equal(
+        both.read(["landmarks"])["landmarks"], faces.read(["landmarks"], torch.tensor([4, 5, 0]))["landmarks"]
+    )

@@ -158,48 +158,6 @@ def test_limits_that_make_no_sense(apart, near):
         PairData.of(*crowd(), apart, near)
 
 
-def test_a_yaw_that_is_not_there():
-    pictures, yaw = crowd()
-    yaw[3] = torch.nan
-    with pytest.raises(ValueError, match="finite"):
-        PairData.of(pictures, yaw)
-
-
-def test_a_yaw_in_degrees():
-    pictures, yaw = crowd()
-    with pytest.raises(ValueError, match="no angle in radians"):
-        PairData.of(pictures, yaw.rad2deg())
-
-
-def test_a_yaw_of_half_a_turn_is_an_angle():
-    pictures, yaw = crowd()
-    yaw[:2] = torch.tensor([torch.pi, -torch.pi])
-    assert len(PairData.of(pictures, yaw))
-
-
-@pytest.mark.parametrize(
-    "other",
-    [lambda n: n - 7, lambda n: n * 10**15, lambda n: n.int().numpy(), lambda n: n.tolist()],
-    ids=["negative", "huge", "numpy", "list"],
-)
-def test_labels_are_any_whole_numbers(other):
-    pictures, yaw = crowd()
-    usual, data = PairData.of(pictures, yaw), PairData.of(Pictures(other(pictures.labels)), yaw)
-    rows = torch.arange(20)
-    assert torch.equal(torch.stack(usual.draw(rows, draw())), torch.stack(data.draw(rows, draw())))
-
-
-@pytest.mark.parametrize(
-    "other",
-    [lambda n: n / 2, lambda n: [f"name{k}" for k in n.tolist()], lambda n: n[:, None]],
-    ids=["floats", "names", "columns"],
-)
-def test_labels_that_are_no_numbers_of_people(other):
-    pictures, yaw = crowd()
-    with pytest.raises(ValueError, match="the labels of 72 pictures must be one whole number for each"):
-        PairData.of(Pictures(other(pictures.labels)), yaw)
-
-
 def test_a_batch_says_who_is_on_each_picture():
     pictures, yaw = crowd()
     batch = PairData.of(pictures, yaw).load(torch.arange(8), draw())
@@ -217,12 +175,6 @@ def test_a_batch_of_one_pair():
     data = PairData.of(*crowd())
     with pytest.raises(ValueError, match="both kinds"):
         data.draw(torch.tensor([0]))
-
-
-def test_a_row_that_is_not_there():
-    data = PairData.of(*crowd())
-    with pytest.raises(IndexError, match=f"there are {len(data)}"):
-        data.draw(torch.tensor([0, len(data)]))
 
 
 def test_a_training_takes_them(tmp_path):

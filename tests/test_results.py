@@ -72,7 +72,7 @@ def test_of_a_cell_that_was_run_again_the_last_measurement_counts(tmp_path):
 
 def test_a_record_knows_the_data_it_was_measured_on(tmp_path, monkeypatch):
     monkeypatch.setenv("FACENB_DATA", str(tmp_path / "data"))
-    run, index = Run("03", folder=str(tmp_path)), tmp_path / "sets/synth/index.json"
+    run, index = Run("03", folder=str(tmp_path)), tmp_path / "sets/synth/card.json"
     record(run, 1.0)
     index.parent.mkdir(parents=True)
     for content in ("{}", '{"rows": 3}'):
@@ -88,9 +88,9 @@ def test_what_the_numbers_of_a_folder_differ_in_is_said(tmp_path, monkeypatch):
     record(run, 1.0)
     assert mixed(read_records(tmp_path)) == []
     (tmp_path / "sets/synth").mkdir(parents=True)
-    (tmp_path / "sets/synth/index.json").write_text("{}")
+    (tmp_path / "sets/synth/card.json").write_text("{}")
     record(Run("04", folder=str(tmp_path)), 1.0)
-    (tmp_path / "sets/synth/index.json").write_text("{ }")
+    (tmp_path / "sets/synth/card.json").write_text("{ }")
     monkeypatch.setattr("facenb.runs.results.commit", lambda: 40 * "f" + "+")
     record(Run("05", seed=1, folder=str(tmp_path)), 1.0)
     notes = mixed(read_records(tmp_path))

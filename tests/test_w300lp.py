@@ -11,7 +11,7 @@ from scipy.io import savemat
 from facenb.datasets.pictures.aflw2000 import TO_OURS
 from facenb.datasets.pictures.w300lp import SETS, read_w300lp
 from facenb.datasets.sets.augmentation import MIRRORED_68
-from facenb.datasets.sets.build_w300lp import build_w300lp
+from facenb.datasets.sets.build_photos import build_w300lp
 from facenb.errors import AssetError, RunError
 from facenb.imaging.camera import WeakPerspective, euler_to_matrix
 from facenb.morphable.synthetic import build_model
@@ -211,13 +211,13 @@ def test_people_are_source_photos(made):
 
 
 def test_one_identity_a_photo_and_it_is_the_right_one(made, faces):
-    kept = made.shards.column("identity").unflatten(0, (2, 3))
+    kept = made.read(["identity"])["identity"].unflatten(0, (2, 3))
     assert torch.equal(kept[:, 0], kept[:, 2])
     assert (kept[:, 0, :2] * faces[0] > 0).all()
 
 
 def test_pose_places_the_landmarks_in_the_crop(made, model, faces):
-    kept = made.shards.read(torch.arange(6))
+    kept = made.load(torch.arange(6))
     matrix = kept["pose"].unflatten(1, (3, 4))
     points = model.landmarks.of(model.shape(kept["identity"], kept["expression"]))
     placed = (points @ matrix[:, :, :3].mT + matrix[:, None, :, 3])[..., :2]
@@ -227,8 +227,8 @@ def test_pose_places_the_landmarks_in_the_crop(made, model, faces):
 
 
 def test_made_once(made, model):
-    root = made.folder.parent
-    again = build_w300lp(made.folder, model, read_w300lp(root, ["AFW"]), (64, 64), quiet=True)
+    root = made.table.folder.parent
+    again = build_w300lp(made.table.folder, model, read_w300lp(root, ["AFW"]), (64, 64), quiet=True)
     assert again.card == made.card
-    with pytest.raises(RunError, match="another kind"):
-        build_w300lp(made.folder, model, read_w300lp(root, ["AFW"]), (32, 32), quiet=True)
+    with pytest.raises(RunError, match="size is"):
+        build_w300lp(made.table.folder, model, read_w300lp(root, ["AFW"]), (32, 32), quiet=True)

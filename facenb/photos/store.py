@@ -232,12 +232,13 @@ def _fits(table: Table, fitter: Fitter) -> Table:
     def make(first: int) -> Iterator[Block]:
         for rows in torch.from_numpy(points).split(BLOCK)[first:]:
             usable = ~rows.isnan().flatten(1).any(1)
-            fitted = fit_photos(fitter, rows[usable])
-            fields = {name: getattr(fitted, name) for name in ("identity", "expression", "error", "unit")}
-            fields |= {name: getattr(fitted.camera, name) for name in ("rotation", "scale", "translation")}
-            block = {name: torch.full((len(rows), *values.shape[1:]), torch.nan) for name, values in fields.items()}
-            for name, values in fields.items():
-                block[name][usable] = values.cpu()
+            sizes = {"identity": (len(model.identity_basis),), "expression": (len(model.expression_basis),)}
+            sizes |= {"error": (), "unit": (), "rotation": (3, 3), "scale": (), "translation": (2,)}
+            block = {name: torch.full((len(rows), *size), torch.nan) for name, size in sizes.items()}
+            if usable.any():
+                fitted = fit_photos(fitter, rows[usable])
+                for name, values in block.items():
+                    values[usable] = getattr(fitted if hasattr(fitted, name) else fitted.camera, name).cpu()
             yield block
 
     return _table("fits", made["points and model"][:16], made, make)

@@ -166,7 +166,7 @@ class Run:
 
         The first 16 digits of a SHA-256: of an asset's manifest, and of a set's card, which describes its content.
         """
-        cards = sorted([*self.folder.glob("sets/*/index.json"), *self.folder.glob("sets/*/card.json")])
+        cards = sorted(self.folder.glob("sets/*/card.json"))
         files = [*cards, *sorted(data_folder().glob("*/.facenb.json"))]
         times = [(str(path), path.stat().st_mtime_ns) for path in files]
         if times != self._checksums[0]:

@@ -1,4 +1,4 @@
-"""Random changes of training pictures, and pictures as a network takes them: channels first, in [-1, 1]."""
+"""Random changes of training images, and images as a network takes them: channels first, in [-1, 1]."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -14,33 +14,29 @@ MIRRORED_68 += [*range(54, 47, -1), *range(59, 54, -1), *range(64, 59, -1), 67, 
 
 
 class Draw(NamedTuple):
-    """What was drawn for each picture of a batch."""
+    """What was drawn for each image of a batch."""
 
     flip: Bool[Tensor, " batch"]
     shift: Int[Tensor, "batch 2"]  # pixels to the right and down
-    contrast: Float[Tensor, " batch"]  # factor of the difference from the picture's mean
-    brightness: Float[Tensor, " batch"]  # added, of [0, 1]
+    contrast: Float[Tensor, " batch"]  # factor of the difference from the image's mean
+    brightness: Float[Tensor, " batch"]  # added, in units of [0, 1]
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Random changes of a training picture, each drawn from the batch's generator. All off is the picture itself.
+    """Random changes of a training image, each drawn from the batch's generator. With all off, it stays as it is.
 
-    A mirrored picture shows the mirrored face, so its targets are those of the mirrored landmarks: `mirror` needs a
-    set that holds them. The other changes leave the face what it is.
+    A mirrored image shows the mirrored face, so its targets are those of the mirrored landmarks: `mirror` needs a set
+    that holds them. The other changes leave the face as it is.
     """
 
     mirror: bool = False  # with probability one half
-    shift: int = 0  # up to so many pixels each way; the edge is repeated
-    brightness: float = 0.0  # up to so much is added or taken, of [0, 1]
-    contrast: float = 0.0  # the difference from the picture's mean is multiplied by 1 - c to 1 + c
-
-    def __post_init__(self):
-        if self.shift < 0 or self.brightness < 0 or not 0 <= self.contrast < 1:
-            raise ValueError(f"{self} cannot be: shift and brightness are 0 or more, contrast in [0, 1)")
+    shift: int = 0  # up to this many pixels each way; the edge is repeated
+    brightness: float = 0.0  # up to this much is added or taken, in units of [0, 1]
+    contrast: float = 0.0  # the difference from the image's mean is multiplied by 1 - c to 1 + c
 
     def draw(self, count: int, generator: torch.Generator) -> Draw:
-        """The changes of `count` pictures; as many numbers are taken whatever is on, so that options do not mix."""
+        """Draw the changes of `count` images. The same numbers are drawn whatever is on, so options do not mix."""
         chance = torch.rand(count, generator=generator)
         shift = torch.rand(count, 2, generator=generator)
         light = 2 * torch.rand(2, count, generator=generator) - 1
@@ -52,7 +48,7 @@ NONE = Augmentation()
 
 
 def network_input(images: UInt8[Tensor, "batch height width 3"], draw: Draw | None) -> Float[Tensor, "batch 3 _h _w"]:
-    """Bytes as floats in [-1, 1] with channels first, mirrored, shifted and relit as drawn (None: as they are)."""
+    """Return bytes as floats in [-1, 1], channels first; mirrored, shifted and relit as drawn (None: as they are)."""
     if draw is None:
         return images.permute(0, 3, 1, 2).float().mul_(2 / 255).sub_(1)
     height, width = images.shape[1:3]
@@ -60,11 +56,11 @@ def network_input(images: UInt8[Tensor, "batch height width 3"], draw: Draw | No
     columns = (torch.arange(width) - draw.shift[:, :1]).clamp(0, width - 1)
     columns = torch.where(draw.flip[:, None], width - 1 - columns, columns)
     moved = torch.empty(len(images), 3, height, width)
-    for index, image in enumerate(images):  # picture by picture the bytes stay in the cache: twice as fast as at once
+    for index, image in enumerate(images):  # one by one the bytes stay in the cache: twice as fast as all at once
         moved[index] = image.index_select(0, rows[index]).index_select(1, columns[index]).permute(2, 0, 1)
     moved.mul_(2 / 255).sub_(1)
-    by, add = draw.contrast.view(-1, 1, 1, 1), 2 * draw.brightness.view(-1, 1, 1, 1)
-    if bool((by != 1).any()) or bool((add != 0).any()):
-        middle = moved.mean((1, 2, 3), keepdim=True)
-        moved.mul_(by).add_(middle * (1 - by) + add).clamp_(-1, 1)
+    factor, added = draw.contrast.view(-1, 1, 1, 1), 2 * draw.brightness.view(-1, 1, 1, 1)
+    if bool((factor != 1).any()) or bool((added != 0).any()):
+        mean = moved.mean((1, 2, 3), keepdim=True)
+        moved.mul_(factor).add_(mean * (1 - factor) + added).clamp_(-1, 1)
     return moved

@@ -9,42 +9,27 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Scaling:
-    """Coefficients to codes in [-1, 1], each dimension by itself: its lowest value to -1, its highest to 1.
+    """Scales each coefficient so that its lowest value becomes -1 and its highest 1.
 
-    How the paper scales is not published. A dimension that has no spread gets code 0, and its one value comes back.
+    How the paper scales is not published. A coefficient without spread has code 0, and its one value comes back.
     """
 
-    low: Float[Tensor, " dimensions"]
-    high: Float[Tensor, " dimensions"]
+    centre: Float[Tensor, " dimensions"]
+    half_range: Float[Tensor, " dimensions"]
 
     @classmethod
     def of(cls, coefficients: Float[Tensor, "rows dimensions"]) -> "Scaling":
-        """The scaling under which exactly these span [-1, 1]. ValueError if there are none or one is not finite."""
-        if not len(coefficients) or not coefficients.isfinite().all():
-            raise ValueError(f"{len(coefficients)} rows of coefficients give no scaling: none, or not all finite")
-        return cls(coefficients.amin(0), coefficients.amax(0))
-
-    @property
-    def centre(self) -> Float[Tensor, " dimensions"]:
-        return (self.low + self.high) / 2
-
-    @property
-    def half_range(self) -> Float[Tensor, " dimensions"]:
-        return (self.high - self.low) / 2
+        """Return the scaling under which exactly these values span [-1, 1]. Raises ValueError if one is not finite."""
+        low, high = coefficients.aminmax(dim=0)
+        if not (low.isfinite().all() and high.isfinite().all()):
+            raise ValueError(f"{len(coefficients)} rows of coefficients are not all finite")
+        return cls((low + high) / 2, (high - low) / 2)
 
     def to_codes(self, coefficients: Float[Tensor, "*batch dimensions"]) -> Float[Tensor, "*batch dimensions"]:
-        """Codes of whitened coefficients; outside [-1, 1] where they exceed those the scaling was made of."""
+        """Return codes of whitened coefficients; those beyond the values the scaling was made of exceed [-1, 1]."""
         half = self.half_range
         return torch.where(half > 0, (coefficients - self.centre) / half.where(half > 0, torch.ones_like(half)), 0.0)
 
     def to_coefficients(self, codes: Float[Tensor, "*batch dimensions"]) -> Float[Tensor, "*batch dimensions"]:
-        """Whitened coefficients of codes."""
+        """Return whitened coefficients of codes."""
         return self.centre + self.half_range * codes
-
-
-@dataclass(frozen=True)
-class TargetScaling:
-    """The scalings of both targets."""
-
-    identity: Scaling
-    expression: Scaling

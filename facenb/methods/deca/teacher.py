@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from facenb import training
 from facenb.losses import deca as losses
-from facenb.methods.deca.pictures import FacePictures
+from facenb.methods.deca.pictures import PicturePairs
 from facenb.methods.deca.scene import Stage, landmarks_of
 from facenb.morphable.layouts import Layout
 from facenb.morphable.mesh import cut, landmark_vertices
@@ -209,12 +209,12 @@ def start_detail(network: Deca, images: Float[Tensor, "pictures 3 height width"]
 
 
 def training_name(
-    name: str, network: Deca, loss: CoarseLoss | DetailLoss, pictures: FacePictures, settings: training.Settings
+    name: str, network: Deca, loss: CoarseLoss | DetailLoss, pictures: PicturePairs, settings: training.Settings
 ) -> str:
     """`name` and a digest of network, loss, pictures and settings, as `training.training_name` makes it."""
     options = {key: value for key, value in vars(loss).items() if isinstance(value, int | float | str)}
-    facts = {"network": network.config, "settings": settings.as_dict(), "card": pictures.shards.card,
+    facts = {"network": network.config, "settings": settings.as_dict(), "card": pictures.faces.card,
              "loss": [type(loss).__name__, asdict(loss.weights), options],
-             "rows": pictures.rows.tolist(), "varied": pictures.varied,
-             "vectors": None if pictures.vectors is None else pictures.vectors[pictures.rows].tolist()}  # fmt: skip
+             "rows": pictures.faces.rows.tolist(), "varied": pictures.varied,
+             "vectors": None if pictures.vectors is None else pictures.vectors.tolist()}  # fmt: skip
     return training.training_name(name, facts, {"network": network, **loss.modules})

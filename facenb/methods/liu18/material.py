@@ -1,6 +1,7 @@
 """What a run trains on and is tested with, split by people; made where it is not there yet."""
 
 import os
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -12,10 +13,11 @@ from torch import Tensor, nn
 
 from facenb.assets import asset
 from facenb.datasets.pictures.lfw import read_lfw
-from facenb.datasets.sets.build_lfw import TestPairs, build_lfw, lfw_test_crops, people_of_folds
-from facenb.datasets.sets.build_photos import build_records
-from facenb.datasets.sets.build_set import build_synthetic, true_shapes
-from facenb.datasets.sets.training_set import Subset, TargetScaling
+from facenb.datasets.sets.build_photos import build_lfw, build_records, people_of_folds
+from facenb.datasets.sets.build_synthetic import build_synthetic, true_shapes
+from facenb.datasets.sets.faces import FaceSet
+from facenb.datasets.sets.lfw_pairs import TestPairs, lfw_test_crops
+from facenb.datasets.sets.scaling import Scaling
 from facenb.methods.liu18.phases import Supervision
 from facenb.methods.liu18.plans import FIRST_SUBJECT, Plan, plan
 from facenb.morphable.formats import read
@@ -36,25 +38,25 @@ class Material:
     run: Run
     plan: Plan
     model: MorphableModel
-    train: Subset
-    validation: Subset
-    test: Subset | None  # SynthFace's people with their truth; None for photos
+    train: FaceSet
+    validation: FaceSet
+    test: FaceSet | None  # SynthFace's people with their truth; None for photos
     folds: tuple[int, ...] = ()  # of LFW's pairs, whose people are in none of the above
     fitter: Fitter | None = None  # of photos: the model with the landmarks it is fitted to
 
     @property
-    def scaling(self) -> TargetScaling:
-        return self.train.scaling
+    def scaling(self) -> Mapping[str, Scaling]:
+        return self.train.scalings
 
     @cached_property
     def truth(self) -> Float[Tensor, "test vertices 3"]:
         """True shapes of the test pictures with their expression, mm: for evaluation only."""
-        return true_shapes(self.test.set, self.test.rows)
+        return true_shapes(self.test)
 
     @cached_property
     def neutral(self) -> Float[Tensor, "test vertices 3"]:
         """True shapes of the test pictures' people at rest, mm."""
-        return true_shapes(self.test.set, self.test.rows, neutral=True)
+        return true_shapes(self.test, neutral=True)
 
     @cached_property
     def pairs(self) -> TestPairs:
@@ -77,7 +79,7 @@ class Material:
             encoder = SphereFace(**self.plan.encoder)
             sizes = len(self.model.identity_basis), len(self.model.expression_basis), len(self.model.mean)
             network = JointNetwork(encoder, *sizes)
-        one, two = self.scaling.identity, self.scaling.expression
+        one, two = self.scaling["identity"], self.scaling["expression"]
         network.set_scaling(one.centre, one.half_range, two.centre, two.half_range)
         network.set_mean_shape(self.model.mean)
         return network
@@ -111,9 +113,9 @@ def prepare(run: Run, folds: tuple[int, int] | None = None) -> Material:
     parts = whole.split(chosen.validation, 0, run.seed, without=apart)
     train, names = parts.train, whole.card.get("names", [])
     if run.profile == "smoke":
-        train = whole.of(train.subjects.unique()[:24])
-    assert not {names[k] for k in train.subjects.unique().tolist()} & apart, "a person of the test is trained on"
-    validation = replace(parts.validation, scaling=train.scaling)
+        train = whole.of(train.people[:24]).scaled()
+    assert not {names[k] for k in train.people.tolist()} & apart, "a person of the test is trained on"
+    validation = replace(parts.validation, scalings=train.scalings)
     return Material(run, chosen, fitter.model, train.augmented(**chosen.augmentation), validation, None, folds, fitter)
 
 
@@ -131,7 +133,7 @@ def training_folder(
     `start`: the modules as they are before the training, by their weights (`training_name`).
     """
     train = material.train
-    facts = {"settings": settings.as_dict(), "card": train.set.card, "people": train.subjects.unique().tolist(),
+    facts = {"settings": settings.as_dict(), "card": train.card, "people": train.people.tolist(),
              "augmentation": asdict(train.augmentation), "encoder": material.plan.encoder, **more}  # fmt: skip
     return material.run.path(f"training/{training_name(name, facts, start or {})}")
 
@@ -139,5 +141,4 @@ def training_folder(
 def mean_coefficients(material: Material) -> Float[Tensor, " identity"]:
     """Mean of the training people's fitted identity coefficients, every picture alike."""
     train = material.train
-    parts = [train.set.shards.read(rows, ["identity"])["identity"].sum(0) for rows in train.rows.split(65536)]
-    return torch.stack(parts).sum(0) / len(train)
+    return train.read(["identity"])["identity"].mean(0)

@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from facenb.datasets.sets.build_lfw import TestPairs
-from facenb.datasets.sets.training_set import Subset
+from facenb.datasets.sets.faces import FaceSet
+from facenb.datasets.sets.lfw_pairs import TestPairs
 from facenb.evaluation.shape import shape_errors
 from facenb.methods.liu18.material import Material
 from facenb.networks.joint import Codes, JointNetwork, ShapeParts
@@ -19,7 +19,7 @@ TOGETHER = 256  # pictures at a time where nothing is learned
 
 
 @torch.no_grad()
-def encode(network: JointNetwork, subset: Subset, rows: Int[Tensor, " rows"] | None = None) -> Codes:
+def encode(network: JointNetwork, subset: FaceSet, rows: Int[Tensor, " rows"] | None = None) -> Codes:
     """Codes of a subset's pictures as they are, on the CPU."""
     device = network.mean_shape.device
     rows = torch.arange(len(subset)) if rows is None else rows

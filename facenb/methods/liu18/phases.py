@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from facenb.datasets.sets.training_set import Subset
+from facenb.datasets.sets.faces import FaceSet
 from facenb.losses import coefficient_loss, joint_loss, shape_loss
 from facenb.methods.liu18.plans import LAMBDA_R
 from facenb.morphable.model import MorphableModel
@@ -19,21 +19,20 @@ class CodesOnly:
     """Fitted codes without their pictures, as phase II learns from them; implements the protocol of training."""
 
     identity: Float[Tensor, "rows identity"]
-    residual: Float[Tensor, "rows residual"]
+    expression: Float[Tensor, "rows expression"]
 
     @classmethod
-    def of(cls, subset: Subset) -> "CodesOnly":
+    def of(cls, subset: FaceSet) -> "CodesOnly":
         """Those of a subset, as its `load` gives them without mirroring."""
-        read = subset.set.shards.read(subset.rows, ["identity", "expression"])
-        scaling = subset.scaling
-        return cls(scaling.identity.to_codes(read["identity"]), scaling.expression.to_codes(read["expression"]))
+        stored = subset.read(["identity", "expression"])
+        return cls(**{name: subset.scalings[name].to_codes(values) for name, values in stored.items()})
 
     def __len__(self) -> int:
         return len(self.identity)
 
     def load(self, rows: Int[Tensor, " batch"], generator: torch.Generator | None = None) -> dict[str, Tensor]:
         """A batch of both codes; nothing random is done to them."""
-        return {"identity": self.identity[rows], "residual": self.residual[rows]}
+        return {"identity": self.identity[rows], "expression": self.expression[rows]}
 
 
 class Supervision(nn.Module):
@@ -43,12 +42,10 @@ class Supervision(nn.Module):
     gets.
     """
 
-    def __init__(self, model: MorphableModel, training: Subset):
+    def __init__(self, model: MorphableModel, training: FaceSet):
         super().__init__()
-        parts = {"identity": model.identity_basis, "residual": model.expression_basis}
-        scalings = {"identity": training.scaling.identity, "residual": training.scaling.expression}
-        for name, basis in parts.items():
-            flat, scaling = basis.flatten(1), scalings[name]
+        for name, basis in (("identity", model.identity_basis), ("expression", model.expression_basis)):
+            flat, scaling = basis.flatten(1), training.scalings[name]
             self.register_buffer(f"{name}_basis", scaling.half_range[:, None] * flat, persistent=False)
             self.register_buffer(f"{name}_centre", scaling.centre @ flat, persistent=False)
         self.register_buffer("calls", torch.zeros((), dtype=torch.int64))  # training steps, for lambda_R
@@ -61,7 +58,7 @@ class Supervision(nn.Module):
             torch.addmm(self.get_buffer(f"{name}_centre"), batch[name], self.get_buffer(f"{name}_basis")).unflatten(
                 1, (-1, 3)
             )
-            for name in ("identity", "residual")
+            for name in ("identity", "expression")
         ]
         return found[0], found[1]
 
@@ -70,13 +67,13 @@ def phase_one(modules: dict[str, nn.Module], batch: dict[str, Tensor]) -> dict[s
     """Phase I: the encoder regresses the fitted codes, Euclidean loss."""
     codes = modules["network"].encode(batch["image"])
     identity = coefficient_loss(codes.identity, batch["identity"])
-    residual = coefficient_loss(codes.residual, batch["residual"])
+    residual = coefficient_loss(codes.residual, batch["expression"])
     return {"loss": identity + residual, "identity": identity, "residual": residual}
 
 
 def phase_two(modules: dict[str, nn.Module], batch: dict[str, Tensor]) -> dict[str, Tensor]:
     """Phase II: each decoder by itself, from fitted codes to fitted displacements, in units of `unit`."""
-    made = modules["network"].shape(Codes(batch["identity"], batch["residual"]))
+    made = modules["network"].shape(Codes(batch["identity"], batch["expression"]))
     aim = modules["targets"](batch)
     identity, residual = (shape_loss(made[k], aim[k]) / modules["targets"].unit for k in (0, 1))
     return {"loss": identity + residual, "identity": identity, "residual": residual}

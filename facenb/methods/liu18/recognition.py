@@ -48,7 +48,7 @@ class Gallery:
         test = self.material.test
         if test is None:
             return self.material.pairs.image[rows].float() / 255
-        return test.set.shards.read(test.rows[rows], ["image"])["image"].float() / 255
+        return test.pictures(rows)
 
     def codes(self, network: JointNetwork, mirror: bool = False) -> Float[Tensor, "pictures identity"]:
         """c_id of every picture. `mirror` (photos only) adds that of the mirrored photo, as LFW's usual script does."""

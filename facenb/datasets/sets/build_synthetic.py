@@ -1,0 +1,156 @@
+"""A training set of SynthFace: images, crops and multi-image fits of a batch of people at a time."""
+
+import multiprocessing
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from facenb.datasets.sets.faces import TRUE, FaceSet, describe, read_faces
+from facenb.errors import RunError
+from facenb.fitting import Fit, fit
+from facenb.fitting.posed import move_camera, pose_of
+from facenb.morphable.alignment import Similarity
+from facenb.morphable.model import MorphableModel
+from facenb.morphable.synthetic import SynthFace
+from facenb.photos.crops import crop_faces, five_of_68, to_template
+from facenb.synthface.photographs import photograph
+from facenb.table import build_table
+
+TOGETHER = 200  # images of a block, about: what a worker holds in memory
+NOISE = 101  # part of a subject's random numbers that the noise of its landmarks uses
+ENLARGE = 1.5  # an image is that much higher than its crop; cropping then smooths jagged edges
+
+
+def build_synthetic(
+    folder: str | Path,
+    model: MorphableModel,
+    seed: int,
+    people: Sequence[int],
+    pictures: int = 20,
+    size: tuple[int, int] = (112, 96),
+    yaw_limit: float | int = 90.0,
+    landmark_noise: float | int = 1.5,
+    workers: int = 1,
+    quiet: bool = False,
+) -> FaceSet:
+    """Return images 0 to `pictures` - 1 of each of SynthFace's `people` (subject numbers of `seed`), with targets.
+
+    Targets are the multi-image fit of `model` to the 68 landmarks of all images of a person. `landmark_noise` is the
+    standard deviation of each coordinate, in mm at the image's scale. The jaw line does not slide, because SynthFace's
+    landmarks are fixed points. Crops of `size` (height, width) use the same noisy landmarks. A folder that holds this
+    set is read; an unfinished one is continued. `workers` processes share the work (a script then needs the usual
+    `if __name__ == "__main__"`). Raises RunError if the folder holds another set.
+    """
+    people = list(people)
+    if not people or len(set(people)) != len(people) or pictures < 2:
+        raise ValueError(
+            f"Expected different people with two images or more, got {len(people)} people ({len(set(people))} "
+            f"different) with {pictures} images each"
+        )
+    consecutive = people == list(range(people[0], people[0] + len(people)))
+    card = {
+        "kind": "synthetic", "model": describe(model), "seed": seed, "pictures": pictures, "size": list(size),
+        "people": f"{people[0]} to {people[-1]}" if consecutive else people,
+        "yaw_limit": float(yaw_limit), "landmark_noise": float(landmark_noise),
+    }  # fmt: skip
+    task = _Task(model, seed, pictures, size, float(yaw_limit), float(landmark_noise))
+    each = max(1, TOGETHER // pictures)
+    blocks = [people[first : first + each] for first in range(0, len(people), each)]
+    build_table(folder, card, lambda first: _in_order(task, blocks[first:], workers), len(blocks), quiet)
+    return read_faces(folder)
+
+
+def fitted_targets(fitted: Fit, move: Similarity, suffix: str = "") -> dict[str, Tensor]:
+    """Return the fields of a fit: coefficients of each image, and the pose after `move` took its pixels to the crop."""
+    pose = pose_of(move_camera(fitted.camera, move))
+    targets = {"identity": fitted.identity[fitted.subject], "expression": fitted.expression, "pose": pose}
+    return {f"{name}{suffix}": values for name, values in targets.items()}
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What a worker needs to make a block of people."""
+
+    model: MorphableModel
+    seed: int
+    pictures: int
+    size: tuple[int, int]
+    yaw_limit: float
+    landmark_noise: float
+
+    def __call__(self, people: list[int]) -> dict[str, Tensor]:
+        subjects = [k for k in people for _ in range(self.pictures)]
+        numbers = list(range(self.pictures)) * len(people)
+        side = round(ENLARGE * max(self.size))
+        shots = photograph(SynthFace(self.seed), subjects, numbers, (side, side), self.yaw_limit, supersample=1)
+        noise = torch.cat([landmark_noise(self.seed, k, self.pictures, NOISE) for k in people])
+        seen = shots.landmarks + self.landmark_noise * shots.camera.scale[:, None, None] * noise
+        five = five_of_68(seen)
+        move = to_template(five, self.size)
+        rows = {"image": crop_faces(shots.image, five, self.size), "subject": shots.subject}
+        truth = {"angles": shots.angles, "expression": shots.expression, "landmarks": move.apply(shots.landmarks)}
+        targets = fitted_targets(fit(self.model, seen, shots.subject, contour="fixed"), move)
+        return {**rows, **targets, **{f"{TRUE}{name}": values for name, values in truth.items()}}
+
+
+def landmark_noise(seed: int, subject: int, pictures: int, purpose: int) -> Float[Tensor, "pictures 68 2"]:
+    """Return standard normal noise from one person's own generator, the same in any batch."""
+    draw = np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, subject, 0, purpose])))
+    return torch.from_numpy(draw.standard_normal((pictures, 68, 2)).astype(np.float32))
+
+
+_task: Any = None  # of a worker process
+
+
+def _start(task: Any) -> None:
+    global _task
+    _task = task
+    torch.set_num_threads(1)
+
+
+def _work(item: Any) -> Any:
+    return _task(item)
+
+
+def _in_order(task: Callable, items: Sequence, workers: int) -> Iterator:
+    """Yield `task` of each item, in order, computed by `workers` processes a few items ahead."""
+    if workers <= 1 or len(items) <= 1:
+        yield from map(task, items)
+        return
+    # Spawned, not forked: a forked child of a process with threads may wait for ever.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(min(workers, len(items)), context, initializer=_start, initargs=(task,)) as pool:
+        try:
+            waiting = [pool.submit(_work, item) for item in items[: 2 * workers]]
+            for index in range(len(items)):
+                result = waiting.pop(0).result()
+                waiting += [pool.submit(_work, item) for item in items[index + 2 * workers : index + 2 * workers + 1]]
+                yield result
+        except BrokenProcessPool as error:
+            raise RunError(
+                "A process that makes the training set was ended. Memory may have run out, or the script that started "
+                'it has no `if __name__ == "__main__"`. Use workers=1; finished blocks are kept.'
+            ) from error
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def true_shapes(faces: FaceSet, neutral: bool = False) -> Float[Tensor, "rows vertices 3"]:
+    """Return the true shapes (mm) behind a synthetic set's images, made again from subject and true expression.
+
+    `neutral`: at rest, without wrinkles. Raises RunError for a set without ground truth.
+    """
+    expressions, synth = faces.truth["expression"], SynthFace(faces.card["seed"])
+    people = {k: synth.subject(k) for k in faces.people.tolist()}
+    subjects = [people[k] for k in faces.subjects.tolist()]
+    if neutral:
+        return torch.stack([person.neutral for person in subjects])
+    return torch.cat([synth.shape(person, e[None]) for person, e in zip(subjects, expressions, strict=True)])
