@@ -27,14 +27,15 @@ def compiled(**options) -> Callable:
 def choose_cache_folder() -> None:
     """Point numba to a folder of our choice, unless NUMBA_CACHE_DIR or the folder beside the source can be written.
 
-    The choice is the user's cache folder, else a private one among the temporary files. Neither needs a home folder.
+    The choice is the user's cache folder, else one among the temporary files. It must belong to this user alone, since
+    numba runs what it finds there.
     """
     beside = Path(__file__).parent / "__pycache__"
     if _is_writable(Path(config.CACHE_DIR) if config.CACHE_DIR else beside):
         return
     home = Path(os.path.expanduser("~"))  # "~" itself where nobody knows the home folder
     candidates = [home / ".cache" / "numba"] if home.is_absolute() else []
-    candidates.append(Path(tempfile.gettempdir()) / f"facenb-numba-{os.getuid() if hasattr(os, 'getuid') else 0}")
+    candidates.append(Path(tempfile.gettempdir()) / f"facenb-numba-{os.getuid()}")
     config.CACHE_DIR = next((str(folder) for folder in candidates if _is_writable(folder) and _is_private(folder)), "")
 
 
@@ -48,6 +49,5 @@ def _is_writable(folder: Path) -> bool:
 
 
 def _is_private(folder: Path) -> bool:
-    """Whether nobody else can plant machine code there."""
     status = folder.lstat()
-    return not hasattr(os, "getuid") or (status.st_uid == os.getuid() and not status.st_mode & 0o022)
+    return status.st_uid == os.getuid() and not status.st_mode & 0o022
