@@ -1,6 +1,5 @@
 """MediaPipe's landmarks: against stored ones, against an annotator's, repeatable, and every number of faces."""
 
-import shutil
 import subprocess
 import sys
 
@@ -15,7 +14,7 @@ from facenb.morphable.alignment import align
 from facenb.photos import landmarks
 from facenb.photos.crops import ALIGNED, crop_faces
 from facenb.photos.images import read_image
-from facenb.photos.landmarks import Detection, detect, detect_all, five_points, to_68
+from facenb.photos.landmarks import Detection, detect, five_points, to_68
 
 pytest.importorskip("mediapipe")
 
@@ -150,54 +149,6 @@ def test_five_points_bring_the_face_onto_the_template(astronaut):
     expected = align(five_points(points)[None], 2 * (torch.tensor(ALIGNED) + 0.5)[None])[0]
     again = five_points(detect(crop).pick())
     assert (again - expected).norm(dim=1).max() < 3  # pixels of the crop
-
-
-def test_many_photos_are_looked_at_once(real_asset, astronaut, tmp_path, monkeypatch):
-    paths = [real_asset("astronaut") / "astronaut.png", *sorted(real_asset("orl").rglob("s1/*.pgm"))[:2]]
-    cache = tmp_path / "kept.npz"
-    first = detect_all(paths[:2], cache, quiet=True)
-    looked = []
-    monkeypatch.setattr(landmarks, "detect", lambda image: looked.append(image.shape) or detect(image))
-    table = detect_all(paths[::-1], cache, quiet=True)
-    assert len(looked) == 1
-    assert torch.equal(table.points[2], first.points[0]) and table.points.shape == (3, 478, 2)
-    assert torch.equal(table.points[2], detect(astronaut).pick("central"))
-    cache.write_bytes(b"damaged")
-    assert torch.equal(detect_all(paths[:1], cache, quiet=True).points, first.points[:1])
-    assert len(looked) == 2
-
-
-def test_a_photo_without_a_face_is_nan_and_counted(real_asset, astronaut, tmp_path):
-    from facenb.photos.export import save_image
-
-    save_image(tmp_path / "grey.png", torch.full((100, 100, 3), 0.5))
-    table = detect_all([tmp_path / "grey.png"], tmp_path / "kept.npz", quiet=True)
-    assert table.found.tolist() == [False] and table.points.isnan().all()
-
-
-def test_a_photo_is_known_by_its_content(real_asset, astronaut, tmp_path):
-    """Two of one folder name, file name and size in bytes are two; one under two names is looked at once."""
-    pictures = [(255 * picture).byte().numpy() for picture in (astronaut, torch.full_like(astronaut, 0.5))]
-    for who, picture in zip("ab", pictures, strict=True):
-        (tmp_path / who / "crops").mkdir(parents=True)
-        Image.fromarray(picture).save(tmp_path / who / "crops" / "000.bmp")
-    paths = [str(tmp_path / who / "crops" / "000.bmp") for who in "ab"]
-    table = detect_all([*paths, shutil.copy(paths[0], tmp_path / "other.bmp")], tmp_path / "kept.npz", quiet=True)
-    assert table.found.tolist() == [True, False, True] and torch.equal(table.points[0], table.points[2])
-    assert len(landmarks._load(tmp_path / "kept.npz", landmarks.detector_checksum("central", 3))) == 2
-
-
-def test_a_photo_that_is_not_there(real_asset, tmp_path):
-    real_asset("mediapipe")
-    with pytest.raises(ImageError, match=r"none\.jpg cannot be read: No such file"):
-        detect_all([tmp_path / "none.jpg"], tmp_path / "kept.npz", quiet=True)
-
-
-def test_another_detector_does_not_use_what_is_kept(real_asset, astronaut, tmp_path, monkeypatch):
-    path = real_asset("astronaut") / "astronaut.png"
-    detect_all([path], tmp_path / "kept.npz", quiet=True)
-    assert landmarks._load(tmp_path / "kept.npz", landmarks.detector_checksum("central", 3))
-    assert not landmarks._load(tmp_path / "kept.npz", landmarks.detector_checksum("largest", 3))
 
 
 def test_it_says_nothing_on_the_terminal(real_asset, astronaut):

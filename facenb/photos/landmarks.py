@@ -7,28 +7,22 @@ photo is the same in any order and on any number of threads.
 import atexit
 import contextlib
 import functools
-import hashlib
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
-from tqdm import tqdm
 
-from data_download.folders import data_folder
 from facenb.assets import asset
 from facenb.errors import ImageError
-from facenb.files import atomic_write, digest
 from facenb.morphable.alignment import Similarity
 from facenb.photos.crops import resample
-from facenb.photos.images import read_image
 
 POINTS, MESH = 478, 468
 FACES = 5  # the most faces that are looked for in a photo
@@ -124,8 +118,8 @@ def detect(image: Float[Tensor, "height width 3"], closer: bool = False) -> Dete
         margin = max(height, width) // 2
         faces = _distinct(_search(functional.pad(image, (0, 0, margin, margin, margin, margin)), -margin, -margin))
     if closer and not faces:
-        parts = _parts(height, width)
-        faces = _distinct(face for u, v, side in parts for face in _search(image[v : v + side, u : u + side], u, v))
+        squares = _squares(height, width)
+        faces = _distinct(face for u, v, side in squares for face in _search(image[v : v + side, u : u + side], u, v))
     faces.sort(key=lambda points: -float((points.amax(0) - points.amin(0)).prod()))
     return Detection(torch.stack(faces[:FACES]) if faces else torch.zeros(0, POINTS, 2), (height, width))
 
@@ -199,11 +193,10 @@ def _points(pixels: np.ndarray) -> Float[Tensor, "faces 478 2"]:
     return torch.tensor(faces, dtype=torch.float32).reshape(-1, POINTS, 2) * extent
 
 
-def _parts(height: int, width: int) -> Iterator[tuple[int, int, int]]:
-    """Yield left, top and side of squares that cover the photo and overlap by half: half its size, then a third."""
-    for share in (2, 3):
-        side = max(min(height, width) * (2 if share == 2 else 1) // share, 32)
-        side = min(side, height, width)
+def _squares(height: int, width: int) -> Iterator[tuple[int, int, int]]:
+    """Yield left, top and side of squares that cover the photo and overlap by half: as large as fits, then a third."""
+    shorter = min(height, width)
+    for side in (shorter, min(shorter, max(shorter // 3, 32))):
         columns, rows = (-(-2 * extent // side) - 1 for extent in (width, height))
         for row in range(rows):
             for column in range(columns):
@@ -211,84 +204,11 @@ def _parts(height: int, width: int) -> Iterator[tuple[int, int, int]]:
 
 
 def to_68(points: Float[Tensor, "*batch points 2"]) -> Float[Tensor, "*batch 68 2"]:
-    """The 68 of Multi-PIE / iBUG among MediaPipe's points."""
+    """Return the 68 landmarks of Multi-PIE / iBUG among MediaPipe's points."""
     return points[..., list(IBUG68), :]
 
 
 def five_points(points: Float[Tensor, "points 2"]) -> Float[Tensor, "5 2"]:
-    """Eye centres, nose tip and mouth corners, image left first, as `images.five_point_crop` takes them."""
+    """Return eye centres, nose tip and mouth corners, image left first."""
     eyes = [points[list(corners)].mean(0) for corners in EYES]
     return torch.stack([*eyes, points[NOSE_TIP], *points[list(MOUTH)]])
-
-
-@dataclass(frozen=True)
-class LandmarkTable:
-    """Landmarks of many photographs, in the order asked for; rows of photographs without a face are NaN."""
-
-    points: Float[Tensor, "photos 478 2"]
-    faces: Int[Tensor, " photos"]  # how many were found in each photograph
-
-    @property
-    def found(self) -> Bool[Tensor, " photos"]:
-        return self.faces > 0
-
-
-def detector_checksum(which: str, faces: int) -> str:
-    """Tells results of one detector and rule from any other's."""
-    task = (asset("mediapipe") / "face_landmarker.task").read_bytes()
-    return hashlib.sha256(task + f"{VERSION} {which} {faces}".encode()).hexdigest()
-
-
-def detect_all(
-    paths: Sequence[str | Path], cache: str | Path, which: str = "central", faces: int = 3, quiet: bool = False
-) -> LandmarkTable:
-    """Landmarks of many photographs, remembered in an npz file so that each is looked at once.
-
-    `cache`: a file, or a name for one in the data folder. What was found by another detector or rule is not used; a
-    photograph is known by its bytes, wherever it lies. The file is written every 1,000 photographs and at the end, so
-    an interrupted run goes on. Raises ImageError naming a photograph that cannot be read.
-    """
-    cache = Path(cache) if Path(cache).suffix == ".npz" else data_folder() / ".landmarks" / f"{cache}.npz"
-    checksum = detector_checksum(which, faces)
-    keys = [_fingerprint(Path(path)) for path in paths]
-    known = _load(cache, checksum)
-    missing = {key: path for key, path in zip(keys, paths, strict=True) if key not in known}
-    for done, (key, path) in enumerate(
-        tqdm(missing.items(), desc="landmarks", disable=quiet, file=sys.stderr, leave=False)
-    ):
-        detection = detect(read_image(path))
-        points = detection.pick(which).numpy() if detection.count else np.full((POINTS, 2), np.nan, np.float32)
-        known[key] = (points, detection.count)
-        if done % 1000 == 999:
-            _save(cache, checksum, known)
-    if missing:
-        _save(cache, checksum, known)
-    points = np.stack([known[key][0] for key in keys]) if keys else np.zeros((0, POINTS, 2), np.float32)
-    return LandmarkTable(torch.from_numpy(points), torch.tensor([known[key][1] for key in keys], dtype=torch.int64))
-
-
-def _fingerprint(path: Path) -> str:
-    """Tells a photograph's content from any other's; 10,000 of LFW take a second."""
-    try:
-        return digest(path)[:32]
-    except OSError as error:
-        raise ImageError(f"photograph {path} cannot be read: {error.strerror}; name image files") from error
-
-
-def _load(cache: Path, checksum: str) -> dict[str, tuple[np.ndarray, int]]:
-    """What the cache holds; a missing, damaged or foreign one holds nothing and is written anew."""
-    try:
-        with np.load(cache, allow_pickle=False) as file:
-            if str(file["detector"]) != checksum:
-                return {}
-            columns: Iterable = zip(file["keys"].tolist(), file["points"], file["faces"].tolist(), strict=True)
-            return {key: (points, count) for key, points, count in columns}
-    except (OSError, ValueError, KeyError, EOFError, BadZipFile):
-        return {}
-
-
-def _save(cache: Path, checksum: str, known: dict[str, tuple[np.ndarray, int]]) -> None:
-    cache.parent.mkdir(parents=True, exist_ok=True)
-    points = np.stack([points for points, _ in known.values()]).astype(np.float32)
-    with atomic_write(cache) as partial, partial.open("wb") as file:
-        np.savez(file, detector=checksum, keys=list(known), points=points, faces=[count for _, count in known.values()])

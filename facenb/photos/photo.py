@@ -33,6 +33,21 @@ LIMIT = 1600  # pixels on the longer side that are used: a texture shows no more
 PRIOR = 4.0 * MESH / 68
 FILES = ("overlay.png", "face.obj", "face.mtl", "face.png", "face.ply", "face.glb", "coefficients.json")
 CLAY = (0.78, 0.73, 0.69)
+# What coefficients.json says about its numbers.
+ABOUT_IMAGE = (
+    "The photo was turned upright by its EXIF tag. All pixel numbers in this file are those of the image of "
+    "width x height. Divide them by factor to get pixels of the original photo."
+)
+SHAPE = "x = mean + sum_k identity[k] identity_basis[k] + sum_k expression[k] expression_basis[k]"
+ABOUT_SHAPE = (
+    "mean and bases are those of the model, in mm: x to the viewer's right, y up, z towards the viewer. Coefficients "
+    "are in standard deviations. face.obj and face.ply hold x in mm, followed by vertices that close eyes and mouth. "
+    "face.glb holds it in metres."
+)
+ABOUT_CAMERA = (
+    "u = (right, down) in pixels from the image's top left corner; the first pixel's centre is at (0.5, 0.5). scale is "
+    "in pixels per mm."
+)
 
 
 @dataclass(frozen=True)
@@ -196,33 +211,18 @@ def coefficients(face: PhotoFace) -> dict:
     model, camera = face.fitter.model, face.fit.camera
     names = model.expression_names or tuple(map(str, range(len(model.expression_basis))))
     (height, width), (full_height, full_width) = face.image.shape[:2], face.original
+    image = {"width": width, "height": height, "original_width": full_width, "original_height": full_height}
     return {
         "model": model.name,
         "source": model.source,
-        "image": {
-            "width": width,
-            "height": height,
-            "original_width": full_width,
-            "original_height": full_height,
-            "factor": width / full_width,
-            "explanation": "The photo was turned upright by its EXIF tag. All pixel numbers in this file are those of "
-            "the image of width x height. Divide them by factor to get pixels of the original photo.",
-            "faces": face.faces,
-        },
-        "shape": {
-            "formula": "x = mean + sum_k identity[k] identity_basis[k] + sum_k expression[k] expression_basis[k]",
-            "explanation": "mean and bases are those of the model, in mm. Coefficients are in standard deviations. The "
-            "files face.obj and face.ply hold x in mm, followed by vertices that close eyes and mouth. face.glb "
-            "holds it in metres.",
-            "axes": "x to the viewer's right, y up, z towards the viewer",
-        },
+        "image": image | {"factor": width / full_width, "explanation": ABOUT_IMAGE, "faces": face.faces},
+        "shape": {"formula": SHAPE, "explanation": ABOUT_SHAPE},
         "identity": face.fit.identity[0].tolist(),
         "expression": dict(zip(names, face.fit.expression[0].tolist(), strict=True)),
         "camera": {
             "kind": "weak perspective",
             "formula": "u = scale P rotation x + translation",
-            "explanation": "u = (right, down) in pixels from the image's top left corner. The first pixel's centre "
-            "is at (0.5, 0.5). scale is in pixels per mm.",
+            "explanation": ABOUT_CAMERA,
             "P": [[1, 0, 0], [0, -1, 0]],
             "rotation": camera.rotation[0].tolist(),
             "scale": float(camera.scale[0]),
