@@ -418,6 +418,11 @@ class TestGraph:
         status, text = run_course(folder, run)
         assert status == 0 and "01_a: done in" not in text
         assert "Nothing to be done" in text and f"run folder {run}: executed/ holds the notebooks" in text
+
+        (library / "errors.py").touch()  # a newer time alone does not count, another content does
+        assert "Nothing to be done" in run_course(folder, run, "--", "-n")[1]
+        (library / "errors.py").write_text((library / "errors.py").read_text() + "\n")
+        assert "Nothing to be done" not in run_course(folder, run, "--", "-n")[1]
         assert not kernels(sockets)
 
     def test_killed_and_started_again(self, tmp_path, sockets, library):

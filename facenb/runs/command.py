@@ -40,8 +40,8 @@ def run(options: argparse.Namespace, further: list[str]) -> int:
         elif graph.is_running(results.run_folder(options.run_folder, options.profile, options.data)):
             raise notebook.RunError("`run all` is at work in this run folder. Wait for it, or use --run-folder.")
         parameters = {name: getattr(options, name) for name in DEFAULTS} | dict(options.p)
-        patience = 20 if options.in_graph else 0  # the last process of a killed job may need a moment to notice
-        record = notebook.run_notebook(options.notebook, parameters, options.run_folder, options.timeout, patience)
+        wait = options.in_graph  # the last process of a killed job may need a moment to notice
+        record = notebook.run_notebook(options.notebook, parameters, options.run_folder, options.timeout, wait)
     except notebook.NotebookError as error:
         print(error, file=sys.stderr)
         return 1

@@ -23,7 +23,7 @@ LOCKS, HOST = ".snakemake/locks", ".snakemake/host"
 def is_running(folder: Path) -> bool:
     """Return whether a Snakemake of this machine works in the run folder."""
     for process in psutil.process_iter(["cmdline", "cwd"]):
-        if process.info["cwd"] == str(folder) and "snakemake" in (process.info["cmdline"] or []):
+        if process.info["cwd"] == str(folder.resolve()) and "snakemake" in (process.info["cmdline"] or []):
             return True
     return False
 

@@ -71,18 +71,16 @@ def read_parameters(notebook: nbformat.NotebookNode, given: Mapping[str, Any]) -
 
 
 @contextmanager
-def _writing(folder: Path, name: str, patience: float) -> Iterator[None]:
+def _writing(folder: Path, name: str, wait: bool) -> Iterator[None]:
     """Hold the notebook `name` of a run folder. Turn the errors of a folder that cannot be written into RunError."""
     try:
         for part in ("executed", "records"):
             (folder / part).mkdir(parents=True, exist_ok=True)
         with (folder / f"executed/.{name}.lock").open("a") as file:  # held until it is closed or the process ends
-            end = time.monotonic() + patience
-            while not _locked(file):
-                if time.monotonic() > end:
-                    raise RunError(f"{name} is already running in {folder}. Wait for it, or use --run-folder.")
-                time.sleep(0.2)
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
             yield
+    except BlockingIOError:
+        raise RunError(f"{name} is already running in {folder}. Wait for it, or use --run-folder.") from None
     except OSError as error:
         if error.errno in NO_SPACE:
             raise RunError(f"No space left for run folder {folder} ({error.strerror}). Free some space.") from error
@@ -92,14 +90,6 @@ def _writing(folder: Path, name: str, patience: float) -> Iterator[None]:
                 "Choose another folder with --run-folder."
             ) from error
         raise
-
-
-def _locked(file) -> bool:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return True
-    except BlockingIOError:
-        return False
 
 
 def checksums(folder: Path) -> dict[str, str]:
@@ -113,19 +103,19 @@ def run_notebook(
     parameters: Mapping[str, Any] | None = None,
     run_folder: str | Path = "",
     timeout: int | None = None,
-    patience: float = 0,
+    wait: bool = False,
 ) -> dict[str, Any]:
     """Run a notebook and return its run record.
 
-    `timeout` is the limit for one cell in seconds. `patience` is the time to wait for another job of this notebook in
-    the same folder. Raise RunError if it cannot start, NotebookError if a cell fails.
+    `timeout` is the limit for one cell in seconds. `wait` means to wait until another job of this notebook in the same
+    folder has ended. Raise RunError if it cannot start, NotebookError if a cell fails.
     """
     source = Path(path).resolve()
     notebook = read_notebook(source)
     values = read_parameters(notebook, {**DEFAULTS, **(parameters or {})})
     folder = results.run_folder(run_folder, values["profile"], values["data"])
     values |= read_parameters(notebook, {"run_folder": str(folder)})
-    with _writing(folder, source.stem, patience):
+    with _writing(folder, source.stem, wait):
         return _run(source, notebook, values, folder, timeout)
 
 

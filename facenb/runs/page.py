@@ -1,5 +1,6 @@
 """The report as one HTML page: notebook 17 without its code. It needs no network and runs no script."""
 
+import re
 from pathlib import Path
 
 from nbconvert import HTMLExporter
@@ -17,6 +18,7 @@ def write_page(folder: Path) -> Path:
     exporter = HTMLExporter(template_name="page", extra_template_basedirs=[templates], exclude_input=True)
     exporter.exclude_output_prompt = True
     html, _ = exporter.from_filename(str(source))
+    html = re.sub(r'href="(\d\d_\w+\.ipynb)"', r'href="executed/\1"', html)  # notebooks lie beside notebook 17
     with atomic_write(target) as partial:
         partial.write_text(html, encoding="utf-8")
     return target

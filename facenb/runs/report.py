@@ -6,6 +6,7 @@ measured on. Verdicts are corrected for the number of claims (Holm 1979). Notebo
 
 import json
 import math
+import os
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -35,11 +36,6 @@ class Source:
     kinds: frozenset[str]  # of data: synthetic, photos, paper
     name: str = ""  # how the report calls it
 
-    def called(self, levels: int, profile: bool) -> str:
-        """Return a name from the last folders of the path, the profile if asked for, and a seed other than 0."""
-        tail = Path(*self.folder.parts[-levels:]).as_posix()
-        return tail + (f", {self.profile}" if profile else "") + (f", seed {self.seed}" if self.seed else "")
-
     def __str__(self) -> str:
         facts = [f"profile {self.profile}, seed {self.seed}"]
         facts.append(f"{len(self.records)} records of {self.records.notebook.nunique()} notebooks")
@@ -51,17 +47,20 @@ class Source:
 
 
 def told_apart(sources: Sequence[Source]) -> list[Source]:
-    """Return the sources with different names: the folder's, then also the profile, then the folders above.
+    """Return the sources with different names: the folder's, or its path below a common folder, profile and seed.
 
     Raise RunError if no name distinguishes two sources.
     """
-    names = [source.called(1, profile=False) for source in sources]
-    profiles = [{other.profile for other, n in zip(sources, names, strict=True) if n == name} for name in names]
-    for levels in range(1, 1 + max((len(source.folder.parts) for source in sources), default=0)):
-        names = [
-            source.called(levels, len(several) > 1) if names.count(name) > 1 or name in HEADS else name
-            for source, several, name in zip(sources, profiles, names, strict=True)
-        ]
+    folders = {source.folder for source in sources}
+    common = os.path.commonpath([folder.parents[min(1, len(folder.parents) - 1)] for folder in folders])
+    names = []
+    for source in sources:
+        name = source.folder.name
+        if name in HEADS or [folder.name for folder in folders].count(name) > 1:
+            name = source.folder.relative_to(common).as_posix()
+        profiles = {other.profile for other in sources if other.folder == source.folder}
+        name += f", {source.profile}" if len(profiles) > 1 else ""
+        names.append(name + (f", seed {source.seed}" if source.seed else ""))
     for source, name in zip(sources, names, strict=True):
         if names.count(name) > 1:
             raise RunError(f"{source.folder} would be called {name!r}, as would another run folder. Rename one.")

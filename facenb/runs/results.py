@@ -46,14 +46,13 @@ def repository() -> Path | None:
 def commit() -> str:
     """Return the checkout's commit, with `+` if files differ from it. Empty without a git checkout."""
     root = repository()
+    command = ["git", "-C", root, "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty=+"]
     if root is None or not (root / ".git").exists():
         return ""
     try:
-        head = subprocess.run(["git", "-C", root, "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
-        changed = subprocess.run(["git", "-C", root, "status", "--porcelain", "-uno"], capture_output=True, text=True)
+        return subprocess.check_output(command, stderr=subprocess.DEVNULL, text=True).strip()
     except (OSError, subprocess.CalledProcessError):
         return ""
-    return head.stdout.strip() + ("+" if changed.stdout.strip() else "")
 
 
 def device_name(device: torch.device) -> str:
@@ -209,11 +208,8 @@ class Run:
 
     def _append(self, line: bytes) -> None:
         try:
-            descriptor = os.open(self.records, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-            try:
-                written = os.write(descriptor, line)
-            finally:
-                os.close(descriptor)
+            with self.records.open("ab", buffering=0) as file:
+                written = file.write(line)
         except OSError as error:
             raise RunError(
                 f"Cannot write the record to {self.records} ({error.strerror}). Free space there."
