@@ -425,6 +425,7 @@ class TestGraph:
         assert "Nothing to be done" not in run_course(folder, run, "--", "-n")[1]
         assert not kernels(sockets)
 
+    @pytest.mark.slow
     def test_killed_and_started_again(self, tmp_path, sockets, library):
         """SIGKILL to Snakemake alone, which can tell nobody; what it had started must notice and go."""
         folder, run = course(tmp_path / "books", {"01_a": [], "02_b": ["01_a"]}), tmp_path / "run"
@@ -446,6 +447,7 @@ class TestGraph:
         assert record(run, "02_b")["status"] == "done"
         wait_until(lambda: not kernels(sockets), 5)
 
+    @pytest.mark.slow
     def test_two_in_one_folder(self, tmp_path, sockets, library):
         """Snakemake refuses the second run, and one notebook in the folder of a run is refused as well."""
         folder, run = course(tmp_path / "books", {"01_a": []}), tmp_path / "run"
@@ -509,6 +511,7 @@ class TestGoOn:
         assert pasted[:4] == [sys.executable, "-m", "facenb", "run"] and pasted[cut + 1 :] == further
         assert arguments_parser().parse_args(pasted[3:cut]) == options
 
+    @pytest.mark.slow
     def test_a_run_in_a_folder_of_any_name(self, tmp_path, library):
         """It fails, prints the command, and the command finishes it."""
         folder = course(tmp_path / "books", {"01_a": []})
