@@ -81,6 +81,7 @@ def test_files_of_another_format(name, tmp_path):
                 reader(path)
 
 
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
 @pytest.mark.parametrize("name", [*READERS, "surrey.bin"])
 def test_damaged_bytes_give_a_model_or_an_error_that_names_the_file(name, mirror, tmp_path):
     real = {

@@ -101,11 +101,6 @@ def test_bfm2009_expressions_of_another_mesh_are_refused(bfm):
 
 def test_bfm2009_damaged_and_foreign_files_are_named(bfm, mat):
     path = bfm[0] / "01_MorphableModel.mat"
-    whole = path.read_bytes()
-    for content in (whole[: len(whole) // 2], whole[:130], b"no matlab file at all"):
-        path.write_bytes(content)
-        with pytest.raises(ModelFileError, match="01_MorphableModel.mat is no"):
-            read_bfm2009(path)
     savemat(path, {"Shape_Para": np.zeros(199)})
     with pytest.raises(ModelFileError, match=r"no Basel Face Model 2009, .*: shapeMU.*\(it holds Shape_Para\)"):
         read(path)
@@ -185,17 +180,11 @@ def test_the_68_landmarks_can_be_given(mirror):
         read_bfm_hdf5(mirror / "basel-h5-fixtures" / "random-l4.h5", landmarks=[1529])
 
 
-def test_hdf5_damaged_and_foreign_files_are_named(hdf5, tmp_path):
-    whole = hdf5.read_bytes()
-    for cut in (20, 3000, len(whole) - 1000):
-        hdf5.write_bytes(whole[:cut])
-        with pytest.raises(ModelFileError, match="model.h5 is no Basel Face Model 2017 or 2019"):
-            read_bfm_hdf5(hdf5)
+def test_hdf5_foreign_files_and_bases_of_another_mesh_are_named(hdf5, tmp_path):
     with h5py.File(tmp_path / "other.h5", "w") as file:
         file["weights"] = np.zeros(3)
     with pytest.raises(ModelFileError, match=r"other.h5 is no Basel Face Model.*shape.* \(it holds weights\)"):
         read(tmp_path / "other.h5")
-    hdf5.write_bytes(whole)
     with h5py.File(hdf5, "r+") as file:
         del file["expression/model/pcaBasis"]
         file["expression/model/pcaBasis"] = np.zeros((72, 10))
@@ -258,14 +247,7 @@ def test_a_repeated_identity_basis_is_not_taken_for_expressions(grid, arrays, tm
     assert "landmarks only" not in model.source
 
 
-def test_damaged_grids_are_named(arrays, mirror, tmp_path):
-    whole = (mirror / "3ddfa-v2" / "bfm68.npz").read_bytes()
-    (tmp_path / "cut.npz").write_bytes(whole[:-2000])
-    with pytest.raises(ModelFileError, match="cut.npz is no BFM grid"):
-        read_bfm_grid(tmp_path / "cut.npz")
-    np.savez(tmp_path / "less.npz", **{name: array for name, array in arrays.items() if name != "u_base"})
-    with pytest.raises(ModelFileError, match="u_base not in it"):
-        read_bfm_grid(tmp_path / "less.npz")
+def test_grids_of_another_size_are_named(arrays, tmp_path):
     np.savez(tmp_path / "size.npz", **arrays | {"paf_mu": arrays["paf_mu"][:-1]})
     with pytest.raises(ModelFileError, match="number of coordinates is 12489, but 12492"):
         read_bfm_grid(tmp_path / "size.npz")

@@ -81,13 +81,6 @@ def test_a_file_that_may_not_be_read_is_named(mirror, tmp_path, monkeypatch):
         read(path)
 
 
-def test_arrays_that_are_pickles_inside_an_npz_are_not_loaded(tmp_path):
-    objects = np.array([{"a": 1}], dtype=object)
-    np.savez(tmp_path / "objects.npz", v_template=objects, shapedirs=objects, faces=objects)
-    with pytest.raises(ModelFileError, match="objects.npz is no FLAME model.*allow_pickle"):
-        read(tmp_path / "objects.npz")
-
-
 @pytest.mark.parametrize("protocol", [0, 1, 2, 3, 4, 5])
 def test_any_pickle_goes_to_the_guarded_reader(protocol, tmp_path):
     (tmp_path / "network.pth").write_bytes(pickle.dumps({"weights": [1, 2]}, protocol=protocol))

@@ -73,10 +73,13 @@ def shade(
 
     Vertices (mm) are on the model's axes, their unit normals already turned to the camera's. The numba kernel has no
     backward: where a gradient is asked for, torch's operations run instead. Raise ValueError unless the texture has a
-    row for each triangle.
+    row for each triangle, and images, reliefs and lights are one or as many as the renderings.
     """
     if len(texture.triangles) != len(triangles):
         raise ValueError(f"the texture has {len(texture.triangles)} triangles, the mesh {len(triangles)}")
+    for name, batch in (("image", texture.image), ("relief", texture.relief), ("light", light)):
+        if batch is not None and len(batch) not in (1, len(normals)):
+            raise ValueError(f"{name} has a batch of {len(batch)}, but {len(normals)} images are rendered")
     factor = torch.ones_like(normals) if texture.tint is None else texture.tint.expand(len(normals), -1, -1)
     relief = texture.relief is not None and light is not None
     if light is not None and not relief:

@@ -178,7 +178,7 @@ def _read_embedding(path: str | Path, triangles: Tensor) -> tuple[Embedding, Ten
         faces = [index(arrays[name]) for name in ("dynamic_face_idx", "static_face_idx")]
         weights = [tensor(arrays[name]) for name in ("dynamic_bary", "static_bary")]
         expect("number of points", faces[0].shape[-1] + len(faces[1]), 68)
-        if max(int(face.max()) for face in faces) >= len(triangles):
+        if min(int(face.min()) for face in faces) < 0 or max(int(face.max()) for face in faces) >= len(triangles):
             raise ValueError(f"it names triangles that this mesh of {len(triangles)} does not have")
         landmarks = Embedding(triangles[torch.cat([faces[0][0], faces[1]])], torch.cat([weights[0][0], weights[1]]))
         degrees = torch.cat([torch.arange(78, 39, -1), torch.arange(40)])  # rows in order of yaw, -39 to 39
