@@ -153,19 +153,11 @@ class TestSubmission:
         torch.testing.assert_close(found.landmarks, LANDMARKS)
         torch.testing.assert_close(found.vertices, HEAD.float(), atol=1e-4, rtol=0)
 
-    def test_never_overwritten_silently(self, submission):
-        other = Mesh7(HEAD.float(), TRIANGLES, LANDMARKS)
-        with pytest.raises(FileExistsError, match="IMG_0041.obj is there already"):
-            submission.write(IMAGES[0], other)
-        assert len(submission.prediction(IMAGES[0]).triangles) == 1280
-        submission.write(IMAGES[0], other, overwrite=True)
-        assert len(submission.prediction(IMAGES[0]).triangles) == len(TRIANGLES)
-
-    def test_overwriting_leaves_no_ply_of_before(self, tmp_path):
+    def test_a_prediction_replaces_an_earlier_one_of_any_form(self, tmp_path):
         predictions, mesh = Submission(tmp_path), Mesh7(HEAD.float(), TRIANGLES, LANDMARKS)
         file = predictions.write(IMAGES[0], mesh)
         file.rename(file.with_suffix(".ply"))
-        predictions.write(IMAGES[0], mesh, overwrite=True)
+        predictions.write(IMAGES[0], mesh)
         assert sorted(path.name for path in file.parent.iterdir()) == ["IMG_0041.npy", "IMG_0041.obj"]
 
     def test_missing_says_what(self, submission):

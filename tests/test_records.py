@@ -13,8 +13,10 @@ from PIL import Image
 from facenb.datasets.pictures.records import read_records
 from facenb.datasets.sets.build_photos import build_records
 from facenb.errors import AssetError, ImageError
+from facenb.photos.photo import Fitter, ict_fitter
 
 MAGIC = struct.pack("<I", 0xCED7230A)
+UNUSED = object.__new__(Fitter)  # where the error comes before the fit
 
 
 def picture(number: int, size=(112, 112)) -> np.ndarray:
@@ -217,11 +219,11 @@ class TestTrainingSet:
         where = write(tmp_path / "set", insightface([0, 0, 3, 3], [b""] * 4))
         assert read_records(where).gaps == [1, 2]
         with pytest.raises(AssetError, match=r"has label 1 \(2 such labels"):
-            build_records(tmp_path / "made", where)
+            build_records(tmp_path / "made", where, 2, (112, 96), UNUSED)
 
     def test_a_person_with_one_picture(self, small, tmp_path):
         with pytest.raises(AssetError, match="2 in .* has 1 images, fewer than 2"):
-            build_records(tmp_path / "made", small)
+            build_records(tmp_path / "made", small, 2, (112, 96), UNUSED)
 
     def test_the_same_as_a_folder(self, real_asset, tmp_path):
         """Three pictures of a real face, aligned, from records and from an image folder."""
@@ -232,7 +234,6 @@ class TestTrainingSet:
         from facenb.photos.crops import crop_faces
         from facenb.photos.images import read_image
         from facenb.photos.landmarks import detect, five_points
-        from facenb.photos.photo import ict_fitter
 
         image = read_image(real_asset("astronaut") / "astronaut.png")
         points = five_points(detect(image).pick())
@@ -243,8 +244,8 @@ class TestTrainingSet:
         records = write(tmp_path / "records", insightface([0, 0, 0], [encoded(crop) for crop in crops]))
         fitter = ict_fitter(64)
         fitter = replace(fitter, model=fitter.model.truncate(10, 6))
-        one = build_records(tmp_path / "one", records, fitter=fitter, quiet=True)
-        other = build_folder(tmp_path / "other", tmp_path / "folder", aligned=True, fitter=fitter, quiet=True)
+        one = build_records(tmp_path / "one", records, 2, (112, 96), fitter)
+        other = build_folder(tmp_path / "other", tmp_path / "folder", 2, (112, 96), fitter, aligned=True)
         assert len(one) == 3 and one.card["names"] == ["0"] and one.size == (112, 96)
         assert torch.equal(one.image, other.image)
         assert torch.equal(one.read(["identity"])["identity"], other.read(["identity"])["identity"])
@@ -257,4 +258,4 @@ class TestTrainingSet:
         sizes = [(112, 112), (96, 112)]
         where = write(tmp_path / "set", insightface([0, 0], [encoded(picture(0, size)) for size in sizes]))
         with pytest.raises(ImageError, match="image 1 is 96 x 112 pixels"):
-            build_records(tmp_path / "made", where)
+            build_records(tmp_path / "made", where, 2, (112, 96), ict_fitter(64))

@@ -302,7 +302,7 @@ def model():
 
 @pytest.fixture(scope="module")
 def synthetic(model, tmp_path_factory):
-    return build_synthetic(tmp_path_factory.mktemp("sets") / "set", model, 0, [3, 4, 9], 4, (32, 32), quiet=True)
+    return build_synthetic(tmp_path_factory.mktemp("sets") / "set", model, 0, [3, 4, 9], 4, (32, 32))
 
 
 class TestSynthetic:
@@ -331,7 +331,7 @@ class TestSynthetic:
 
     def test_true_landmarks_in_the_crop_without_noise(self, model, tmp_path):
         """Five of them, all the crop was made by, are then the template's but for the similarity's residual."""
-        made = build_synthetic(tmp_path, model, 0, [4], 4, (32, 32), landmark_noise=0, yaw_limit=5, quiet=True)
+        made = build_synthetic(tmp_path, model, 0, [4], 4, (32, 32), landmark_noise=0, yaw_limit=5)
         five = five_of_68(made.truth["landmarks"])
         torch.testing.assert_close(five.mean(1), template((32, 32)).mean(0).expand(4, 2), atol=1e-3, rtol=0)
 
@@ -343,7 +343,7 @@ class TestSynthetic:
     def test_targets_are_the_fit_not_the_truth(self, model, tmp_path):
         shots = photograph(SynthFace(0), [4] * 4, [0, 1, 2, 3], size=(48, 48))
         exact = fit(model, shots.landmarks, shots.subject, contour="fixed")
-        made = build_synthetic(tmp_path, model, 0, [4], 4, (32, 32), landmark_noise=0, quiet=True)
+        made = build_synthetic(tmp_path, model, 0, [4], 4, (32, 32), landmark_noise=0)
         kept = made.load(torch.arange(4))
         torch.testing.assert_close(kept["expression"], exact.expression, atol=1e-3, rtol=1e-3)
         torch.testing.assert_close(kept["identity"], exact.identity.expand(4, -1), atol=1e-3, rtol=1e-3)
@@ -354,7 +354,7 @@ class TestSynthetic:
         monkeypatch.setattr(
             synthetic_sets, "fit", lambda *given, **more: seen.append(given[1]) or plain(*given, **more)
         )
-        build_synthetic(tmp_path, model, 0, [4, 5], 10, (32, 32), landmark_noise=2, quiet=True)
+        build_synthetic(tmp_path, model, 0, [4, 5], 10, (32, 32), landmark_noise=2)
         shots = photograph(SynthFace(0), [4] * 10 + [5] * 10, list(range(10)) * 2, size=(48, 48))
         noise = (seen[0] - shots.landmarks) / shots.camera.scale[:, None, None]
         assert abs(float(noise.std()) - 2) < 0.1 and abs(float(noise.mean())) < 0.1

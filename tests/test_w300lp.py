@@ -202,7 +202,7 @@ def made(model, faces, tmp_path_factory):
             path = root / "AFW" / f"AFW_7_{person + 1}_{turn}.jpg"
             Image.fromarray(np.full((450, 450, 3), 40 * person + 20 * turn, np.uint8)).save(path)
             savemat(path.with_suffix(".mat"), labels(turn, pt2d=(points.T - TO_OURS).numpy()))
-    return build_w300lp(root / "set", model, read_w300lp(root, ["AFW"]), (64, 64), quiet=True)
+    return build_w300lp(root / "set", model, read_w300lp(root, ["AFW"]), (64, 64))
 
 
 def test_people_are_source_photos(made):
@@ -228,7 +228,7 @@ def test_pose_places_the_landmarks_in_the_crop(made, model, faces):
 
 def test_made_once(made, model):
     root = made.table.folder.parent
-    again = build_w300lp(made.table.folder, model, read_w300lp(root, ["AFW"]), (64, 64), quiet=True)
+    again = build_w300lp(made.table.folder, model, read_w300lp(root, ["AFW"]), (64, 64))
     assert again.card == made.card
     with pytest.raises(RunError, match="size is"):
-        build_w300lp(made.table.folder, model, read_w300lp(root, ["AFW"]), (32, 32), quiet=True)
+        build_w300lp(made.table.folder, model, read_w300lp(root, ["AFW"]), (32, 32))

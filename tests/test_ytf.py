@@ -28,7 +28,6 @@ def test_pairs_are_of_videos(small):
     pairs = [(ytf.videos[a], ytf.videos[b]) for a, b in zip(ytf.first.tolist(), ytf.second.tolist(), strict=True)]
     assert pairs == [("Ann_Bee/0", "Ann_Bee/3"), ("Ann_Bee/0", "Cy_Dee/2"), ("Ed_Eff/1", "Ed_Eff/5")]
     assert ytf.same.tolist() == [True, False, True] and ytf.fold.tolist() == [0, 0, 1]
-    assert ytf.person(2) == "Cy_Dee"
 
 
 def test_the_corrected_list_is_another_column(small):

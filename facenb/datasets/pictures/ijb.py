@@ -24,6 +24,7 @@ from facenb.errors import AssetError
 
 GALLERIES = {"ijbb": ("S1", "S2"), "ijbc": ("G1", "G2")}
 BOX = ["FACE_X", "FACE_Y", "FACE_WIDTH", "FACE_HEIGHT"]
+METADATA = ["TEMPLATE_ID", "SUBJECT_ID", "FILE", "MEDIA_ID", *BOX]
 
 
 @dataclass(frozen=True)
@@ -78,28 +79,25 @@ def read_ijb(folder: str | Path, name: str = "ijbc") -> IJB:
         raise ValueError(f"Expected one of {', '.join(GALLERIES)}, got {name!r}; IJB-A is read by read_ijba")
     folder = find_folder(folder, lambda found: (found / "meta").is_dir(), f"the folder meta of {name}")
     start = folder / "meta" / name
-    faces = _table(f"{start}_face_tid_mid.txt", 3, r"\s+")
-    pictures = TemplatePictures(tuple(faces[0]), _whole(faces, 1), _whole(faces, 2))
-    labels = _table(f"{start}_template_pair_label.txt", 3, r"\s+")
-    same = _whole(labels, 2)
-    if not torch.isin(same, torch.tensor([0, 1])).all():
-        raise AssetError(f"{labels.attrs['path']}: expected 0 or 1 for a pair, got {int(same.max())}")
-    pairs = TemplatePairs(_whole(labels, 0), _whole(labels, 1), same == 1)
-    searches = [_table(f"{start}_1N_{part}.csv", 2, ",", titles=True) for part in _parts(name)]
-    galleries_and_probes = [_search(table, *table.columns[:2]) for table in searches]
-    points = _table(f"{start}_name_5pts_score.txt", 12, r"\s+")
-    if tuple(points[0]) != pictures.names:
+    faces = _table(f"{start}_face_tid_mid.txt", ["FILE", "TEMPLATE_ID", "MEDIA_ID"])
+    points = _table(f"{start}_name_5pts_score.txt", ["FILE", *range(11)])
+    labels = _table(f"{start}_template_pair_label.txt", ["first", "second", "same"])
+    if list(points["FILE"]) != list(faces["FILE"]):
         raise AssetError(f"{points.attrs['path']} and {faces.attrs['path']} list different images")
-    for search, part in zip(galleries_and_probes, _parts(name), strict=True):
-        _check_templates(search.template, pictures, part)
+    if not labels["same"].isin([0, 1]).all():
+        raise AssetError(f"{labels.attrs['path']}: expected 0 or 1 for a pair, got {labels['same'].max():g}")
+    pictures = _pictures(faces)
+    searches = []
+    for part in (*(f"gallery_{which}" for which in GALLERIES[name]), "probe_mixed"):
+        table = _table(f"{start}_1N_{part}.csv", ["TEMPLATE_ID", "SUBJECT_ID"], ",", titles=1)
+        searches.append(_search(table))
+        _check_templates(searches[-1].template, pictures, part)
+    pairs = TemplatePairs(_whole(labels["first"]), _whole(labels["second"]), _whole(labels["same"]) == 1)
     _check_templates(torch.cat([pairs.first, pairs.second]), pictures, "the pairs")
-    values = torch.stack([_numbers(points, column) for column in range(1, 12)], 1).float()
-    one, two, probes = galleries_and_probes
-    return IJB(folder, pictures, pairs, (one, two), probes, values[:, :10].unflatten(1, (5, 2)) + 0.5, values[:, 10])
-
-
-def _parts(name: str) -> list[str]:
-    return [*(f"gallery_{which}" for which in GALLERIES[name]), "probe_mixed"]
+    values = torch.tensor(points[list(range(11))].to_numpy("float32"))
+    gallery_1, gallery_2, probes = searches
+    five = values[:, :10].unflatten(1, (5, 2)) + 0.5
+    return IJB(folder, pictures, pairs, (gallery_1, gallery_2), probes, five, values[:, 10])
 
 
 @dataclass(frozen=True)
@@ -124,78 +122,67 @@ def read_ijba(folder: str | Path, split: int) -> IJBASplit:
         raise ValueError(f"IJB-A has splits 1 to 10, not {split}")
     root = find_folder(folder, lambda found: (found / "IJB-A_11_sets").is_dir(), "the folder IJB-A_11_sets")
     verify, search = (root / f"IJB-A_{kind}_sets" / f"split{split}" for kind in ("11", "1N"))
-    metadata = _metadata(verify / f"verify_metadata_{split}.csv")
-    compared = _table(verify / f"verify_comparisons_{split}.csv", 2, ",")
-    first, second = _whole(compared, 0), _whole(compared, 1)
-    pictures = _pictures(metadata)
+    metadata = _table(verify / f"verify_metadata_{split}.csv", METADATA, ",", named=True)
+    compared = _table(verify / f"verify_comparisons_{split}.csv", ["first", "second"], ",")
+    gallery, probes = (
+        _table(search / f"search_{kind}_{split}.csv", METADATA, ",", named=True) for kind in ("gallery", "probe")
+    )
+    first, second, pictures = _whole(compared["first"]), _whole(compared["second"]), _pictures(metadata)
     _check_templates(torch.cat([first, second]), pictures, f"split {split}'s comparisons")
     person = metadata.groupby("TEMPLATE_ID")["SUBJECT_ID"].first()
     same = torch.tensor(person.loc[first.numpy()].to_numpy() == person.loc[second.numpy()].to_numpy())
-    gallery, probes = (_metadata(search / f"search_{kind}_{split}.csv") for kind in ("gallery", "probe"))
     both = pd.concat([gallery, probes], ignore_index=True)
-    searches = [_search(table, "TEMPLATE_ID", "SUBJECT_ID") for table in (gallery, probes)]
+    boxes, search_boxes = (torch.tensor(table[BOX].to_numpy("float32")) for table in (metadata, both))
     pairs = TemplatePairs(first, second, same)
-    return IJBASplit(pictures, _boxes(metadata), pairs, _pictures(both), _boxes(both), *searches)
+    return IJBASplit(pictures, boxes, pairs, _pictures(both), search_boxes, _search(gallery), _search(probes))
 
 
-def _table(path: str | Path, columns: int, separator: str, titles: bool = False) -> pd.DataFrame:
-    """Return a text table as text; columns are numbered from 0 unless it has titles. AssetError names the file."""
+def _table(
+    path: str | Path, columns: list, separator: str = r"\s+", titles: int | None = None, named: bool = False
+) -> pd.DataFrame:
+    """Return columns of a text table, all numbers but FILE: the first ones, or (`named`) those with these titles.
+
+    `titles` is the number of lines of titles to skip. Raises AssetError naming the file and what is wrong.
+    """
     path = Path(path)
     if not path.is_file():
         raise AssetError(f"There is no {path}. Place the set's own files there.")
     try:
-        table = pd.read_csv(path, sep=separator, header=0 if titles else None, dtype=str, engine="python")
+        table = pd.read_csv(
+            path, sep=separator, header=0 if named else None, skiprows=titles, dtype=str, engine="python"
+        )
     except (ValueError, pd.errors.ParserError) as error:
         raise AssetError(f"{path} is not a table ({error}). Get it again.") from error
-    if table.shape[1] < columns or not len(table) or table.iloc[:, :columns].isna().any(axis=None):
-        shape = f"{len(table)} rows of {table.shape[1]} columns"
-        raise AssetError(f"Expected {columns} columns without gaps in {path}, got {shape}")
+    if named:
+        table.columns = [str(title).strip().upper() for title in table.columns]
+        if missing := [title for title in columns if title not in table]:
+            raise AssetError(f"{path} has no column {missing[0]}; it has {', '.join(table.columns)}")
+    elif table.shape[1] < len(columns) or not len(table):
+        raise AssetError(f"Expected {len(columns)} columns in {path}, got {len(table)} rows of {table.shape[1]}")
+    else:
+        table = table.iloc[:, : len(columns)].set_axis(columns, axis=1)
+    for column in columns:
+        if column != "FILE":
+            text, table[column] = table[column], pd.to_numeric(table[column], errors="coerce")
+            if table[column].isna().any():
+                entry = text[table[column].isna()].iloc[0]
+                raise AssetError(f"{path}, column {column}: {entry!r} is not a number")
     table.attrs["path"] = path
     return table
 
 
-def _metadata(path: Path) -> pd.DataFrame:
-    table = _table(path, 4, ",", titles=True)
-    table.columns = [str(title).strip().upper() for title in table.columns]
-    needed = ["TEMPLATE_ID", "SUBJECT_ID", "FILE", "MEDIA_ID", *BOX]
-    missing = [title for title in needed if title not in table]
-    if missing:
-        raise AssetError(f"{path} has no column {missing[0]}; it has {', '.join(table.columns)}")
-    for title in needed:
-        if title != "FILE":
-            table[title] = _numbers(table, title).numpy()
-    return table
-
-
 def _pictures(table: pd.DataFrame) -> TemplatePictures:
-    return TemplatePictures(tuple(table["FILE"]), _whole(table, "TEMPLATE_ID"), _whole(table, "MEDIA_ID"))
+    return TemplatePictures(tuple(table["FILE"]), _whole(table["TEMPLATE_ID"]), _whole(table["MEDIA_ID"]))
 
 
-def _boxes(table: pd.DataFrame) -> Float[Tensor, "images 4"]:
-    return torch.tensor(table[BOX].to_numpy(dtype="float32"))
-
-
-def _search(table: pd.DataFrame, template: str, person: str) -> Search:
+def _search(table: pd.DataFrame) -> Search:
     """Return the templates and people of a table; rows of one template are one."""
-    pairs = torch.stack([_whole(table, template), _whole(table, person)], 1).tolist()
-    unique = torch.tensor(list(dict.fromkeys(map(tuple, pairs))))
-    return Search(unique[:, 0], unique[:, 1])
+    unique = table[["TEMPLATE_ID", "SUBJECT_ID"]].drop_duplicates()
+    return Search(_whole(unique["TEMPLATE_ID"]), _whole(unique["SUBJECT_ID"]))
 
 
-def _numbers(table: pd.DataFrame, column: int | str) -> Float[Tensor, " rows"]:
-    values = pd.to_numeric(table[column], errors="coerce")
-    if values.isna().any():
-        text = table[column][values.isna()].iloc[0]
-        raise AssetError(f"{table.attrs['path']}, column {column}: {text!r} is not a number")
-    return torch.tensor(values.to_numpy(dtype="float64"))
-
-
-def _whole(table: pd.DataFrame, column: int | str) -> Int[Tensor, " rows"]:
-    values = _numbers(table, column)
-    if (values % 1 != 0).any():
-        text = float(values[values % 1 != 0][0])
-        raise AssetError(f"{table.attrs['path']}, column {column}: {text} is not a whole number")
-    return values.long()
+def _whole(column: pd.Series) -> Int[Tensor, " rows"]:
+    return torch.tensor(column.to_numpy("int64"))
 
 
 def _check_templates(templates: Tensor, pictures: TemplatePictures, part: str) -> None:

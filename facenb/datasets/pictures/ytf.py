@@ -33,10 +33,6 @@ class YTF:
     same: Bool[Tensor, " pairs"]
     fold: Int[Tensor, " pairs"]  # from 0
 
-    def person(self, video: int) -> str:
-        """Return who is on a video."""
-        return self.videos[video].split("/")[0]
-
     def frames(self, video: int, most: int | None = None) -> list[Path]:
         """Return a video's frames in order of time, at most `most`, spread evenly. Raises AssetError for none."""
         folder = self.folder / self.videos[video]

@@ -170,14 +170,12 @@ class Submission:
             raise AssetError(f"{marks} holds no landmarks ({error}). Write seven lines of x y z.") from error
         return Mesh7(mesh.vertices, mesh.triangles, _seven(np.asarray(points), marks))
 
-    def write(self, image: str, prediction: Mesh7, overwrite: bool = False) -> Path:
-        """Write a prediction as .obj and .npy; the mesh last, so that none stands without its landmarks.
+    def write(self, image: str, prediction: Mesh7) -> Path:
+        """Write a prediction as .obj and .npy in place of an earlier one; the mesh last, so that it has its landmarks.
 
-        Raises FileExistsError if there is one, unless `overwrite`; ValueError for numbers that are not finite.
+        Raises ValueError for numbers that are not finite.
         """
         before = [file for file in self._files(image) if file is not None]
-        if before and not overwrite:
-            raise FileExistsError(f"{before[0]} is there already. Choose another folder, or overwrite it.")
         if not (prediction.vertices.isfinite().all() and prediction.landmarks.isfinite().all()):
             raise ValueError(f"The prediction of {image} is not finite. Leave it out, so that it counts as missing.")
         path = self.folder / PurePosixPath(image).with_suffix(".obj")

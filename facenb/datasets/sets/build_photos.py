@@ -5,25 +5,25 @@ changes places with its partner. So the model need not be symmetric.
 """
 
 import functools
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from facenb.datasets.pictures.folders import read_folder
-from facenb.datasets.pictures.lfw import LFW, Pair, read_lfw
+from facenb.datasets.pictures.lfw import LFW, Pair
 from facenb.datasets.pictures.records import read_records
 from facenb.datasets.pictures.w300lp import W300LP
 from facenb.datasets.sets.build_synthetic import TOGETHER, fitted_targets
 from facenb.datasets.sets.faces import TURNED, FaceSet, describe, read_faces
-from facenb.errors import AssetError, RunError
+from facenb.errors import AssetError
 from facenb.fitting import fit
 from facenb.fitting.posed import mirrored_move
 from facenb.morphable.model import MorphableModel
 from facenb.photos.canonical import mirrored_landmarks
 from facenb.photos.crops import crop_photos, five_of_68, to_template
-from facenb.photos.photo import Fitter, fit_photos, ict_fitter
+from facenb.photos.photo import Fitter, fit_photos
 from facenb.photos.store import Prepared, prepare_images, prepare_photos
 from facenb.table import build_table
 
@@ -34,15 +34,13 @@ def build_photos(
     prepare: Callable[[list[int]], Prepared],
     card: dict,
     size: tuple[int, int],
-    fitter: Fitter | None = None,
-    quiet: bool = False,
+    fitter: Fitter,
 ) -> FaceSet:
     """Return the training set of any photographs: the numbers of each person's photos, and what prepares photos.
 
     Photos without a face are left out, then people with fewer than two photos (see FaceSet.left_out). A subject's
     number is its place in the card's `names`. Raises RunError if the folder holds another set, or nobody is left.
     """
-    fitter = fitter or ict_fitter()
     groups = list(people.values())
     card = {**card, "model": describe(fitter.model), "size": list(size), "names": list(people)}
     card["pictures_given"] = sum(map(len, groups))
@@ -53,7 +51,7 @@ def build_photos(
             subject = torch.tensor([number for number in block for _ in groups[number]])
             yield _rows(prepare([photo for number in block for photo in groups[number]]), subject, fitter, size)
 
-    build_table(folder, card, make, len(blocks), quiet)
+    build_table(folder, card, make, len(blocks), quiet=False)
     return read_faces(folder)
 
 
@@ -82,9 +80,9 @@ def _rows(photos: Prepared, subject: Tensor, fitter: Fitter, size: tuple[int, in
     return {"image": photos.crops(size), "subject": subject, **targets}
 
 
-def _from_files(paths: Sequence[Path], aligned: bool, quiet: bool) -> Callable[[list[int]], Prepared]:
+def _from_files(paths: Sequence[Path], aligned: bool) -> Callable[[list[int]], Prepared]:
     """Return what prepares photos by their number in `paths`; nothing is done before it is called."""
-    photos = functools.cache(lambda: prepare_photos(paths, aligned, quiet))
+    photos = functools.cache(lambda: prepare_photos(paths, aligned, quiet=False))
     return lambda numbers: photos()[torch.tensor(numbers)]
 
 
@@ -92,9 +90,9 @@ def _numbered(people: dict[str, Sequence[Path]]) -> tuple[list[Path], dict[str, 
     """Return all paths, and the numbers of each person's."""
     paths: list[Path] = []
     numbers = {}
-    for name, own in people.items():
-        numbers[name] = list(range(len(paths), len(paths) + len(own)))
-        paths += own
+    for name, photos in people.items():
+        numbers[name] = list(range(len(paths), len(paths) + len(photos)))
+        paths += photos
     return paths, numbers
 
 
@@ -103,38 +101,23 @@ def people_of_folds(pairs: Sequence[Pair], folds: Sequence[int]) -> set[str]:
     return {photo.parent.name for pair in pairs if pair.fold in folds for photo in (pair.first, pair.second)}
 
 
-def build_lfw(
-    folder: str | Path,
-    at_least: int = 3,
-    size: tuple[int, int] = (112, 96),
-    exclude: Collection[str] = (),
-    lfw: LFW | None = None,
-    fitter: Fitter | None = None,
-    quiet: bool = False,
-) -> FaceSet:
-    """Return LFW's people with `at_least` photos, without those of `exclude` (see people_of_folds), as a training set.
+def build_lfw(folder: str | Path, at_least: int, size: tuple[int, int], lfw: LFW, fitter: Fitter) -> FaceSet:
+    """Return LFW's people with `at_least` photos as a training set.
 
-    To train on several choices of folds, build the set of all people once, and leave the people of each choice out by
-    `FaceSet.split(without=...)`. Raises RunError if nobody is left, and as build_photos.
+    To train on several choices of folds, leave the people of each choice out by `FaceSet.split(without=...)`.
     """
-    lfw = lfw or read_lfw()
-    people = {name: photos for name, photos in lfw.with_at_least(at_least).items() if name not in exclude}
-    if not people or at_least < 2:
-        raise RunError(f"{len(people)} people of LFW may be used with at_least={at_least}; it must be 2 or more")
-    paths, numbers = _numbered(people)
-    card = {"kind": "lfw", "at_least": at_least, "excluded": sorted(exclude)}
-    return build_photos(folder, numbers, _from_files(paths, False, quiet), card, size, fitter, quiet)
+    paths, numbers = _numbered(lfw.with_at_least(at_least))
+    return build_photos(folder, numbers, _from_files(paths, False), {"kind": "lfw", "at_least": at_least}, size, fitter)
 
 
 def build_folder(
     folder: str | Path,
     pictures: str | Path,
-    at_least: int = 2,
-    size: tuple[int, int] = (112, 96),
+    at_least: int,
+    size: tuple[int, int],
+    fitter: Fitter,
     aligned: bool = False,
     leave_out: bool = False,
-    fitter: Fitter | None = None,
-    quiet: bool = False,
 ) -> FaceSet:
     """Return a folder with one directory for each person as a training set.
 
@@ -145,18 +128,17 @@ def build_folder(
     given = read_folder(pictures)
     paths, numbers = _numbered(_with_enough(given.people, at_least, given.folder, leave_out))
     card = {"kind": "folder", "at_least": at_least, "aligned": aligned}
-    return build_photos(folder, numbers, _from_files(paths, aligned, quiet), card, size, fitter, quiet)
+    return build_photos(folder, numbers, _from_files(paths, aligned), card, size, fitter)
 
 
 def build_records(
     folder: str | Path,
     records: str | Path,
-    at_least: int = 2,
-    size: tuple[int, int] = (112, 96),
+    at_least: int,
+    size: tuple[int, int],
+    fitter: Fitter,
     aligned: bool = True,
     leave_out: bool = False,
-    fitter: Fitter | None = None,
-    quiet: bool = False,
 ) -> FaceSet:
     """Return a record file (CASIA-WebFace's `train.rec`) as a training set; options as build_folder.
 
@@ -177,7 +159,7 @@ def build_records(
         return prepare_images((given.picture(index).float() / 255 for index in indices), aligned)
 
     card = {"kind": "records", "at_least": at_least, "aligned": aligned}
-    return build_photos(folder, people, prepare, card, size, fitter, quiet)
+    return build_photos(folder, people, prepare, card, size, fitter)
 
 
 def _with_enough(people: dict[str, Sequence], at_least: int, source: Path, leave_out: bool) -> dict[str, Sequence]:
@@ -193,9 +175,7 @@ def _with_enough(people: dict[str, Sequence], at_least: int, source: Path, leave
     return {name: images for name, images in people.items() if name not in set(few)}
 
 
-def build_w300lp(
-    folder: str | Path, model: MorphableModel, data: W300LP, size: tuple[int, int] = (112, 96), quiet: bool = False
-) -> FaceSet:
+def build_w300lp(folder: str | Path, model: MorphableModel, data: W300LP, size: tuple[int, int]) -> FaceSet:
     """Return 300W-LP as a training set: crops, and the fit of `model` to the landmarks of all turns of a photo.
 
     The jaw line does not slide, because the landmarks are fixed points of a face, hidden ones too. A subject's number
@@ -216,5 +196,5 @@ def build_w300lp(
             targets = fitted_targets(fit(model, seen, subject, contour="fixed"), to_template(five, size))
             yield {"image": crops, "subject": subject, **targets}
 
-    build_table(folder, card, make, len(blocks), quiet)
+    build_table(folder, card, make, len(blocks), quiet=False)
     return read_faces(folder)

@@ -39,7 +39,6 @@ def build_synthetic(
     yaw_limit: float | int = 90.0,
     landmark_noise: float | int = 1.5,
     workers: int = 1,
-    quiet: bool = False,
 ) -> FaceSet:
     """Return images 0 to `pictures` - 1 of each of SynthFace's `people` (subject numbers of `seed`), with targets.
 
@@ -64,7 +63,7 @@ def build_synthetic(
     task = _Task(model, seed, pictures, size, float(yaw_limit), float(landmark_noise))
     each = max(1, TOGETHER // pictures)
     blocks = [people[first : first + each] for first in range(0, len(people), each)]
-    build_table(folder, card, lambda first: _in_order(task, blocks[first:], workers), len(blocks), quiet)
+    build_table(folder, card, lambda first: _in_order(task, blocks[first:], workers), len(blocks), quiet=False)
     return read_faces(folder)
 
 

@@ -7,9 +7,9 @@ import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
-from facenb.datasets.pictures.lfw import LFW, read_lfw
+from facenb.datasets.pictures.lfw import LFW
 from facenb.datasets.sets.augmentation import network_input
-from facenb.photos.photo import Fitter, ict_fitter
+from facenb.photos.photo import Fitter
 from facenb.photos.store import prepare_photos
 
 
@@ -39,22 +39,15 @@ class TestPairs:
         return image.flip(3) if mirror else image
 
 
-def lfw_test_crops(
-    folds: Sequence[int],
-    size: tuple[int, int] = (112, 96),
-    lfw: LFW | None = None,
-    fitter: Fitter | None = None,
-    quiet: bool = False,
-) -> TestPairs:
+def lfw_test_crops(folds: Sequence[int], size: tuple[int, int], lfw: LFW, fitter: Fitter) -> TestPairs:
     """Return crops of every photo in a pair of these folds, and the pairs. Raises ValueError for an unknown fold."""
-    lfw, fitter = lfw or read_lfw(), fitter or ict_fitter()
     pairs = [pair for pair in lfw.pairs() if pair.fold in folds]
     absent = set(folds) - {pair.fold for pair in pairs}
     if absent or not pairs:
         raise ValueError(f"folds {sorted(absent) or list(folds)} are not in {lfw.pairs_file}, whose folds count from 0")
     paths = sorted({photo for pair in pairs for photo in (pair.first, pair.second)})
     row_of = {path: row for row, path in enumerate(paths)}
-    photos = prepare_photos(paths, quiet=quiet)
+    photos = prepare_photos(paths, quiet=False)
     identity = photos.fit(fitter).identity
     identity[~photos.found] = identity[photos.found].mean(0)
     rows = [(row_of[pair.first], row_of[pair.second], pair.same, pair.fold) for pair in pairs]

@@ -61,7 +61,7 @@ class Material:
     @cached_property
     def pairs(self) -> TestPairs:
         """LFW's pairs of `folds`, photos only."""
-        return lfw_test_crops(self.folds, self.plan.size, fitter=self.fitter)
+        return lfw_test_crops(self.folds, self.plan.size, read_lfw(), self.fitter)
 
     @property
     def yaw(self) -> Float[Tensor, " test"]:
@@ -103,7 +103,7 @@ def prepare(run: Run, folds: tuple[int, int] | None = None) -> Material:
     lfw = read_lfw()
     if run.data == "photos":
         folds, fitter = folds or chosen.folds[0], ict_fitter()
-        whole = build_lfw(run.path("sets/lfw"), 2, chosen.size, lfw=lfw, fitter=fitter)
+        whole = build_lfw(run.path("sets/lfw"), 2, chosen.size, lfw, fitter)
         apart = people_of_folds(lfw.pairs(), folds)
     else:
         folds, fitter = tuple(sorted({pair.fold for pair in lfw.pairs()})), paper_fitter()
