@@ -59,8 +59,6 @@ class Detection:
             raise ImageError("no face was found in the image; take one where the face is larger and turned less away")
         if which == "largest":
             return self.points[0]
-        if which != "central":
-            raise ValueError(f"which is {which!r}; it must be largest or central")
         height, width = self.size
         distance = (self.points.mean(1) - torch.tensor([width / 2, height / 2])).norm(dim=1)
         return self.points[int(distance.argmin())]
