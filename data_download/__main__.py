@@ -67,8 +67,8 @@ def where(name: str) -> int:
         print(f"the next `get` uses: {usable_sources(entry)[0].base}")
     if entry.register:
         print(f"how to get it: {entry.register}")
-    for place in entry.places:
-        print(f"place: {folder / place.path}  ({place.what})")
+    for rule in entry.places:
+        print(f"place: {folder / rule.path}  ({rule.what})")
     return 0
 
 

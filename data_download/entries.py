@@ -95,7 +95,7 @@ def read_entry(path: Path) -> Entry:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
         sources = table.pop("source", [])
         sources = [Source(**source | {"files": tuple(map(_file, source.pop("file")))}) for source in sources]
-        places = [Place(**place) for place in table.pop("place", [])]
+        places = [Place(**row) for row in table.pop("place", [])]
         return Entry(path.stem, sources=tuple(sources), places=tuple(places), **table)
     except (KeyError, TypeError, tomllib.TOMLDecodeError) as error:
         raise AssetError(f"Cannot read the entry {path}: {error}") from error

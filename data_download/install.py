@@ -3,8 +3,6 @@
 The last file written is `.facenb.json`. Beside it, `manifest.sha256` lists every file in the form of `sha256sum -c`.
 """
 
-import contextlib
-import errno
 import fcntl
 import hashlib
 import json
@@ -17,7 +15,7 @@ from pathlib import Path
 import pooch
 
 from data_download.entries import Entry, File, Place, Source
-from data_download.errors import AssetError
+from data_download.errors import AssetError, explained
 from data_download.fetch import check, copy_from_mirror, download
 from data_download.folders import data_folder, mirror_folder
 from data_download.unpack import unpack
@@ -61,37 +59,21 @@ def ready_folder(entry: Entry) -> Path:
 
 def placed_problems(entry: Entry) -> list[str]:
     """Return what is missing or wrong among the files that a person has to place."""
-    return [problem for place in entry.places for problem in _place_problems(place, data_folder() / entry.name)]
+    return [problem for rule in entry.places for problem in _place_problems(rule, data_folder() / entry.name)]
 
 
-def _place_problems(place: Place, folder: Path) -> Iterator[str]:
-    paths = [path for path in sorted(folder.glob(place.path)) if path.is_file()]
-    if len(paths) < place.least:
-        yield f"{folder / place.path}: {len(paths)} of {place.least} files are there ({place.what})"
-    starts = place.starts.encode("latin-1")
+def _place_problems(rule: Place, folder: Path) -> Iterator[str]:
+    paths = [path for path in sorted(folder.glob(rule.path)) if path.is_file()]
+    if len(paths) < rule.least:
+        yield f"{folder / rule.path}: {len(paths)} of {rule.least} files are there ({rule.what})"
+    starts = rule.starts.encode("latin-1")
     for path in paths:
         with path.open("rb") as file:
             begin = file.read(len(starts))
-        if path.stat().st_size < place.size_least:
-            yield f"{path} has {path.stat().st_size} bytes, fewer than {place.size_least}: it is not complete"
+        if path.stat().st_size < rule.size_least:
+            yield f"{path} has {path.stat().st_size} bytes, fewer than {rule.size_least}: it is not complete"
         elif begin != starts:
-            yield f"{path} does not begin like {place.what}: it is another kind of file"
-
-
-@contextlib.contextmanager
-def _explained(folder: Path) -> Iterator[None]:
-    """Turn the errors of a full disk and of missing permission into AssetError."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise AssetError(f"No space left under {folder}. Free some, or set FACENB_DATA to another disk.") from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
-            raise AssetError(
-                f"Cannot write under {folder} ({error.strerror}: {error.filename}). "
-                "Set FACENB_DATA to a folder that you may write to."
-            ) from error
-        raise
+            yield f"{path} does not begin like {rule.what}: it is another kind of file"
 
 
 def mirror_source(entry: Entry) -> Source | None:
@@ -128,7 +110,7 @@ def install(entry: Entry, again: bool = False, accept_unverified: bool = False, 
             f"No checksum is known for {unverifiable[0]}. If you trust this address, use --accept-unverified. "
             "The checksum is then recorded."
         )
-    with _explained(root):
+    with explained(root, AssetError, "FACENB_DATA names another folder for data."):
         root.mkdir(parents=True, exist_ok=True)
         with (root / f".{entry.name}.lock").open("a") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)  # until the file is closed

@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 import torch
 
+from data_download.errors import explained
 from facenb.errors import RunError
 from facenb.runs import results
 from facenb.runs.options import DEFAULTS
@@ -63,10 +64,8 @@ def run_all(options: argparse.Namespace, further: Sequence[str]) -> None:
     snakemake = [sys.executable, "-m", "snakemake", "--snakefile", str(notebooks / "Snakefile")]
     snakemake += ["--directory", str(folder), "--config", *(f"{name}={value}" for name, value in config.items())]
     snakemake += ["--cores", str(options.cores or "all"), "--resources", f"gpu={gpus}"]
-    try:
+    with explained(folder, RunError, "--run-folder names another folder."):
         _unlock_abandoned(folder, snakemake)
-    except OSError as error:
-        raise RunError(f"Cannot write to run folder {folder}: {error.strerror}. Choose another.") from error
     print(f"run folder {folder}: executed/ holds the notebooks, records/ and figures/ the results", flush=True)
     os.environ["FACENB_GO_ON"] = go_on(options, folder, further)  # read by the Snakefile
     quiet = ["--quiet", "host", "progress", "reason", "rules"]

@@ -4,7 +4,6 @@ In the run folder, `executed/NAME.ipynb` appears only if every cell ran. `execut
 failed notebook came. `records/NAME.run.json` is the run record. A job may be killed at any moment and started again.
 """
 
-import errno
 import fcntl
 import os
 import platform
@@ -22,14 +21,13 @@ import papermill
 import torch
 from papermill.exceptions import PapermillExecutionError
 
+from data_download.errors import explained
 from facenb.errors import FacenbError, RunError
 from facenb.files import digest, write_json
 from facenb.runs import results
 from facenb.runs.kernel import private_kernel
 from facenb.runs.options import DEFAULTS
 
-NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-NO_ACCESS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
 READERS = {"int": int, "float": float, "bool": lambda text: {"true": True, "false": False}[text.lower()]}
 PYTHON = {"name": "python3", "display_name": "Python 3", "language": "python"}
 
@@ -58,7 +56,7 @@ def read_parameters(notebook: nbformat.NotebookNode, given: Mapping[str, Any]) -
     Raise RunError for a name that the notebook does not have, and for text of another type.
     """
     notebook.metadata.language_info = {"name": "python"}
-    types = {name: known["inferred_type_name"] for name, known in papermill.inspect_notebook(notebook).items()}
+    types = {name: facts["inferred_type_name"] for name, facts in papermill.inspect_notebook(notebook).items()}
     values = {}
     for name, value in given.items():
         if name not in types:
@@ -71,25 +69,16 @@ def read_parameters(notebook: nbformat.NotebookNode, given: Mapping[str, Any]) -
 
 
 @contextmanager
-def _writing(folder: Path, name: str, wait: bool) -> Iterator[None]:
-    """Hold the notebook `name` of a run folder. Turn the errors of a folder that cannot be written into RunError."""
-    try:
-        for part in ("executed", "records"):
-            (folder / part).mkdir(parents=True, exist_ok=True)
-        with (folder / f"executed/.{name}.lock").open("a") as file:  # held until it is closed or the process ends
+def _held(folder: Path, name: str, wait: bool) -> Iterator[None]:
+    """Hold the notebook `name` of a run folder, so that one job at a time runs it."""
+    for part in ("executed", "records"):
+        (folder / part).mkdir(parents=True, exist_ok=True)
+    with (folder / f"executed/.{name}.lock").open("a") as file:  # held until it is closed or the process ends
+        try:
             fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-            yield
-    except BlockingIOError:
-        raise RunError(f"{name} is already running in {folder}. Wait for it, or use --run-folder.") from None
-    except OSError as error:
-        if error.errno in NO_SPACE:
-            raise RunError(f"No space left for run folder {folder} ({error.strerror}). Free some space.") from error
-        if error.errno in NO_ACCESS:
-            raise RunError(
-                f"Cannot write to run folder {folder}: {error.strerror} ({error.filename}). "
-                "Choose another folder with --run-folder."
-            ) from error
-        raise
+        except BlockingIOError:
+            raise RunError(f"{name} is already running in {folder}. Wait for it, or use --run-folder.") from None
+        yield
 
 
 def checksums(folder: Path) -> dict[str, str]:
@@ -115,7 +104,7 @@ def run_notebook(
     values = read_parameters(notebook, {**DEFAULTS, **(parameters or {})})
     folder = results.run_folder(run_folder, values["profile"], values["data"])
     values |= read_parameters(notebook, {"run_folder": str(folder)})
-    with _writing(folder, source.stem, wait):
+    with explained(folder, RunError, "--run-folder names another folder."), _held(folder, source.stem, wait):
         return _run(source, notebook, values, folder, timeout)
 
 

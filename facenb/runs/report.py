@@ -223,8 +223,8 @@ class Report:
             if blocks[-1] and table[[*theirs, *blocks[-1], where]].shape[1] > WIDEST:
                 blocks.append([])
             blocks[-1].append(where)
-        parts = [table[theirs + block] for block in blocks]
-        return [part[(part != "").any(axis=1)] for part in parts]
+        tables = [table[theirs + block] for block in blocks]
+        return [narrow[(narrow != "").any(axis=1)] for narrow in tables]
 
     def figures(self, section: str) -> list[tuple[Path, str]]:
         """Return the section's figures that the run folders have: their files and captions."""
@@ -293,14 +293,14 @@ def _set_name(row: dict) -> str:
 
 def _across(table: pd.DataFrame) -> pd.DataFrame:
     """Return the table with measures down and methods across."""
-    parts = []
+    sides = []
     for where in dict.fromkeys(table.columns.get_level_values(0)):
-        part = table[where].T
-        part = part.loc[:, (part != "").any()]
-        names = [_side(name, where) for name in part.columns]
-        part.columns = pd.MultiIndex.from_product([[where], names])
-        parts.append(part)
-    return pd.concat(parts, axis=1).fillna("")
+        side = table[where].T
+        side = side.loc[:, (side != "").any()]
+        names = [_side(name, where) for name in side.columns]
+        side.columns = pd.MultiIndex.from_product([[where], names])
+        sides.append(side)
+    return pd.concat(sides, axis=1).fillna("")
 
 
 def _side(label: str, where: str) -> str:

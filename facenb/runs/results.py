@@ -185,18 +185,18 @@ class Run:
         protocol: str = "",
         n: SupportsFloat | None = None,
         interval: Sequence | None = None,
-        **more: Any,
+        **details: Any,
     ) -> float:
         """Append one measured number to the records, with everything that says how it was measured. Return it.
 
-        `data` is the name of the set; `n` is how many items were averaged; `interval` is a 95 % interval; `more` is
+        `data` is the name of the set; `n` is how many items were averaged; `interval` is a 95 % interval; `details` are
         whatever else distinguishes it. A number that is not finite is written as missing (null). Raise RunError for a
         record that could not be read back. The line is one append, so a killed run leaves complete lines only.
         """
         n = int(n) if n is not None and float(n).is_integer() else n
         interval = None if interval is None else list(map(float, interval))
         record = {"experiment": experiment, "data": data, "protocol": protocol, "method": method, "metric": metric}
-        record |= {"value": float(value), "unit": unit, "n": n, "interval": interval, **more}
+        record |= {"value": float(value), "unit": unit, "n": n, "interval": interval, **details}
         record |= {"seed": self.seed, "profile": self.profile, "device": device_name(self.device)}
         record |= {"notebook": self.notebook, "run": self.id, "time": time.strftime("%Y-%m-%dT%H:%M:%S")}
         record |= {"commit": commit(), "versions": versions(), "checksums": self.checksums()}
@@ -219,13 +219,13 @@ class Run:
                 f"The record in {self.records} was cut short because the disk is full. Free space, run again."
             )
 
-    def claim(self, claim: Claim, *, experiment: str, data: str, method: str = "", **more: Any) -> Claim:
+    def claim(self, claim: Claim, *, experiment: str, data: str, method: str = "", **details: Any) -> Claim:
         """Record a claim (effect, interval, p, verdict) under the metric `claim NAME`. Return it."""
         effect = claim.effect
         facts = {"experiment": experiment, "method": method, "data": data, "n": effect.subjects, "drawn": effect.drawn}
         facts |= {"interval": (effect.low, effect.high), "level": effect.level, "p": claim.p_value}
         facts |= {"verdict": claim.verdict, "statement": claim.statement, "at_least": claim.at_least}
-        self.record(f"claim {claim.name}", effect.value, claim.unit, **facts, **more)
+        self.record(f"claim {claim.name}", effect.value, claim.unit, **facts, **details)
         return claim
 
     def need(self, name: str, notebook: str) -> Path:
