@@ -50,6 +50,7 @@ def write(path, value):
         np.savez_compressed(path, **dict.fromkeys({"grid": GRID, "ict": ICT, "flame": FLAME}[path.stem], value))
 
 
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
 @pytest.mark.parametrize("name", READERS)
 def test_right_names_with_impossible_contents(name, tmp_path):
     for value in (np.zeros((0, 3)), np.float64(1), np.arange(7.0), np.full((3, 3), np.nan), np.array([b"text"])):
