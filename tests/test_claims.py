@@ -251,11 +251,10 @@ class TestSeeds:
     def test_accuracy_over_seeds(self):
         same, fold = torch.arange(80) % 2 == 0, torch.arange(80) // 40
         names = np.arange(80) // 4, (np.arange(80) // 4 + (~same).numpy()) % 20
+        noise = [torch.randn(80, generator=torch.Generator().manual_seed(k)) for k in range(3)]
         better, worse = (
-            [verify(strength * same.float() + torch.randn(80, generator=torch.Generator().manual_seed(k)), same, fold)
-             for k in range(3)]
-            for strength in (4.0, 0.5)
-        )  # fmt: skip
+            [verify(strength * same.float() + values, same, fold) for values in noise] for strength in (4.0, 0.5)
+        )
         effect = difference_of_accuracy(better, worse, *names, draws=300)
         each = [b.mean()["accuracy"] - w.mean()["accuracy"] for b, w in zip(better, worse, strict=True)]
         assert effect.value == pytest.approx(np.mean(each)) and effect.seeds == 3
@@ -301,9 +300,14 @@ class TestHolm:
 
     @pytest.mark.parametrize(
         ("value", "at_least", "p", "says"),
-        [(0.3, 0.0, 0.04, "holds"), (0.3, 0.0, 0.05, "not decided"), (-0.3, 0.0, 0.04, "does not hold"),
-         (0.3, 0.5, 0.001, "does not hold"), (0.3, 0.0, math.nan, "not decided")],
-    )  # fmt: skip
+        [
+            (0.3, 0.0, 0.04, "holds"),
+            (0.3, 0.0, 0.05, "not decided"),
+            (-0.3, 0.0, 0.04, "does not hold"),
+            (0.3, 0.5, 0.001, "does not hold"),
+            (0.3, 0.0, math.nan, "not decided"),
+        ],
+    )
     def test_the_verdict_that_is_left(self, value, at_least, p, says):
         assert decide(value, at_least, p) == says
 

@@ -60,9 +60,10 @@ def test_truth_without_area_names_the_face():
 
 
 # The run-time checks of the tests would stop these calls before the functions do: they are asked without them.
-@pytest.mark.parametrize("shapes", [
-    ((4, 68, 3), (4, 68, 3)), ((1, 68, 2), (4, 68, 2)), ((68, 2), (68, 2)), ((4, 1, 2), (4, 68, 2)),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "shapes",
+    [((4, 68, 3), (4, 68, 3)), ((1, 68, 2), (4, 68, 2)), ((68, 2), (68, 2)), ((4, 1, 2), (4, 68, 2))],
+)
 def test_points_that_would_broadcast_are_refused(shapes):
     predicted, truth = (torch.rand(shape) for shape in shapes)
     with pytest.raises(ValueError, match=r"one shape \(faces, points, 2\), got predicted "):
@@ -176,8 +177,8 @@ def shape_and_camera(count=3):
     generator = torch.Generator().manual_seed(5)
     points = 60 * torch.randn(count, 40, 3, generator=generator)
     angles = torch.tensor([[0.2, 0.1, -0.3], [-1.4, 0.3, 0.1], [1.0, -0.2, 0.4]])[:count]
-    camera = WeakPerspective(euler_to_matrix(angles), torch.tensor([1.7, 0.4, 3.0])[:count],
-                             torch.tensor([[200.0, 210.0], [31.0, 20.0], [800.0, 640.0]])[:count])  # fmt: skip
+    scale, shift = torch.tensor([1.7, 0.4, 3.0]), torch.tensor([[200.0, 210.0], [31.0, 20.0], [800.0, 640.0]])
+    camera = WeakPerspective(euler_to_matrix(angles), scale[:count], shift[:count])
     return points, camera
 
 

@@ -64,8 +64,8 @@ class TestErrors:
         aligned = found.registration.similarity.apply(moved(vertices)[None])[0]
         points = HEAD[found.inside]
         corners = aligned[triangles].numpy()
-        every = [trimesh.triangles.closest_point(corners, np.tile(point, (len(corners), 1))) - point
-                 for point in points[:20].numpy()]  # fmt: skip
+        many = [np.tile(point, (len(corners), 1)) for point in points[:20].numpy()]
+        every = [trimesh.triangles.closest_point(corners, copies) - copies for copies in many]
         expected = [np.linalg.norm(away, axis=1).min() for away in every]
         np.testing.assert_allclose(found.distances[:20], expected, atol=1e-6)
         assert torch.cdist(points, aligned).amin(1).mean() > 3 * found.distances.mean()

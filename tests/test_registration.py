@@ -112,9 +112,7 @@ def test_no_lower_cost_nearby(scale):
 
 
 @settings(max_examples=8, deadline=None)
-@given(
-    st.tuples(*[st.floats(-3, 3)] * 3), st.tuples(*[st.floats(-200, 200)] * 3), st.floats(0.01, 100),
-)  # fmt: skip
+@given(st.tuples(*[st.floats(-3, 3)] * 3), st.tuples(*[st.floats(-200, 200)] * 3), st.floats(0.01, 100))
 def test_errors_do_not_depend_on_where_scan_and_mesh_are(turn, shift, size):
     """Both moved together, the start with them: the same distances, times the size."""
     points = sampled(400) + torch.from_numpy(np.random.default_rng(4).normal(size=(400, 3)))

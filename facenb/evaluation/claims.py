@@ -63,25 +63,28 @@ def paired_difference(first: ArrayLike, second: ArrayLike, subject: ArrayLike, s
 
 
 def bootstrap_pairs(
-    statistic: Callable[[np.ndarray], np.ndarray], one: ArrayLike, other: ArrayLike, draws: int = 2000, seed: int = 0
+    statistic: Callable[[np.ndarray], np.ndarray],
+    first_person: ArrayLike,
+    second_person: ArrayLike,
+    draws: int = 2000,
+    seed: int = 0,
 ) -> Effect:
     """Return value and interval of a figure of pairs, by resampling the people they are made of.
 
-    `one` and `other` name the two people of each pair; `statistic` takes weights (rows, pairs). In a sample that holds
-    person i w_i times, a pair of i alone counts w_i times, and a pair of i and j w_i w_j times (Owen 2007). That is
+    `statistic` takes weights (rows, pairs); the other two name the people of each pair. In a sample that holds person i
+    w_i times, a pair of i alone counts w_i times, and a pair of i and j w_i w_j times (Owen 2007). That is
     right for what a person does to all their pairs, but counts the chance of a single pair three times where people are
     in few pairs, as in LFW. So the draws are shrunk towards the value until their variance is the one of dyadic data,
     `sum over people - sum over pairs` (Aronow, Samii, Assenova 2015), never below that of resampled pairs.
     """
-    one, other = _numpy(one), _numpy(other)
-    index, people = _people(np.concatenate([one, other]))
-    left, right = index[: len(one)], index[len(one) :]
+    index, people = _people(np.concatenate([_numpy(first_person), _numpy(second_person)]))
+    left, right = np.split(index, 2)
     single = left == right
 
     def of_people(weights: np.ndarray) -> np.ndarray:
         return statistic(np.where(single, weights[:, left], weights[:, left] * weights[:, right]))
 
-    value, drawn, without = draw(of_people, people, len(one), draws, seed)
+    value, drawn, without = draw(of_people, people, len(left), draws, seed)
     both, unlike = (_variance_of_pairs(statistic, which, draws, seed) for which in (single | True, ~single))
     variance = np.nanvar(drawn)
     shrink = math.sqrt(min(1.0, max(variance - 2 * unlike, both) / variance)) if variance > 0 else 1.0
@@ -108,8 +111,8 @@ def difference_of_scores(
     first: Tensor,
     second: Tensor,
     same: Tensor,
-    one: ArrayLike,
-    other: ArrayLike,
+    first_person: ArrayLike,
+    second_person: ArrayLike,
     fold: Tensor,
     draws: int = 2000,
     seed: int = 0,
@@ -131,14 +134,14 @@ def difference_of_scores(
         ]
         return torch.stack(gains).mean(0).numpy()
 
-    return bootstrap_pairs(statistic, one, other, draws, seed)
+    return bootstrap_pairs(statistic, first_person, second_person, draws, seed)
 
 
 def difference_of_accuracy(
     first: Verification | Sequence[Verification],
     second: Verification | Sequence[Verification],
-    one: ArrayLike,
-    other: ArrayLike,
+    first_person: ArrayLike,
+    second_person: ArrayLike,
     draws: int = 2000,
     seed: int = 0,
 ) -> Effect:
@@ -158,7 +161,7 @@ def difference_of_accuracy(
         with np.errstate(invalid="ignore"):
             return weights @ gain / weights.sum(1)
 
-    effect = bootstrap_pairs(statistic, one, other, draws, seed)
+    effect = bootstrap_pairs(statistic, first_person, second_person, draws, seed)
     return effect if len(gains) == 1 else with_seeds(effect, gains.mean(1), seed)
 
 
@@ -232,11 +235,11 @@ class Claim:
         )
 
     @classmethod
-    def of_all(cls, name: str, statement: str, parts: Sequence["Claim"]) -> "Claim":
-        """Return the claim that requires all of the parts, represented by the part that is least likely to hold.
+    def of_all(cls, name: str, statement: str, claims: Sequence["Claim"]) -> "Claim":
+        """Return the claim that requires all of the claims, represented by the one that is least likely to hold.
 
-        So it holds where every part does, and does not hold where one does not. A rejection at 5 % needs no correction
-        for the number of parts (intersection-union test, Berger 1982).
+        So it holds where every claim does, and does not hold where one does not. A rejection at 5 % needs no correction
+        for the number of claims (intersection-union test, Berger 1982).
         """
 
         def support(claim: "Claim") -> float:
@@ -244,7 +247,7 @@ class Claim:
             p = 1.0 if math.isnan(claim.p_value) else claim.p_value
             return 1 - p / 2 if claim.effect.value > claim.at_least else p / 2
 
-        least = min(parts, key=support)
+        least = min(claims, key=support)
         return cls(name, f"{statement} (decided by the weaker: {least.name})", least.effect, least.unit, least.at_least)
 
     def __repr__(self) -> str:

@@ -74,10 +74,10 @@ def scan_errors(
         check_millimetres("the prediction", vertices)
     inside = crop_points(points, landmarks[NOSE_TIP])
     similarity(landmarks[None], predicted_landmarks[None])  # raises for landmarks of the scan that are all alike
-    place = similarity(predicted_landmarks[None], landmarks[None], scale)
+    placement = similarity(predicted_landmarks[None], landmarks[None], scale)
     if align == "icp":
-        return ScanErrors(icp(inside, ScanToMesh(vertices, triangles), place, scale).distances)
-    return ScanErrors(ScanToMesh(place.apply(vertices[None])[0], triangles).closest(inside)[0])
+        return ScanErrors(icp(inside, ScanToMesh(vertices, triangles), placement, scale).distances)
+    return ScanErrors(ScanToMesh(placement.apply(vertices[None])[0], triangles).closest(inside)[0])
 
 
 @dataclass(frozen=True)

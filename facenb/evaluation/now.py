@@ -108,12 +108,12 @@ def now_errors(
     check_millimetres("the scan", scan_vertices)
     points = scan_vertices[inside].double()
     size = UNITS[unit] if metrical else 1.0
-    place = similarity(landmarks[None].double() * size, scan_landmarks[None].double(), scale=not metrical)
-    place = place._replace(scale=place.scale * size)
+    placement = similarity(landmarks[None].double() * size, scan_landmarks[None].double(), scale=not metrical)
+    placement = placement._replace(scale=placement.scale * size)
     surface = ScanToMesh(vertices, triangles)
     if measured in UNITS:
         check_millimetres(f"the prediction (in {measured} by its landmarks)", vertices * UNITS[measured])
-    laid = icp(points, surface, place, scale=not metrical)
+    laid = icp(points, surface, placement, scale=not metrical)
     return NowErrors(laid.distances, inside, laid, measured)
 
 

@@ -161,18 +161,18 @@ class Verification:
         return self.table().style.format("{:.2f}").to_html()
 
     @classmethod
-    def join(cls, parts: Sequence["Verification"]) -> "Verification":
+    def join(cls, verifications: Sequence["Verification"]) -> "Verification":
         """Join verifications of different folds into one, for networks that each serve some of the folds.
 
         Raise ValueError where a fold occurs twice.
         """
-        folds = tuple(fold for verification in parts for fold in verification.folds)
+        folds = tuple(fold for verification in verifications for fold in verification.folds)
         if len(set(folds)) != len(folds):
             raise ValueError(f"each fold must occur once, got {folds}")
-        thresholds = tuple(threshold for verification in parts for threshold in verification.thresholds)
-        arrays = (torch.cat([getattr(x, name) for x in parts]) for name in ("values", "right", "scores"))
+        thresholds = tuple(threshold for verification in verifications for threshold in verification.thresholds)
+        arrays = (torch.cat([getattr(x, name) for x in verifications]) for name in ("values", "right", "scores"))
         values, right, scores = arrays
-        return cls(folds, values, thresholds, right, scores, parts[0].measures)
+        return cls(folds, values, thresholds, right, scores, verifications[0].measures)
 
 
 def verify(

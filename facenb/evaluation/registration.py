@@ -50,9 +50,9 @@ def icp(points: Float[Tensor, "points 3"], surface: ScanToMesh, start: Similarit
     return _Distances(points, surface, start, scale, middle, radius).minimised()
 
 
-def _look(points: Tensor, surface: ScanToMesh, place: Similarity) -> tuple[Tensor, Tensor, Tensor]:
+def _look(points: Tensor, surface: ScanToMesh, placement: Similarity) -> tuple[Tensor, Tensor, Tensor]:
     """Return each point's distance to the moved surface, the unit direction to it from there, and the closest point."""
-    scale, rotation, shift = place.scale[0], place.rotation[0], place.shift[0]
+    scale, rotation, shift = placement.scale[0], placement.rotation[0], placement.shift[0]
     distances, closest, triangle = surface.closest(((points - shift) @ rotation) / scale)
     distances, closest = distances * scale, scale * closest @ rotation.T + shift
     apart = points - closest
@@ -84,8 +84,8 @@ class _Distances:
     def look(self, step: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the distances in radii and their derivatives by a step, exact for a small turn."""
         if self.last is None or not np.array_equal(self.last[0], step):
-            place = self.moved(step)
-            distances, direction, closest = _look(self.points, self.surface, place)
+            placement = self.moved(step)
+            distances, direction, closest = _look(self.points, self.surface, placement)
             arm = (closest - self.middle) / self.radius
             turned = arm - torch.from_numpy(step[3:6])
             columns = [torch.linalg.cross(turned, direction), direction, (turned * direction).sum(1, keepdim=True)]

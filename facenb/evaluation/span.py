@@ -137,8 +137,8 @@ def _step(
     step = torch.linalg.solve(system + hold.diag(), right)
     turn, shift = step[count : count + 3] / LENGTH, step[count + 3 : count + 6]
     growth = torch.exp(step[count + 6] / LENGTH) if scale else torch.ones((), dtype=torch.float64)
-    place = current.placement
-    rotation = place.rotation[0] @ axis_angle_to_matrix(turn).T
-    size = place.scale[0] / growth
-    moved = place.shift[0] - size * rotation @ shift
+    placement = current.placement
+    rotation = placement.rotation[0] @ axis_angle_to_matrix(turn).T
+    size = placement.scale[0] / growth
+    moved = placement.shift[0] - size * rotation @ shift
     return Similarity(size[None], rotation[None], moved[None]), current.coefficients + step[:count]

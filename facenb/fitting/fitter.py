@@ -13,7 +13,7 @@ from torch import Tensor
 from facenb.fitting.pose import refine_pose, scaled_orthographic
 from facenb.fitting.problem import Points, check
 from facenb.fitting.shared import SharedStep
-from facenb.fitting.solve import Problem, State, Step, direct_step, solve
+from facenb.fitting.solve import DirectStep, Problem, State, Step, solve
 from facenb.imaging.camera import WeakPerspective
 from facenb.morphable.model import Embedding, MorphableModel
 
@@ -81,7 +81,7 @@ def fit(
         landmarks, weights, row, labels = check(points, landmarks, subject, weights)
         size = CHUNK.get(row.device.type, CHUNK["cuda"]) * 68 // points.landmarks
         if len(row) <= FEW or points.candidates or not bool((weights == 1).all()):
-            step, size = direct_step, max(1, size // FORMED)
+            step, size = DirectStep.of(points), max(1, size // FORMED)
         else:
             step = SharedStep.of(points)
         chunks = list(_chunks(row, len(labels), size))

@@ -71,15 +71,15 @@ class Points:
         line's nearest point to the observed landmark would fit better, but a face that is too wide would then have its
         landmarks inside itself, and nothing would pull it narrower.
         """
-        away = rotation[:, 2, :2] @ self.outward.T < 0  # (N, 17)
+        turned_away = rotation[:, 2, :2] @ self.outward.T < 0  # (N, 17)
         up = torch.nn.functional.normalize(rotation[:, :2, 1], dim=1)  # the head's y axis in the image
         right = torch.stack([up[:, 1], -up[:, 0]], 1)
         direction = self.outward[:, :1] * right[:, None] + self.outward[:, 1:] * up[:, None]  # (N, 17, 2)
         lines = positions[:, self.landmarks :, :2].unflatten(1, (JAW, self.candidates))
         farthest = (lines * direction[:, :, None]).sum(-1).argmax(2)  # (N, 17)
-        jaw = torch.arange(JAW, device=away.device)
-        point = torch.arange(self.landmarks, device=away.device).repeat(len(positions), 1)
-        point[:, :JAW] = torch.where(away, self.landmarks + jaw * self.candidates + farthest, jaw)
+        jaw = torch.arange(JAW, device=positions.device)
+        point = torch.arange(self.landmarks, device=positions.device).repeat(len(positions), 1)
+        point[:, :JAW] = torch.where(turned_away, self.landmarks + jaw * self.candidates + farthest, jaw)
         return point
 
 

@@ -1,6 +1,6 @@
 """The Gauss-Newton step of many images with equal weights, without forming the identity's normal matrices.
 
-Solves the equations of `facenb.fitting.solve.direct_step`. The Schur complement is never formed: conjugate gradients
+Solves the equations of `facenb.fitting.solve.DirectStep`. The Schur complement is never formed: conjugate gradients
 apply it through the landmarks, preconditioned with the identity's own normal matrix. That matrix needs only six Gram
 blocks of the basis, which never change, and six numbers per image.
 """
@@ -48,11 +48,11 @@ class SharedStep:
         points = problem.points
         images = Images.of(problem, state, current)
         factor = torch.linalg.cholesky(images.normal(self.expression, damping[problem.subject]))
-        own = (problem.gather(images.six()) @ self.identity.flatten(1)).unflatten(1, self.identity.shape[1:])
-        own = own + problem.identity_prior * torch.eye(own.shape[1]).to(own)
-        diagonal = own.diagonal(dim1=1, dim2=2)
+        shared = (problem.gather(images.six()) @ self.identity.flatten(1)).unflatten(1, self.identity.shape[1:])
+        shared = shared + problem.identity_prior * torch.eye(shared.shape[1]).to(shared)
+        diagonal = shared.diagonal(dim1=1, dim2=2)
         extra = damping[:, None] * diagonal + jitter(diagonal)
-        preconditioner = torch.linalg.cholesky(own + torch.diag_embed(extra))
+        preconditioner = torch.linalg.cholesky(shared + torch.diag_embed(extra))
 
         gradient, pull = images.gradient(current.residual, state.expression)
         eliminated = _solved(factor, gradient)

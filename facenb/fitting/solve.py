@@ -4,7 +4,7 @@ One **round** linearises every image once and solves the joint normal equations.
 and are eliminated; the identity that a subject's images share is solved from what is left (the Schur complement).
 Plain alternation, as the paper writes it, stops early where the three depend on each other; this does not.
 
-`direct_step` forms these matrices, for few images or unequal weights. `facenb.fitting.shared` solves the same equations
+`DirectStep` forms these matrices, for few images or unequal weights. `facenb.fitting.shared` solves the same equations
 without forming them, which is faster for many images.
 """
 
@@ -134,38 +134,49 @@ def jitter(diagonal: Tensor) -> Tensor:
     return JITTER[diagonal.dtype] * diagonal.mean(1, keepdim=True)
 
 
-def direct_step(problem: Problem, state: State, current: Residuals, damping: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the Gauss-Newton step of pose, expression and identity from the images' own Jacobians."""
-    points, local = problem.points, 6 + len(problem.points.expression)
-    jacobian = torch.cat([pose_jacobian(current.turned), _shape_jacobian(points, state, current.point)], -1)
-    jacobian = jacobian.flatten(1, 2)  # (N, 2 L, 6 + E + I)
-    weighted = (current.weights.repeat(1, 2)[..., None] * jacobian).mT
-    # The last column is the gradient: it is eliminated like all others.
-    system = weighted @ torch.cat([jacobian, current.residual.mT.flatten(1)[..., None]], 2)
-    system[:, 6:local, -1] += problem.expression_prior * state.expression
-    inner = system[:, :local, :local]
-    diagonal = inner.diagonal(dim1=1, dim2=2)  # a view
-    diagonal[:, 6:] += problem.expression_prior
-    diagonal += damping[problem.subject][:, None] * diagonal + jitter(diagonal)
-    eliminated = torch.cholesky_solve(system[:, :local, local:], torch.linalg.cholesky(inner))  # (N, 6 + E, I + 1)
+@dataclass(frozen=True)
+class DirectStep:
+    """The Gauss-Newton step of pose, expression and identity from the images' own Jacobians."""
 
-    shared = problem.gather(system[:, local:, local:])  # (S, I, I + 1)
-    diagonal = shared.diagonal(dim1=1, dim2=2) + problem.identity_prior
-    extra = damping[:, None] * diagonal + jitter(diagonal) + problem.identity_prior
-    reduced = shared - problem.gather(system[:, local:, :local] @ eliminated)
-    right = reduced[..., -1:] + problem.identity_prior * state.identity[..., None]
-    factor = torch.linalg.cholesky(reduced[..., :-1] + torch.diag_embed(extra))
-    identity = -torch.cholesky_solve(right, factor)[..., 0]
-    step = -eliminated[..., -1] - (eliminated[..., :-1] @ identity[problem.subject][..., None])[..., 0]
-    return step[:, :6], step[:, 6:], identity
+    axes: Float[Tensor, "3 points components"]  # the bases of expression and identity, by coordinate
 
+    @classmethod
+    def of(cls, points: Points) -> "DirectStep":
+        """Arrange the bases of a model's points."""
+        basis = torch.cat([points.expression, points.identity])
+        return cls(basis.T.unflatten(0, (-1, 3)).transpose(0, 1).contiguous())
 
-def _shape_jacobian(
-    points: Points, state: State, point: Tensor | None
-) -> Float[Tensor, "images 2 landmarks components"]:
-    """Return the derivatives of the projected landmarks by expression and identity."""
-    basis = torch.cat([points.expression, points.identity])
-    axes = basis.T.unflatten(0, (-1, 3)).transpose(0, 1)  # (3, P, C)
-    view = state.scale[:, None, None] * state.rotation[:, :2]
-    axes = axes.flatten(1) if point is None else axes[:, point].transpose(0, 1).flatten(2)
-    return (view @ axes).unflatten(2, (points.landmarks, len(basis)))
+    def __call__(
+        self, problem: Problem, state: State, current: Residuals, damping: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the step of pose and expression of every image and of identity of every subject."""
+        local = 6 + len(problem.points.expression)
+        jacobian = torch.cat([pose_jacobian(current.turned), self._shape_jacobian(state, current.point)], -1)
+        jacobian = jacobian.flatten(1, 2)  # (N, 2 L, 6 + E + I)
+        weighted = (current.weights.repeat(1, 2)[..., None] * jacobian).mT
+        # The last column is the gradient: it is eliminated like all others.
+        system = weighted @ torch.cat([jacobian, current.residual.mT.flatten(1)[..., None]], 2)
+        system[:, 6:local, -1] += problem.expression_prior * state.expression
+        inner = system[:, :local, :local]
+        diagonal = inner.diagonal(dim1=1, dim2=2)  # a view
+        diagonal[:, 6:] += problem.expression_prior
+        diagonal += damping[problem.subject][:, None] * diagonal + jitter(diagonal)
+        eliminated = torch.cholesky_solve(system[:, :local, local:], torch.linalg.cholesky(inner))  # (N, 6 + E, I + 1)
+
+        shared = problem.gather(system[:, local:, local:])  # (S, I, I + 1)
+        diagonal = shared.diagonal(dim1=1, dim2=2) + problem.identity_prior
+        extra = damping[:, None] * diagonal + jitter(diagonal) + problem.identity_prior
+        reduced = shared - problem.gather(system[:, local:, :local] @ eliminated)
+        right = reduced[..., -1:] + problem.identity_prior * state.identity[..., None]
+        factor = torch.linalg.cholesky(reduced[..., :-1] + torch.diag_embed(extra))
+        identity = -torch.cholesky_solve(right, factor)[..., 0]
+        step = -eliminated[..., -1] - (eliminated[..., :-1] @ identity[problem.subject][..., None])[..., 0]
+        return step[:, :6], step[:, 6:], identity
+
+    def _shape_jacobian(
+        self, state: State, point: Int[Tensor, "images landmarks"] | None
+    ) -> Float[Tensor, "images 2 landmarks components"]:
+        """Return the derivatives of the projected landmarks by expression and identity."""
+        axes = self.axes if point is None else self.axes[:, point].transpose(0, 1)  # (3, L, C) or (N, 3, L, C)
+        view = state.scale[:, None, None] * state.rotation[:, :2]
+        return (view @ axes.flatten(-2)).unflatten(2, axes.shape[-2:])

@@ -38,7 +38,9 @@ class Embedding:
 
     def of(self, vertices: Float[Tensor, "*batch vertices 3"]) -> Float[Tensor, "*batch points 3"]:
         """Return the points' positions on a mesh, or on a basis, whose rows are meshes of offsets."""
-        return (vertices[..., self.vertices, :] * self.weights.to(vertices.dtype)[..., None]).sum(-2)
+        corners = zip(self.vertices.T, self.weights.to(vertices.dtype).T, strict=True)
+        first, second, third = (vertices.index_select(-2, row) * share[:, None] for row, share in corners)
+        return first + second + third
 
     def __len__(self) -> int:
         return len(self.vertices)
