@@ -4,7 +4,7 @@ import pytest
 import torch
 from PIL import Image
 
-from facenb.datasets.scans.bu3dfe import read_bu3dfe, read_wrl
+from facenb.datasets.scans.bu3dfe import expression_set, pose_set, read_bu3dfe, read_wrl
 from facenb.datasets.scans.views import render_views
 from facenb.errors import AssetError
 
@@ -52,13 +52,13 @@ def tree(tmp_path):
 def test_people_and_sets(tree):
     data = read_bu3dfe(tree)
     assert len(data) == 10
-    assert [(s.person, s.expression) for s in data.pose_set()] == [("F0001", "neutral"), ("M0044", "neutral")]
-    chosen = [(s.expression, s.level) for s in data.expression_set() if s.person == "F0001"]
+    assert [(s.person, s.expression) for s in pose_set(data)] == [("F0001", "neutral"), ("M0044", "neutral")]
+    chosen = [(s.expression, s.level) for s in expression_set(data) if s.person == "F0001"]
     assert sorted(chosen) == [("happiness", 1), ("neutral", 0), ("surprise", 1)]
 
 
 def test_a_scan_with_its_texture(tree):
-    first, *_, other = read_bu3dfe(tree).pose_set()
+    first, *_, other = pose_set(read_bu3dfe(tree))
     scan = first.scan()
     assert scan.unit == "mm" and scan.texture.name == "F0001_NE00WH_F3D.bmp" and other.scan().texture is None
     image = render_views(scan, (0.0,), (64, 64)).image[0]
@@ -106,7 +106,7 @@ def test_files_that_are_no_scans(tmp_path, change, what):
 
 @pytest.mark.parametrize("text", ["1 2 3 4\n" * 82, "1 2 3 nan\n" * 83, "1 2 x 4\n" * 83])
 def test_wrong_landmark_files_are_named(tree, text):
-    scan = read_bu3dfe(tree).scans[0]
+    scan = read_bu3dfe(tree)[0]
     scan.path.with_suffix(".bnd").write_text(text)
     with pytest.raises(AssetError, match=rf"{scan.path.stem}\.bnd"):
         scan.landmarks()
@@ -121,7 +121,7 @@ def test_suffixes_in_capitals_in_a_folder_nested_once_more(tree, tmp_path_factor
     for path in [*root.glob("*/*.wrl"), *root.glob("*/*.bnd")]:
         path.rename(path.with_suffix(path.suffix.upper()))
     data = read_bu3dfe(root.parent)
-    assert len(data) == 10 and data.scans[0].landmarks().shape == (83, 3) and len(data.scans[0].scan().vertices) == 6
+    assert len(data) == 10 and data[0].landmarks().shape == (83, 3) and len(data[0].scan().vertices) == 6
 
 
 def test_folders_without_scans_or_with_other_names(tmp_path, tree):

@@ -8,8 +8,8 @@ import torch
 import trimesh
 from scipy.spatial.transform import Rotation
 
-from facenb.datasets.scans.bu3dfe import read_bu3dfe
-from facenb.datasets.scans.micc import read_micc
+from facenb.datasets.scans.bu3dfe import pose_set, read_bu3dfe
+from facenb.datasets.scans.micc import frames_of, read_micc
 from facenb.datasets.scans.views import render_views
 from facenb.errors import LandmarkError
 from facenb.evaluation.micc import ScanErrors, by_yaw, crop_points, pool_frames, scan_errors
@@ -184,7 +184,7 @@ class TestOfficialLayouts:
                 f"#VRML V2.0 utf8\nShape {{ geometry IndexedFaceSet {{ coord Coordinate {{ point [\n{points} ] }}\n"
                 f"coordIndex [\n{corners} ] }} }}"
             )
-        people = {one.person: one.scan() for one in read_bu3dfe(tmp_path).pose_set()}
+        people = {one.person: one.scan() for one in pose_set(read_bu3dfe(tmp_path))}
         errors = {}
         for (person, scan), true in zip(people.items(), shapes, strict=True):
             landmarks = synth.landmarks.of(true)
@@ -208,7 +208,7 @@ class TestOfficialLayouts:
             for k in range(2):
                 (frames / f"frame{k}.jpg").write_bytes(b"looked at by none")
         micc = read_micc(tmp_path)
-        _, names = micc.frames("PTZ-Outdoor")
+        _, names = frames_of(micc, "PTZ-Outdoor")
         predicted = shapes.repeat_interleave(2, 0)
         upper = shapes[0, :, 1] > 0  # what each frame gets wrong, once to the front and once to the back
         predicted[:, upper, 2] += torch.tensor([3.0, -2.0, 3.0, -2.0])[:, None]

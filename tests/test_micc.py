@@ -3,7 +3,7 @@
 import pytest
 from PIL import Image
 
-from facenb.datasets.scans.micc import read_micc
+from facenb.datasets.scans.micc import frames_of, read_micc
 from facenb.errors import AssetError
 
 
@@ -29,21 +29,19 @@ def test_scans_and_frames(tmp_path):
     scan = first.scan()
     assert scan.unit == "mm" and scan.texture.name == "110920150452.bmp" and second.scan().texture is None
     assert scan.vertices.tolist() == [[0, 0, 0], [10, 0, 0], [0, 10, 0]] and scan.uv.shape == (3, 2)
-    paths, names = data.frames("PTZ-Outdoor")
+    paths, names = frames_of(data, "PTZ-Outdoor")
     assert names == ["subject_01"] * 2 + ["subject_02"] * 3 and paths == sorted(paths)
 
 
 def test_the_second_frontal_scan_where_there_is_no_first(tmp_path):
     write(tmp_path, "subject_01", view="frontal2")
-    assert "frontal2" in str(read_micc(tmp_path).subjects[0].scans[0])
+    assert "frontal2" in str(read_micc(tmp_path)[0].scans[0])
 
 
 def test_settings(tmp_path):
     write(tmp_path, "subject_01")
     with pytest.raises(AssetError, match="no frames of PTZ-Indoor"):
-        read_micc(tmp_path).frames("PTZ-Indoor")
-    with pytest.raises(ValueError, match="got 'Outdoor'"):
-        read_micc(tmp_path).frames("Outdoor")
+        frames_of(read_micc(tmp_path), "PTZ-Indoor")
 
 
 def test_folders_without_subjects_or_scans(tmp_path):
@@ -55,4 +53,4 @@ def test_folders_without_subjects_or_scans(tmp_path):
     write(tmp_path, "subject_05")
     (tmp_path / "subject_05/Model/frontal1/obj/110920150452.obj").write_text("nothing")
     with pytest.raises(AssetError, match=r"110920150452\.obj"):
-        read_micc(tmp_path).subjects[0].scan()
+        read_micc(tmp_path)[0].scan()

@@ -136,18 +136,13 @@ def test_others_are_found_where_nearly_all_are_the_person_itself():
     assert (data.pictures.labels[second[~same]] == 1).all() and len(first) == 40
 
 
-def test_one_person_only():
-    with pytest.raises(RunError, match="show 1"):
-        PairData.of(Pictures(torch.zeros(5, dtype=torch.int64)), torch.linspace(-1, 1, 5))
-
-
-def test_one_pose_only():
+def test_images_without_pairs():
+    """One person only, one pose only, nobody else near."""
     pictures, yaw = crowd()
-    with pytest.raises(RunError, match="one pose"):
+    with pytest.raises(RunError, match="of 1 people"):
+        PairData.of(Pictures(torch.zeros(5, dtype=torch.int64)), torch.linspace(-1, 1, 5))
+    with pytest.raises(RunError, match="30 degrees or more"):
         PairData.of(pictures, 0.01 * yaw)
-
-
-def test_no_other_person_near():
     with pytest.raises(RunError, match="within 5"):
         PairData.of(Pictures(torch.tensor([0, 0, 1, 1])), torch.tensor([0.0, 40, 80, -40]) * DEGREE, 30, 5)
 

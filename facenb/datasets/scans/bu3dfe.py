@@ -7,7 +7,7 @@ VRML's first IndexedFaceSet is the face, in mm on the project's axes, and that t
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,35 +69,25 @@ class BuScan:
         return points
 
 
-@dataclass(frozen=True)
-class Bu3dfe:
-    """All scans of the set, by person, expression and level."""
-
-    folder: Path
-    scans: tuple[BuScan, ...]
-
-    def __len__(self) -> int:
-        return len(self.scans)
-
-    def __iter__(self) -> Iterator[BuScan]:
-        return iter(self.scans)
-
-    def pose_set(self) -> tuple[BuScan, ...]:
-        """Return each person at rest: the scans that Liu et al. 2018 render from -90 to 90 degrees of yaw."""
-        return tuple(scan for scan in self.scans if scan.expression == "neutral")
-
-    def expression_set(self) -> tuple[BuScan, ...]:
-        """Return each person at rest and at the first level of six expressions: 700 scans (Liu et al. 2018)."""
-        return tuple(scan for scan in self.scans if scan.expression == "neutral" or scan.level == 1)
+def pose_set(scans: Sequence[BuScan]) -> list[BuScan]:
+    """Return each person at rest: the scans that Liu et al. 2018 render from -90 to 90 degrees of yaw."""
+    return [scan for scan in scans if scan.expression == "neutral"]
 
 
-def read_bu3dfe(folder: str | Path | None = None) -> Bu3dfe:
-    """Return the set below a folder (None: the asset). Raises AssetError if no scan is there or a name is unknown."""
+def expression_set(scans: Sequence[BuScan]) -> list[BuScan]:
+    """Return each person at rest and at the first level of six expressions: 700 scans (Liu et al. 2018)."""
+    return [scan for scan in scans if scan.expression == "neutral" or scan.level == 1]
+
+
+def read_bu3dfe(folder: str | Path | None = None) -> list[BuScan]:
+    """Return all scans below a folder (None: the asset), by person, expression and level.
+
+    Raises AssetError if no scan is there or a name is unknown.
+    """
     root = Path(folder) if folder is not None else asset("bu-3dfe")
     expected = "folders like F0001 with scans F0001_NE00WH_F3D.wrl (`python -m data_download get bu-3dfe` says how)"
     inner = find_folder(root, lambda found: any(map(_scans, folders_in(found))), expected)
-    scans = [_named(path) for person in folders_in(inner) for path in _scans(person)]
-    return Bu3dfe(inner, tuple(scans))
+    return [_named(path) for person in folders_in(inner) for path in _scans(person)]
 
 
 def _scans(person: Path) -> list[Path]:

@@ -6,7 +6,7 @@ the videos beforehand (`ffmpeg -i video.mov frame%04d.jpg`) into folders named a
 subject: `subject_01/**/PTZ-Outdoor/**/frame0001.jpg`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,36 +39,21 @@ class MiccSubject:
         return Scan(self.name, mesh.vertices, mesh.triangles, "mm", None, mesh.uv, mesh.uv_triangles, texture)
 
 
-@dataclass(frozen=True)
-class Micc:
-    """The people of the set."""
-
-    folder: Path
-    subjects: tuple[MiccSubject, ...]
-
-    def __len__(self) -> int:
-        return len(self.subjects)
-
-    def __iter__(self) -> Iterator[MiccSubject]:
-        return iter(self.subjects)
-
-    def frames(self, setting: str) -> tuple[list[Path], list[str]]:
-        """Return all frames of a setting, and the subject of each. AssetError without any, ValueError if unknown."""
-        if setting not in SETTINGS:
-            raise ValueError(f"Expected a setting of {', '.join(SETTINGS)}, got {setting!r}")
-        paths = [path for subject in self for path in subject.frames[setting]]
-        if not paths:
-            example = f"subject_01/Videos/{setting}/frame0001.jpg"
-            raise AssetError(f"{self.folder} holds no frames of {setting}. Take them from the videos, like {example}.")
-        return paths, [subject.name for subject in self for _ in subject.frames[setting]]
+def frames_of(subjects: Sequence[MiccSubject], setting: str) -> tuple[list[Path], list[str]]:
+    """Return all frames of a setting, and the subject of each. Raises AssetError if there are none."""
+    paths = [path for subject in subjects for path in subject.frames[setting]]
+    if not paths:
+        example = f"subject_01/Videos/{setting}/frame0001.jpg"
+        raise AssetError(f"There are no frames of {setting}. Take them from the videos into folders like {example}.")
+    return paths, [subject.name for subject in subjects for _ in subject.frames[setting]]
 
 
-def read_micc(folder: str | Path | None = None) -> Micc:
-    """Return the set below a folder (None: the asset). AssetError if there are no subjects, or one has no scan."""
+def read_micc(folder: str | Path | None = None) -> list[MiccSubject]:
+    """Return the people below a folder (None: the asset). AssetError if there are none, or one has no scan."""
     root = Path(folder) if folder is not None else asset("micc")
     expected = "folders subject_01, subject_02, ... (`python -m data_download get micc` says how to get them)"
     inner = find_folder(root, lambda found: bool(_subjects(found)), expected)
-    return Micc(inner, tuple(map(_subject, _subjects(inner))))
+    return list(map(_subject, _subjects(inner)))
 
 
 def _subjects(folder: Path) -> list[Path]:

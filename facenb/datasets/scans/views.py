@@ -15,8 +15,9 @@ from torch.nn import functional
 from facenb.errors import LandmarkError
 from facenb.imaging.camera import WeakPerspective, euler_to_matrix
 from facenb.imaging.lighting import ambient, directional
-from facenb.imaging.raster import Fragments, interpolate, rasterize
+from facenb.imaging.raster import rasterize
 from facenb.imaging.render import render
+from facenb.imaging.texture import Texture
 from facenb.morphable.scan import Scan
 from facenb.photos.images import read_image
 from facenb.photos.landmarks import detect, to_68
@@ -72,36 +73,19 @@ def render_views(
     camera = camera_of(scan, yaws, size, field)
     large = (size[0] * FINER, size[1] * FINER)
     closer = WeakPerspective(camera.rotation, camera.scale * FINER, camera.translation * FINER)
-    textured = scan.texture is not None and scan.uv is not None
-    image, mask = (_textured if textured else _clay)(scan, closer, large)
-    both = torch.cat([image * mask[..., None], mask[..., None].float()], -1).permute(0, 3, 1, 2)
+    surface, light = torch.tensor(CLAY).expand_as(scan.vertices)[None], ambient(torch.full((1, 3), 0.35))
+    light = light + directional(torch.tensor([[-0.3, 0.4, 0.85]]), torch.full((1, 3), 0.75))
+    if scan.texture is not None and scan.uv is not None:
+        texture = read_image(scan.texture)
+        reduce = max(1, max(texture.shape) // (4 * max(large)))  # averaged first, so that no detail is skipped
+        surface = Texture(texture[None], scan.uv, scan.uv_triangles).reduced(reduce)
+        light = None  # the texture holds the light it was taken in
+    drawn = render(scan.vertices[None], scan.triangles, surface, closer, large, light)
+    both = torch.cat([drawn.image * drawn.mask[..., None], drawn.mask[..., None].float()], -1).permute(0, 3, 1, 2)
     both = functional.avg_pool2d(both, FINER).permute(0, 2, 3, 1)
     image = both[..., :3] + (1 - both[..., 3:]) * torch.tensor(BEHIND)
     landmarks = None if scan.landmarks is None else camera.project(scan.landmarks[None])[..., :2]
     return ScanViews(image.clamp(0, 1), both[..., 3] > 0.5, camera, landmarks)
-
-
-def _fragments(scan: Scan, camera: WeakPerspective, size: tuple[int, int]) -> Fragments:
-    return rasterize(camera.project(scan.vertices[None]), scan.triangles, size)
-
-
-def _textured(scan: Scan, camera: WeakPerspective, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    texture = read_image(scan.texture).permute(2, 0, 1)[None]
-    reduce = max(1, max(texture.shape[2:]) // (4 * max(size)))  # averaged first, so that no detail is skipped
-    texture = functional.avg_pool2d(texture, reduce)
-    seen = _fragments(scan, camera, size)
-    uv = interpolate(seen, scan.uv[None].expand(len(seen.triangle), -1, -1), scan.uv_triangles)
-    grid = torch.stack([2 * uv[..., 0] - 1, 1 - 2 * uv[..., 1]], -1)  # v counts from the bottom
-    planes = texture.expand(len(grid), -1, -1, -1)
-    image = functional.grid_sample(planes, grid, padding_mode="border", align_corners=False)
-    return image.permute(0, 2, 3, 1), seen.triangle >= 0
-
-
-def _clay(scan: Scan, camera: WeakPerspective, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    light = ambient(torch.full((1, 3), 0.35)) + directional(torch.tensor([[-0.3, 0.4, 0.85]]), torch.full((1, 3), 0.75))
-    clay = torch.tensor(CLAY).expand_as(scan.vertices)[None]
-    drawn = render(scan.vertices[None], scan.triangles, clay, camera, size, light)
-    return drawn.image, drawn.mask
 
 
 def mark(scan: Scan, side: int = 512) -> Float[Tensor, "68 3"]:
@@ -122,7 +106,7 @@ def _look(scan: Scan, side: int, field: float) -> Float[Tensor, "68 3"]:
     if not faces.count:
         raise LandmarkError(f"No face is seen on the scan {scan.name}. Turn it to the viewer or give its 68 landmarks.")
     points, camera = to_68(faces.pick()), views.camera  # pixels
-    depth = _fragments(scan, camera, (side, side)).depth[0]
+    depth = rasterize(camera.project(scan.vertices[None]), scan.triangles, (side, side)).depth[0]
     rows, columns = depth.isfinite().nonzero(as_tuple=True)
     centres, depths = torch.stack([columns, rows], 1) + 0.5, depth[rows, columns]
     tree = cKDTree(centres.numpy())
