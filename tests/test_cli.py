@@ -1,6 +1,8 @@
 """The command line as a person meets it: exit codes, what it says, what it leaves alone."""
 
 import shutil
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -72,3 +74,11 @@ def test_a_picture_of_no_known_kind_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"face\.xyz does not end like an image file"):
         save_image(tmp_path / "face.xyz", torch.zeros(2, 2, 3))
     assert not list(tmp_path.iterdir())
+
+
+def test_the_command_line_loads_nothing_heavy():
+    """`--help` and a misspelt option answer at once."""
+    code = (
+        "import sys, facenb.__main__; print([name for name in ('torch', 'papermill', 'pandas') if name in sys.modules])"
+    )
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"

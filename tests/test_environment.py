@@ -1,6 +1,7 @@
 """pyproject.toml, environment.yml and constraints.txt tell of the same set, and it is the set the code uses."""
 
 import ast
+import os
 import shutil
 import subprocess
 import sys
@@ -117,6 +118,14 @@ def make(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
     return subprocess.run(
         ["make", "--no-print-directory", *arguments], cwd=ROOT, env=environment, capture_output=True, text=True
     )
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
+def test_make_gives_its_commands_absolute_folders():
+    """JupyterLab's kernels work in notebooks/, where a relative path would be another folder."""
+    variables = {"PATH": os.environ["PATH"], "HOME": "/home/me", "FACENB_DATA": "~/my data", "FACENB_RUNS": "runs"}
+    lines = make("-np", "help", **variables).stdout.splitlines()
+    assert "FACENB_DATA := /home/me/my data" in lines and f"FACENB_RUNS := {ROOT / 'runs'}" in lines
 
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="needs make")

@@ -46,7 +46,7 @@ class Source:
         return f"{self.name}: {'; '.join(facts)}"
 
 
-def told_apart(sources: Sequence[Source]) -> list[Source]:
+def with_names(sources: Sequence[Source]) -> list[Source]:
     """Return the sources with different names: the folder's, or its path below a common folder, profile and seed.
 
     Raise RunError if no name distinguishes two sources.
@@ -139,7 +139,7 @@ class Report:
     """The tables and claims of one or more run folders."""
 
     def __init__(self, sources: Sequence[Source]):
-        self.sources = told_apart(sources)
+        self.sources = with_names(sources)
         self.claims = self._claims()
 
     @classmethod
