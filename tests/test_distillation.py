@@ -96,7 +96,7 @@ def test_teacher_weights_of_another_kind(tmp_path):
     with pytest.raises(ModelFileError, match="not a complete safetensors file"):
         Deca.load(path)
     other = JointNetwork(SphereFace(channels=(2,), units=(0,), features=4, size=(8, 8)), 2, 2, 5)
-    with pytest.raises(ModelFileError, match="holds 'JointNetwork 2', not 'Deca 3'"):
+    with pytest.raises(ModelFileError, match="holds 'JointNetwork 3', not 'Deca 3'"):
         Deca.load(other.save(tmp_path / "other.safetensors", {}))
 
 

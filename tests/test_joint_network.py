@@ -8,7 +8,7 @@ import torch
 from facenb.errors import ModelFileError
 from facenb.morphable.model import Embedding, MorphableModel
 from facenb.networks.deca import Deca
-from facenb.networks.joint import Codes, JointNetwork, LinearDecoder
+from facenb.networks.joint import Codes, JointNetwork, LinearDecoder, Scaling
 from facenb.networks.sphereface import SphereFace
 
 IDENTITY, RESIDUAL, VERTICES = 5, 3, 12
@@ -25,13 +25,13 @@ def small_deca() -> Deca:
     return Deca(encoder=encoder, hidden=8, detail=4, decoder=decoder)
 
 
-def scaling(residual: int = RESIDUAL) -> dict[str, torch.Tensor]:
+def scaled(joint: JointNetwork) -> JointNetwork:
+    """The network with a random scaling."""
     generator = torch.Generator().manual_seed(3)
-    return {
-        f"{name}_{what}": torch.rand(length, generator=generator) + 0.5
-        for name, length in (("identity", IDENTITY), ("residual", residual))
-        for what in ("centre", "half_range")
-    }
+    for scaling in (joint.identity_scaling, joint.residual_scaling):
+        scaling.centre.copy_(torch.rand(len(scaling.centre), generator=generator) + 0.5)
+        scaling.half_range.copy_(torch.rand(len(scaling.centre), generator=generator) + 0.5)
+    return joint
 
 
 def codes(count: int = 4, residual: int = RESIDUAL) -> Codes:
@@ -62,26 +62,22 @@ def model() -> MorphableModel:
 
 def with_model(joint: JointNetwork, model: MorphableModel) -> JointNetwork:
     """The network whose decoders are the model's own bases."""
-    of = scaling()
-    joint.set_scaling(**of)
-    joint.set_mean_shape(model.mean)
-    joint.identity_decoder.set_basis(model.identity_basis, of["identity_centre"], of["identity_half_range"])
-    joint.residual_decoder.set_basis(model.expression_basis, of["residual_centre"], of["residual_half_range"])
+    scaled(joint).set_mean_shape(model.mean)
+    joint.set_bases(model.identity_basis, model.expression_basis)
     return joint
 
 
 def test_decoders_of_the_models_bases_give_the_models_faces(model):
     joint, code = with_model(network(), model), codes()
-    coefficients = joint.coefficients(code)
-    expected = model.shape(coefficients.identity, coefficients.residual)
+    expected = model.shape(*joint.coefficients(code))
     assert torch.allclose(joint.shape(code).whole, expected, atol=1e-4)
 
 
 def test_the_parts_of_a_shape_are_the_models_two_displacements(model):
     joint, code = with_model(network(), model), codes()
-    coefficients, parts = joint.coefficients(code), joint.shape(code)
-    assert torch.allclose(parts.identity, model.shape(coefficients.identity) - model.mean, atol=1e-4)
-    alone = torch.einsum("bk,kvc->bvc", coefficients.residual, model.expression_basis)
+    (identity, expression), parts = joint.coefficients(code), joint.shape(code)
+    assert torch.allclose(parts.identity, model.shape(identity) - model.mean, atol=1e-4)
+    alone = torch.einsum("bk,kvc->bvc", expression, model.expression_basis)
     assert torch.allclose(parts.residual, alone, atol=1e-4)
 
 
@@ -103,23 +99,26 @@ def test_a_decoder_without_code_says_nothing_at_first():
     assert not LinearDecoder(4, 7)(torch.zeros(2, 4)).any()
 
 
-def test_coefficients_undo_the_scaling():
-    joint, of = network(), scaling()
-    joint.set_scaling(**of)
-    coefficients = codes()
-    scaled = Codes(
-        (coefficients.identity - of["identity_centre"]) / of["identity_half_range"],
-        (coefficients.residual - of["residual_centre"]) / of["residual_half_range"],
-    )
-    for found, expected in zip(joint.coefficients(scaled), coefficients, strict=True):
-        assert torch.allclose(found, expected, atol=1e-6)
+class TestScaling:
+    def test_spans_exactly_minus_one_to_one(self):
+        values, scaling = torch.randn(50, 6, generator=torch.Generator().manual_seed(0)), Scaling(6)
+        scaling.span(values)
+        codes = scaling.to_codes(values)
+        torch.testing.assert_close(codes.amin(0), -torch.ones(6))
+        torch.testing.assert_close(codes.amax(0), torch.ones(6))
 
+    def test_a_dimension_without_spread_comes_back_as_its_one_value(self):
+        scaling = Scaling(2)
+        scaling.span(torch.tensor([[1.0, 2.0], [3.0, 2.0]]))
+        codes = scaling.to_codes(torch.tensor([[2.0, 2.0], [3.0, 7.0]]))
+        assert torch.equal(codes, torch.tensor([[0.0, 0.0], [1.0, 0.0]]))
+        assert scaling.to_coefficients(codes)[:, 1].tolist() == [2.0, 2.0]
 
-def test_a_dimension_that_never_varied_comes_back_as_its_one_value():
-    joint, of = network(), scaling()
-    of["identity_half_range"][2] = 0
-    joint.set_scaling(**of)
-    assert (joint.coefficients(codes()).identity[:, 2] == of["identity_centre"][2]).all()
+    @pytest.mark.parametrize("residual", [RESIDUAL, 0])
+    def test_coefficients_undo_codes(self, residual):
+        joint, coefficients = scaled(network(residual)), codes(residual=residual)
+        for back, expected in zip(joint.coefficients(joint.codes(*coefficients)), coefficients, strict=True):
+            assert torch.allclose(back, expected, atol=1e-6)
 
 
 def test_encoding_gives_codes_of_the_asked_lengths():
@@ -149,14 +148,6 @@ def test_without_residual_there_is_one_code_and_one_decoder():
     assert not [name for name, _ in joint.named_parameters() if "residual" in name]
 
 
-def test_without_residual_the_scaling_is_of_one_code():
-    joint, of = network(residual=0), scaling(0)
-    joint.set_scaling(of["identity_centre"], of["identity_half_range"])
-    found = joint.coefficients(codes(residual=0))
-    assert torch.allclose(found.identity, of["identity_centre"] + of["identity_half_range"] * codes().identity)
-    assert found.residual.shape == (4, 0)
-
-
 @pytest.mark.parametrize("residual", [RESIDUAL, 0])
 def test_every_parameter_gets_a_gradient_from_the_shape(residual):
     joint = network(residual).train()
@@ -164,9 +155,9 @@ def test_every_parameter_gets_a_gradient_from_the_shape(residual):
     assert [name for name, p in joint.named_parameters() if p.grad is None or not p.grad.any()] == []
 
 
-def test_mean_and_scaling_do_not_train():
-    assert not {"mean_shape", *scaling()} & {name for name, _ in network().named_parameters()}
-    assert {"mean_shape", *scaling()} <= set(network().state_dict())
+def test_mean_and_scaling_do_not_train_and_are_saved():
+    fixed = {"mean_shape", "identity_scaling.centre", "residual_scaling.half_range"}
+    assert not fixed & dict(network().named_parameters()).keys() and fixed <= network().state_dict().keys()
 
 
 def test_sixteen_bits_cost_a_shape_less_than_a_hundredth_of_its_displacement(model):
@@ -186,7 +177,7 @@ def test_sixteen_bits_cost_a_shape_less_than_a_hundredth_of_its_displacement(mod
 def test_a_saved_network_comes_back_to_the_bit(tmp_path, residual, batch_norm):
     joint = network(residual, batch_norm=batch_norm)
     joint.train()(images(8))  # moves the running statistics of the normalisation
-    joint.eval().set_scaling(**scaling(residual))
+    scaled(joint.eval())
     joint.set_mean_shape(torch.randn(VERTICES, 3))
     again = JointNetwork.load(joint.save(tmp_path / "joint.safetensors", {"seed": 7}))
     assert again.card == {"seed": 7}
@@ -216,5 +207,5 @@ def test_loading_another_network_than_expected_names_what_differs(tmp_path):
 
 def test_another_network_is_refused(tmp_path):
     small_deca().save(tmp_path / "deca", {})
-    with pytest.raises(ModelFileError, match="deca holds 'Deca 3', not 'JointNetwork 2'"):
+    with pytest.raises(ModelFileError, match="deca holds 'Deca 3', not 'JointNetwork 3'"):
         JointNetwork.load(tmp_path / "deca")

@@ -1,4 +1,4 @@
-"""Sets of faces: scaling, people apart, batches against slow twins, crops, SynthFace's sets, bad input."""
+"""Sets of faces: people apart, batches against slow twins, crops, SynthFace's sets, bad input."""
 
 import os
 
@@ -10,7 +10,6 @@ from facenb.datasets.sets import build_synthetic as synthetic_sets
 from facenb.datasets.sets.augmentation import MIRRORED_68, Augmentation, Draw, network_input
 from facenb.datasets.sets.build_synthetic import build_synthetic, true_shapes
 from facenb.datasets.sets.faces import FaceSet, describe, read_faces
-from facenb.datasets.sets.scaling import Scaling
 from facenb.errors import AssetError, RunError
 from facenb.fitting import fit
 from facenb.fitting.posed import yaw_of
@@ -54,29 +53,6 @@ def generator(seed=0):
     return torch.Generator().manual_seed(seed)
 
 
-class TestScaling:
-    def test_spans_exactly_minus_one_to_one(self):
-        values = torch.randn(50, 6, generator=generator())
-        codes = Scaling.of(values).to_codes(values)
-        torch.testing.assert_close(codes.amin(0), -torch.ones(6))
-        torch.testing.assert_close(codes.amax(0), torch.ones(6))
-
-    def test_comes_back(self):
-        values = 5 * torch.randn(50, 6, generator=generator())
-        scaling = Scaling.of(values[:20])
-        torch.testing.assert_close(scaling.to_coefficients(scaling.to_codes(values)), values)
-
-    def test_a_dimension_without_spread(self):
-        scaling = Scaling.of(torch.tensor([[1.0, 2.0], [3.0, 2.0]]))
-        codes = scaling.to_codes(torch.tensor([[2.0, 2.0], [3.0, 7.0]]))
-        torch.testing.assert_close(codes, torch.tensor([[0.0, 0.0], [1.0, 0.0]]))
-        torch.testing.assert_close(scaling.to_coefficients(codes)[:, 1], torch.tensor([2.0, 2.0]))
-
-    def test_values_that_are_not_finite(self):
-        with pytest.raises(ValueError, match="not all finite"):
-            Scaling.of(torch.tensor([[1.0, float("nan")]]))
-
-
 class TestSplit:
     def test_people_are_apart_and_all_there(self, small):
         split = small.split(validation=0.2, test=0.3, seed=4)
@@ -96,14 +72,6 @@ class TestSplit:
     def test_seed_decides(self, small):
         one, same, other = (small.split(seed=s).test.rows.tolist() for s in (0, 0, 1))
         assert one == same != other
-
-    def test_scaling_is_of_the_training_people_only(self, small):
-        split = small.split(seed=3)
-        targets = small.read(["identity"], split.train.rows)["identity"]
-        for part in (split.train, split.validation, split.test):
-            scaling = part.scalings["identity"]
-            torch.testing.assert_close(scaling.centre - scaling.half_range, targets.amin(0))
-            torch.testing.assert_close(scaling.centre + scaling.half_range, targets.amax(0))
 
     def test_a_person_with_one_picture(self, tmp_path):
         alone = random_set(tmp_path / "set", [1, 1, 1, 1])
@@ -151,17 +119,10 @@ class TestBatches:
         assert set(batch) == {"image", "subject", "identity", "expression", "label", "row"}
         assert batch["image"].shape == (4, 3, *SIZE) and batch["image"].dtype == torch.float32
         torch.testing.assert_close(batch["image"], (whole["image"].permute(0, 3, 1, 2) / 255 * 2 - 1))
-        torch.testing.assert_close(part.scalings["identity"].to_coefficients(batch["identity"]), whole["identity"])
-        torch.testing.assert_close(
-            part.scalings["expression"].to_coefficients(batch["expression"]), whole["expression"]
-        )
+        assert torch.equal(batch["identity"], whole["identity"])
+        assert torch.equal(batch["expression"], whole["expression"])
         assert batch["row"].tolist() == part.rows[rows].tolist()
         assert batch["label"].tolist() == part.labels[rows].tolist()
-
-    def test_codes_of_training_lie_within_one(self, small):
-        part = small.split(seed=2).train
-        batch = part.load(torch.arange(len(part)))
-        assert batch["identity"].abs().max() <= 1 + 1e-6 and batch["expression"].abs().max() <= 1 + 1e-6
 
     def test_mirrored_pictures_have_mirrored_targets(self, small):
         part = small.split(seed=2).train.augmented(mirror=True)
@@ -170,9 +131,8 @@ class TestBatches:
         flipped = (batch["image"] != plain["image"]).flatten(1).any(1)
         assert 0 < flipped.sum() < len(rows)
         torch.testing.assert_close(batch["image"][flipped], plain["image"][flipped].flip(3))
-        back = part.scalings["identity"].to_coefficients
         sign = 1 - 2 * flipped.float()[:, None]  # random_set stores the negative as mirrored
-        torch.testing.assert_close(back(batch["identity"]), sign * back(plain["identity"]))
+        assert torch.equal(batch["identity"], sign * plain["identity"])
 
     def test_same_generator_same_batch(self, small):
         part = small.split(seed=2).train.augmented(mirror=True, shift=3, brightness=0.2, contrast=0.3)

@@ -1,7 +1,7 @@
 """The joint network of Liu et al. 2018: an image to an identity and a residual code, and codes to a 3D face.
 
 `s = s_mean + ds_id + ds_res`, with `ds_id = f_id(c_id)` and `ds_res = f_res(c_res)`; vertices in mm. Codes are whitened
-coefficients scaled to [-1, 1] in each dimension: `code = (coefficient - centre) / half_range`.
+coefficients of the 3DMM (identity, expression), scaled to [-1, 1] in each dimension by the network itself.
 """
 
 from typing import Any, NamedTuple
@@ -29,6 +29,34 @@ class ShapeParts(NamedTuple):
     whole: Float[Tensor, "batch vertices 3"]  # s = s_mean + ds_id + ds_res
 
 
+class Scaling(nn.Module):
+    """Scales coefficients to codes in [-1, 1], each dimension by itself: `code = (coefficient - centre) / half_range`.
+
+    How the paper scales is not published. A coefficient that never varied has code 0, and its one value comes back.
+    """
+
+    def __init__(self, length: int):
+        super().__init__()
+        self.register_buffer("centre", torch.zeros(length))
+        self.register_buffer("half_range", torch.ones(length))
+
+    @torch.no_grad()
+    def span(self, coefficients: Float[Tensor, "rows coefficients"]) -> None:
+        """Set the scaling under which exactly these coefficients span [-1, 1]."""
+        low, high = coefficients.aminmax(dim=0)
+        self.centre.copy_((low + high) / 2)
+        self.half_range.copy_((high - low) / 2)
+
+    def to_codes(self, coefficients: Float[Tensor, "*batch coefficients"]) -> Float[Tensor, "*batch coefficients"]:
+        """Return the codes of coefficients; those beyond the range of `span` exceed [-1, 1]."""
+        still = self.half_range == 0
+        return ((coefficients - self.centre) / self.half_range.masked_fill(still, 1)).masked_fill(still, 0)
+
+    def to_coefficients(self, codes: Float[Tensor, "*batch coefficients"]) -> Float[Tensor, "*batch coefficients"]:
+        """Return the coefficients of codes."""
+        return self.centre + self.half_range * codes
+
+
 class LinearDecoder(nn.Module):
     """One fully connected layer from a code to the displacements of all vertices, mm."""
 
@@ -42,16 +70,11 @@ class LinearDecoder(nn.Module):
         return self.fc(code).unflatten(1, (-1, 3))
 
     @torch.no_grad()
-    def set_basis(
-        self,
-        basis: Float[Tensor, "codes vertices 3"],
-        centre: Float[Tensor, " codes"],
-        half_range: Float[Tensor, " codes"],
-    ) -> None:
+    def set_basis(self, basis: Float[Tensor, "codes vertices 3"], scaling: Scaling) -> None:
         """Set the weights to the 3DMM's: `displacement = sum_k (centre_k + half_range_k code_k) basis_k`, in mm."""
         flat = basis.flatten(1).to(self.fc.weight)
-        self.fc.weight.copy_((half_range.to(flat)[:, None] * flat).T)
-        self.fc.bias.copy_(centre.to(flat) @ flat)
+        self.fc.weight.copy_((scaling.half_range.to(flat)[:, None] * flat).T)
+        self.fc.bias.copy_(scaling.centre.to(flat) @ flat)
 
 
 class JointNetwork(Saved, nn.Module):
@@ -61,7 +84,7 @@ class JointNetwork(Saved, nn.Module):
     `residual=0` has one code and one decoder for the whole shape: the ablation without disentangling.
     """
 
-    kind = "JointNetwork 2"
+    kind = "JointNetwork 3"
 
     def __init__(self, encoder: nn.Module, identity: int, residual: int, vertices: int):
         super().__init__()
@@ -70,9 +93,7 @@ class JointNetwork(Saved, nn.Module):
         self.to_residual = nn.Linear(encoder.features, residual) if residual else None
         self.identity_decoder = LinearDecoder(identity, vertices)
         self.residual_decoder = LinearDecoder(residual, vertices) if residual else None
-        for name, length in (("identity", identity), ("residual", residual)):
-            self.register_buffer(f"{name}_centre", torch.zeros(length))
-            self.register_buffer(f"{name}_half_range", torch.ones(length))
+        self.identity_scaling, self.residual_scaling = Scaling(identity), Scaling(residual)
         self.register_buffer("mean_shape", torch.zeros(vertices, 3))
         self.card: dict[str, Any] = {}  # facts of its training
 
@@ -95,27 +116,21 @@ class JointNetwork(Saved, nn.Module):
         """Return `encode(images)`."""
         return self.encode(images)
 
-    def coefficients(self, codes: Codes) -> Codes:
-        """Return the whitened coefficients of codes: `centre + half_range * code`."""
-        return Codes(
-            self.identity_centre + self.identity_half_range * codes.identity,
-            self.residual_centre + self.residual_half_range * codes.residual,
-        )
+    def codes(self, identity: Float[Tensor, "batch identity"], expression: Float[Tensor, "batch expression"]) -> Codes:
+        """Return the codes of whitened coefficients: the encoder's targets."""
+        return Codes(self.identity_scaling.to_codes(identity), self.residual_scaling.to_codes(expression))
 
-    @torch.no_grad()
-    def set_scaling(
-        self,
-        identity_centre: Float[Tensor, " identity"],
-        identity_half_range: Float[Tensor, " identity"],
-        residual_centre: Float[Tensor, " residual"] | None = None,
-        residual_half_range: Float[Tensor, " residual"] | None = None,
+    def coefficients(self, codes: Codes) -> tuple[Float[Tensor, "batch identity"], Float[Tensor, "batch expression"]]:
+        """Return the whitened identity and expression coefficients of codes."""
+        identity = self.identity_scaling.to_coefficients(codes.identity)
+        return identity, self.residual_scaling.to_coefficients(codes.residual)
+
+    def set_bases(
+        self, identity: Float[Tensor, "identity vertices 3"], expression: Float[Tensor, "expression vertices 3"]
     ) -> None:
-        """Store the scaling of the training targets. A half range of 0 belongs to a dimension that never varied."""
-        self.identity_centre.copy_(identity_centre)
-        self.identity_half_range.copy_(identity_half_range)
-        if self.residual:
-            self.residual_centre.copy_(residual_centre)
-            self.residual_half_range.copy_(residual_half_range)
+        """Set both decoders to the bases of the 3DMM: the closed form of phase II."""
+        self.identity_decoder.set_basis(identity, self.identity_scaling)
+        self.residual_decoder.set_basis(expression, self.residual_scaling)
 
     @torch.no_grad()
     def set_mean_shape(self, vertices: Float[Tensor, "vertices 3"]) -> None:

@@ -3,8 +3,8 @@
 The targets are what a fit found. The truth (SynthFace) lies in fields named `true_...`, which training never reads.
 """
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,7 +14,6 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from facenb.datasets.sets.augmentation import MIRRORED_68, NONE, Augmentation, Draw, network_input
-from facenb.datasets.sets.scaling import Scaling
 from facenb.errors import AssetError, RunError
 from facenb.morphable.model import MorphableModel
 from facenb.table import Table, memory_table, read_table
@@ -33,7 +32,6 @@ class FaceSet:
 
     table: Table
     rows: Int[Tensor, " rows"]  # of the table
-    scalings: Mapping[str, Scaling] = field(default_factory=dict)  # of these fields batches hold codes in [-1, 1]
     augmentation: Augmentation = NONE
 
     @classmethod
@@ -118,9 +116,8 @@ class FaceSet:
         mirrored = [f"{name}{TURNED}" for name in names if f"{name}{TURNED}" in every]
         stored = self.read([*names, *(mirrored if draw and self.augmentation.mirror else [])], rows)
         batch = {name: self._changed(name, stored, draw) for name in names}
-        codes = {name: scaling.to_codes(batch[name]) for name, scaling in self.scalings.items()}
         image = network_input(stored["image"], draw)
-        return {**batch, **codes, "image": image, "label": self.labels[rows], "row": self.rows[rows]}
+        return {**batch, "image": image, "label": self.labels[rows], "row": self.rows[rows]}
 
     def _changed(self, name: str, stored: dict[str, Tensor], draw: Draw | None) -> Tensor:
         """Return a field of the images after mirroring and shifting."""
@@ -160,10 +157,6 @@ class FaceSet:
             )
         return self.take(torch.isin(self.subjects, wanted))
 
-    def scaled(self) -> "FaceSet":
-        """Return the set with batches of codes: each dimension scaled so that these images' targets span [-1, 1]."""
-        return replace(self, scalings={name: Scaling.of(self.read([name])[name]) for name in TARGETS})
-
     def numbers(self, names: Collection[str]) -> Int[Tensor, " people"]:
         """Return the subject numbers of people by name; a name that does not occur is passed over."""
         listed = [number for number, name in enumerate(self.card.get("names", [])) if name in set(names)]
@@ -175,8 +168,7 @@ class FaceSet:
         """Return training, validation and test people, drawn by seed; each person is in one of them only.
 
         `validation` and `test` are shares of the people; a share of 0 gives an empty set. People named in `without` are
-        in none. Codes are scaled by the training people's targets. Raises RunError if another part would be empty, or a
-        person of the training has one image only.
+        in none. Raises RunError if another part would be empty, or a person of the training has one image only.
         """
         people = self.people[~torch.isin(self.people, self.numbers(without))]
         order = people[torch.randperm(len(people), generator=torch.Generator().manual_seed(seed))]
@@ -185,7 +177,7 @@ class FaceSet:
         for name, part, share in (("test", tested, test), ("validation", watched, validation), ("training", taught, 1)):
             if not len(part) and share:
                 raise RunError(f"The split leaves no {name} people of {len(order)}; change its shares")
-        train = self.of(taught).scaled()
+        train = self.of(taught)
         single = (train.labels.bincount() == 1).nonzero()[:, 0]
         if len(single):
             raise RunError(

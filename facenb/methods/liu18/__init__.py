@@ -19,12 +19,12 @@ if TYPE_CHECKING:
         need_network,
         shapes,
     )
-    from facenb.methods.liu18.phases import CodesOnly, phase_one, phase_three, phase_two, reconstruction_loss
+    from facenb.methods.liu18.phases import Coefficients, phase_one, phase_three, phase_two, reconstruction_loss
     from facenb.methods.liu18.plans import plan
 
 MODULES = ("plans", "phases", "measures", "material")  # from the lightest to the heaviest
 __all__ = [
-    "CodesOnly",
+    "Coefficients",
     "Material",
     "TOGETHER",
     "TestErrors",

@@ -1,8 +1,7 @@
 """What a run trains on and is tested with, split by people; made where it is not there yet."""
 
 import os
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,6 @@ from facenb.datasets.sets.build_photos import build_lfw, build_records, people_o
 from facenb.datasets.sets.build_synthetic import build_synthetic, true_shapes
 from facenb.datasets.sets.faces import FaceSet
 from facenb.datasets.sets.lfw_pairs import TestPairs, lfw_test_crops
-from facenb.datasets.sets.scaling import Scaling
 from facenb.methods.liu18.phases import Supervision
 from facenb.methods.liu18.plans import FIRST_SUBJECT, Plan, plan
 from facenb.morphable.formats import read
@@ -43,10 +41,6 @@ class Material:
     test: FaceSet | None  # SynthFace's people with their truth; None for photos
     folds: tuple[int, ...] = ()  # of LFW's pairs, whose people are in none of the above
     fitter: Fitter | None = None  # of photos: the model with the landmarks it is fitted to
-
-    @property
-    def scaling(self) -> Mapping[str, Scaling]:
-        return self.train.scalings
 
     @cached_property
     def truth(self) -> Float[Tensor, "test vertices 3"]:
@@ -79,8 +73,9 @@ class Material:
             encoder = SphereFace(**self.plan.encoder)
             sizes = len(self.model.identity_basis), len(self.model.expression_basis), len(self.model.mean)
             network = JointNetwork(encoder, *sizes)
-        one, two = self.scaling["identity"], self.scaling["expression"]
-        network.set_scaling(one.centre, one.half_range, two.centre, two.half_range)
+        targets = self.train.read(["identity", "expression"])
+        network.identity_scaling.span(targets["identity"])
+        network.residual_scaling.span(targets["expression"])
         network.set_mean_shape(self.model.mean)
         return network
 
@@ -113,10 +108,10 @@ def prepare(run: Run, folds: tuple[int, int] | None = None) -> Material:
     parts = whole.split(chosen.validation, 0, run.seed, without=apart)
     train, names = parts.train, whole.card.get("names", [])
     if run.profile == "smoke":
-        train = whole.of(train.people[:24]).scaled()
+        train = whole.of(train.people[:24])
     assert not {names[k] for k in train.people.tolist()} & apart, "a person of the test is trained on"
-    validation = replace(parts.validation, scalings=train.scalings)
-    return Material(run, chosen, fitter.model, train.augmented(**chosen.augmentation), validation, None, folds, fitter)
+    train = train.augmented(**chosen.augmentation)
+    return Material(run, chosen, fitter.model, train, parts.validation, None, folds, fitter)
 
 
 def paper_fitter() -> Fitter:

@@ -1,4 +1,4 @@
-"""The losses of the three phases, and what they aim at."""
+"""The losses of the three phases, and their targets."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,98 +15,92 @@ from facenb.networks.joint import Codes, JointNetwork
 
 
 @dataclass(frozen=True)
-class CodesOnly:
-    """Fitted codes without their pictures, as phase II learns from them; implements the protocol of training."""
+class Coefficients:
+    """Fitted coefficients without their images, from which phase II learns; implements the protocol of training."""
 
-    identity: Float[Tensor, "rows identity"]
+    identity: Float[Tensor, "rows identity"]  # whitened
     expression: Float[Tensor, "rows expression"]
 
     @classmethod
-    def of(cls, subset: FaceSet) -> "CodesOnly":
-        """Those of a subset, as its `load` gives them without mirroring."""
-        stored = subset.read(["identity", "expression"])
-        return cls(**{name: subset.scalings[name].to_codes(values) for name, values in stored.items()})
+    def of(cls, subset: FaceSet) -> "Coefficients":
+        """Return those of a set, without mirrored ones."""
+        return cls(**subset.read(["identity", "expression"]))
 
     def __len__(self) -> int:
         return len(self.identity)
 
     def load(self, rows: Int[Tensor, " batch"], generator: torch.Generator | None = None) -> dict[str, Tensor]:
-        """A batch of both codes; nothing random is done to them."""
+        """Return a batch; nothing random changes it."""
         return {"identity": self.identity[rows], "expression": self.expression[rows]}
 
 
 class Supervision(nn.Module):
-    """Fitted shapes from fitted codes: `ds = sum_k (centre_k + half_range_k code_k) basis_k`, in mm.
+    """The targets of phases II and III: displacements by fitted coefficients, in mm.
 
-    `unit` is the mean squared length of a vertex's displacement over the training pictures, mm^2: what the mean face
-    gets.
+    `unit` is the mean squared length of a vertex's displacement over the training images, mm^2: the loss of the mean
+    face.
     """
 
     def __init__(self, model: MorphableModel, training: FaceSet):
         super().__init__()
-        for name, basis in (("identity", model.identity_basis), ("expression", model.expression_basis)):
-            flat, scaling = basis.flatten(1), training.scalings[name]
-            self.register_buffer(f"{name}_basis", scaling.half_range[:, None] * flat, persistent=False)
-            self.register_buffer(f"{name}_centre", scaling.centre @ flat, persistent=False)
+        self.register_buffer("identity_basis", model.identity_basis.flatten(1), persistent=False)
+        self.register_buffer("expression_basis", model.expression_basis.flatten(1), persistent=False)
         self.register_buffer("calls", torch.zeros((), dtype=torch.int64))  # training steps, for lambda_R
-        some = training.load(torch.arange(0, len(training), max(1, len(training) // 512)))
-        self.unit = float(sum(part.square().sum(2).mean() for part in self(some)[:2]))
+        sample = training.load(torch.arange(0, len(training), max(1, len(training) // 512)))
+        self.unit = float(sum(displacement.square().sum(2).mean() for displacement in self(sample)))
 
     def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Displacements (B, V, 3) by identity and by residual."""
-        found = [
-            torch.addmm(self.get_buffer(f"{name}_centre"), batch[name], self.get_buffer(f"{name}_basis")).unflatten(
-                1, (-1, 3)
-            )
-            for name in ("identity", "expression")
-        ]
-        return found[0], found[1]
+        """Return displacements (batch, vertices, 3) by identity and by expression."""
+        identity, expression = batch["identity"] @ self.identity_basis, batch["expression"] @ self.expression_basis
+        return identity.unflatten(1, (-1, 3)), expression.unflatten(1, (-1, 3))
 
 
 def phase_one(modules: dict[str, nn.Module], batch: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Phase I: the encoder regresses the fitted codes, Euclidean loss."""
+    """Return the Euclidean loss of phase I: the encoder predicts the codes of the fitted coefficients."""
     codes = modules["network"].encode(batch["image"])
-    identity = coefficient_loss(codes.identity, batch["identity"])
-    residual = coefficient_loss(codes.residual, batch["expression"])
+    target = modules["network"].codes(batch["identity"], batch["expression"])
+    identity = coefficient_loss(codes.identity, target.identity)
+    residual = coefficient_loss(codes.residual, target.residual)
     return {"loss": identity + residual, "identity": identity, "residual": residual}
 
 
 def phase_two(modules: dict[str, nn.Module], batch: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Phase II: each decoder by itself, from fitted codes to fitted displacements, in units of `unit`."""
-    made = modules["network"].shape(Codes(batch["identity"], batch["expression"]))
-    aim = modules["targets"](batch)
-    identity, residual = (shape_loss(made[k], aim[k]) / modules["targets"].unit for k in (0, 1))
+    """Return the loss of phase II: each decoder learns displacements from codes, in units of `Supervision.unit`."""
+    network, targets = modules["network"], modules["targets"]
+    shape, target = network.shape(network.codes(batch["identity"], batch["expression"])), targets(batch)
+    identity = shape_loss(shape.identity, target[0]) / targets.unit
+    residual = shape_loss(shape.residual, target[1]) / targets.unit
     return {"loss": identity + residual, "identity": identity, "residual": residual}
 
 
-def reconstruction_loss(network: JointNetwork, codes: Codes, aim: tuple[Tensor, Tensor]) -> Float[Tensor, ""]:
-    """L_R, mm^2: each displacement against its own aim; where the network has one code, against the sum of both."""
-    made = network.shape(codes)
+def reconstruction_loss(network: JointNetwork, codes: Codes, target: tuple[Tensor, Tensor]) -> Float[Tensor, ""]:
+    """Return L_R, mm^2: each displacement against its own target; with one code, against the sum of both."""
+    shape = network.shape(codes)
     if network.residual:
-        return shape_loss(made.identity, aim[0]) + shape_loss(made.residual, aim[1])
-    return shape_loss(made.identity, aim[0] + aim[1])
+        return shape_loss(shape.identity, target[0]) + shape_loss(shape.residual, target[1])
+    return shape_loss(shape.identity, target[0] + target[1])
 
 
 def phase_three(steps: int, reconstruction: bool = True, identification: bool = True) -> Callable:
-    """Phase III, `lambda_R L_R + L_C`: end to end. lambda_R rises from 0.5 to 1 after a third of the steps.
+    """Return the loss of phase III, `lambda_R L_R + L_C`; lambda_R rises from 0.5 to 1 after a third of the steps.
 
-    L_R in mm^2, the mean over vertices; the paper does not print its unit, on which the meaning of lambda_R hangs.
-    L_R counts the displacement by identity and the one by residual, each against its own target: what keeps the two
-    apart. (The paper prints a loss on the shape; on the sum alone, c_id bends to the classes and c_res undoes it.)
+    L_R is in mm^2, a mean over vertices; the paper does not print its unit, on which the meaning of lambda_R depends.
+    L_R compares the displacement by identity and that by residual each with its own target, which separates the two.
+    (The paper prints a loss on the shape. With the sum alone, c_id follows the classes and c_res undoes it.)
     """
 
     def loss(modules: dict[str, nn.Module], batch: dict[str, Tensor]) -> dict[str, Tensor]:
         network, targets = modules["network"], modules["targets"]
-        codes, parts = network.encode(batch["image"]), {}
+        codes, losses = network.encode(batch["image"]), {}
         zero = codes.identity.new_zeros(())
         if reconstruction:
-            parts["L_R"] = reconstruction_loss(network, codes, targets(batch))
+            losses["L_R"] = reconstruction_loss(network, codes, targets(batch))
         if identification:
             logits = modules["head"](codes.identity, batch["label"])
-            parts["L_C"] = nn.functional.cross_entropy(logits, batch["label"])
+            losses["L_C"] = nn.functional.cross_entropy(logits, batch["label"])
         weight = LAMBDA_R[0] if int(targets.calls) < steps // 3 else LAMBDA_R[1]
         if targets.training:
             targets.calls += 1
-        return {"loss": joint_loss(parts.get("L_R", zero), parts.get("L_C", zero), weight), **parts}
+        return {"loss": joint_loss(losses.get("L_R", zero), losses.get("L_C", zero), weight), **losses}
 
     return loss
