@@ -5,13 +5,12 @@ block by block: a run that was killed continues after the last whole block. The 
 memory that are read often.
 """
 
-import fcntl
 import json
 import os
 import sys
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -238,5 +237,8 @@ def _writing(folder: Path) -> Iterator[None]:
 def _alone(folder: Path) -> Iterator[None]:
     """Wait until no other process builds this table."""
     with (folder / ".lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        with suppress(ImportError, OSError):  # Windows, and network disks without locks
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX)
         yield
