@@ -13,6 +13,7 @@ from facenb.runs.options import DATA, DEFAULTS, DEVICES, PROFILES
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `run`."""
     parser.add_argument("notebook", help="a notebook's file, or `all`: every notebook that is not up to date, in order")
     parser.add_argument("--profile", choices=PROFILES, default=DEFAULTS["profile"])
     parser.add_argument("--data", choices=DATA, default=DEFAULTS["data"])

@@ -1,6 +1,7 @@
 """The papers' tables and claims, and which of our records are compared with them: `papers.toml` as dataclasses."""
 
 import tomllib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -68,23 +69,28 @@ def _rows(text: str) -> dict[str, tuple[str, ...]]:
 
 
 def _tuples(row: dict) -> dict:
+    """Return the row with tuples for lists."""
     return {name: tuple(value) if isinstance(value, list) else value for name, value in row.items()}
 
 
 def _comparison(row: dict) -> Comparison:
-    """`metrics` may be a list: columns that are called like the metrics."""
+    """Return a comparison. Its `metrics` may be a list: columns that are called like the metrics."""
     metrics = row.pop("metrics")
     metrics = metrics if isinstance(metrics, dict) else {name: [name] for name in metrics}
     return Comparison(metrics=metrics, **_tuples(row))
+
+
+def _sections(rows: list[dict], make: Callable) -> dict[str, list]:
+    """Return what `make` makes of the rows, by section of the report."""
+    sections: dict[str, list] = {}
+    for row in rows:
+        sections.setdefault(row.pop("section"), []).append(make(row))
+    return sections
 
 
 _TOML = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
 PAPERS: dict[str, str] = _TOML["papers"]
 TABLES = {row.pop("name"): PaperTable(rows=_rows(row.pop("rows")), **_tuples(row)) for row in _TOML["table"]}
 CLAIMS = {row["name"]: PaperClaim(**_tuples(row)) for row in _TOML["claim"]}
-COMPARISONS: dict[str, list[Comparison]] = {}
-for _row in _TOML["comparison"]:
-    COMPARISONS.setdefault(_row.pop("section"), []).append(_comparison(_row))
-FIGURES: dict[str, list[PaperFigure]] = {}
-for _row in _TOML["figure"]:
-    FIGURES.setdefault(_row.pop("section"), []).append(PaperFigure(**_tuples(_row)))
+COMPARISONS = _sections(_TOML["comparison"], _comparison)
+FIGURES = _sections(_TOML["figure"], lambda row: PaperFigure(**_tuples(row)))
