@@ -17,26 +17,35 @@ from scipy.optimize import minimize
 from facenb.imaging.raster import interpolate, rasterize
 
 SIZE = 832  # texels of a side at full quality
-FACE, REST = 2.4, 0.35
+FACE, REST = 2.4, 0.35  # texels per mm aimed at
 COMPONENTS = ("skin", "socket", "mouth", "tongue", "eye", "upper_teeth", "lower_teeth")
-SKIN, SOCKET, MOUTH, TONGUE, EYE, UPPER_TEETH, LOWER_TEETH = range(7)
+SKIN, SOCKET, MOUTH, TONGUE, EYE, UPPER_TEETH, LOWER_TEETH, LIPS = range(8)
 HAIR = (608, 8, 824, 208)  # tile of strands: left, bottom, right, top in texels, v upwards
 HEAD = (6, 218, 826, 826)
-BOXES = {  # of the other charts, by component and side (-1: x < 0, 1: x > 0, 0: both)
+BOXES = {  # of the other charts, by component and side (-1: x < 0, 1: x > 0, 0: both); LIPS are inner sides
     (EYE, -1): (8, 112, 104, 208), (EYE, 1): (112, 112, 208, 208), (MOUTH, 0): (216, 112, 312, 208),
-    (TONGUE, 0): (320, 112, 376, 208), (SKIN, 0): (384, 144, 552, 208), (SOCKET, -1): (8, 40, 72, 104),
-    (SOCKET, 1): (80, 40, 144, 104), (UPPER_TEETH, 0): (152, 48, 352, 104), (LOWER_TEETH, 0): (360, 48, 552, 104),
+    (TONGUE, 0): (320, 112, 376, 208), (SKIN, 0): (384, 160, 500, 208), (LIPS, -1): (508, 112, 600, 156),
+    (LIPS, 1): (508, 164, 600, 208), (LIPS, 0): (384, 104, 500, 152), (SOCKET, -1): (8, 40, 72, 104),
+    (SOCKET, 1): (80, 40, 144, 104), (UPPER_TEETH, 0): (152, 48, 352, 96), (LOWER_TEETH, 0): (360, 48, 552, 96),
 }  # fmt: skip
 
 
 def unwrap(vertices: np.ndarray, triangles: np.ndarray, component: np.ndarray, uv: np.ndarray, uv_triangles):
     """Return the atlas of the template: uv (N, 2) in [0, 1] with the origin bottom left, and triangles into it.
 
-    `vertices` (V, 3) in mm; `component` (V,) indexes COMPONENTS; `uv` and `uv_triangles` are MakeHuman's charts of the
+    `vertices` (V, 3) in mm, with the mouth open, so that the lips leave room for their inner sides; `component` (V,) indexes COMPONENTS; `uv` and `uv_triangles` are MakeHuman's charts of the
     first triangles. The others, eyeballs and teeth, are projected. Computed once, when the heads are baked.
     """
     vertices = from_eyes(vertices, component)
-    charts = [(uv, uv_triangles[f], f) for f in _charts(uv_triangles)]
+    uv = np.stack([uv[:, 1], -uv[:, 0]], -1)  # MakeHuman's crown points left
+    charts = []
+    for faces in _charts(uv_triangles):
+        rolled = np.zeros(len(faces), bool)
+        if len(faces) > len(triangles) // 3:
+            rolled = _rolled_in(uv_triangles[faces])
+            inner = faces[rolled]
+            charts += [(uv, uv_triangles[inner[k]], inner[k]) for k in _charts(uv_triangles[inner])]
+        charts.append((uv, uv_triangles[faces[~rolled]], faces[~rolled]))
     for code in (EYE, UPPER_TEETH, LOWER_TEETH):
         for side in (-1, 1) if code == EYE else (0,):
             at = component[triangles[:, 0]] == code
@@ -50,8 +59,9 @@ def unwrap(vertices: np.ndarray, triangles: np.ndarray, component: np.ndarray, u
         if len(faces) > len(triangles) // 3:
             points = _flatten(vertices, triangles[faces], points, local)
         else:
-            x = vertices[triangles[faces], 0].mean()
+            x, y = vertices[triangles[faces], :2].mean((0, 1))
             code = np.bincount(component[triangles[faces, 0]]).argmax()
+            code = LIPS if code == SKIN and y > -90 else code
             box = BOXES[code, int(np.sign(x)) if abs(x) > 5 else 0]
         low, high = points.min(0), points.max(0)
         corner, opposite = np.array(box[:2]), np.array(box[2:])
@@ -86,9 +96,8 @@ def _sphere_centre(points: np.ndarray) -> np.ndarray:
     return np.linalg.lstsq(system, (points**2).sum(1), rcond=None)[0][:3]
 
 
-def _flatten(vertices, triangles, start, corners) -> np.ndarray:
+def _flatten(vertices, triangles, points, corners) -> np.ndarray:
     """Return the head's chart in texels: least symmetric Dirichlet energy from a start without flips, symmetric."""
-    points = np.stack([start[:, 1] - start[:, 1].mean(), -start[:, 0]], -1)  # MakeHuman's crown points left
     centre = vertices[triangles].mean(1)
     scale = REST + (FACE - REST) * face_weight(centre)
     a, b, c = (vertices[triangles[:, k]] for k in range(3))
@@ -117,15 +126,27 @@ def _flatten(vertices, triangles, start, corners) -> np.ndarray:
         return total.item(), at.grad.numpy().ravel()
 
     covered = areas(torch.from_numpy(points))[1]
-    if covered.sum() < 0:
-        points, covered = points * (-1, 1), -covered
     flat = (points * np.sqrt((twice * scale**2).sum() / covered.sum().item())).ravel()
-    for _ in range(40):  # restarts: the first steps change scale by far
-        result = minimize(energy, flat, jac=True, method="L-BFGS-B", options={"maxiter": 200, "maxcor": 30})
+    still = 0
+    while still < 3:  # restarts: a step into a flip ends a search early
+        result = minimize(energy, flat, jac=True, method="L-BFGS-B", options={"maxiter": 300, "maxcor": 30})
+        still = still + 1 if result.nit < 3 else 0
         flat = result.x
-        if result.nit < 3:
-            break
     return flat.reshape(-1, 2)
+
+
+def _rolled_in(triangles: np.ndarray, rings: int = 5) -> np.ndarray:
+    """Return which triangles lie within some rings of a hole: the inner sides of lids and lips, hidden in photographs."""
+    edges = np.sort(np.concatenate([triangles[:, [0, 1]], triangles[:, [1, 2]], triangles[:, [2, 0]]]), 1)
+    edges, uses = np.unique(edges, axis=0, return_counts=True)
+    size = triangles.max() + 1
+    border = sparse.coo_matrix((np.ones((uses == 1).sum()), edges[uses == 1].T), shape=(size, size))
+    label = sparse.csgraph.connected_components(border, directed=False)[1]
+    length = np.bincount(label)[label]
+    near = (length > 2) & (length < length.max())  # holes have shorter borders than the chart
+    for _ in range(rings):
+        near[np.unique(edges[near[edges].any(1)])] = True
+    return near[triangles].all(1)
 
 
 def smooth_step(value, low, high):
