@@ -33,8 +33,9 @@ BOXES = {  # of the other charts, by component and side (-1: x < 0, 1: x > 0, 0:
 def unwrap(vertices: np.ndarray, triangles: np.ndarray, component: np.ndarray, uv: np.ndarray, uv_triangles):
     """Return the atlas of the template: uv (N, 2) in [0, 1] with the origin bottom left, and triangles into it.
 
-    `vertices` (V, 3) in mm, with the mouth open, so that the lips leave room for their inner sides; `component` (V,) indexes COMPONENTS; `uv` and `uv_triangles` are MakeHuman's charts of the
-    first triangles. The others, eyeballs and teeth, are projected. Computed once, when the heads are baked.
+    `vertices` (V, 3) in mm hold the mouth open, so that the lips leave room for their inner sides. `component` (V,)
+    indexes COMPONENTS; `uv` and `uv_triangles` are MakeHuman's charts of the first triangles. The others, eyeballs and
+    teeth, are projected. Computed once, when the heads are baked.
     """
     vertices = from_eyes(vertices, component)
     uv = np.stack([uv[:, 1], -uv[:, 0]], -1)  # MakeHuman's crown points left
@@ -136,7 +137,7 @@ def _flatten(vertices, triangles, points, corners) -> np.ndarray:
 
 
 def _rolled_in(triangles: np.ndarray, rings: int = 5) -> np.ndarray:
-    """Return which triangles lie within some rings of a hole: the inner sides of lids and lips, hidden in photographs."""
+    """Return which triangles lie within some rings of a hole: the inner sides of lids and lips."""
     edges = np.sort(np.concatenate([triangles[:, [0, 1]], triangles[:, [1, 2]], triangles[:, [2, 0]]]), 1)
     edges, uses = np.unique(edges, axis=0, return_counts=True)
     size = triangles.max() + 1
@@ -178,7 +179,6 @@ class Maps:
     points: np.ndarray  # (size, size, 3) mm from between the eyes; row 0 is the top
     part: np.ndarray  # (size, size) code of the component
     occlusion: np.ndarray  # (size, size) share of the sky that is seen
-    face: np.ndarray  # (size, size) bool: texels of the head's chart
 
 
 def lay_maps(vertices, triangles, component, occlusion, uv, uv_triangles, size: int) -> Maps:
@@ -194,10 +194,7 @@ def lay_maps(vertices, triangles, component, occlusion, uv, uv_triangles, size: 
     covered = fragments.triangle[0].numpy() >= 0
     nearest = distance_transform_edt(~covered, return_distances=False, return_indices=True)
     values = values[tuple(nearest)]
-    left, bottom, right, top = np.array(HEAD) / SIZE * size
-    face = np.zeros((size, size), bool)
-    face[int(size - top) : int(np.ceil(size - bottom)), int(left) : int(np.ceil(right))] = True
-    return Maps(values[..., :3], np.rint(values[..., 3]).astype(int), values[..., 4], face)
+    return Maps(values[..., :3], np.rint(values[..., 3]).astype(int), values[..., 4])
 
 
 def occlude(vertices: np.ndarray, triangles: np.ndarray, rays: int = 500) -> np.ndarray:

@@ -1,0 +1,301 @@
+"""The colours of a person as a UV texture: skin, brows, lips, eyes, freckles, beard and make-up; linear RGB.
+
+A texture is painted from smooth maps of the template, so that every feature lies on the same skin of every person.
+`Look` belongs to the person, `Styling` varies between photographs.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from scipy.ndimage import gaussian_filter, zoom
+from scipy.spatial import cKDTree
+
+from facenb.synthface import atlas
+from facenb.synthface.atlas import EYE, LOWER_TEETH, MOUTH, TONGUE, UPPER_TEETH, smooth_step
+from facenb.synthface.expressions import lid_rims, mean_head
+from facenb.synthface.hairline import into_hair
+from facenb.synthface.heads import load_heads
+
+# What is left of white light (RGB): without pigment, and absorbed by one unit of melanin and of blood (log).
+UNPIGMENTED = np.array([0.95, 0.86, 0.79])
+MELANIN, BLOOD = np.array([0.62, 0.86, 1.04]), np.array([0.07, 0.52, 0.46])
+ANCESTRAL_MELANIN = np.array([1.15, 0.36, 0.15])  # African, Asian, Caucasian
+HAIR = np.array([[0.035, 0.028, 0.025], [0.12, 0.075, 0.05], [0.26, 0.16, 0.09], [0.52, 0.38, 0.21]])
+RED_HAIR, GREY_HAIR = np.array([0.40, 0.16, 0.07]), np.array([0.60, 0.59, 0.58])
+IRIS = np.array([[0.13, 0.07, 0.04], [0.26, 0.16, 0.08], [0.34, 0.33, 0.17], [0.36, 0.46, 0.48], [0.28, 0.42, 0.58]])
+IRIS_RADIUS, PUPIL_RADIUS = 5.9, 2.0  # mm
+
+
+@dataclass(frozen=True)
+class Look:
+    """The colouring of a person; amounts in [0, 1] unless said."""
+
+    melanin: float  # 0.08 (palest) to 2 (darkest)
+    blood: float  # about 0.3
+    yellow: float  # share of blue that carotene takes away
+    hair: np.ndarray  # RGB
+    iris: np.ndarray  # RGB
+    brow: np.ndarray  # thickness, density, height and tail of the brows, each about -1 to 1
+    freckles: float
+    spots: float  # of age
+    moles: np.ndarray  # (n, 4): x, y from between the eyes (mm), radius (mm), darkness
+    beard: float  # how densely it would grow
+    lip: np.ndarray  # darkness and fullness of colour
+    shifts: np.ndarray  # (8, 2) of the noise, in shares of the texture
+    recession: float  # mm that the hairline has gone back
+    female: bool
+
+    @classmethod
+    def draw(cls, traits: dict[str, float], generator: np.random.Generator) -> "Look":
+        """Draw the colouring of a person with these traits."""
+        ancestry = np.array([traits[name] for name in ("african", "asian", "caucasian")])
+        female, age = traits["sex"] > 0.5, traits["age"]
+        u, normal = generator.random(16), np.clip(generator.standard_normal(16), -2.2, 2.2)
+        melanin = float(np.clip(ancestry @ ANCESTRAL_MELANIN * np.exp(0.33 * normal[0]), 0.07, 2.0))
+        dark = np.clip(2.2 * (melanin - 0.2) + 0.9 * ancestry[1] + 0.25 * normal[1], 0.0, 1.0)
+        shade = (1 - dark) * 3.0 * u[0] ** 0.8
+        hair = _between(HAIR, shade)
+        if dark < 0.35 and u[1] < 0.13:
+            hair = RED_HAIR * (0.7 + 0.6 * u[2])
+        grey = np.clip((age - 32 - 30 * u[3]) / 28, 0.0, 1.0)
+        eyes = 4.0 * np.clip((1 - dark) * 1.3 * u[4] - 0.1, 0.0, 1.0)
+        count = generator.poisson(3.0)
+        moles = np.stack([generator.uniform(-62, 62, count), generator.uniform(-105, 60, count),
+                          0.5 + 0.8 * generator.random(count), 0.3 + 0.5 * generator.random(count)], -1)  # fmt: skip
+        return cls(
+            melanin=melanin, blood=0.20 + 0.24 * u[5], yellow=0.03 + 0.10 * ancestry[1] * u[6] + 0.03 * u[7],
+            hair=hair + 0.9 * grey * (GREY_HAIR - hair), iris=_between(IRIS, eyes),
+            brow=np.array([normal[2] - (0.6 if female else -0.5), normal[3] + dark - 0.5, normal[4], normal[5]]),
+            freckles=float((u[8] < 0.35) * (melanin < 0.4) * u[9]), spots=float(np.clip((age - 45) / 30, 0, 1) * u[10]),
+            moles=moles, beard=0.0 if female else float(np.clip(0.7 + 0.3 * normal[6] - 0.3 * ancestry[1], 0.15, 1)),
+            lip=u[11:13], shifts=generator.random((8, 2)), female=female,
+            recession=0.0 if female else float(18.0 * np.clip((age - 28) / 35, 0, 1) * u[13]),
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Styling:
+    """What a person changes from day to day; amounts in [0, 1]."""
+
+    stubble: float  # shaven 0, a beard 1
+    beard: np.ndarray  # (3,) share of moustache, chin and jaw that is left to grow
+    lipstick: float
+    lip_colour: np.ndarray  # RGB
+    eye_shadow: float
+    liner: float
+    rouge: float
+    flush: float
+
+    @classmethod
+    def draw(cls, look: Look, generator: np.random.Generator) -> "Styling":
+        """Draw the styling of a photograph."""
+        u = generator.random(12)
+        made_up = float(look.female and u[0] < 0.6) * (0.35 + 0.65 * u[1])
+        patterns = ((1, 1, 1), (1, 1, 1), (1, 1, 0.15), (1, 0.1, 0.1), (0.2, 1, 0.1))
+        return cls(
+            stubble=look.beard * (0.25 * u[2] if u[3] < 0.55 else 0.25 + 0.75 * u[2]),
+            beard=np.array(patterns[int(u[4] * len(patterns))]), lipstick=made_up * u[5],
+            lip_colour=np.array([0.45 + 0.32 * u[6], 0.10 + 0.16 * u[7], 0.14 + 0.2 * u[8]]),
+            eye_shadow=0.5 * made_up * u[9], liner=made_up, rouge=0.5 * made_up * u[10], flush=0.4 * u[11],
+        )  # fmt: skip
+
+
+def _between(table: np.ndarray, place: float) -> np.ndarray:
+    low = min(int(place), len(table) - 2)
+    return table[low] + (place - low) * (table[low + 1] - table[low])
+
+
+def skin_colour(melanin, blood) -> np.ndarray:
+    """Return RGB (..., 3) of skin by the Beer-Lambert law in the two pigments that colour it."""
+    melanin, blood = np.asarray(melanin)[..., None], np.asarray(blood)[..., None]
+    return UNPIGMENTED * np.exp(-MELANIN * melanin - BLOOD * blood)
+
+
+@lru_cache(maxsize=4)
+def noises(size: int) -> dict[str, np.ndarray]:
+    """Return fields (size, size) of unit spread that repeat at the edges: blotches, mottling, pores and strokes."""
+    generator = np.random.Generator(np.random.PCG64(7))
+    fields = {}
+    for name, sigma in dict(
+        blotch=(40, 40), mottle=(11, 11), speckle=(2.6, 2.6), pores=(0.9, 0.9), flat=(0.9, 6.0), steep=(5.0, 0.9),
+        short=(2.5, 0.7),
+    ).items():
+        field = gaussian_filter(generator.standard_normal((atlas.SIZE, atlas.SIZE)), sigma, mode="wrap")
+        if name in ("flat", "steep"):  # hairs of the brows lean outwards and upwards, on both sides
+            for column in range(atlas.SIZE):
+                field[:, column] = np.roll(field[:, column], -int(column * (0.45 if name == "flat" else 1.5)))
+            field[:, : atlas.SIZE // 2] = field[:, atlas.SIZE // 2 :][:, ::-1]
+        factor = atlas.SIZE // size
+        field = (field / field.std()).reshape(size, factor, size, factor).mean((1, 3))
+        fields[name] = field.astype(np.float32)
+    return fields
+
+
+def template_maps(size: int) -> atlas.Maps:
+    """Return the template over the texels of the atlas."""
+    heads = load_heads()
+    return atlas.lay_maps(
+        mean_head(), heads.triangles, heads.component, heads.occlusion, heads.uv, heads.uv_triangles, size
+    )
+
+
+def _rim_distances(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the distances in mm to the edges of the upper and of the lower lids."""
+    vertices = atlas.from_eyes(mean_head(), load_heads().component)
+    distances = []
+    for lid in (0, 1):
+        dense = []
+        for rims in lid_rims():
+            edge = vertices[rims[lid]]
+            share = np.linspace(0, len(edge) - 1, 120)
+            dense.append(np.stack([np.interp(share, np.arange(len(edge)), edge[:, k]) for k in range(3)], -1))
+        distances.append(cKDTree(np.concatenate(dense)).query(points.reshape(-1, 3))[0].reshape(points.shape[:-1]))
+    return distances[0], distances[1]
+
+
+def _bump(value, middle, width):
+    return np.exp(-(((value - middle) / width) ** 2))
+
+
+@lru_cache(maxsize=4)
+def layers(size: int) -> dict[str, np.ndarray]:
+    """Return where the colours go: maps (size, size), 0 to 1 unless said (do not write to them)."""
+    maps = template_maps(size)
+    x, y, z = np.abs(maps.points[..., 0]), maps.points[..., 1], maps.points[..., 2]
+    skin = maps.part < MOUTH
+    front = smooth_step(z, -55, -20) * skin
+    wide = np.clip(x / 25.0, 0, 1)
+    seam = -73.3 - 1.2 * wide**2
+    upper = 9.2 * np.sqrt(1 - wide**2) * (0.86 + 0.14 * _bump(x, 6.5, 4.5) - 0.12 * _bump(x, 0, 2.5))
+    lower = 11.5 * (1 - wide**2) ** 0.7
+    lips = smooth_step(upper - (y - seam), -0.5, 1.1) * smooth_step(lower - (seam - y), -0.7, 1.3)
+    lips = lips * (z > 2) * (x < 25.0) * skin
+    upper_rim, lower_rim = _rim_distances(maps.points)
+    around_eye = np.hypot(x - 31.2, (y + 1.5) * 1.1)
+    s = (x - 11.5) / 42.0
+    beard_line = smooth_step(-y, 30, 62) * smooth_step(z, -72, -60) + smooth_step(-z, 30, 55) * smooth_step(-y, 12, 30)
+    jaw = np.clip(beard_line, 0, 1) * (1 - smooth_step(-y, 118, 136)) * (1 - _bump(x, 34, 13) * _bump(y, -60, 15))
+    chin = _bump(x, 0, 21) * smooth_step(-y, 86, 93) * (1 - smooth_step(-y, 118, 130)) + 0.9 * _bump(x, 0, 5) * _bump(y, -87, 4)
+    chin = np.maximum(chin, _bump(x, 27, 5) * smooth_step(-y, 68, 76) * (1 - smooth_step(-y, 100, 120)))
+    moustache = smooth_step(y, -66.5 - 6 * wide, -63.5 - 7 * wide) * smooth_step(-y, 48 + 0.25 * x, 53 + 0.35 * x)
+    moustache = moustache * (1 - smooth_step(x, 25, 30)) * (1 - 0.5 * _bump(x, 0, 2.5))
+    bald_chin = (1 - lips) * smooth_step(z, -75, -62) * skin
+    iris = 16.4 * np.arctan2(np.hypot(x - 31.2, y), z)
+    turn = np.arctan2(y, x - 31.2)
+    arc = np.arcsin(np.clip(x / 27.0, 0, 1)) / (np.pi / 2) * 7
+    result = dict(
+        x=maps.points[..., 0], y=y, occlusion=maps.occlusion, skin=skin, front=front, lips=lips,
+        scalp=into_hair(maps.points), upper_rim=upper_rim, lower_rim=lower_rim, brow_s=s,
+        brow_line=y - (14.6 + 8.0 * s - 8.6 * np.abs(s) ** 2.4),
+        flush=_bump(x, 42, 15) * _bump(y, -36, 14) + 0.9 * _bump(x, 0, 11) * _bump(y, -38, 10) + 0.4 * _bump(y, -104, 12) * _bump(x, 0, 18),
+        rouge=_bump(x, 50, 12) * _bump(y, -30, 11), ear=smooth_step(-z, 62, 70) * smooth_step(x, 72, 78) * (y < 12) * (y > -55),
+        under_eye=_bump(x, 29, 12) * _bump(y, -13, 5), socket=smooth_step(24 - around_eye, 0, 14),
+        shadow=_bump(x, 33, 13) * _bump(y, 5.5, 4.0), inner_corner=_bump(np.hypot(x - 19.5, y + 3.5), 0, 2.6),
+        freckled=_bump(x, 20, 26) * _bump(y, -28, 15), forehead=smooth_step(y, 20, 40),
+        moustache=moustache * bald_chin, chin=np.clip(chin, 0, 1) * bald_chin, jaw=jaw * bald_chin,
+        nostril=_bump(x, 8.5, 4) * _bump(y, -46.5, 2.6) * (z > 22), part=maps.part, iris=iris, depth=z,
+        streaks=np.sin(31 * turn) * np.sin(47 * turn + 2) * 0.5 + np.sin(17 * turn + 1) * 0.3,
+        tooth=np.abs(arc - np.rint(arc)), below_gum=np.where(maps.part == UPPER_TEETH, -61.5 - y, y + 83.5),
+    )  # fmt: skip
+    return {name: value.astype(np.float32) for name, value in result.items()}
+
+
+def paint(look: Look, size: int) -> np.ndarray:
+    """Return the texture (size, size, 3) of a person, float32, shaven and without make-up or hair on the scalp."""
+    at, noise = layers(size), _shifted(look, size)
+    blotch = noise["blotch"] + 0.6 * noise["mottle"]
+    rough = min(look.melanin, 0.45)  # dark skin is as even as light skin
+    melanin = look.melanin * (1 + 0.10 * at["under_eye"] + 0.06 * at["socket"] - 0.05 * at["flush"])
+    melanin = melanin + 0.035 * at["under_eye"] + rough * (0.05 * blotch + 0.035 * noise["speckle"])
+    freckle = smooth_step(noise["speckle"], 1.0, 1.9) * look.freckles * (0.25 + at["freckled"])
+    spots = smooth_step(noise["mottle"], 1.9, 2.4) * look.spots
+    melanin = melanin + 0.40 * freckle + 0.22 * spots + _moles(look, at)
+    blood = look.blood * (1 + 0.10 * blotch + 0.42 * at["flush"] + 0.5 * at["ear"] + 0.35 * at["under_eye"])
+    blood = blood + 0.03 * noise["speckle"] + 0.25 * at["inner_corner"] + 0.10 * _bump(at["lower_rim"], 0, 1.5)
+    colour = skin_colour(np.maximum(melanin, 0.03), np.maximum(blood, 0.05)) * (1, 1, 1 - look.yellow)
+    colour *= 1 + (0.012 * noise["pores"] + 0.012 * noise["mottle"])[..., None]
+    lip_melanin = 0.10 + look.melanin * (0.75 + 0.35 * look.lip[0])
+    lip = skin_colour(lip_melanin + 0.03 * noise["steep"], look.blood + 0.42 + 0.35 * look.lip[1] + 0.06 * noise["steep"])
+    colour = _blend(colour, lip, (0.55 + 0.25 * look.lip[1]) * at["lips"])
+    colour = _blend(colour, 0.25 * colour, 0.7 * at["nostril"])
+    colour = _brows(colour, look, at, noise)
+    lash = np.minimum(look.hair, 0.10) * 0.5
+    colour = _blend(colour, lash, 0.85 * _bump(at["upper_rim"], 0, 1.15) * at["skin"])
+    colour = _blend(colour, lash, 0.40 * _bump(at["lower_rim"], 0, 0.8) * at["skin"])
+    colour = _inside(colour, look, at)
+    shade = at["occlusion"] * np.where(at["part"] == EYE, 0.75, 0.6) + np.where(at["part"] == EYE, 0.4, 0.4)
+    return np.clip(colour * np.minimum(shade, 1)[..., None], 0.005, 0.98).astype(np.float32)
+
+
+def _shifted(look: Look, size: int) -> dict[str, np.ndarray]:
+    """Return the noise as it lies on this person's skin."""
+    fields = noises(size)
+    steps = np.rint(look.shifts * size).astype(int)
+    steps[4:, 1] = 0  # strokes stay symmetric
+    return {name: np.roll(field, tuple(steps[k]), (0, 1)) for k, (name, field) in enumerate(fields.items())}
+
+
+def _blend(colour, other, share):
+    return colour + share[..., None] * (other - colour)
+
+
+def _moles(look: Look, at) -> np.ndarray:
+    total = np.zeros_like(at["x"])
+    for x, y, radius, dark in look.moles:
+        total += dark * smooth_step(radius - np.hypot(at["x"] - x, at["y"] - y), -0.4, 0.4) * at["front"]
+    return total
+
+
+def _brows(colour, look, at, noise) -> np.ndarray:
+    thickness, density, height, tail = look.brow
+    s, line = at["brow_s"], at["brow_line"] - 1.0 * height
+    half = (3.3 + 0.8 * thickness) * (1.08 - 0.72 * np.clip(s, 0, 1) ** 1.3)
+    length = 0.97 + 0.06 * tail
+    body = np.exp(-np.abs(line / half) ** 3.0) * smooth_step(s, -0.10, 0.12)
+    body = body * (1 - smooth_step(s, length - 0.35, length))
+    flat = smooth_step(s, 0.05, 0.40)
+    strokes = (1 - flat) * noise["steep"] + flat * noise["flat"]
+    share = np.clip(body * (0.86 + 0.10 * density + 0.30 * strokes), 0, 0.95)
+    hair = look.hair * (0.75 if look.hair.mean() < 0.3 else 0.6)
+    return _blend(colour, hair, share * at["front"])
+
+
+def _inside(colour, look, at) -> np.ndarray:
+    """Colour eyeballs, teeth, tongue and the lining of the mouth."""
+    part, r = at["part"], at["iris"]
+    eye = part == EYE
+    iris = look.iris * (1 + 0.35 * at["streaks"][eye] + 0.35 * smooth_step(3.6 - r[eye], 0, 1.4))[:, None]
+    iris = iris * (1 - 0.65 * smooth_step(r[eye], IRIS_RADIUS - 1.3, IRIS_RADIUS))[:, None]
+    iris = _blend(iris, 0.02, 1 - smooth_step(r[eye], PUPIL_RADIUS - 0.3, PUPIL_RADIUS + 0.3))
+    white = np.array([0.80, 0.77, 0.74]) - np.array([0.0, 0.10, 0.11]) * smooth_step(r[eye], 8.0, 15.0)[:, None]
+    colour[eye] = _blend(iris, white, smooth_step(r[eye], IRIS_RADIUS - 0.5, IRIS_RADIUS + 0.5))
+    lining = np.array([0.36, 0.13, 0.12]) * np.clip((at["depth"] + 25) / 45, 0.1, 1.0)[..., None]
+    colour = _blend(colour, lining, (part == MOUTH).astype(np.float32))
+    colour = _blend(colour, np.array([0.58, 0.27, 0.27]), (part == TONGUE).astype(np.float32))
+    enamel = np.array([0.86, 0.82, 0.74]) * (1 - 0.35 * _bump(at["tooth"], 0, 0.07))[..., None]
+    enamel = enamel * np.clip((at["depth"] + 18) / 34, 0.15, 1.0)[..., None]
+    teeth = _blend(enamel, np.array([0.60, 0.30, 0.29]), smooth_step(-at["below_gum"], -0.5, 0.5))
+    return _blend(colour, teeth, ((part == UPPER_TEETH) | (part == LOWER_TEETH)).astype(np.float32))
+
+
+def dress(texture: np.ndarray, look: Look, styling: Styling) -> np.ndarray:
+    """Return a person's texture (size, size, 3) with the beard, make-up and flush of one photograph."""
+    size = len(texture)
+    at, noise = layers(size), noises(size)
+    colour = texture
+    grown = sum(styling.beard[k] * at[name] for k, name in enumerate(("moustache", "chin", "jaw"))) if look.beard else 0
+    if look.beard:
+        everywhere = np.maximum(np.maximum(at["moustache"], at["chin"]), at["jaw"])
+        share = styling.stubble
+        colour = _blend(colour, 0.55 * colour + 0.45 * look.hair, 0.22 * look.beard * everywhere)
+        area = np.clip(grown, 0, 1) if share > 0.3 else everywhere
+        strokes = np.clip(area * (0.75 + 0.35 * noise["short"]), 0, 1)
+        colour = _blend(colour, 0.85 * look.hair, np.clip(1.1 * share, 0, 0.9) * strokes)
+    if styling.lipstick:
+        colour = _blend(colour, styling.lip_colour, 0.75 * styling.lipstick * at["lips"])
+    if styling.liner:
+        colour = _blend(colour, 0.45 * colour + 0.1 * styling.lip_colour, styling.eye_shadow * at["shadow"] * at["front"])
+        colour = _blend(colour, np.full(3, 0.03), 0.8 * styling.liner * _bump(at["upper_rim"], 0.3, 1.3) * at["skin"])
+        colour = _blend(colour, 0.7 * colour + 0.3 * styling.lip_colour, styling.rouge * at["rouge"] * at["front"])
+    return np.clip(colour * (1 - styling.flush * at["flush"][..., None] * (0.0, 0.14, 0.12)), 0.005, 0.98).astype(np.float32)
