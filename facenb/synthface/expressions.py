@@ -1,0 +1,211 @@
+"""Expressions: MakeHuman's facial actions, made a person's own.
+
+The jaw turns on its hinge, lids slide over the eyeballs, and some actions weaken others: none of it is linear.
+"""
+
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+from scipy.sparse import csr_array
+
+from facenb.synthface.heads import load_heads
+from facenb.synthface.inner import eyeball, turn
+
+# ARKit's names; left and right are the person's, values in [0, 1].
+EXPRESSIONS = tuple(
+    """browDownLeft browDownRight browInnerUp browOuterUpLeft browOuterUpRight cheekPuff eyeBlinkLeft eyeBlinkRight
+    eyeSquintLeft eyeSquintRight eyeWideLeft eyeWideRight jawOpen jawLeft jawRight mouthFrownLeft mouthFrownRight
+    mouthFunnel mouthPucker mouthPressLeft mouthPressRight mouthSmileLeft mouthSmileRight mouthStretchLeft
+    mouthStretchRight mouthUpperUpLeft mouthUpperUpRight noseSneerLeft noseSneerRight""".split()
+)
+STRENGTH = {"mouthSmile*": 0.75, "cheekPuff": 0.8}  # share of MakeHuman's action that is full here; the rest: 1
+# What a person moves along with an action: mean and standard deviation of its share, "*" for the side.
+COMPANIONS = {
+    "browDown*": {"noseSneer*": (0.10, 0.10), "eyeSquint*": (0.15, 0.10)},
+    "browInnerUp": {"browOuterUpLeft": (0.15, 0.12), "browOuterUpRight": (0.15, 0.12)},
+    "cheekPuff": {"mouthPressLeft": (0.10, 0.10), "mouthPressRight": (0.10, 0.10)},
+    "jawOpen": {"jawForward": (0.10, 0.15), "mouthLowerDownLeft": (0.10, 0.10), "mouthLowerDownRight": (0.10, 0.10)},
+    "mouthFrown*": {"mouthShrugLower": (0.15, 0.15)},
+    "mouthFunnel": {"mouthPucker": (0.10, 0.10)},
+    "mouthPucker": {"mouthFunnel": (0.10, 0.10)},
+    "mouthPress*": {"mouthRollLower": (0.10, 0.10), "mouthRollUpper": (0.10, 0.10)},
+    "mouthSmile*": {"cheekSquint*": (0.35, 0.20), "mouthDimple*": (0.15, 0.20), "mouthUpperUp*": (0.05, 0.15)},
+    "mouthStretch*": {"mouthLowerDown*": (0.25, 0.20)},
+    "mouthUpperUp*": {"noseSneer*": (0.20, 0.12)},
+    "noseSneer*": {"mouthUpperUp*": (0.15, 0.12), "cheekSquint*": (0.15, 0.10)},
+}
+# How much of an action is left where another is full: a pursed mouth cannot smile widely, a closed eye not open.
+WEAKENED = {
+    ("mouthSmile*", "mouthPucker"): 0.4,
+    ("mouthSmile*", "mouthFunnel"): 0.5,
+    ("mouthStretch*", "mouthPucker"): 0.4,
+    ("mouthPress*", "jawOpen"): 0.3,
+    ("cheekPuff", "jawOpen"): 0.2,
+    ("mouthPucker", "jawOpen"): 0.7,
+    ("eyeSquint*", "eyeBlink*"): 0.2,
+    ("eyeWide*", "eyeBlink*"): 0.0,
+    ("browOuterUp*", "browDown*"): 0.6,
+}
+LID_GAP = 0.05  # in eyeball radii: lids keep the distance that they have on the mean head, up to this one
+
+
+def _sides(pattern: str, other: str = "") -> list[tuple[str, str]]:
+    return [
+        (pattern.replace("*", side), other.replace("*", side))
+        for side in (("Left", "Right") if "*" in pattern + other else ("",))
+    ]
+
+
+@cache
+def _tables() -> tuple[tuple[tuple[int, int, float, float], ...], tuple[tuple[int, int, float], ...]]:
+    """Return COMPANIONS and WEAKENED by index: (expression, action, mean, deviation), (expression, other, rest)."""
+    actions, expressions = load_heads().action_names.index, EXPRESSIONS.index
+    companions = [
+        (expressions(name), actions(other), *share)
+        for pattern, others in COMPANIONS.items()
+        for other_pattern, share in others.items()
+        for name, other in _sides(pattern, other_pattern)
+    ]
+    weakened = [(expressions(a), expressions(b), rest) for pair, rest in WEAKENED.items() for a, b in _sides(*pair)]
+    return tuple(companions), tuple(weakened)
+
+
+@dataclass(frozen=True)
+class Mimic:
+    """How one person moves."""
+
+    basis: csr_array  # (E, 3 V): movement of each expression at 1, mm, without the turn of the jaw
+    jaw_angle: float  # radians at jawOpen = 1
+
+    @classmethod
+    def draw(cls, generator: np.random.Generator, neutral: np.ndarray) -> "Mimic":
+        """Draw amplitude, asymmetry, shape and companions of each expression of the head `neutral` (V, 3)."""
+        heads = load_heads()
+        companions, _ = _tables()
+        mix = np.zeros((len(EXPRESSIONS), len(heads.action_names)))
+        mix[np.arange(len(EXPRESSIONS)), [heads.action_names.index(name) for name in EXPRESSIONS]] = _strengths()
+        for (row, column, mean, deviation), number in zip(
+            companions, generator.standard_normal(len(companions)), strict=True
+        ):
+            mix[row, column] += max(mean + deviation * number, 0.0)
+        basis = csr_array(csr_array(mix) @ heads.actions)
+        row = np.repeat(np.arange(len(EXPRESSIONS)), np.diff(basis.indptr))
+        vertex, axis = np.divmod(basis.indices, 3)
+        numbers = np.clip(generator.standard_normal((len(EXPRESSIONS), 6)), -2.5, 2.5)
+        numbers[[EXPRESSIONS.index(f"eyeBlink{side}") for side in ("Left", "Right")]] = 0.0  # closed is closed
+        size, across, along = np.exp(0.15 * numbers[:, 0]), 0.12 * numbers[:, 1], 0.12 * numbers[:, 2]
+        to_left, upwards = _directions()
+        basis.data *= (size[:, None] * np.exp(0.1 * numbers[:, 3:]))[row, axis]
+        basis.data *= 1 + across[row] * to_left[vertex] + along[row] * upwards[vertex]
+        for eye, side in enumerate(("Left", "Right")):
+            blink = EXPRESSIONS.index(f"eyeBlink{side}")
+            entries = slice(basis.indptr[blink], basis.indptr[blink + 1])
+            closing = _closing(neutral, basis[[blink]].toarray().reshape(-1, 3), eye)
+            basis.data[entries] *= closing[vertex[entries]]
+        return cls(basis, heads.jaw_angle * size[EXPRESSIONS.index("jawOpen")])
+
+
+@cache
+def _strengths() -> list[float]:
+    full = {name: share for pattern, share in STRENGTH.items() for name, _ in _sides(pattern)}
+    return [full.get(name, 1.0) for name in EXPRESSIONS]
+
+
+@cache
+def _directions() -> tuple[np.ndarray, np.ndarray]:
+    """Return two smooth fields (V,) on the mean head: from -1 on the right to 1 on the left, from low to high."""
+    mean = mean_head()
+    return np.tanh(mean[:, 0] / 20.0), np.tanh((mean[:, 1] + 20.0) / 40.0)
+
+
+@cache
+def mean_head() -> np.ndarray:
+    """Return the head (V, 3) of average traits without local changes, mm (do not write to it)."""
+    heads = load_heads()
+    return heads.neutral(0.5, 0.2, 0.5, 0.5, np.full(3, 1 / 3), np.zeros(len(heads.change_names)))
+
+
+def express(neutral: np.ndarray, mimic: Mimic, expression: np.ndarray) -> np.ndarray:
+    """Return heads (B, V, 3) in mm of one neutral head (V, 3) with expressions (B, E)."""
+    heads = load_heads()
+    active = np.clip(expression, 0.0, 1.0)
+    reduced = active.copy()
+    for row, other, rest in _tables()[1]:
+        reduced[:, row] *= 1 - (1 - rest) * active[:, other]
+    points = neutral + (reduced @ mimic.basis).reshape(len(active), -1, 3)
+    turning, guides, mean_guide = _jaw()
+    hinge = heads.jaw_hinge + neutral[guides].mean(0) * (0, 1, 1) - mean_guide
+    angle = mimic.jaw_angle * active[:, EXPRESSIONS.index("jawOpen"), None] * heads.jaw_share[turning]
+    points[:, turning] = turn(points[:, turning], hinge, angle)
+    return clear_eyeballs(points, neutral)
+
+
+@cache
+def _jaw() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the vertices that turn, the two before the ears that the hinge goes with, and their middle."""
+    heads, mean = load_heads(), mean_head()
+    hinge, skin = heads.jaw_hinge, heads.part("skin")
+    guides = [skin[np.linalg.norm(mean[skin] - (side, *hinge[1:]), axis=1).argmin()] for side in (80.0, -80.0)]
+    return np.flatnonzero(heads.jaw_share > 0), np.array(guides), mean[guides].mean(0) * (0, 1, 1)
+
+
+def _closing(neutral: np.ndarray, blink: np.ndarray, eye: int) -> np.ndarray:
+    """Return the factor (V,) that makes an eye's lids just meet at the end of a blink (V, 3): linear across the eye."""
+    upper, lower = lid_rims()[eye]
+    x = neutral[upper, 0]
+    gap = neutral[upper, 1] - np.interp(x, neutral[lower, 0], neutral[lower, 1])
+    closing = np.interp(x, neutral[lower, 0], blink[lower, 1]) - blink[upper, 1]
+    # gap = (a + b x) closing by least squares; wide columns count most, as the corners' are noisy.
+    a, b = np.linalg.lstsq(closing[:, None] * np.stack([np.ones_like(x), x], 1), gap)[0]
+    return a + b * np.clip(neutral[:, 0], x[0], x[-1])
+
+
+@cache
+def lid_rims() -> tuple[tuple[np.ndarray, np.ndarray], ...]:
+    """Return the front edge of the upper and of the lower lid, of the left then the right eye; x ascends.
+
+    Both run from corner to corner.
+    """
+    sockets, mean = load_heads().part("socket"), mean_head()
+    return tuple(edges(sockets[side * mean[sockets, 0] > 0], 3) for side in (1, -1))
+
+
+def edges(lining: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the upper and lower half, x ascending, of the ring of skin `count` edges outside a lining's vertices."""
+    heads, mean = load_heads(), mean_head()
+    for _ in range(count):
+        touching = np.unique(heads.triangles[np.isin(heads.triangles, lining).any(1)])
+        ring, lining = np.setdiff1d(touching, lining), np.union1d(lining, touching)
+    ring = ring[np.argsort(mean[ring, 0])]
+    line = np.interp(mean[ring, 0], mean[ring[[0, -1]], 0], mean[ring[[0, -1]], 1])
+    corner = np.isin(np.arange(len(ring)), (0, len(ring) - 1))
+    return ring[corner | (mean[ring, 1] > line)], ring[corner | (mean[ring, 1] < line)]
+
+
+@cache
+def _eyes() -> tuple[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray], ...]:
+    """Return for each eye: its vertices, the matrix (4, n) that fits an affine map of the unit ball to them, the
+    vertices of its lids, and how many radii these stay away from its centre."""
+    heads, mean = load_heads(), mean_head()
+    eyes = []
+    for vertices in np.split(heads.part("eye"), 2):
+        unit = eyeball()[0] * ((-1, 1, 1) if mean[vertices[0], 0] < 0 else 1)
+        fit = np.linalg.pinv(np.concatenate([unit, np.ones((len(unit), 1))], 1))
+        axes = fit @ mean[vertices]
+        skin = heads.part("skin")
+        far = (mean[skin] - axes[3]) @ np.linalg.inv(axes[:3])
+        size = np.linalg.norm(far, axis=1)
+        near = (size > 1.0) & (size < 1.6) & (far[:, 2] > 0.2)
+        eyes.append((vertices, fit, skin[near], np.minimum(size[near], 1 + LID_GAP)))
+    return tuple(eyes)
+
+
+def clear_eyeballs(points: np.ndarray, neutral: np.ndarray) -> np.ndarray:
+    """Push lids (B, V, 3) that come too near to an eyeball outwards, in place; the eyeballs are those of `neutral`."""
+    for vertices, fit, lids, least in _eyes():
+        axes = fit @ neutral[vertices]  # rows: the ball's three half axes, then its centre
+        inside = (points[:, lids] - axes[3]) @ np.linalg.inv(axes[:3])
+        size = np.linalg.norm(inside, axis=-1)
+        points[:, lids] = axes[3] + inside * (np.maximum(size, least) / size)[..., None] @ axes[:3]
+    return points

@@ -1,0 +1,90 @@
+"""MakeHuman's heads as baked into `data/heads.safetensors` (see `bake`): one topology, mm on the project's axes."""
+
+import json
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from safetensors import safe_open
+from scipy.sparse import csr_array
+
+PATH = Path(__file__).parent / "data" / "heads.safetensors"
+
+
+@dataclass(frozen=True)
+class Heads:
+    """The baked data. `left` is the person's left, at positive x; V vertices."""
+
+    corners: np.ndarray  # (2 x 2 x 3 x 3, 3 V): heads by sex, age, muscle, weight, without ancestry
+    ancestry: np.ndarray  # (3 x 2 x 2, 3 V): African, Asian, Caucasian share by sex and age
+    changes: csr_array  # (2 C, 3 V): each local change once added, once taken away
+    change_names: tuple[str, ...]  # C names; "l-" and "r-" for left and right
+    actions: csr_array  # (A, 3 V): facial actions fully applied; jawOpen without its turn
+    action_names: tuple[str, ...]
+    jaw_share: np.ndarray  # (V,) in [0, 1]: how far a vertex turns with the jaw
+    jaw_angle: float  # radians of the turn at jawOpen = 1
+    jaw_hinge: np.ndarray  # (3,) on the mean head
+    triangles: np.ndarray  # (T, 3) counter-clockwise from outside
+    component: np.ndarray  # (V,) index into component_names
+    component_names: tuple[str, ...]
+    mirror: np.ndarray  # (V,) the vertex at the mirrored position
+    uv: np.ndarray  # (N, 2) float32 in [0, 1], origin bottom left: see `atlas`
+    uv_triangles: np.ndarray  # (T, 3) into uv
+    occlusion: np.ndarray  # (V,) float32: share of the sky that a vertex of the mean head sees
+
+    def part(self, name: str) -> np.ndarray:
+        """Return the vertices of a component."""
+        return np.flatnonzero(self.component == self.component_names.index(name))
+
+    def neutral(self, sex: float, age: float, muscle: float, weight: float, ancestry, changes) -> np.ndarray:
+        """Return vertices (V, 3) of a head; values in [0, 1] as MakeHuman's, age from 0 (25 years) to 1 (90).
+
+        The table is interpolated in each of its directions, so values blend non-linearly. `ancestry` (3,) sums to 1,
+        `changes` (C,) lie in [-1, 1].
+        """
+        by_sex, by_age, by_muscle, by_weight = (_hat(x, n) for x, n in ((sex, 2), (age, 2), (muscle, 3), (weight, 3)))
+        sex_age = np.outer(by_sex, by_age).ravel()
+        shared = np.outer(sex_age, np.outer(by_muscle, by_weight)).ravel() @ self.corners
+        head = shared + np.outer(ancestry, sex_age).ravel() @ self.ancestry
+        both = np.stack([np.maximum(changes, 0.0), np.maximum(-np.asarray(changes), 0.0)], 1).ravel()
+        return (head + both @ self.changes).reshape(-1, 3)
+
+
+def _hat(value: float, count: int) -> np.ndarray:
+    """Return the weights of linear interpolation between `count` points spread evenly over [0, 1]."""
+    return np.maximum(1.0 - np.abs(value * (count - 1) - np.arange(count)), 0.0)
+
+
+@cache
+def load_heads(path: Path = PATH) -> Heads:
+    """Read the baked data in float64 (do not write to it)."""
+    with safe_open(path, "np") as file:
+        names = json.loads(file.metadata()["names"])
+        arrays = {key: file.get_tensor(key) for key in file.keys()}
+    vertices = len(arrays["component"])
+
+    def shapes(prefix: str) -> csr_array:
+        columns = (3 * arrays[f"{prefix}_vertices"].astype(np.int32)[:, None] + np.arange(3, dtype=np.int32)).ravel()
+        starts = 3 * arrays[f"{prefix}_starts"]
+        values = arrays[f"{prefix}_values"].astype(float).ravel()
+        return csr_array((values, columns, starts), shape=(len(starts) - 1, 3 * vertices))
+
+    return Heads(
+        corners=arrays["corners"].reshape(36, -1).astype(float),
+        ancestry=arrays["ancestry"].reshape(12, -1).astype(float),
+        changes=shapes("change"),
+        change_names=tuple(names["changes"]),
+        actions=shapes("action"),
+        action_names=tuple(names["actions"]),
+        jaw_share=arrays["jaw_share"].astype(float),
+        jaw_angle=float(arrays["jaw_angle"][0]),
+        jaw_hinge=arrays["jaw_hinge"].astype(float),
+        triangles=arrays["triangles"].astype(np.int64),
+        component=arrays["component"],
+        component_names=tuple(names["components"]),
+        mirror=arrays["mirror"].astype(np.int64),
+        uv=arrays["uv"],
+        uv_triangles=arrays["uv_triangles"].astype(np.int64),
+        occlusion=arrays["occlusion"],
+    )

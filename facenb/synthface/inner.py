@@ -1,0 +1,72 @@
+"""Eyeballs and teeth, our own simple meshes: MakeHuman's right eyeball is cut off and its teeth are a separate asset.
+
+Both are made for the mean head and follow a person by a fixed affine map of vertices nearby, so that they stay linear
+in every change of shape. Vertices come in mirrored halves: the left one, then the right one.
+"""
+
+import numpy as np
+
+RINGS = (0.0, 5.0, 10.0, 15.0, 20.0, 23.0, 30.0, 40.0, 50.0, 60.0, 72.0)  # degrees from the eye's axis; iris: to 20
+SECTORS = 20  # vertices of one ring
+TOOTH_COLUMNS = 22  # of one half of an arch, from the middle to the last molar
+
+
+def eyeball() -> tuple[np.ndarray, np.ndarray]:
+    """Return vertices (201, 3) and triangles of the front of the unit ball that looks along z.
+
+    Vertex 0 is the pupil's middle; ring k (1 to 10) follows with its sectors, counter-clockwise from x.
+    """
+    polar = np.radians(np.repeat(RINGS[1:], SECTORS))
+    around = np.tile(2 * np.pi * np.arange(SECTORS) / SECTORS, len(RINGS) - 1)
+    ring = np.stack([np.sin(polar) * np.cos(around), np.sin(polar) * np.sin(around), np.cos(polar)], -1)
+    triangles = [(0, 1 + k, 1 + (k + 1) % SECTORS) for k in range(SECTORS)]
+    for first in range(1, len(ring) - SECTORS, SECTORS):
+        for k in range(SECTORS):
+            a, b = first + k, first + (k + 1) % SECTORS
+            triangles += [(a, a + SECTORS, b + SECTORS), (a, b + SECTORS, b)]
+    return np.concatenate([[[0.0, 0.0, 1.0]], ring]), np.array(triangles)
+
+
+def half_arch(front: tuple[float, float], heights: tuple[float, ...], width: float, depth: float):
+    """Return vertices (rows x columns, 3) in mm and triangles of the left half of a row of teeth.
+
+    `front` (2,) is height y = 0 and depth z of the middle; the rows lie `heights` (mm, downwards) below it. The arch
+    is `width` wide and `depth` deep at its end. Teeth bulge between the columns where they touch.
+    """
+    share = np.linspace(0.0, 1.0, TOOTH_COLUMNS)
+    angle = share * np.pi / 2
+    bulge = np.where(np.arange(TOOTH_COLUMNS) % 3 == 0, -0.5, 0.0)  # a tooth has three columns; the first is its border
+    x, z = (width + bulge) * np.sin(angle), front[1] - depth * (1 - np.cos(angle)) + bulge * np.cos(angle)
+    lean = np.linspace(-1.0, 0.0, len(heights))  # the gums lie behind the edges, mm
+    rows = [np.stack([x, np.full_like(x, front[0] - h), z + back], -1) for h, back in zip(heights, lean, strict=True)]
+    triangles = []
+    for row in range(len(heights) - 1):
+        for k in range(TOOTH_COLUMNS - 1):
+            a, b = row * TOOTH_COLUMNS + k, (row + 1) * TOOTH_COLUMNS + k
+            triangles += [(a, b, b + 1), (a, b + 1, a + 1)]
+    return np.concatenate(rows), np.array(triangles)
+
+
+def both_sides(vertices: np.ndarray, triangles: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return a left part and its mirrored copy: vertices (2 n, 3), outward triangles and the mirror map (2 n,)."""
+    count = len(vertices)
+    mirror = np.concatenate([np.arange(count) + count, np.arange(count)])
+    return (
+        np.concatenate([vertices, vertices * (-1, 1, 1)]),
+        np.concatenate([triangles, triangles[:, ::-1] + count]),
+        mirror,
+    )
+
+
+def affine_follower(points: np.ndarray, guides: np.ndarray) -> np.ndarray:
+    """Return the matrix (points, guides) that moves `points` by the affine map that fits the guides' movement best."""
+    centred = guides - guides.mean(0)
+    reach = np.concatenate([points - guides.mean(0), np.ones((len(points), 1))], 1)
+    return reach @ np.linalg.pinv(np.concatenate([centred, np.ones((len(guides), 1))], 1))
+
+
+def turn(points: np.ndarray, hinge: np.ndarray, angle) -> np.ndarray:
+    """Return points turned about an axis through `hinge` along x, each by its own angle (radians)."""
+    cosine, sine = np.cos(angle), np.sin(angle)
+    y, z = points[..., 1] - hinge[1], points[..., 2] - hinge[2]
+    return np.stack([points[..., 0], hinge[1] + cosine * y - sine * z, hinge[2] + sine * y + cosine * z], -1)

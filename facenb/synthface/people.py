@@ -1,0 +1,136 @@
+"""SynthFace: MakeHuman's heads as people, each the same on any machine, in any order, batch or process."""
+
+from dataclasses import dataclass
+from functools import cache, cached_property
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from facenb.morphable.contour import contour_lines
+from facenb.synthface.expressions import EXPRESSIONS, Mimic, clear_eyeballs, express, mean_head
+from facenb.synthface.heads import load_heads
+from facenb.synthface.regions import landmarks, regions
+
+VERSION = 1  # raise when the people change: folders made with other people are then refused
+TRAITS, CHANGES, MIMIC = range(3)  # streams of a subject's random numbers; appearance takes 10 and more
+# Standard deviation of the local changes by area, in shares of MakeHuman's full change; more makes caricatures.
+SPREAD = {"head": 0.12, "neck": 0.15, "forehead": 0.2, "ear": 0.2, "eye": 0.25, "eyebrows": 0.2}
+SPREAD |= {"nose": 0.21, "mouth": 0.2, "chin": 0.24, "cheek": 0.24}
+FARTHEST = 2.5  # mm: a change spreads no more than this at the vertex that it moves most
+ASYMMETRY = 0.3  # share of the spread by which left and right differ
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One person: what SynthFace knows of subject `index` of a seed."""
+
+    index: int
+    # sex from 0 (male) to 1 (female), age in years; weight, muscle in [0, 1]; african, asian, caucasian sum to 1.
+    traits: dict[str, float]
+    neutral: Float[Tensor, "vertices 3"]  # mm
+    mimic: Mimic
+
+
+class SynthFace:
+    """A population of heads of one topology. People are drawn as they are asked for: `subject(k)`.
+
+    The numbers of subject k come from `numpy.random.PCG64(SeedSequence([seed, k, stream]))`, never from a shared
+    generator, so that a subject depends on seed and k only. Heads are computed one by one in float64 and then rounded
+    to float32: batches do not matter, and machines can differ in the last bit at most.
+    """
+
+    def __init__(self, seed: int = 0):
+        self.seed = seed
+        heads = load_heads()
+        self.triangles = torch.from_numpy(heads.triangles.copy())
+        self.uv, self.uv_triangles = torch.from_numpy(heads.uv.copy()), torch.from_numpy(heads.uv_triangles.copy())
+        self.expression_names = EXPRESSIONS
+        self.landmarks = landmarks()
+        self.regions = {name: torch.from_numpy(vertices) for name, vertices in regions().items()}
+
+    @cached_property
+    def mean(self) -> Float[Tensor, "vertices 3"]:
+        """The head of average traits, mm."""
+        return torch.from_numpy(mean_head().astype(np.float32))
+
+    @cached_property
+    def contour(self) -> Tensor:
+        """Vertices (17, K) along which each jaw-line landmark slides as the head turns."""
+        return contour_lines(self.mean, self.triangles, self.landmarks.of(self.mean))
+
+    def generator(self, index: int, *stream: int) -> np.random.Generator:
+        """Return the generator of one stream of a subject's random numbers. Raise ValueError for a negative index."""
+        if index < 0:
+            raise ValueError(f"Subjects of SynthFace are numbered from 0, got {index}.")
+        return np.random.Generator(np.random.PCG64(np.random.SeedSequence([self.seed, index, *stream])))
+
+    def _person(self, index: int) -> tuple[dict[str, float], np.ndarray]:
+        traits = draw_traits(self.generator(index, TRAITS))
+        ancestry = np.array([traits[name] for name in ("african", "asian", "caucasian")])
+        head = load_heads().neutral(
+            traits["sex"],
+            np.clip((traits["age"] - 25) / 65, 0, 1),
+            traits["muscle"],
+            traits["weight"],
+            ancestry,
+            draw_changes(self.generator(index, CHANGES)),
+        )
+        return traits, clear_eyeballs(head[None], head)[0]
+
+    def neutrals(self, indices: list[int]) -> Float[Tensor, "subjects vertices 3"]:
+        """Return neutral heads of many subjects, mm."""
+        return torch.from_numpy(np.stack([self._person(k)[1] for k in indices]).astype(np.float32))
+
+    def subject(self, index: int) -> Subject:
+        """Return person `index`. Raise ValueError for a negative one."""
+        traits, head = self._person(index)
+        mimic = Mimic.draw(self.generator(index, MIMIC), head)
+        return Subject(index, traits, torch.from_numpy(head.astype(np.float32)), mimic)
+
+    def shape(
+        self, subject: Subject, expression: Float[Tensor, "batch expressions"]
+    ) -> Float[Tensor, "batch vertices 3"]:
+        """Return a person's head with expressions (values in [0, 1], `expression_names` in order), mm.
+
+        Raise ValueError unless there is one value for each expression.
+        """
+        if expression.shape[1] != len(EXPRESSIONS):
+            raise ValueError(f"Expected {len(EXPRESSIONS)} expression values, got {expression.shape[1]}.")
+        values = expression.detach().cpu().double().numpy()
+        points = express(subject.neutral.double().numpy(), subject.mimic, values)
+        return torch.from_numpy(points.astype(np.float32))
+
+
+def draw_traits(generator: np.random.Generator) -> dict[str, float]:
+    """Draw sex, adult age, build and ancestry."""
+    female = generator.random() < 0.5
+    feminine, weight, muscle = np.clip(generator.standard_normal(3), -2.5, 2.5)
+    age = 18.0 + 57.0 * generator.beta(1.3, 1.8)
+    african, asian, caucasian = generator.dirichlet((0.6, 0.6, 0.6))
+    sex = abs(float(female) - min(abs(0.13 * feminine), 0.4))
+    traits = {"sex": sex, "age": age, "weight": 0.5 + 0.18 * weight, "muscle": 0.5 + 0.15 * muscle}
+    return traits | {"african": african, "asian": asian, "caucasian": caucasian}
+
+
+@cache
+def _spreads() -> tuple[np.ndarray, np.ndarray]:
+    """Return the standard deviation of each local change, and the change on the other side (or the same)."""
+    heads = load_heads()
+    names = heads.change_names
+    reach = np.sqrt((heads.changes.toarray().reshape(len(names), 2, -1, 3) ** 2).sum(-1)).max((1, 2))
+    area = np.array([SPREAD[name.removeprefix("l-").removeprefix("r-").split("-")[0]] for name in names])
+    swapped = [{"l-": "r-", "r-": "l-"}.get(name[:2], name[:2]) + name[2:] for name in names]
+    spread = np.minimum(area, FARTHEST / reach)
+    sideways = np.array([name.endswith("-trans-out") and name[:2] not in ("l-", "r-") for name in names])
+    return np.where(sideways, ASYMMETRY * spread, spread), np.array([names.index(name) for name in swapped])
+
+
+def draw_changes(generator: np.random.Generator) -> np.ndarray:
+    """Draw the local changes (C,); left and right differ a little."""
+    spread, other = _spreads()
+    own, shared = np.clip(generator.standard_normal((2, len(spread))), -2.5, 2.5)
+    shared = np.where(other < np.arange(len(other)), shared[other], shared)
+    paired = np.sqrt(1 - ASYMMETRY**2) * shared + ASYMMETRY * own
+    return spread * np.where(other == np.arange(len(other)), own, paired)
