@@ -125,9 +125,7 @@ def main() -> None:
     model = read_ict(asset("ict-facekit") / "ict_face_head_11248.npz")
     vertices, weights, distance = measure(model)
     write_json(LANDMARKS, {"vertices": vertices.tolist(), "weights": np.round(weights, 5).tolist()})
-    print(
-        f"{LANDMARKS}: {distance[17:].mean():.2f} mm from ICT-FaceKit's inner 51, jaw line {distance[:17].mean():.2f} mm"
-    )
+    print(f"inner 51: {distance[17:].mean():.2f} mm from ICT-FaceKit's, jaw line: {distance[:17].mean():.2f} mm")
 
 
 if __name__ == "__main__":
