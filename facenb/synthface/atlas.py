@@ -23,11 +23,19 @@ SKIN, SOCKET, MOUTH, TONGUE, EYE, UPPER_TEETH, LOWER_TEETH, LIPS = range(8)
 HAIR = (608, 8, 824, 208)  # tile of strands: left, bottom, right, top in texels, v upwards
 HEAD = (6, 218, 826, 826)
 BOXES = {  # of the other charts, by component and side (-1: x < 0, 1: x > 0, 0: both); LIPS are inner sides
-    (EYE, -1): (8, 112, 104, 208), (EYE, 1): (112, 112, 208, 208), (MOUTH, 0): (216, 112, 312, 208),
-    (TONGUE, 0): (320, 112, 376, 208), (SKIN, 0): (384, 160, 500, 208), (LIPS, -1): (508, 112, 600, 156),
-    (LIPS, 1): (508, 164, 600, 208), (LIPS, 0): (384, 104, 500, 152), (SOCKET, -1): (8, 40, 72, 104),
-    (SOCKET, 1): (80, 40, 144, 104), (UPPER_TEETH, 0): (152, 48, 352, 96), (LOWER_TEETH, 0): (360, 48, 552, 96),
-}  # fmt: skip
+    (EYE, -1): (8, 112, 104, 208),
+    (EYE, 1): (112, 112, 208, 208),
+    (MOUTH, 0): (216, 112, 312, 208),
+    (TONGUE, 0): (320, 112, 376, 208),
+    (SKIN, 0): (384, 160, 500, 208),
+    (LIPS, -1): (508, 112, 600, 156),
+    (LIPS, 1): (508, 164, 600, 208),
+    (LIPS, 0): (384, 104, 500, 152),
+    (SOCKET, -1): (8, 40, 72, 104),
+    (SOCKET, 1): (80, 40, 144, 104),
+    (UPPER_TEETH, 0): (152, 48, 352, 96),
+    (LOWER_TEETH, 0): (360, 48, 552, 96),
+}
 
 
 def unwrap(vertices: np.ndarray, triangles: np.ndarray, component: np.ndarray, uv: np.ndarray, uv_triangles):

@@ -143,7 +143,9 @@ def _combed(style: Style, points: np.ndarray, roots: np.ndarray) -> np.ndarray:
     """Return the direction (N, 3) in which hair at `points` is combed."""
     if style.comb == "whorl":
         direction = points - CROWN - (0, 10, 0)
-        direction[:, 2] *= np.where(direction[:, 2] > 0, _regions(roots)[1] > 0.5, 1)  # sides hang down, not over the face
+        direction[:, 2] *= np.where(
+            direction[:, 2] > 0, _regions(roots)[1] > 0.5, 1
+        )  # sides hang down, not over the face
     elif style.comb == "back":
         direction = np.stack([0.1 * points[:, 0], np.where(roots[:, 1] < 40, -45.0, 0.0), -80.0 + 0 * points[:, 0]], -1)
     elif style.comb == "up":

@@ -61,17 +61,31 @@ class Look:
         grey = np.clip((age - 32 - 30 * u[3]) / 28, 0.0, 1.0)
         eyes = 4.0 * np.clip((1 - dark) * 1.3 * u[4] - 0.1, 0.0, 1.0)
         count = generator.poisson(3.0)
-        moles = np.stack([generator.uniform(-62, 62, count), generator.uniform(-105, 60, count),
-                          0.5 + 0.8 * generator.random(count), 0.3 + 0.5 * generator.random(count)], -1)  # fmt: skip
+        moles = np.stack(
+            [
+                generator.uniform(-62, 62, count),
+                generator.uniform(-105, 60, count),
+                0.5 + 0.8 * generator.random(count),
+                0.3 + 0.5 * generator.random(count),
+            ],
+            -1,
+        )
         return cls(
-            melanin=melanin, blood=0.20 + 0.24 * u[5], yellow=0.03 + 0.10 * ancestry[1] * u[6] + 0.03 * u[7],
-            hair=hair + 0.9 * grey * (GREY_HAIR - hair), iris=_between(IRIS, eyes),
+            melanin=melanin,
+            blood=0.20 + 0.24 * u[5],
+            yellow=0.03 + 0.10 * ancestry[1] * u[6] + 0.03 * u[7],
+            hair=hair + 0.9 * grey * (GREY_HAIR - hair),
+            iris=_between(IRIS, eyes),
             brow=np.array([normal[2] - (0.6 if female else -0.5), normal[3] + dark - 0.5, normal[4], normal[5]]),
-            freckles=float((u[8] < 0.35) * (melanin < 0.4) * u[9]), spots=float(np.clip((age - 45) / 30, 0, 1) * u[10]),
-            moles=moles, beard=0.0 if female else float(np.clip(0.7 + 0.3 * normal[6] - 0.3 * ancestry[1], 0.15, 1)),
-            lip=u[11:13], shifts=generator.random((8, 2)), female=female,
+            freckles=float((u[8] < 0.35) * (melanin < 0.4) * u[9]),
+            spots=float(np.clip((age - 45) / 30, 0, 1) * u[10]),
+            moles=moles,
+            beard=0.0 if female else float(np.clip(0.7 + 0.3 * normal[6] - 0.3 * ancestry[1], 0.15, 1)),
+            lip=u[11:13],
+            shifts=generator.random((8, 2)),
+            female=female,
             recession=0.0 if female else float(18.0 * np.clip((age - 28) / 35, 0, 1) * u[13]),
-        )  # fmt: skip
+        )
 
 
 @dataclass(frozen=True)
@@ -95,10 +109,14 @@ class Styling:
         patterns = ((1, 1, 1), (1, 1, 1), (1, 1, 0.15), (1, 0.1, 0.1), (0.2, 1, 0.1))
         return cls(
             stubble=look.beard * (0.25 * u[2] if u[3] < 0.55 else 0.25 + 0.75 * u[2]),
-            beard=np.array(patterns[int(u[4] * len(patterns))]), lipstick=made_up * u[5],
+            beard=np.array(patterns[int(u[4] * len(patterns))]),
+            lipstick=made_up * u[5],
             lip_colour=np.array([0.45 + 0.32 * u[6], 0.10 + 0.16 * u[7], 0.14 + 0.2 * u[8]]),
-            eye_shadow=0.5 * made_up * u[9], liner=made_up, rouge=0.5 * made_up * u[10], flush=0.4 * u[11],
-        )  # fmt: skip
+            eye_shadow=0.5 * made_up * u[9],
+            liner=made_up,
+            rouge=0.5 * made_up * u[10],
+            flush=0.4 * u[11],
+        )
 
 
 def _between(table: np.ndarray, place: float) -> np.ndarray:
@@ -118,7 +136,12 @@ def noises(size: int) -> dict[str, np.ndarray]:
     generator = np.random.Generator(np.random.PCG64(7))
     fields = {}
     for name, sigma in dict(
-        blotch=(40, 40), mottle=(11, 11), speckle=(2.6, 2.6), pores=(0.9, 0.9), flat=(0.9, 6.0), steep=(5.0, 0.9),
+        blotch=(40, 40),
+        mottle=(11, 11),
+        speckle=(2.6, 2.6),
+        pores=(0.9, 0.9),
+        flat=(0.9, 6.0),
+        steep=(5.0, 0.9),
         short=(2.5, 0.7),
     ).items():
         field = gaussian_filter(generator.standard_normal((atlas.SIZE, atlas.SIZE)), sigma, mode="wrap")
@@ -176,7 +199,9 @@ def layers(size: int) -> dict[str, np.ndarray]:
     s = (x - 11.5) / 42.0
     beard_line = smooth_step(-y, 30, 62) * smooth_step(z, -72, -60) + smooth_step(-z, 30, 55) * smooth_step(-y, 12, 30)
     jaw = np.clip(beard_line, 0, 1) * (1 - smooth_step(-y, 118, 136)) * (1 - _bump(x, 34, 13) * _bump(y, -60, 15))
-    chin = _bump(x, 0, 21) * smooth_step(-y, 86, 93) * (1 - smooth_step(-y, 118, 130)) + 0.9 * _bump(x, 0, 5) * _bump(y, -87, 4)
+    chin = _bump(x, 0, 21) * smooth_step(-y, 86, 93) * (1 - smooth_step(-y, 118, 130)) + 0.9 * _bump(x, 0, 5) * _bump(
+        y, -87, 4
+    )
     chin = np.maximum(chin, _bump(x, 27, 5) * smooth_step(-y, 68, 76) * (1 - smooth_step(-y, 100, 120)))
     moustache = smooth_step(y, -66.5 - 6 * wide, -63.5 - 7 * wide) * smooth_step(-y, 48 + 0.25 * x, 53 + 0.35 * x)
     moustache = moustache * (1 - smooth_step(x, 25, 30)) * (1 - 0.5 * _bump(x, 0, 2.5))
@@ -185,19 +210,39 @@ def layers(size: int) -> dict[str, np.ndarray]:
     turn = np.arctan2(y, x - 31.2)
     arc = np.arcsin(np.clip(x / 27.0, 0, 1)) / (np.pi / 2) * 7
     result = dict(
-        x=maps.points[..., 0], y=y, occlusion=maps.occlusion, skin=skin, front=front, lips=lips,
-        scalp=into_hair(maps.points), upper_rim=upper_rim, lower_rim=lower_rim, brow_s=s,
+        x=maps.points[..., 0],
+        y=y,
+        occlusion=maps.occlusion,
+        skin=skin,
+        front=front,
+        lips=lips,
+        scalp=into_hair(maps.points),
+        upper_rim=upper_rim,
+        lower_rim=lower_rim,
+        brow_s=s,
         brow_line=y - (14.6 + 8.0 * s - 8.6 * np.abs(s) ** 2.4),
-        flush=_bump(x, 42, 15) * _bump(y, -36, 14) + 0.9 * _bump(x, 0, 11) * _bump(y, -38, 10) + 0.4 * _bump(y, -104, 12) * _bump(x, 0, 18),
-        rouge=_bump(x, 50, 12) * _bump(y, -30, 11), ear=smooth_step(-z, 62, 70) * smooth_step(x, 72, 78) * (y < 12) * (y > -55),
-        under_eye=_bump(x, 29, 12) * _bump(y, -13, 5), socket=smooth_step(24 - around_eye, 0, 14),
-        shadow=_bump(x, 33, 13) * _bump(y, 5.5, 4.0), inner_corner=_bump(np.hypot(x - 19.5, y + 3.5), 0, 2.6),
-        freckled=_bump(x, 20, 26) * _bump(y, -28, 15), forehead=smooth_step(y, 20, 40),
-        moustache=moustache * bald_chin, chin=np.clip(chin, 0, 1) * bald_chin, jaw=jaw * bald_chin,
-        nostril=_bump(x, 8.5, 4) * _bump(y, -46.5, 2.6) * (z > 22), part=maps.part, iris=iris, depth=z,
+        flush=_bump(x, 42, 15) * _bump(y, -36, 14)
+        + 0.9 * _bump(x, 0, 11) * _bump(y, -38, 10)
+        + 0.4 * _bump(y, -104, 12) * _bump(x, 0, 18),
+        rouge=_bump(x, 50, 12) * _bump(y, -30, 11),
+        ear=smooth_step(-z, 62, 70) * smooth_step(x, 72, 78) * (y < 12) * (y > -55),
+        under_eye=_bump(x, 29, 12) * _bump(y, -13, 5),
+        socket=smooth_step(24 - around_eye, 0, 14),
+        shadow=_bump(x, 33, 13) * _bump(y, 5.5, 4.0),
+        inner_corner=_bump(np.hypot(x - 19.5, y + 3.5), 0, 2.6),
+        freckled=_bump(x, 20, 26) * _bump(y, -28, 15),
+        forehead=smooth_step(y, 20, 40),
+        moustache=moustache * bald_chin,
+        chin=np.clip(chin, 0, 1) * bald_chin,
+        jaw=jaw * bald_chin,
+        nostril=_bump(x, 8.5, 4) * _bump(y, -46.5, 2.6) * (z > 22),
+        part=maps.part,
+        iris=iris,
+        depth=z,
         streaks=np.sin(31 * turn) * np.sin(47 * turn + 2) * 0.5 + np.sin(17 * turn + 1) * 0.3,
-        tooth=np.abs(arc - np.rint(arc)), below_gum=np.where(maps.part == UPPER_TEETH, -61.5 - y, y + 83.5),
-    )  # fmt: skip
+        tooth=np.abs(arc - np.rint(arc)),
+        below_gum=np.where(maps.part == UPPER_TEETH, -61.5 - y, y + 83.5),
+    )
     return {name: value.astype(np.float32) for name, value in result.items()}
 
 
@@ -216,7 +261,9 @@ def paint(look: Look, size: int) -> np.ndarray:
     colour = skin_colour(np.maximum(melanin, 0.03), np.maximum(blood, 0.05)) * (1, 1, 1 - look.yellow)
     colour *= 1 + (0.012 * noise["pores"] + 0.012 * noise["mottle"])[..., None]
     lip_melanin = 0.10 + look.melanin * (0.75 + 0.35 * look.lip[0])
-    lip = skin_colour(lip_melanin + 0.03 * noise["steep"], look.blood + 0.42 + 0.35 * look.lip[1] + 0.06 * noise["steep"])
+    lip = skin_colour(
+        lip_melanin + 0.03 * noise["steep"], look.blood + 0.42 + 0.35 * look.lip[1] + 0.06 * noise["steep"]
+    )
     colour = _blend(colour, lip, (0.55 + 0.25 * look.lip[1]) * at["lips"])
     colour = _blend(colour, 0.25 * colour, 0.7 * at["nostril"])
     colour = _brows(colour, look, at, noise)
@@ -252,7 +299,7 @@ def _brows(colour, look, at, noise) -> np.ndarray:
     s, line = at["brow_s"], at["brow_line"] - 1.0 * height
     half = (3.3 + 0.8 * thickness) * (1.08 - 0.72 * np.clip(s, 0, 1) ** 1.3)
     length = 0.97 + 0.06 * tail
-    body = np.exp(-np.abs(line / half) ** 3.0) * smooth_step(s, -0.10, 0.12)
+    body = np.exp(-(np.abs(line / half) ** 3.0)) * smooth_step(s, -0.10, 0.12)
     body = body * (1 - smooth_step(s, length - 0.35, length))
     flat = smooth_step(s, 0.05, 0.40)
     strokes = (1 - flat) * noise["steep"] + flat * noise["flat"]
@@ -295,7 +342,11 @@ def dress(texture: np.ndarray, look: Look, styling: Styling) -> np.ndarray:
     if styling.lipstick:
         colour = _blend(colour, styling.lip_colour, 0.75 * styling.lipstick * at["lips"])
     if styling.liner:
-        colour = _blend(colour, 0.45 * colour + 0.1 * styling.lip_colour, styling.eye_shadow * at["shadow"] * at["front"])
+        colour = _blend(
+            colour, 0.45 * colour + 0.1 * styling.lip_colour, styling.eye_shadow * at["shadow"] * at["front"]
+        )
         colour = _blend(colour, np.full(3, 0.03), 0.8 * styling.liner * _bump(at["upper_rim"], 0.3, 1.3) * at["skin"])
         colour = _blend(colour, 0.7 * colour + 0.3 * styling.lip_colour, styling.rouge * at["rouge"] * at["front"])
-    return np.clip(colour * (1 - styling.flush * at["flush"][..., None] * (0.0, 0.14, 0.12)), 0.005, 0.98).astype(np.float32)
+    return np.clip(colour * (1 - styling.flush * at["flush"][..., None] * (0.0, 0.14, 0.12)), 0.005, 0.98).astype(
+        np.float32
+    )
