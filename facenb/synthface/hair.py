@@ -9,6 +9,7 @@ from functools import lru_cache
 
 import igl
 import numpy as np
+from scipy import sparse
 from scipy.ndimage import gaussian_filter
 from scipy.spatial import cKDTree
 
@@ -65,8 +66,22 @@ class Growth:
 
     points: np.ndarray  # (V, 3) mm from between the eyes; NaN for ribbons not used
     tint: np.ndarray  # (V,) brightness
-    followed: np.ndarray  # (V, NEIGHBOURS) vertices of the head
-    shares: np.ndarray  # (V, NEIGHBOURS) their weights
+    shares: sparse.csr_array  # (V, vertices of the head): which skin each vertex of hair follows
+
+
+def choose(traits: dict[str, float], recession: float, generator: np.random.Generator) -> list[str]:
+    """Return the styles that a person wears, between which photographs choose."""
+    african, gone = traits["african"], recession / 18
+    if traits["sex"] > 0.5:
+        likely = {"long": 0.25, "wavy": 0.2, "bob": 0.15, "bun": 0.12, "pony tail": 0.12, "fringe": 0.06, "crop": 0.04}
+        likely |= {"side part": 0.04, "curly": 0.04 + 0.2 * african, "afro": 0.02 + 0.2 * african}
+    else:
+        likely = {"crop": 0.25, "side part": 0.2, "buzz": 0.15, "swept back": 0.12, "fringe": 0.07, "long": 0.03}
+        likely |= {"curly": 0.06 + 0.2 * african, "afro": 0.02 + 0.15 * african}
+        likely = {name: share * (1 - gone) for name, share in likely.items()}
+        likely |= {"bald": 0.03 + 0.3 * gone, "ring": 0.6 * gone, "buzz": likely["buzz"] + 0.3 * gone}
+    shares = np.array(list(likely.values()))
+    return [str(name) for name in generator.choice(list(likely), 3, p=shares / shares.sum())]
 
 
 @lru_cache(maxsize=1)
@@ -86,7 +101,7 @@ def topology() -> tuple[np.ndarray, np.ndarray]:
     around = np.abs(np.arctan2(away[:, 0], away[:, 2])) / np.pi  # mirrored, so that no seam is needed
     cap_uv = np.stack([around, 1 - np.clip(np.linalg.norm(away, axis=1) / 250, 0, 1)], -1)
     uv = (left, bottom) + (right - left, top - bottom) * np.concatenate([uv, cap_uv])
-    return np.concatenate([triangles, cap_triangles + 2 * RIBBONS * (STEPS + 1)]), uv
+    return np.concatenate([triangles, cap_triangles + 2 * RIBBONS * (STEPS + 1)]), uv.astype(np.float32)
 
 
 @lru_cache(maxsize=1)
@@ -214,7 +229,12 @@ def grow(name: str, mirrored: bool) -> Growth:
     skin = np.flatnonzero((load_heads().component == atlas.SKIN) & (np.abs(vertices[:, 0]) < 78))
     distance, nearest = cKDTree(vertices[skin]).query(np.nan_to_num(points), NEIGHBOURS)
     shares = 1 / (distance + 8.0) ** 2
-    return Growth(points, tint, skin[nearest], shares / shares.sum(1, keepdims=True))
+    shares /= shares.sum(1, keepdims=True)
+    starts = np.arange(len(points) + 1) * NEIGHBOURS
+    size = len(points), len(vertices)
+    return Growth(
+        points, tint.astype(np.float32), sparse.csr_array((shares.ravel(), skin[nearest].ravel(), starts), shape=size)
+    )
 
 
 def _strands(style: Style, roots, length, level, generator) -> tuple[np.ndarray, np.ndarray]:
@@ -289,11 +309,15 @@ def _gather(style: Style, line, normal, tint, generator) -> None:
 
 def follow(growth: Growth, head: np.ndarray) -> np.ndarray:
     """Return the vertices of hair (V, 3) in mm on a person's neutral head (vertices, 3); NaN where there is none."""
-    heads = load_heads()
     template = mean_head()
-    origin = template[0] - atlas.from_eyes(template, heads.component)[0]
-    moved = ((head - template)[growth.followed] * growth.shares[..., None]).sum(1)
-    return growth.points + origin + moved
+    origin = template[0] - atlas.from_eyes(template, load_heads().component)[0]
+    return (growth.points + origin + growth.shares @ (head - template)).astype(np.float32)
+
+
+def nothing() -> tuple[np.ndarray, np.ndarray]:
+    """Return the vertices (NaN) and brightness of no hair at all."""
+    count = len(topology()[1])
+    return np.full((count, 3), np.nan, np.float32), np.ones(count, np.float32)
 
 
 @lru_cache(maxsize=4)

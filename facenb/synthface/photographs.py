@@ -1,7 +1,7 @@
 """Photographs of SynthFace's people with everything known: shape, expression, pose, camera, light, landmarks, depth.
 
 Picture j of subject k of seed s is always the same: its numbers come from a generator of its own, and pictures are
-computed one person at a time.
+computed one person at a time. Hair, beard and make-up vary between the pictures of a person.
 """
 
 from dataclasses import dataclass, fields, replace
@@ -14,21 +14,25 @@ from torch.nn import functional
 
 from facenb.imaging.camera import Camera, Perspective, WeakPerspective, euler_to_matrix
 from facenb.imaging.lighting import ambient, directional
-from facenb.imaging.render import render, vertex_normals, visibility
-from facenb.morphable.synthetic import SynthFace
+from facenb.imaging.render import Rendering, render, vertex_normals, visibility
+from facenb.imaging.texture import Texture
+from facenb.synthface import atlas, hair, skin, wrinkles
+from facenb.synthface.people import Subject, SynthFace
 
-PICTURE = 100  # part of a subject's random numbers that its pictures use
+SKIN, HAIR, PICTURE = 10, 11, 100  # streams of a subject's random numbers
+TEXELS = 1 << 24  # of the textures that are held at once
+# At full strength, "*" for both sides; a picture takes one at random strength, and single actions besides.
 MOODS = (
-    {"smile_left": 1.0, "smile_right": 1.0, "squint": 0.3},
-    {"smile_left": 0.9, "smile_right": 0.9, "jaw_open": 0.25, "upper_lip_raise": 0.3},
-    {"jaw_open": 0.8, "brow_raise_left": 1.0, "brow_raise_right": 1.0, "eyes_wide": 0.9},
-    {"brow_lower": 1.0, "lip_press": 0.6, "sneer": 0.3},
-    {"frown": 1.0, "brow_lower": 0.4},
-    {"sneer": 0.9, "upper_lip_raise": 0.6, "squint": 0.4},
-    {"pucker": 1.0},
-    {"jaw_open": 0.5},
-    {"blink_left": 1.0, "blink_right": 1.0},
-)  # full strength; a picture takes one at random strength, and single muscles besides
+    {"mouthSmile*": 1.0, "eyeSquint*": 0.3},
+    {"mouthSmile*": 0.9, "jawOpen": 0.25, "mouthUpperUp*": 0.3},
+    {"jawOpen": 0.8, "browInnerUp": 1.0, "browOuterUp*": 1.0, "eyeWide*": 0.9},
+    {"browDown*": 1.0, "mouthPress*": 0.6, "noseSneer*": 0.3},
+    {"mouthFrown*": 1.0, "browInnerUp": 0.6},
+    {"noseSneer*": 0.9, "mouthUpperUp*": 0.6, "eyeSquint*": 0.4},
+    {"mouthPucker": 1.0},
+    {"jawOpen": 0.5},
+    {"eyeBlink*": 1.0},
+)
 
 
 @dataclass(frozen=True)
@@ -37,10 +41,10 @@ class Photographs:
 
     image: Float[Tensor, "batch height width 3"]  # linear RGB in [0, 1]
     landmarks: Float[Tensor, "batch 68 2"]  # pixels
-    visible: Bool[Tensor, "batch 68"]  # on the image, facing the camera and not hidden
+    visible: Bool[Tensor, "batch 68"]  # on the image, facing the camera, not hidden by head or hair
     subject: Int[Tensor, " batch"]
     picture: Int[Tensor, " batch"]
-    shape: Float[Tensor, "batch vertices 3"]  # mm, with expression and wrinkles
+    shape: Float[Tensor, "batch vertices 3"]  # mm, with expression; without hair
     neutral: Float[Tensor, "batch vertices 3"]  # mm, the same person at rest
     expression: Float[Tensor, "batch expressions"]  # in [0, 1], by SynthFace.expression_names
     angles: Float[Tensor, "batch 3"]  # yaw, pitch, roll in radians
@@ -48,7 +52,8 @@ class Photographs:
     light: Float[Tensor, "batch 9 3"]
     depth: Float[Tensor, "batch height width"]  # mm along the viewing direction, inf at the background
     normals: Float[Tensor, "batch height width 3"]  # camera axes, 0 at the background
-    mask: Bool[Tensor, "batch height width"]
+    mask: Bool[Tensor, "batch height width"]  # head or hair; depth and normals are of what is seen, too
+    hair: Bool[Tensor, "batch height width"]  # the part of the mask that is hair
 
     def __len__(self) -> int:
         return len(self.image)
@@ -65,72 +70,116 @@ def photograph(
     supersample: int = 2,
     noise: float = 0.01,
 ) -> Photographs:
-    """Picture `pictures[i]` of subject `subjects[i]`, for every i, at `size` (height, width).
+    """Return picture `pictures[i]` of subject `subjects[i]`, for every i, at `size` (height, width).
 
     `yaw_limit` in degrees; `camera` "weak" or "perspective" (0.35 to 1.5 m away); `expressive=False` keeps faces
     neutral; `supersample` renders that many times larger and averages, against jagged edges; `noise` is the standard
-    deviation of the sensor's. Raises ValueError for lists of different lengths, no pictures, or an unknown camera.
+    deviation of the sensor's. Raise ValueError for lists of different lengths, no pictures, or an unknown camera.
     """
     if len(subjects) != len(pictures) or not subjects:
-        raise ValueError(f"{len(subjects)} subjects and {len(pictures)} pictures: give as many of each, at least one")
+        raise ValueError(f"Expected as many subjects as pictures, at least one; got {len(subjects)}, {len(pictures)}.")
     if camera not in ("weak", "perspective"):
-        raise ValueError(f"camera {camera!r} is unknown; take 'weak' or 'perspective'")
-    scenes = [_Scene.draw(synth, s, p, size, np.radians(yaw_limit)) for s, p in zip(subjects, pictures, strict=True)]
-    expression = torch.stack([s.expression for s in scenes]) * float(expressive)
-    people = {k: synth.subject(k) for k in dict.fromkeys(subjects)}
-    shape = torch.cat([synth.shape(people[k], e[None]) for k, e in zip(subjects, expression, strict=True)])
-    neutral = torch.stack([people[k].neutral for k in subjects])
-    albedo = torch.stack([people[k].albedo for k in subjects])
-    angles, light = torch.stack([s.angles for s in scenes]), torch.stack([s.light for s in scenes])
-    viewed = _place_camera(scenes, synth.landmarks.of(neutral), euler_to_matrix(angles), size, camera)
-    points = synth.landmarks.of(shape)
-    normals = functional.normalize(synth.landmarks.of(vertex_normals(shape, synth.triangles)), dim=-1)
-    visible = visibility(shape, synth.triangles, viewed, points, normals, size)
-    exact = render(shape, synth.triangles, albedo, viewed, size, light)
-    image = _expose(exact, scenes, shape, albedo, synth.triangles, viewed, size, light, supersample, noise)
-    return Photographs(
-        image=image, landmarks=viewed.project(points)[..., :2], visible=visible, subject=torch.tensor(subjects),
-        picture=torch.tensor(pictures), shape=shape, neutral=neutral, expression=expression, angles=angles,
-        camera=viewed, light=light, depth=exact.depth, normals=exact.normals, mask=exact.mask,
-    )  # fmt: skip
+        raise ValueError(f"Camera {camera!r} is unknown. Choose 'weak' or 'perspective'.")
+    texels = _texels(size, supersample)
+    people = {k: _Person.make(synth, k, texels) for k in dict.fromkeys(subjects)}
+    scenes = [
+        _Scene.draw(synth, people[s], p, size, np.radians(yaw_limit), expressive)
+        for s, p in zip(subjects, pictures, strict=True)
+    ]
+    step = max(1, TEXELS // texels**2)
+    batches = []
+    for first in range(0, len(scenes), step):
+        batches.append(_expose(synth, scenes[first : first + step], texels, size, camera, supersample, noise))
+    return concatenate(batches)
+
+
+def _texels(size: tuple[int, int], supersample: int) -> int:
+    """Return the side of the texture whose texels are about as large as the pixels."""
+    pixels_per_mm = min(size) * supersample / 215.0
+    halvings = np.clip(np.rint(np.log2(atlas.FACE / pixels_per_mm)), 0, 3)
+    return int(atlas.SIZE / 2**halvings)
+
+
+@dataclass(frozen=True)
+class _Person:
+    """What all pictures of a subject share."""
+
+    subject: Subject
+    look: skin.Look
+    bare: np.ndarray  # texture without hair, beard and make-up
+    styles: list[str]  # of hair
+
+    @classmethod
+    def make(cls, synth: SynthFace, index: int, texels: int) -> "_Person":
+        subject = synth.subject(index)
+        look = skin.Look.draw(subject.traits, synth.generator(index, SKIN))
+        styles = hair.choose(subject.traits, look.recession, synth.generator(index, HAIR))
+        return cls(subject, look, skin.paint(look, texels), styles)
 
 
 @dataclass(frozen=True)
 class _Scene:
     """Everything random about one picture."""
 
+    person: _Person
+    picture: int
     expression: Tensor
     angles: Tensor
     framing: np.ndarray  # (4,) size in the frame, shift (u, v), distance; in [0, 1)
     light: Tensor
     background: Tensor  # (height, width, 3)
     grain: np.ndarray  # (height, width, 3) standard normal
+    styling: skin.Styling
+    style: str  # of hair
+    mirrored: bool
 
     @classmethod
-    def draw(cls, synth: SynthFace, subject: int, picture: int, size: tuple[int, int], yaw_limit: float) -> "_Scene":
+    def draw(cls, synth, person: _Person, picture: int, size, yaw_limit: float, expressive: bool) -> "_Scene":
+        index = person.subject.index
         if picture < 0:
-            raise ValueError(f"picture {picture} of subject {subject}: pictures are numbered from 0")
-        sequence = np.random.SeedSequence([synth.seed, subject, synth.stream, PICTURE, picture])
+            raise ValueError(f"Pictures are numbered from 0, got picture {picture} of subject {index}.")
+        sequence = np.random.SeedSequence([synth.seed, index, PICTURE, picture])
         # A generator for each matter, so that none depends on how many numbers another took.
-        mood, pose, frame, lamp, wall, grain = (np.random.Generator(np.random.PCG64(s)) for s in sequence.spawn(6))
+        mood, pose, frame, lamp, wall, grain, styling = (
+            np.random.Generator(np.random.PCG64(s)) for s in sequence.spawn(7)
+        )
         yaw = yaw_limit * (2 * pose.random() - 1)
         pitch, roll = np.radians(np.clip(pose.normal(size=2), -2.5, 2.5) * (9.0, 7.0))
         return cls(
-            expression=_draw_expression(mood, synth.expression_names),
+            person=person,
+            picture=picture,
+            expression=_draw_expression(mood, synth.expression_names) * float(expressive),
             angles=torch.tensor([yaw, pitch, roll], dtype=torch.float32),
             framing=frame.random(4),
             light=_draw_light(lamp),
             background=_draw_background(wall, size),
             grain=grain.standard_normal((*size, 3)),
+            style=person.styles[styling.integers(len(person.styles))],
+            mirrored=bool(styling.random() < 0.3),
+            styling=skin.Styling.draw(person.look, styling),
         )
+
+    def dressed(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return texture, vertices of hair in mm (NaN: no hair) and their brightness."""
+        person, look = self.person, self.person.look
+        texture = skin.dress(person.bare, look, self.styling)
+        if self.style != "bald":
+            skin.shade_scalp(texture, look, 0.6 if self.style == "buzz" else 0.92, self.style == "ring")
+        if hair.STYLES[self.style] is None:
+            return texture, *hair.nothing()
+        tile, bright = hair.strand_tile(len(texture))
+        texture[tile] = look.hair * bright[..., None]
+        growth = hair.grow(self.style, self.mirrored)
+        return texture, hair.follow(growth, person.subject.neutral.numpy()), growth.tint
 
 
 def _draw_expression(generator: np.random.Generator, names: tuple[str, ...]) -> Tensor:
     value = dict.fromkeys(names, 0.0)
     if generator.random() < 0.75:
         strength = 0.3 + 0.7 * generator.random()
-        for name, full in MOODS[generator.integers(len(MOODS))].items():
-            value[name] += strength * full
+        for pattern, full in MOODS[generator.integers(len(MOODS))].items():
+            for side in ("Left", "Right") if "*" in pattern else ("",):
+                value[pattern.replace("*", side)] += strength * full
     for name in generator.choice(names, 2, replace=False):
         value[name] += 0.5 * generator.random() ** 2
     return torch.tensor([min(value[name], 1.0) for name in names], dtype=torch.float32)
@@ -192,18 +241,56 @@ def _enlarge(camera: Camera, factor: int) -> Camera:
     return replace(camera, scale=camera.scale * factor, translation=camera.translation * factor)
 
 
-def _expose(exact, scenes, shape, albedo, triangles, camera, size, light, supersample, noise) -> Tensor:
-    """The picture: the face over its background without jagged edges, with grain, clamped to what a sensor holds."""
+def _expose(synth, scenes: list[_Scene], texels: int, size, kind: str, supersample: int, noise: float) -> Photographs:
+    """Return the pictures of some scenes: heads over their backgrounds, with grain, clamped to what a sensor holds."""
+    rows = [(s.person.subject, s.expression[None]) for s in scenes]
+    shape = torch.cat([synth.shape(*row) for row in rows])  # one by one: the same in any batch
+    neutral = torch.stack([s.person.subject.neutral for s in scenes])
+    angles, light = torch.stack([s.angles for s in scenes]), torch.stack([s.light for s in scenes])
+    camera = _place_camera(scenes, synth.landmarks.of(neutral), euler_to_matrix(angles), size, kind)
+    images, strands, tints = (np.stack(values) for values in zip(*(s.dressed() for s in scenes), strict=True))
+    tint = torch.cat([torch.ones(shape.shape[:2]), torch.from_numpy(tints)], 1)[..., None].expand(-1, -1, 3)
+    hair_triangles, hair_uv = (torch.from_numpy(array) for array in hair.topology())
+    triangles = torch.cat([synth.triangles, hair_triangles + shape.shape[1]])
+    texture = Texture(
+        image=torch.from_numpy(images),
+        uv=torch.cat([synth.uv, hair_uv]),
+        triangles=torch.cat([synth.uv_triangles, hair_triangles + len(synth.uv)]),
+        tint=tint,
+        relief=torch.cat([wrinkles.displacement(synth, *row, min(texels, atlas.SIZE // 2)) for row in rows]),
+    )
+    whole = torch.cat([shape, torch.from_numpy(strands)], 1)
+    points = synth.landmarks.of(shape)
+    normals = functional.normalize(synth.landmarks.of(vertex_normals(shape, synth.triangles)), dim=-1)
+    large = (size[0] * supersample, size[1] * supersample)
+    fine = render(whole, triangles, texture, _enlarge(camera, supersample), large, light)
+    exact = fine if supersample == 1 else render(whole, triangles, torch.zeros_like(whole), camera, size)
+    return Photographs(
+        image=_develop(fine, scenes, supersample, noise),
+        landmarks=camera.project(points)[..., :2],
+        visible=visibility(whole, triangles, camera, points, normals, size),
+        subject=torch.tensor([s.person.subject.index for s in scenes]),
+        picture=torch.tensor([s.picture for s in scenes]),
+        shape=shape,
+        neutral=neutral,
+        expression=torch.stack([s.expression for s in scenes]),
+        angles=angles,
+        camera=camera,
+        light=light,
+        depth=exact.depth,
+        normals=exact.normals,
+        mask=exact.mask,
+        hair=exact.fragments.triangle >= len(synth.triangles),
+    )
+
+
+def _develop(fine: Rendering, scenes: list[_Scene], supersample: int, noise: float) -> Tensor:
+    """Return the images: the rendering averaged, over its background, with grain."""
+    both = torch.cat([fine.image, fine.mask[..., None].float()], -1).permute(0, 3, 1, 2)
+    both = functional.avg_pool2d(both, supersample).permute(0, 2, 3, 1)
     background = torch.stack([s.background for s in scenes])
-    image, cover = exact.image, exact.mask[..., None].float()
-    if supersample > 1:
-        large = (size[0] * supersample, size[1] * supersample)
-        fine = render(shape, triangles, albedo, _enlarge(camera, supersample), large, light)
-        both = torch.cat([fine.image, fine.mask[..., None].float()], -1).permute(0, 3, 1, 2)
-        both = functional.avg_pool2d(both, supersample).permute(0, 2, 3, 1)
-        image, cover = both[..., :3], both[..., 3:]
     grain = torch.from_numpy(np.stack([s.grain for s in scenes]).astype(np.float32))
-    return (image + (1 - cover) * background + noise * grain).clamp(0.0, 1.0)
+    return (both[..., :3] + (1 - both[..., 3:]) * background + noise * grain).clamp(0.0, 1.0)
 
 
 def concatenate(parts: list[Photographs]) -> Photographs:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-from scipy.ndimage import gaussian_filter, zoom
+from scipy.ndimage import gaussian_filter
 from scipy.spatial import cKDTree
 
 from facenb.synthface import atlas
@@ -72,7 +72,7 @@ class Look:
         )
         return cls(
             melanin=melanin,
-            blood=0.20 + 0.24 * u[5],
+            blood=0.17 + 0.22 * u[5],
             yellow=0.03 + 0.10 * ancestry[1] * u[6] + 0.03 * u[7],
             hair=hair + 0.9 * grey * (GREY_HAIR - hair),
             iris=_between(IRIS, eyes),
@@ -139,15 +139,16 @@ def noises(size: int) -> dict[str, np.ndarray]:
         blotch=(40, 40),
         mottle=(11, 11),
         speckle=(2.6, 2.6),
+        fleck=(1.6, 1.6),
         pores=(0.9, 0.9),
         flat=(0.9, 6.0),
         steep=(5.0, 0.9),
         short=(2.5, 0.7),
     ).items():
         field = gaussian_filter(generator.standard_normal((atlas.SIZE, atlas.SIZE)), sigma, mode="wrap")
-        if name in ("flat", "steep"):  # hairs of the brows lean outwards and upwards, on both sides
+        if name == "flat":  # hairs of the brows lean outwards and upwards, on both sides
             for column in range(atlas.SIZE):
-                field[:, column] = np.roll(field[:, column], -int(column * (0.45 if name == "flat" else 1.5)))
+                field[:, column] = np.roll(field[:, column], -int(0.7 * column))
             field[:, : atlas.SIZE // 2] = field[:, atlas.SIZE // 2 :][:, ::-1]
         factor = atlas.SIZE // size
         field = (field / field.std()).reshape(size, factor, size, factor).mean((1, 3))
@@ -231,7 +232,7 @@ def layers(size: int) -> dict[str, np.ndarray]:
         shadow=_bump(x, 33, 13) * _bump(y, 5.5, 4.0),
         inner_corner=_bump(np.hypot(x - 19.5, y + 3.5), 0, 2.6),
         freckled=_bump(x, 20, 26) * _bump(y, -28, 15),
-        forehead=smooth_step(y, 20, 40),
+        temple=_bump(x, 42, 18) * smooth_step(y, 40, 60) * smooth_step(z, -60, -30),
         moustache=moustache * bald_chin,
         chin=np.clip(chin, 0, 1) * bald_chin,
         jaw=jaw * bald_chin,
@@ -253,9 +254,9 @@ def paint(look: Look, size: int) -> np.ndarray:
     rough = min(look.melanin, 0.45)  # dark skin is as even as light skin
     melanin = look.melanin * (1 + 0.10 * at["under_eye"] + 0.06 * at["socket"] - 0.05 * at["flush"])
     melanin = melanin + 0.035 * at["under_eye"] + rough * (0.05 * blotch + 0.035 * noise["speckle"])
-    freckle = smooth_step(noise["speckle"], 1.0, 1.9) * look.freckles * (0.25 + at["freckled"])
+    freckle = smooth_step(noise["fleck"], 1.2, 2.0) * look.freckles * (0.25 + at["freckled"])
     spots = smooth_step(noise["mottle"], 1.9, 2.4) * look.spots
-    melanin = melanin + 0.40 * freckle + 0.22 * spots + _moles(look, at)
+    melanin = melanin + 0.30 * freckle + 0.22 * spots + _moles(look, at)
     blood = look.blood * (1 + 0.10 * blotch + 0.42 * at["flush"] + 0.5 * at["ear"] + 0.35 * at["under_eye"])
     blood = blood + 0.03 * noise["speckle"] + 0.25 * at["inner_corner"] + 0.10 * _bump(at["lower_rim"], 0, 1.5)
     colour = skin_colour(np.maximum(melanin, 0.03), np.maximum(blood, 0.05)) * (1, 1, 1 - look.yellow)
@@ -279,7 +280,7 @@ def _shifted(look: Look, size: int) -> dict[str, np.ndarray]:
     """Return the noise as it lies on this person's skin."""
     fields = noises(size)
     steps = np.rint(look.shifts * size).astype(int)
-    steps[4:, 1] = 0  # strokes stay symmetric
+    steps[5:, 1] = 0  # strokes stay symmetric
     return {name: np.roll(field, tuple(steps[k]), (0, 1)) for k, (name, field) in enumerate(fields.items())}
 
 
@@ -299,11 +300,9 @@ def _brows(colour, look, at, noise) -> np.ndarray:
     s, line = at["brow_s"], at["brow_line"] - 1.0 * height
     half = (3.3 + 0.8 * thickness) * (1.08 - 0.72 * np.clip(s, 0, 1) ** 1.3)
     length = 0.97 + 0.06 * tail
-    body = np.exp(-(np.abs(line / half) ** 3.0)) * smooth_step(s, -0.10, 0.12)
+    body = np.exp(-(np.abs(line / half) ** 3.0)) * smooth_step(s, -0.12, 0.25)
     body = body * (1 - smooth_step(s, length - 0.35, length))
-    flat = smooth_step(s, 0.05, 0.40)
-    strokes = (1 - flat) * noise["steep"] + flat * noise["flat"]
-    share = np.clip(body * (0.86 + 0.10 * density + 0.30 * strokes), 0, 0.95)
+    share = np.clip(body * (0.82 + 0.10 * density + 0.28 * noise["flat"]), 0, 0.95)
     hair = look.hair * (0.75 if look.hair.mean() < 0.3 else 0.6)
     return _blend(colour, hair, share * at["front"])
 
@@ -350,3 +349,13 @@ def dress(texture: np.ndarray, look: Look, styling: Styling) -> np.ndarray:
     return np.clip(colour * (1 - styling.flush * at["flush"][..., None] * (0.0, 0.14, 0.12)), 0.005, 0.98).astype(
         np.float32
     )
+
+
+def shade_scalp(texture: np.ndarray, look: Look, share: float, ring: bool) -> None:
+    """Colour the scalp of a texture (size, size, 3) in place; `ring` leaves the top of the head bare."""
+    at, noise = layers(len(texture)), noises(len(texture))
+    cover = smooth_step(at["scalp"] - look.recession * at["temple"], -1.5, 3.5) * at["skin"]
+    if ring:
+        cover = cover * (1 - smooth_step(at["y"], 42, 58) * smooth_step(at["depth"], -160, -140))
+    cover = np.clip(share * cover * (0.9 + 0.2 * noise["short"]), 0, 1)
+    texture += (cover[..., None] * (0.8 * look.hair - texture)).astype(np.float32)

@@ -1,0 +1,111 @@
+"""Wrinkles: a displacement map in the atlas that belongs to the person, deeper with age and expression.
+
+The edges of the mesh (5 to 7 mm) are too coarse for wrinkles, so photographs show them by shading normals only.
+"""
+
+from functools import lru_cache
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from facenb.imaging.texture import sample
+from facenb.synthface.atlas import smooth_step
+from facenb.synthface.expressions import EXPRESSIONS
+from facenb.synthface.people import Subject, SynthFace
+from facenb.synthface.skin import layers
+
+DEEPEST = 1.2  # mm, never exceeded
+PATTERN = 24  # random numbers in [0, 1) that a person's pattern takes
+STREAM = 12  # of a subject's random numbers
+
+
+def _groove(distance, width):
+    return np.exp(-((distance / width) ** 2))
+
+
+@lru_cache(maxsize=64)
+def grooves(pattern: tuple[float, ...], size: int) -> dict[str, np.ndarray]:
+    """Return the depth (size, size), 0 to about 1, of each family of wrinkles of one person."""
+    at, r = layers(size), iter(pattern)
+    signed, x, y = at["x"], np.abs(at["x"]), at["y"]
+    forehead = np.zeros_like(x)
+    for line in range(3):  # wavy lines across the forehead
+        height = 35.0 + 10.5 * line + 4.0 * (next(r) - 0.5)
+        wave = 1.5 * np.sin(signed / (9.0 + 6.0 * next(r)) + 6.28 * next(r)) - 0.0022 * x**2 * (1 + next(r))
+        forehead += (0.6 + 0.4 * next(r)) * _groove(y - height - wave, 1.9)
+    distance, angle = np.hypot(x - 44.0, y + 1.0), np.arctan2(y + 1.0, x - 44.0)
+    spokes = (0.5 + 0.5 * np.cos(8.0 * angle + 3.0 * (next(r) - 0.5))) ** 2
+    crow = spokes * smooth_step(distance, 3.0, 8.0) * (1 - smooth_step(distance, 15.0, 24.0)) * smooth_step(x, 44, 48)
+    glabella = _groove(x - 4.5 - 2.0 * next(r), 1.9) * _groove(y - 16.0, 8.0 + 3.0 * next(r))
+    below = -40.0 - y
+    fold = 20.0 + 0.33 * below + 2.5 * (next(r) - 0.5) - 0.002 * below**2
+    nasolabial = _groove(x - fold, 2.4) * smooth_step(below, -2.0, 6.0) * (1 - smooth_step(below, 28.0, 42.0))
+    marionette = _groove(x - 27.0 - 0.12 * (-78.0 - y) - 2 * (next(r) - 0.5), 2.2)
+    marionette *= smooth_step(-y, 76.0, 82.0) * (1 - smooth_step(-y, 94.0, 106.0))
+    nose = _groove(y + 2.0 + 3 * next(r) - 0.6 * x, 1.6) * smooth_step(x, 1.0, 4.0) * (1 - smooth_step(x, 8.0, 14.0))
+    lid = _groove(np.hypot(x - 31.0, 1.15 * (y - 1.0)) - 15.0 - 3 * next(r), 1.7) * smooth_step(-y, 4.0, 10.0)
+    families = dict(zip(FAMILIES, (forehead, crow, glabella, nasolabial, marionette, nose, lid), strict=True))
+    # The skin beside a groove bulges a little.
+    return {name: ((d - 0.18 * np.sqrt(d)) * at["front"]).astype(np.float32) for name, d in families.items()}
+
+
+FAMILIES = ("forehead", "crow", "glabella", "nasolabial", "marionette", "nose", "lid")
+
+
+def depths(age: float, expression: np.ndarray) -> np.ndarray:
+    """Return how deep (mm) each family is on the right and the left half: (B, families, 2), age in years."""
+    value = dict(zip(EXPRESSIONS, np.asarray(expression, float).T, strict=True))
+
+    def both(name):
+        return np.stack([value[f"{name}Right"], value[f"{name}Left"]], -1)
+
+    old = 0.06 + 0.94 / (1 + np.exp(-(age - 50.0) / 7.5))
+    young = 0.35 + 0.65 * old
+    raised = np.maximum(both("browOuterUp"), value["browInnerUp"][:, None])
+    squint = np.maximum(both("mouthSmile"), 0.8 * np.maximum(both("eyeSquint"), both("eyeBlink")))
+    snarl = np.maximum(both("noseSneer"), 0.7 * both("mouthUpperUp"))
+    return np.stack(
+        [
+            0.60 * old + 0.90 * young * raised,
+            0.45 * old + 0.70 * young * squint,
+            0.35 * old + 0.75 * young * both("browDown"),
+            0.95 * old + 0.80 * young * np.maximum(both("mouthSmile"), 0.7 * snarl),
+            0.75 * old + 0.45 * young * both("mouthFrown"),
+            0.05 * old + 0.60 * young * np.maximum(snarl, 0.3 * both("browDown")),
+            0.65 * old + 0.35 * young * squint,
+        ],
+        axis=1,
+    )
+
+
+def displacement(
+    synth: SynthFace, subject: Subject, expression: Float[Tensor, "batch expressions"], size: int = 416
+) -> Float[Tensor, "batch size size"]:
+    """Return a person's wrinkles under expressions in mm along the outward normals, as maps of the atlas.
+
+    Negative inside a groove. Row 0 is the top of the atlas (v = 1).
+    """
+    pattern = tuple(synth.generator(subject.index, STREAM).random(PATTERN))
+    deep = depths(subject.traits["age"], expression.detach().cpu().numpy()).astype(np.float32)
+    share = smooth_step(layers(size)["x"], -10.0, 10.0)
+    maps = np.stack(list(grooves(pattern, size).values()))
+    total = np.tensordot(deep[..., 0], maps * (1 - share), 1) + np.tensordot(deep[..., 1], maps * share, 1)
+    return torch.from_numpy((-DEEPEST * np.tanh(total / DEEPEST)).astype(np.float32))
+
+
+def at_vertices(
+    synth: SynthFace, subject: Subject, expression: Float[Tensor, "batch expressions"]
+) -> Float[Tensor, "batch vertices"]:
+    """Return the same displacement in mm at the vertices of the mesh."""
+    return sample_vertices(synth, displacement(synth, subject, expression)[..., None])[..., 0]
+
+
+def sample_vertices(
+    synth: SynthFace, texture: Float[Tensor, "batch rows columns channels"]
+) -> Float[Tensor, "batch vertices channels"]:
+    """Return the values of a texture of the atlas at the vertices; at a seam, of one of its sides."""
+    corner = torch.zeros(len(synth.mean), dtype=torch.int64)
+    corner[synth.triangles.flatten()] = synth.uv_triangles.flatten()
+    return sample(texture, synth.uv[corner].expand(len(texture), 1, -1, -1))[:, 0]
