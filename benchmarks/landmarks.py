@@ -64,7 +64,7 @@ def measure(model: MorphableModel) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         weights[landmark] = (1, 0, 0)
     middle = np.flatnonzero(heads.mirror == np.arange(len(mean)))
     for landmark, other in enumerate(MIRRORED):
-        if landmark == other:  # on the middle line of the face
+        if landmark == other and landmark not in edge_landmarks():  # on the middle line of the face
             vertices[landmark], weights[landmark] = _on_line(marks[landmark], bent, middle[np.isin(middle, front)])
         elif landmark > other:
             vertices[landmark], weights[landmark] = heads.mirror[vertices[other]], weights[other]
@@ -73,8 +73,11 @@ def measure(model: MorphableModel) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _on_line(point: np.ndarray, bent: np.ndarray, line: np.ndarray) -> tuple[list[int], tuple[float, float, float]]:
-    """Return the place between the two vertices of a line that are nearest to a point."""
-    a, b = line[np.argsort(np.linalg.norm(bent[line] - point, axis=1))[:2]]
+    """Return the place that is nearest to a point, between the nearest vertex of a line and a neighbour on it."""
+    a = line[np.linalg.norm(bent[line] - point, axis=1).argmin()]
+    triangles = load_heads().triangles
+    line = np.intersect1d(line, np.setdiff1d(triangles[(triangles == a).any(1)], [a]))
+    b = line[np.linalg.norm(bent[line] - point, axis=1).argmin()]
     along = bent[b] - bent[a]
     share = float(np.clip((point - bent[a]) @ along / (along @ along), 0.0, 1.0))
     return [int(a), int(b), int(b)], (1 - share, share, 0.0)
@@ -87,8 +90,9 @@ def edge_landmarks() -> dict[int, np.ndarray]:
     table = {k: right_upper for k in (37, 38)} | {k: right_lower for k in (40, 41)}
     table |= {k: left_upper for k in (43, 44)} | {k: left_lower for k in (46, 47)}
     table |= {36: right_upper[:1], 39: right_upper[-1:], 42: left_upper[:1], 45: left_upper[-1:]}
-    table |= {60: upper_lip[:1], 64: upper_lip[-1:]}
-    return table | {k: upper_lip for k in (61, 62, 63)} | {k: lower_lip for k in (65, 66, 67)}
+    table |= {60: upper_lip[:1], 64: upper_lip[-1:], 61: upper_lip, 63: upper_lip, 65: lower_lip, 67: lower_lip}
+    middle = load_heads().mirror
+    return table | {62: upper_lip[middle[upper_lip] == upper_lip], 66: lower_lip[middle[lower_lip] == lower_lip]}
 
 
 def bend(source: np.ndarray, triangles: np.ndarray, target: np.ndarray, faces: np.ndarray, seeds) -> np.ndarray:

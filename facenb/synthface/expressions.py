@@ -177,10 +177,16 @@ def edges(lining: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
     for _ in range(count):
         touching = np.unique(heads.triangles[np.isin(heads.triangles, lining).any(1)])
         ring, lining = np.setdiff1d(touching, lining), np.union1d(lining, touching)
-    ring = ring[np.argsort(mean[ring, 0])]
-    line = np.interp(mean[ring, 0], mean[ring[[0, -1]], 0], mean[ring[[0, -1]], 1])
-    corner = np.isin(np.arange(len(ring)), (0, len(ring) - 1))
-    return ring[corner | (mean[ring, 1] > line)], ring[corner | (mean[ring, 1] < line)]
+    pairs = heads.triangles[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2)
+    pairs = pairs[np.isin(pairs, ring).all(1)]
+    left, right = ring[mean[ring, 0].argmin()], ring[mean[ring, 0].argmax()]
+    ways = []
+    for first in pairs[pairs[:, 0] == left, 1]:
+        way = [left, first]
+        while way[-1] != right:
+            way += [k for k in pairs[pairs[:, 0] == way[-1], 1] if k != way[-2]]
+        ways.append(np.array(way))
+    return tuple(sorted(ways, key=lambda way: -mean[way, 1].mean()))
 
 
 @cache

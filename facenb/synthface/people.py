@@ -6,18 +6,22 @@ from functools import cache, cached_property
 import numpy as np
 import torch
 from jaxtyping import Float
+from scipy.ndimage import map_coordinates
 from torch import Tensor
 
 from facenb.morphable.contour import contour_lines
 from facenb.synthface.expressions import EXPRESSIONS, Mimic, clear_eyeballs, express, mean_head
 from facenb.synthface.heads import load_heads
 from facenb.synthface.regions import landmarks, regions
+from facenb.synthface.skin import Look, paint
 
 VERSION = 1  # raise when the people change: folders made with other people are then refused
-TRAITS, CHANGES, MIMIC = range(3)  # streams of a subject's random numbers; appearance takes 10 and more
+TRAITS, CHANGES, MIMIC, LOOK = 0, 1, 2, 10  # streams of a subject's random numbers
+ALBEDO_TEXELS = 416  # side of the texture that vertex colours are read from
 # Standard deviation of the local changes by area, in shares of MakeHuman's full change; more makes caricatures.
-SPREAD = {"head": 0.12, "neck": 0.15, "forehead": 0.2, "ear": 0.2, "eye": 0.25, "eyebrows": 0.2}
+SPREAD = {"head": 0.15, "neck": 0.15, "forehead": 0.2, "ear": 0.2, "eye": 0.25, "eyebrows": 0.2}
 SPREAD |= {"nose": 0.21, "mouth": 0.2, "chin": 0.24, "cheek": 0.24}
+USUAL = {"chin-height-incr": 0.12}  # MakeHuman's chins are 3 mm shorter than measured ones; the mean of the others is 0
 FARTHEST = 2.5  # mm: a change spreads no more than this at the vertex that it moves most
 ASYMMETRY = 0.3  # share of the spread by which left and right differ
 
@@ -30,7 +34,17 @@ class Subject:
     # sex from 0 (male) to 1 (female), age in years; weight, muscle in [0, 1]; african, asian, caucasian sum to 1.
     traits: dict[str, float]
     neutral: Float[Tensor, "vertices 3"]  # mm
-    mimic: Mimic
+    mimic: Mimic  # how the person moves
+    look: Look  # the person's colouring
+
+    @cached_property
+    def albedo(self) -> Float[Tensor, "vertices 3"]:
+        """Linear RGB in [0, 1] at the vertices, from the person's texture at rest."""
+        heads, texture = load_heads(), paint(self.look, ALBEDO_TEXELS)
+        texel = np.clip(heads.vertex_uv() * ALBEDO_TEXELS - 0.5, 0, ALBEDO_TEXELS - 1)
+        rows = [ALBEDO_TEXELS - 1 - texel[:, 1], texel[:, 0]]
+        colours = [map_coordinates(texture[..., channel], rows, order=1) for channel in range(3)]
+        return torch.from_numpy(np.stack(colours, -1))
 
 
 class SynthFace:
@@ -87,7 +101,8 @@ class SynthFace:
         """Return person `index`. Raise ValueError for a negative one."""
         traits, head = self._person(index)
         mimic = Mimic.draw(self.generator(index, MIMIC), head)
-        return Subject(index, traits, torch.from_numpy(head.astype(np.float32)), mimic)
+        look = Look.draw(traits, self.generator(index, LOOK))
+        return Subject(index, traits, torch.from_numpy(head.astype(np.float32)), mimic, look)
 
     def shape(
         self, subject: Subject, expression: Float[Tensor, "batch expressions"]
@@ -111,7 +126,8 @@ def draw_traits(generator: np.random.Generator) -> dict[str, float]:
     african, asian, caucasian = generator.dirichlet((0.6, 0.6, 0.6))
     sex = abs(float(female) - min(abs(0.13 * feminine), 0.4))
     traits = {"sex": sex, "age": age, "weight": 0.5 + 0.18 * weight, "muscle": 0.5 + 0.15 * muscle}
-    return traits | {"african": african, "asian": asian, "caucasian": caucasian}
+    traits |= {"african": african, "asian": asian, "caucasian": caucasian}
+    return {name: float(value) for name, value in traits.items()}
 
 
 @cache
@@ -133,4 +149,5 @@ def draw_changes(generator: np.random.Generator) -> np.ndarray:
     own, shared = np.clip(generator.standard_normal((2, len(spread))), -2.5, 2.5)
     shared = np.where(other < np.arange(len(other)), shared[other], shared)
     paired = np.sqrt(1 - ASYMMETRY**2) * shared + ASYMMETRY * own
-    return spread * np.where(other == np.arange(len(other)), own, paired)
+    usual = np.array([USUAL.get(name, 0.0) for name in load_heads().change_names])
+    return usual + spread * np.where(other == np.arange(len(other)), own, paired)
