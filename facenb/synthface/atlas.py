@@ -21,6 +21,7 @@ FACE, REST = 2.4, 0.35  # texels per mm aimed at
 COMPONENTS = ("skin", "socket", "mouth", "tongue", "eye", "upper_teeth", "lower_teeth")
 SKIN, SOCKET, MOUTH, TONGUE, EYE, UPPER_TEETH, LOWER_TEETH, LIPS = range(8)
 HAIR = (608, 8, 824, 208)  # tile of strands: left, bottom, right, top in texels, v upwards
+CLOTH = (8, 8, 600, 40)  # tile of the shirt
 HEAD = (6, 218, 826, 826)
 BOXES = {  # of the other charts, by component and side (-1: x < 0, 1: x > 0, 0: both); LIPS are inner sides
     (EYE, -1): (8, 112, 104, 208),
@@ -213,3 +214,12 @@ def occlude(vertices: np.ndarray, triangles: np.ndarray, rays: int = 500) -> np.
     for _ in range(2):  # where the lips touch, single vertices lie inside the other lip
         seen = 0.5 * seen + 0.5 * (near @ seen) / np.asarray(near.sum(1)).ravel()
     return seen
+
+
+def tile(box: tuple[int, int, int, int], size: int) -> tuple[slice, slice]:
+    """Return the rows and columns of a box of the atlas, with 8 texels around it, in a texture of `size` texels."""
+    left, bottom, right, top = box
+    factor = SIZE // size
+    return slice((SIZE - top - 8) // factor, (SIZE - bottom + 8) // factor), slice(
+        (left - 8) // factor, (right + 8) // factor
+    )

@@ -1,7 +1,8 @@
-"""Hair as a mesh of its own: ribbons that grow out of the scalp of the template and follow each person's head.
+"""Hair and a shirt as a mesh of its own: ribbons that grow on the template's scalp and follow each head.
 
 Every style has the same number of ribbons, so people of all styles render in one batch. A ribbon is a flat strip with
-a texture of strands; it is grown once on the template, step by step: combed, pulled down, kept outside the head.
+a texture of strands; it is grown once on the template, step by step: combed, pulled down, kept outside the head. The
+shirt closes the neck.
 """
 
 from dataclasses import dataclass
@@ -44,7 +45,7 @@ class Style:
 STYLES = {
     "bald": None,
     "buzz": None,
-    "crop": Style("whorl", 26, 10, 20, width=5, lift=0.5, height=5),
+    "crop": Style("whorl", 26, 10, 20, width=4, lift=0.5, height=5),
     "ring": Style("whorl", 14, 14, 0, width=5, lift=0.3, height=4),
     "side part": Style("part", 75, 20, 75, width=7, lift=0.35, height=9, weight=0.15),
     "swept back": Style("back", 85, 45, 85, width=7, lift=0.4, height=9, weight=0.1),
@@ -54,8 +55,8 @@ STYLES = {
     "bob": Style("whorl", 190, 165, -26, width=11, lift=0.2, height=11, weight=0.8),
     "long": Style("centre", 340, 300, 330, width=12, lift=0.2, height=9, weight=0.8),
     "wavy": Style("part", 330, 280, 320, width=12, lift=0.3, height=14, weight=0.7, wave=7),
-    "bun": Style("up", 190, 150, 190, width=9, lift=0.1, height=4),
-    "pony tail": Style("up", 190, 150, 190, width=9, lift=0.1, height=4, tail=True),
+    "bun": Style("up", 190, 150, 190, width=6, lift=0.0, height=3),
+    "pony tail": Style("up", 190, 150, 190, width=6, lift=0.0, height=3, tail=True),
 }
 NAMES = tuple(STYLES)
 
@@ -101,7 +102,46 @@ def topology() -> tuple[np.ndarray, np.ndarray]:
     around = np.abs(np.arctan2(away[:, 0], away[:, 2])) / np.pi  # mirrored, so that no seam is needed
     cap_uv = np.stack([around, 1 - np.clip(np.linalg.norm(away, axis=1) / 250, 0, 1)], -1)
     uv = (left, bottom) + (right - left, top - bottom) * np.concatenate([uv, cap_uv])
-    return np.concatenate([triangles, cap_triangles + 2 * RIBBONS * (STEPS + 1)]), uv.astype(np.float32)
+    shirt, shirt_triangles = _shirt()
+    left, bottom, right, top = np.array(atlas.CLOTH) / atlas.SIZE
+    place = (shirt[:, [0, 1]] - shirt[:, [0, 1]].min(0)) / np.ptp(shirt[:, [0, 1]], axis=0)
+    uv = np.concatenate([uv, (left, bottom) + (right - left, top - bottom) * (0.1 + 0.8 * place)])
+    first = 2 * RIBBONS * (STEPS + 1)
+    parts = [triangles, cap_triangles + first, shirt_triangles + first + len(cap)]
+    return np.concatenate(parts), uv.astype(np.float32)
+
+
+def count_hair() -> int:
+    """Return how many of the first triangles are hair; the others are the shirt."""
+    return len(topology()[0]) - len(_shirt()[1])
+
+
+@lru_cache(maxsize=1)
+def _shirt() -> tuple[np.ndarray, np.ndarray]:
+    """Return a collar and shoulders on the template: rings that widen from the edge of the neck, and triangles."""
+    vertices, triangles, _ = _scalp()
+    edges = np.sort(np.concatenate([triangles[:, [0, 1]], triangles[:, [1, 2]], triangles[:, [2, 0]]]), 1)
+    edges, uses = np.unique(edges, axis=0, return_counts=True)
+    rim = vertices[np.unique(edges[uses == 1])]
+    rim = rim[rim[:, 1] < -85]
+    middle = np.array([0, 0, -95.0])
+    rim = rim[np.argsort(np.arctan2(rim[:, 0], rim[:, 2] - middle[2]))]
+    rings = []  # how much wider and deeper than the neck, and how far down to which level (mm)
+    for wide, deep, level, share in (
+        (1.05, 1.05, 8, 0),
+        (1.12, 1.1, -4, 0),
+        (2.0, 1.35, -148, 0.7),
+        (3.6, 1.6, -172, 1),
+        (4.0, 1.7, -300, 1),
+    ):
+        ring = middle + (rim - middle) * (wide, 1, deep)
+        ring[:, 1] = (1 - share) * rim[:, 1] + level * (share or 1)
+        rings.append(ring)
+    count = len(rim)
+    a = (count * np.arange(len(rings) - 1)[:, None] + np.arange(count)).ravel()
+    b = (count * np.arange(len(rings) - 1)[:, None] + (np.arange(count) + 1) % count).ravel()
+    faces = [np.stack([a, a + count, b], -1), np.stack([b, a + count, b + count], -1)]
+    return np.concatenate(rings), np.concatenate(faces)
 
 
 @lru_cache(maxsize=1)
@@ -169,7 +209,7 @@ def _combed(style: Style, points: np.ndarray, roots: np.ndarray) -> np.ndarray:
         parting = 28.0 if style.comb == "part" else 0.0
         side = np.sign(roots[:, 0] - parting + 1e-6)
         behind = atlas.smooth_step(-roots[:, 2], 60, 130)
-        direction = np.stack([side * (1 - 0.6 * behind), -0.25 + 0 * side, -0.35 - 0.5 * behind], -1)
+        direction = np.stack([side * (1 - 0.6 * behind), -0.25 + 0 * side, -0.55 - 0.4 * behind], -1)
     return direction / np.linalg.norm(direction, axis=1, keepdims=True)
 
 
@@ -186,9 +226,13 @@ def _unit(vectors: np.ndarray) -> np.ndarray:
 
 @lru_cache(maxsize=2 * len(STYLES))
 def grow(name: str, mirrored: bool) -> Growth:
-    """Return a style with hair, or its mirror image, on the template (do not write to it)."""
+    """Return a style, or its mirror image, on the template (do not write to it)."""
     style = STYLES[name]
     vertices, _, roots = _scalp()
+    shirt, cap = _shirt()[0], _cap()[0]
+    if style is None:
+        strands = np.full((2 * RIBBONS * (STEPS + 1) + len(cap), 3), np.nan)
+        return _bind(np.concatenate([strands, shirt]), np.ones(len(strands) + len(shirt)))
     generator = np.random.Generator(np.random.PCG64(13))
     jitter, level = generator.random(RIBBONS), generator.random(RIBBONS)
     high, front = _regions(roots)
@@ -197,7 +241,7 @@ def grow(name: str, mirrored: bool) -> Growth:
     if style.fringe < 0:
         fringe = roots[:, 1] + style.fringe + 0.8 * np.maximum(14 - roots[:, 2], 0)
     length = (style.sides + high * (style.top - style.sides)) * (1 - front) + front * fringe
-    length *= 0.85 + 0.3 * jitter
+    length *= np.where(length < 40, 0.65 + 0.7 * jitter, 0.85 + 0.3 * jitter)
     if style.comb == "shell":
         line, normal = _shell(style, roots, length, level, generator)
     else:
@@ -217,7 +261,6 @@ def grow(name: str, mirrored: bool) -> Growth:
     points, tint = both.reshape(-1, 3), np.repeat(tint.ravel(), 2)
     if mirrored:
         points = (both[:, :, ::-1] * (-1, 1, 1)).reshape(-1, 3)
-    cap = _cap()[0]
     inside = atlas.smooth_step(into_hair(vertices[cap]), 0, 25 if style.comb == "shell" else 10)
     bottom, normal, _ = _outside(vertices[cap], np.zeros(len(cap)))
     if style.comb == "shell":
@@ -225,16 +268,21 @@ def grow(name: str, mirrored: bool) -> Growth:
     bottom = bottom + normal * (0.7 * style.height * inside - 1.0 * (inside < 0.05))[:, None]
     if name == "ring":
         bottom[:] = np.nan
-    points, tint = np.concatenate([points, bottom]), np.concatenate([tint, np.full(len(cap), 0.7)])
+    tints = tint, np.full(len(cap), 0.7), np.ones(len(shirt))
+    return _bind(np.concatenate([points, bottom, shirt]), np.concatenate(tints))
+
+
+def _bind(points: np.ndarray, tint: np.ndarray) -> Growth:
+    """Return a growth whose points follow the skin nearest to them; not the ears."""
+    vertices = _scalp()[0]
     skin = np.flatnonzero((load_heads().component == atlas.SKIN) & (np.abs(vertices[:, 0]) < 78))
     distance, nearest = cKDTree(vertices[skin]).query(np.nan_to_num(points), NEIGHBOURS)
     shares = 1 / (distance + 8.0) ** 2
     shares /= shares.sum(1, keepdims=True)
     starts = np.arange(len(points) + 1) * NEIGHBOURS
     size = len(points), len(vertices)
-    return Growth(
-        points, tint.astype(np.float32), sparse.csr_array((shares.ravel(), skin[nearest].ravel(), starts), shape=size)
-    )
+    shares = sparse.csr_array((shares.ravel(), skin[nearest].ravel(), starts), shape=size)
+    return Growth(points, tint.astype(np.float32), shares)
 
 
 def _strands(style: Style, roots, length, level, generator) -> tuple[np.ndarray, np.ndarray]:
@@ -314,24 +362,14 @@ def follow(growth: Growth, head: np.ndarray) -> np.ndarray:
     return (growth.points + origin + growth.shares @ (head - template)).astype(np.float32)
 
 
-def nothing() -> tuple[np.ndarray, np.ndarray]:
-    """Return the vertices (NaN) and brightness of no hair at all."""
-    count = len(topology()[1])
-    return np.full((count, 3), np.nan, np.float32), np.ones(count, np.float32)
-
-
 @lru_cache(maxsize=4)
 def strand_tile(size: int) -> tuple[tuple[slice, slice], np.ndarray]:
     """Return where the strands lie in an atlas of `size` texels, and their brightness there."""
-    left, bottom, right, top = atlas.HAIR
-    shape = top - bottom + 16, right - left + 16
+    rows, columns = place = atlas.tile(atlas.HAIR, size)
+    factor = atlas.SIZE // size
+    shape = (rows.stop - rows.start) * factor, (columns.stop - columns.start) * factor
     noise = np.random.Generator(np.random.PCG64(14)).standard_normal(shape)
     fine, coarse = gaussian_filter(noise, (18, 0.7)), gaussian_filter(noise, (60, 4))
-    bright = 1 + 0.22 * fine / fine.std() + 0.12 * coarse / coarse.std()
-    factor = atlas.SIZE // size
-    bright = np.clip(bright, 0.25, 1.9)
-    rows, columns = (n // factor * factor for n in shape)
-    bright = bright[:rows, :columns].reshape(rows // factor, factor, columns // factor, factor).mean((1, 3))
-    first_row, first_column = (atlas.SIZE - top - 8) // factor, (left - 8) // factor
-    place = slice(first_row, first_row + len(bright)), slice(first_column, first_column + bright.shape[1])
+    bright = np.clip(1 + 0.22 * fine / fine.std() + 0.12 * coarse / coarse.std(), 0.25, 1.9)
+    bright = bright.reshape(shape[0] // factor, factor, shape[1] // factor, factor).mean((1, 3))
     return place, bright.astype(np.float32)

@@ -52,7 +52,7 @@ class Photographs:
     light: Float[Tensor, "batch 9 3"]
     depth: Float[Tensor, "batch height width"]  # mm along the viewing direction, inf at the background
     normals: Float[Tensor, "batch height width 3"]  # camera axes, 0 at the background
-    mask: Bool[Tensor, "batch height width"]  # head or hair; depth and normals are of what is seen, too
+    mask: Bool[Tensor, "batch height width"]  # head or hair; depth and normals know the shirt, too
     hair: Bool[Tensor, "batch height width"]  # the part of the mask that is hair
 
     def __len__(self) -> int:
@@ -160,13 +160,13 @@ class _Scene:
         )
 
     def dressed(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return texture, vertices of hair in mm (NaN: no hair) and their brightness."""
+        """Return texture, vertices of hair and shirt in mm (NaN: none) and their brightness."""
         person, look = self.person, self.person.look
         texture = skin.dress(person.bare, look, self.styling)
         if self.style != "bald":
             skin.shade_scalp(texture, look, 0.6 if self.style == "buzz" else 0.92, self.style == "ring")
-        if hair.STYLES[self.style] is None:
-            return texture, *hair.nothing()
+        rows, columns = atlas.tile(atlas.CLOTH, len(texture))
+        texture[rows, columns] = self.styling.cloth
         tile, bright = hair.strand_tile(len(texture))
         texture[tile] = look.hair * bright[..., None]
         growth = hair.grow(self.style, self.mirrored)
@@ -265,6 +265,7 @@ def _expose(synth, scenes: list[_Scene], texels: int, size, kind: str, supersamp
     large = (size[0] * supersample, size[1] * supersample)
     fine = render(whole, triangles, texture, _enlarge(camera, supersample), large, light)
     exact = fine if supersample == 1 else render(whole, triangles, torch.zeros_like(whole), camera, size)
+    shirt = len(synth.triangles) + hair.count_hair()  # the first of its triangles
     return Photographs(
         image=_develop(fine, scenes, supersample, noise),
         landmarks=camera.project(points)[..., :2],
@@ -279,8 +280,8 @@ def _expose(synth, scenes: list[_Scene], texels: int, size, kind: str, supersamp
         light=light,
         depth=exact.depth,
         normals=exact.normals,
-        mask=exact.mask,
-        hair=exact.fragments.triangle >= len(synth.triangles),
+        mask=exact.mask & (exact.fragments.triangle < shirt),
+        hair=(exact.fragments.triangle >= len(synth.triangles)) & (exact.fragments.triangle < shirt),
     )
 
 

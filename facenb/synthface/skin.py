@@ -100,6 +100,7 @@ class Styling:
     liner: float
     rouge: float
     flush: float
+    cloth: np.ndarray  # RGB of the shirt
 
     @classmethod
     def draw(cls, look: Look, generator: np.random.Generator) -> "Styling":
@@ -116,6 +117,7 @@ class Styling:
             liner=made_up,
             rouge=0.5 * made_up * u[10],
             flush=0.4 * u[11],
+            cloth=0.05 + 0.75 * generator.random() * (0.7 + 0.3 * generator.random(3)),
         )
 
 
@@ -143,7 +145,7 @@ def noises(size: int) -> dict[str, np.ndarray]:
         pores=(0.9, 0.9),
         flat=(0.9, 6.0),
         steep=(5.0, 0.9),
-        short=(2.5, 0.7),
+        short=(1.8, 0.7),
     ).items():
         field = gaussian_filter(generator.standard_normal((atlas.SIZE, atlas.SIZE)), sigma, mode="wrap")
         if name == "flat":  # hairs of the brows lean outwards and upwards, on both sides
@@ -197,7 +199,7 @@ def layers(size: int) -> dict[str, np.ndarray]:
     lips = lips * (z > 2) * (x < 25.0) * skin
     upper_rim, lower_rim = _rim_distances(maps.points)
     around_eye = np.hypot(x - 31.2, (y + 1.5) * 1.1)
-    s = (x - 11.5) / 42.0
+    s = (x - 11.0) / 46.0
     beard_line = smooth_step(-y, 30, 62) * smooth_step(z, -72, -60) + smooth_step(-z, 30, 55) * smooth_step(-y, 12, 30)
     jaw = np.clip(beard_line, 0, 1) * (1 - smooth_step(-y, 118, 136)) * (1 - _bump(x, 34, 13) * _bump(y, -60, 15))
     chin = _bump(x, 0, 21) * smooth_step(-y, 86, 93) * (1 - smooth_step(-y, 118, 130)) + 0.9 * _bump(x, 0, 5) * _bump(
@@ -221,7 +223,7 @@ def layers(size: int) -> dict[str, np.ndarray]:
         upper_rim=upper_rim,
         lower_rim=lower_rim,
         brow_s=s,
-        brow_line=y - (14.6 + 8.0 * s - 8.6 * np.abs(s) ** 2.4),
+        brow_line=y - (17.2 + 10.0 * s - 6.0 * s**2 - 5.5 * np.clip(s, 0, 1.2) ** 5),
         flush=_bump(x, 42, 15) * _bump(y, -36, 14)
         + 0.9 * _bump(x, 0, 11) * _bump(y, -38, 10)
         + 0.4 * _bump(y, -104, 12) * _bump(x, 0, 18),
