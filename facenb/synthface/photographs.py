@@ -14,12 +14,12 @@ from torch.nn import functional
 
 from facenb.imaging.camera import Camera, Perspective, WeakPerspective, euler_to_matrix
 from facenb.imaging.lighting import ambient, directional
-from facenb.imaging.render import Rendering, render, vertex_normals, visibility
+from facenb.imaging.render import Rendering, render, visibility
 from facenb.imaging.texture import Texture
 from facenb.synthface import atlas, hair, skin, wrinkles
 from facenb.synthface.people import Subject, SynthFace
 
-SKIN, HAIR, PICTURE = 10, 11, 100  # streams of a subject's random numbers
+HAIR, PICTURE = 11, 100  # streams of a subject's random numbers
 TEXELS = 1 << 24  # of the textures that are held at once
 # At full strength, "*" for both sides; a picture takes one at random strength, and single actions besides.
 MOODS = (
@@ -41,7 +41,7 @@ class Photographs:
 
     image: Float[Tensor, "batch height width 3"]  # linear RGB in [0, 1]
     landmarks: Float[Tensor, "batch 68 2"]  # pixels
-    visible: Bool[Tensor, "batch 68"]  # on the image, facing the camera, not hidden by head or hair
+    visible: Bool[Tensor, "batch 68"]  # on the image, not hidden by head, hair or shirt
     subject: Int[Tensor, " batch"]
     picture: Int[Tensor, " batch"]
     shape: Float[Tensor, "batch vertices 3"]  # mm, with expression; without hair
@@ -105,16 +105,14 @@ class _Person:
     """What all pictures of a subject share."""
 
     subject: Subject
-    look: skin.Look
     bare: np.ndarray  # texture without hair, beard and make-up
     styles: list[str]  # of hair
 
     @classmethod
     def make(cls, synth: SynthFace, index: int, texels: int) -> "_Person":
         subject = synth.subject(index)
-        look = skin.Look.draw(subject.traits, synth.generator(index, SKIN))
-        styles = hair.choose(subject.traits, look.recession, synth.generator(index, HAIR))
-        return cls(subject, look, skin.paint(look, texels), styles)
+        styles = hair.choose(subject.traits, subject.look.recession, synth.generator(index, HAIR))
+        return cls(subject, skin.paint(subject.look, texels), styles)
 
 
 @dataclass(frozen=True)
@@ -156,12 +154,12 @@ class _Scene:
             grain=grain.standard_normal((*size, 3)),
             style=person.styles[styling.integers(len(person.styles))],
             mirrored=bool(styling.random() < 0.3),
-            styling=skin.Styling.draw(person.look, styling),
+            styling=skin.Styling.draw(person.subject.look, styling),
         )
 
     def dressed(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return texture, vertices of hair and shirt in mm (NaN: none) and their brightness."""
-        person, look = self.person, self.person.look
+        person, look = self.person, self.person.subject.look
         texture = skin.dress(person.bare, look, self.styling)
         if self.style != "bald":
             skin.shade_scalp(texture, look, 0.6 if self.style == "buzz" else 0.92, self.style == "ring")
@@ -261,7 +259,6 @@ def _expose(synth, scenes: list[_Scene], texels: int, size, kind: str, supersamp
     )
     whole = torch.cat([shape, torch.from_numpy(strands)], 1)
     points = synth.landmarks.of(shape)
-    normals = functional.normalize(synth.landmarks.of(vertex_normals(shape, synth.triangles)), dim=-1)
     large = (size[0] * supersample, size[1] * supersample)
     fine = render(whole, triangles, texture, _enlarge(camera, supersample), large, light)
     exact = fine if supersample == 1 else render(whole, triangles, torch.zeros_like(whole), camera, size)
@@ -269,7 +266,7 @@ def _expose(synth, scenes: list[_Scene], texels: int, size, kind: str, supersamp
     return Photographs(
         image=_develop(fine, scenes, supersample, noise),
         landmarks=camera.project(points)[..., :2],
-        visible=visibility(whole, triangles, camera, points, normals, size),
+        visible=visibility(whole, triangles, camera, points, size=size),
         subject=torch.tensor([s.person.subject.index for s in scenes]),
         picture=torch.tensor([s.picture for s in scenes]),
         shape=shape,

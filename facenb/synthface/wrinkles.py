@@ -13,6 +13,7 @@ from torch import Tensor
 from facenb.imaging.texture import sample
 from facenb.synthface.atlas import smooth_step
 from facenb.synthface.expressions import EXPRESSIONS
+from facenb.synthface.heads import load_heads
 from facenb.synthface.people import Subject, SynthFace
 from facenb.synthface.skin import layers
 
@@ -99,13 +100,6 @@ def at_vertices(
     synth: SynthFace, subject: Subject, expression: Float[Tensor, "batch expressions"]
 ) -> Float[Tensor, "batch vertices"]:
     """Return the same displacement in mm at the vertices of the mesh."""
-    return sample_vertices(synth, displacement(synth, subject, expression)[..., None])[..., 0]
-
-
-def sample_vertices(
-    synth: SynthFace, texture: Float[Tensor, "batch rows columns channels"]
-) -> Float[Tensor, "batch vertices channels"]:
-    """Return the values of a texture of the atlas at the vertices; at a seam, of one of its sides."""
-    corner = torch.zeros(len(synth.mean), dtype=torch.int64)
-    corner[synth.triangles.flatten()] = synth.uv_triangles.flatten()
-    return sample(texture, synth.uv[corner].expand(len(texture), 1, -1, -1))[:, 0]
+    places = torch.from_numpy(load_heads().vertex_uv().astype(np.float32))
+    maps = displacement(synth, subject, expression)
+    return sample(maps[..., None], places.expand(len(maps), 1, -1, -1))[:, 0, :, 0]
