@@ -8,10 +8,12 @@ import argparse
 import igl
 import numpy as np
 import torch
+from landmarks import measure
 
 from facenb.assets import asset
 from facenb.imaging.render import vertex_normals
 from facenb.morphable.formats.ict import read_ict
+from facenb.morphable.model import Embedding
 from facenb.synthface.expressions import EXPRESSIONS, clear_eyeballs
 from facenb.synthface.heads import load_heads
 from facenb.synthface.model import course_model, residual_by_components
@@ -80,7 +82,9 @@ def main() -> None:
     parser.add_argument("--people", type=int, default=1000, help="whose distances are compared")
     people = parser.parse_args().people
     synth, model = SynthFace(0), read_ict(asset("ict-facekit") / "ict_face_head_11248.npz")
-    ours = distances(synth.landmarks.of(synth.neutrals(list(range(people)))))
+    vertices, weights, _ = measure(model, as_300w=False)  # the same points on both
+    points = Embedding(torch.from_numpy(vertices), torch.from_numpy(weights).float())
+    ours = distances(points.of(synth.neutrals(list(range(people)))))
     identity, _ = model.sample(people, torch.Generator().manual_seed(0), expression=False)
     theirs = distances(model.landmarks.of(model.shape(identity)))
     print(f"{'mm':20s} {'ours':>14s} {'ICT-FaceKit':>14s}  offset/sd  spread")

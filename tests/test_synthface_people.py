@@ -111,7 +111,7 @@ class TestMesh:
         except AssetError as error:
             pytest.skip(str(error))
         vertices, weights, distances = measuring().measure(model)
-        assert distances[17:].mean() < 3.0 and distances[:17].mean() < 3.0
+        assert distances[17:].mean() < 3.0  # the jaw line follows 300W instead
         measured = (mean_head()[vertices] * weights[..., None]).sum(1)
         np.testing.assert_allclose(SYNTH.landmarks.of(SYNTH.mean), measured, atol=0.5)
 
