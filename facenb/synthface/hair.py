@@ -209,7 +209,7 @@ def _combed(style: Style, points: np.ndarray, roots: np.ndarray) -> np.ndarray:
         parting = 28.0 if style.comb == "part" else 0.0
         side = np.sign(roots[:, 0] - parting + 1e-6)
         behind = atlas.smooth_step(-roots[:, 2], 60, 130)
-        direction = np.stack([side * (1 - 0.6 * behind), -0.25 + 0 * side, -0.55 - 0.4 * behind], -1)
+        direction = np.stack([side * (1 - 0.6 * behind), -0.25 + 0 * side, -0.9 - 0.1 * behind], -1)
     return direction / np.linalg.norm(direction, axis=1, keepdims=True)
 
 

@@ -18,8 +18,8 @@ from facenb.synthface.hairline import into_hair
 from facenb.synthface.heads import load_heads
 
 # What is left of white light (RGB): without pigment, and absorbed by one unit of melanin and of blood (log).
-UNPIGMENTED = np.array([0.95, 0.86, 0.79])
-MELANIN, BLOOD = np.array([0.62, 0.86, 1.04]), np.array([0.07, 0.52, 0.46])
+UNPIGMENTED = np.array([0.95, 0.86, 0.79], np.float32)
+MELANIN, BLOOD = np.array([[0.62, 0.86, 1.04], [0.07, 0.52, 0.46]], np.float32)
 ANCESTRAL_MELANIN = np.array([1.15, 0.36, 0.15])  # African, Asian, Caucasian
 HAIR = np.array([[0.075, 0.062, 0.056], [0.14, 0.09, 0.06], [0.26, 0.16, 0.09], [0.52, 0.38, 0.21]])
 RED_HAIR, GREY_HAIR = np.array([0.40, 0.16, 0.07]), np.array([0.60, 0.59, 0.58])
@@ -61,15 +61,7 @@ class Look:
         grey = np.clip((age - 32 - 30 * u[3]) / 28, 0.0, 1.0)
         eyes = 4.0 * np.clip((1 - dark) * 1.3 * u[4] - 0.1, 0.0, 1.0)
         count = generator.poisson(3.0)
-        moles = np.stack(
-            [
-                generator.uniform(-62, 62, count),
-                generator.uniform(-105, 60, count),
-                0.5 + 0.8 * generator.random(count),
-                0.3 + 0.5 * generator.random(count),
-            ],
-            -1,
-        )
+        moles = generator.uniform((-62, -105, 0.5, 0.3), (62, 60, 1.3, 0.8), (count, 4))
         return cls(
             melanin=melanin,
             blood=0.17 + 0.22 * u[5],
@@ -128,8 +120,7 @@ def _between(table: np.ndarray, place: float) -> np.ndarray:
 
 def skin_colour(melanin, blood) -> np.ndarray:
     """Return RGB (..., 3) of skin by the Beer-Lambert law in the two pigments that colour it."""
-    melanin, blood = np.asarray(melanin)[..., None], np.asarray(blood)[..., None]
-    return UNPIGMENTED * np.exp(-MELANIN * melanin - BLOOD * blood)
+    return UNPIGMENTED * np.exp(-MELANIN * np.asarray(melanin)[..., None] - BLOOD * np.asarray(blood)[..., None])
 
 
 @lru_cache(maxsize=4)
@@ -158,26 +149,14 @@ def noises(size: int) -> dict[str, np.ndarray]:
     return fields
 
 
-def template_maps(size: int) -> atlas.Maps:
-    """Return the template over the texels of the atlas."""
-    heads = load_heads()
-    return atlas.lay_maps(
-        mean_head(), heads.triangles, heads.component, heads.occlusion, heads.uv, heads.uv_triangles, size
-    )
-
-
-def _rim_distances(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the distances in mm to the edges of the upper and of the lower lids."""
+def _rim_distance(points: np.ndarray, lid: int) -> np.ndarray:
+    """Return the distances in mm to the edges of the upper (0) or lower (1) lids."""
     vertices = atlas.from_eyes(mean_head(), load_heads().component)
-    distances = []
-    for lid in (0, 1):
-        dense = []
-        for rims in lid_rims():
-            edge = vertices[rims[lid]]
-            share = np.linspace(0, len(edge) - 1, 120)
-            dense.append(np.stack([np.interp(share, np.arange(len(edge)), edge[:, k]) for k in range(3)], -1))
-        distances.append(cKDTree(np.concatenate(dense)).query(points.reshape(-1, 3))[0].reshape(points.shape[:-1]))
-    return distances[0], distances[1]
+    dense = []
+    for rims in lid_rims():
+        edge, share = vertices[rims[lid]], np.linspace(0, len(rims[lid]) - 1, 120)
+        dense.append(np.stack([np.interp(share, np.arange(len(edge)), edge[:, k]) for k in range(3)], -1))
+    return cKDTree(np.concatenate(dense)).query(points.reshape(-1, 3))[0].reshape(points.shape[:-1])
 
 
 def _bump(value, middle, width):
@@ -187,7 +166,10 @@ def _bump(value, middle, width):
 @lru_cache(maxsize=4)
 def layers(size: int) -> dict[str, np.ndarray]:
     """Return where the colours go: maps (size, size), 0 to 1 unless said (do not write to them)."""
-    maps = template_maps(size)
+    heads = load_heads()
+    maps = atlas.lay_maps(
+        mean_head(), heads.triangles, heads.component, heads.occlusion, heads.uv, heads.uv_triangles, size
+    )
     x, y, z = np.abs(maps.points[..., 0]), maps.points[..., 1], maps.points[..., 2]
     skin = maps.part < MOUTH
     front = smooth_step(z, -55, -20) * skin
@@ -197,18 +179,17 @@ def layers(size: int) -> dict[str, np.ndarray]:
     lower = 11.5 * (1 - wide**2) ** 0.7
     lips = smooth_step(upper - (y - seam), -0.5, 1.1) * smooth_step(lower - (seam - y), -0.7, 1.3)
     lips = lips * (z > 2) * (x < 25.0) * skin
-    upper_rim, lower_rim = _rim_distances(maps.points)
-    around_eye = np.hypot(x - 31.2, (y + 1.5) * 1.1)
     s = (x - 11.0) / 46.0
-    beard_line = smooth_step(-y, 30, 62) * smooth_step(z, -72, -60) + smooth_step(-z, 30, 55) * smooth_step(-y, 12, 30)
-    jaw = np.clip(beard_line, 0, 1) * (1 - smooth_step(-y, 118, 136)) * (1 - _bump(x, 34, 13) * _bump(y, -60, 15))
-    chin = _bump(x, 0, 21) * smooth_step(-y, 86, 93) * (1 - smooth_step(-y, 118, 130)) + 0.9 * _bump(x, 0, 5) * _bump(
-        y, -87, 4
-    )
+    jaw = smooth_step(-y, 30, 62) * smooth_step(z, -72, -60) + smooth_step(-z, 30, 55) * smooth_step(-y, 12, 30)
+    jaw = np.clip(jaw, 0, 1) * (1 - smooth_step(-y, 118, 136)) * (1 - _bump(x, 34, 13) * _bump(y, -60, 15))
+    chin = _bump(x, 0, 21) * smooth_step(-y, 86, 93) * (1 - smooth_step(-y, 118, 130))
+    chin = np.clip(chin + 0.9 * _bump(x, 0, 5) * _bump(y, -87, 4), 0, 1)
     chin = np.maximum(chin, _bump(x, 27, 5) * smooth_step(-y, 68, 76) * (1 - smooth_step(-y, 100, 120)))
     moustache = smooth_step(y, -66.5 - 6 * wide, -63.5 - 7 * wide) * smooth_step(-y, 48 + 0.25 * x, 53 + 0.35 * x)
     moustache = moustache * (1 - smooth_step(x, 25, 30)) * (1 - 0.5 * _bump(x, 0, 2.5))
-    bald_chin = (1 - lips) * smooth_step(z, -75, -62) * skin
+    bearded = (1 - lips) * smooth_step(z, -75, -62) * skin
+    flush = _bump(x, 42, 15) * _bump(y, -36, 14) + 0.9 * _bump(x, 0, 11) * _bump(y, -38, 10)
+    flush += 0.4 * _bump(x, 0, 18) * _bump(y, -104, 12)
     iris = 16.4 * np.arctan2(np.hypot(x - 31.2, y), z)
     turn = np.arctan2(y, x - 31.2)
     arc = np.arcsin(np.clip(x / 27.0, 0, 1)) / (np.pi / 2) * 7
@@ -220,24 +201,22 @@ def layers(size: int) -> dict[str, np.ndarray]:
         front=front,
         lips=lips,
         scalp=into_hair(maps.points),
-        upper_rim=upper_rim,
-        lower_rim=lower_rim,
+        upper_rim=_rim_distance(maps.points, 0),
+        lower_rim=_rim_distance(maps.points, 1),
         brow_s=s,
         brow_line=y - (17.2 + 10.0 * s - 6.0 * s**2 - 5.5 * np.clip(s, 0, 1.2) ** 5),
-        flush=_bump(x, 42, 15) * _bump(y, -36, 14)
-        + 0.9 * _bump(x, 0, 11) * _bump(y, -38, 10)
-        + 0.4 * _bump(y, -104, 12) * _bump(x, 0, 18),
+        flush=flush * skin,
         rouge=_bump(x, 50, 12) * _bump(y, -30, 11),
         ear=smooth_step(-z, 62, 70) * smooth_step(x, 72, 78) * (y < 12) * (y > -55),
         under_eye=_bump(x, 29, 12) * _bump(y, -13, 5),
-        socket=smooth_step(24 - around_eye, 0, 14),
+        socket=smooth_step(24 - np.hypot(x - 31.2, 1.1 * (y + 1.5)), 0, 14),
         shadow=_bump(x, 33, 13) * _bump(y, 5.5, 4.0),
         inner_corner=_bump(np.hypot(x - 19.5, y + 3.5), 0, 2.6),
         freckled=_bump(x, 20, 26) * _bump(y, -28, 15),
         temple=_bump(x, 42, 18) * smooth_step(y, 40, 60) * smooth_step(z, -60, -30),
-        moustache=moustache * bald_chin,
-        chin=np.clip(chin, 0, 1) * bald_chin,
-        jaw=jaw * bald_chin,
+        moustache=moustache * bearded,
+        chin=chin * bearded,
+        jaw=jaw * bearded,
         nostril=_bump(x, 8.5, 4) * _bump(y, -46.5, 2.6) * (z > 22),
         part=maps.part,
         iris=iris,
@@ -261,12 +240,13 @@ def paint(look: Look, size: int) -> np.ndarray:
     melanin = melanin + 0.30 * freckle + 0.22 * spots + _moles(look, at)
     blood = look.blood * (1 + 0.10 * blotch + 0.42 * at["flush"] + 0.5 * at["ear"] + 0.35 * at["under_eye"])
     blood = blood + 0.03 * noise["speckle"] + 0.25 * at["inner_corner"] + 0.10 * _bump(at["lower_rim"], 0, 1.5)
-    colour = skin_colour(np.maximum(melanin, 0.03), np.maximum(blood, 0.05)) * (1, 1, 1 - look.yellow)
+    colour = skin_colour(np.maximum(melanin, 0.03), np.maximum(blood, 0.05)) * np.array(
+        [1, 1, 1 - look.yellow], np.float32
+    )
     colour *= 1 + (0.012 * noise["pores"] + 0.012 * noise["mottle"])[..., None]
     lip_melanin = 0.10 + look.melanin * (0.75 + 0.35 * look.lip[0])
-    lip = skin_colour(
-        lip_melanin + 0.03 * noise["steep"], look.blood + 0.42 + 0.35 * look.lip[1] + 0.06 * noise["steep"]
-    )
+    lip_blood = look.blood + 0.42 + 0.35 * look.lip[1]
+    lip = skin_colour(lip_melanin + 0.03 * noise["steep"], lip_blood + 0.06 * noise["steep"])
     colour = _blend(colour, lip, (0.55 + 0.25 * look.lip[1]) * at["lips"])
     colour = _blend(colour, 0.25 * colour, 0.7 * at["nostril"])
     colour = _brows(colour, look, at, noise)
@@ -274,8 +254,8 @@ def paint(look: Look, size: int) -> np.ndarray:
     colour = _blend(colour, lash, 0.85 * _bump(at["upper_rim"], 0, 1.15) * at["skin"])
     colour = _blend(colour, lash, 0.40 * _bump(at["lower_rim"], 0, 0.8) * at["skin"])
     colour = _inside(colour, look, at)
-    shade = at["occlusion"] * np.where(at["part"] == EYE, 0.75, 0.6) + np.where(at["part"] == EYE, 0.4, 0.4)
-    return np.clip(colour * np.minimum(shade, 1)[..., None], 0.005, 0.98).astype(np.float32)
+    shade = np.minimum(0.4 + at["occlusion"] * np.where(at["part"] == EYE, 0.75, 0.6), 1)
+    return np.clip(colour * shade[..., None], 0.005, 0.98).astype(np.float32)
 
 
 def _shifted(look: Look, size: int) -> dict[str, np.ndarray]:
@@ -287,7 +267,8 @@ def _shifted(look: Look, size: int) -> dict[str, np.ndarray]:
 
 
 def _blend(colour, other, share):
-    return colour + share[..., None] * (other - colour)
+    share = np.asarray(share, np.float32)[..., None]
+    return colour + share * (np.asarray(other, np.float32) - colour)
 
 
 def _moles(look: Look, at) -> np.ndarray:
@@ -329,28 +310,22 @@ def _inside(colour, look, at) -> np.ndarray:
 
 def dress(texture: np.ndarray, look: Look, styling: Styling) -> np.ndarray:
     """Return a person's texture (size, size, 3) with the beard, make-up and flush of one photograph."""
-    size = len(texture)
-    at, noise = layers(size), noises(size)
-    colour = texture
-    grown = sum(styling.beard[k] * at[name] for k, name in enumerate(("moustache", "chin", "jaw"))) if look.beard else 0
+    at, noise = layers(len(texture)), noises(len(texture))
+    colour, share, lips = texture, styling.stubble, styling.lip_colour
     if look.beard:
-        everywhere = np.maximum(np.maximum(at["moustache"], at["chin"]), at["jaw"])
-        share = styling.stubble
+        areas = [at[name] for name in ("moustache", "chin", "jaw")]
+        everywhere = np.maximum.reduce(areas)
+        kept = sum(part * area for part, area in zip(styling.beard, areas, strict=True))
+        strokes = (kept if share > 0.3 else everywhere) * (0.8 + 0.24 * noise["short"])
         colour = _blend(colour, 0.55 * colour + 0.45 * look.hair, 0.22 * look.beard * everywhere)
-        area = np.clip(grown, 0, 1) if share > 0.3 else everywhere
-        strokes = np.clip(area * (0.75 + 0.35 * noise["short"]), 0, 1)
-        colour = _blend(colour, 0.85 * look.hair, np.clip(1.1 * share, 0, 0.9) * strokes)
-    if styling.lipstick:
-        colour = _blend(colour, styling.lip_colour, 0.75 * styling.lipstick * at["lips"])
+        colour = _blend(colour, 0.85 * look.hair, np.clip(1.1 * share, 0, 0.9) * np.clip(strokes, 0, 1))
     if styling.liner:
-        colour = _blend(
-            colour, 0.45 * colour + 0.1 * styling.lip_colour, styling.eye_shadow * at["shadow"] * at["front"]
-        )
-        colour = _blend(colour, np.full(3, 0.03), 0.8 * styling.liner * _bump(at["upper_rim"], 0.3, 1.3) * at["skin"])
-        colour = _blend(colour, 0.7 * colour + 0.3 * styling.lip_colour, styling.rouge * at["rouge"] * at["front"])
-    return np.clip(colour * (1 - styling.flush * at["flush"][..., None] * (0.0, 0.14, 0.12)), 0.005, 0.98).astype(
-        np.float32
-    )
+        colour = _blend(colour, lips, 0.75 * styling.lipstick * at["lips"])
+        colour = _blend(colour, 0.45 * colour + 0.1 * lips, styling.eye_shadow * at["shadow"] * at["front"])
+        colour = _blend(colour, 0.03, 0.8 * styling.liner * _bump(at["upper_rim"], 0.3, 1.3) * at["skin"])
+        colour = _blend(colour, 0.7 * colour + 0.3 * lips, styling.rouge * at["rouge"] * at["front"])
+    flushed = styling.flush * at["flush"][..., None] * np.array([0, 0.14, 0.12], np.float32)
+    return np.clip(colour * (1 - flushed), 0.005, 0.98).astype(np.float32)
 
 
 def shade_scalp(texture: np.ndarray, look: Look, share: float, ring: bool) -> None:
@@ -360,4 +335,4 @@ def shade_scalp(texture: np.ndarray, look: Look, share: float, ring: bool) -> No
     if ring:
         cover = cover * (1 - smooth_step(at["y"], 42, 58) * smooth_step(at["depth"], -160, -140))
     cover = np.clip(share * cover * (0.9 + 0.2 * noise["short"]), 0, 1)
-    texture += (cover[..., None] * (0.8 * look.hair - texture)).astype(np.float32)
+    texture[:] = _blend(texture, 0.8 * look.hair, cover)
