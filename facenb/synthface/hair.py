@@ -224,9 +224,9 @@ def _unit(vectors: np.ndarray) -> np.ndarray:
     return vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-9)
 
 
-@lru_cache(maxsize=2 * len(STYLES))
-def grow(name: str, mirrored: bool) -> Growth:
-    """Return a style, or its mirror image, on the template (do not write to it)."""
+@lru_cache(maxsize=4 * len(STYLES))
+def grow(name: str, mirrored: bool = False, coarse: bool = False) -> Growth:
+    """Return a style, or its mirror image, on the template; `coarse` has half as many, wider ribbons (do not write)."""
     style = STYLES[name]
     vertices, _, roots = _scalp()
     shirt, cap = _shirt()[0], _cap()[0]
@@ -251,11 +251,13 @@ def grow(name: str, mirrored: bool) -> Growth:
     tint *= 0.72 + 0.28 * atlas.smooth_step(np.linspace(0, 1, STEPS + 1), 0.0, 0.35)
     if style.comb == "up":
         _gather(style, line, normal, tint, generator)
-    profile = np.array([0.7, 1, 1, 1, 1, 0.95, 0.85, 0.6, 0.12])[None, :, None] * style.width
+    profile = np.array([0.7, 1, 1, 1, 1, 0.95, 0.85, 0.6, 0.12])[None, :, None] * style.width * (1.6 if coarse else 1)
     along = _unit(np.gradient(line, axis=1))
     across = _unit(np.cross(normal, along))
     across = _unit(across + 0.25 * generator.standard_normal((RIBBONS, 1, 1)) * normal)
     both = np.stack([line - 0.5 * profile * across, line + 0.5 * profile * across], 2)
+    if coarse:
+        both[1::2] = np.nan
     if name == "ring":
         both[(roots[:, 1] > 52) & (roots[:, 2] > -150)] = np.nan
     points, tint = both.reshape(-1, 3), np.repeat(tint.ravel(), 2)

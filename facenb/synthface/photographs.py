@@ -167,7 +167,7 @@ class _Scene:
         texture[rows, columns] = self.styling.cloth
         tile, bright = hair.strand_tile(len(texture))
         texture[tile] = look.hair * bright[..., None]
-        growth = hair.grow(self.style, self.mirrored)
+        growth = hair.grow(self.style, self.mirrored, coarse=len(texture) <= 208)
         return texture, hair.follow(growth, person.subject.neutral.numpy()), growth.tint
 
 
@@ -200,7 +200,7 @@ def _draw_background(generator: np.random.Generator, size: tuple[int, int]) -> T
     """A wall, out of focus: two colours blended by a gradient, with noise of three scales and some blobs."""
     height, width = size
     grey = generator.random((2, 1))
-    colours = (grey + 0.35 * (generator.random((2, 3)) - 0.5)) * (0.35 + 0.6 * generator.random())
+    colours = (grey + 0.2 * (generator.random((2, 3)) - 0.5)) * (0.35 + 0.6 * generator.random())
     v, u = np.meshgrid((np.arange(height) + 0.5) / height, (np.arange(width) + 0.5) / width, indexing="ij")
     turn = 2 * np.pi * generator.random()
     blend = 0.5 + 0.6 * ((u - 0.5) * np.cos(turn) + (v - 0.5) * np.sin(turn))
@@ -209,11 +209,12 @@ def _draw_background(generator: np.random.Generator, size: tuple[int, int]) -> T
         coarse = torch.from_numpy(generator.normal(size=(1, 3, cells, cells)).astype(np.float32))
         fine = functional.interpolate(coarse, size=size, mode="bicubic", align_corners=False)[0]
         tint = fine.permute(1, 2, 0).numpy()
-        image = image + (0.06 * tint + 0.14 * tint.mean(-1, keepdims=True)) / np.sqrt(cells)
+        image = image + (0.03 * tint + 0.14 * tint.mean(-1, keepdims=True)) / np.sqrt(cells)
     for _ in range(generator.integers(0, 5)):
         centre, radius = generator.random(2), 0.05 + 0.2 * generator.random()
         inside = 1 / (1 + np.exp((np.hypot(u - centre[0], v - centre[1]) - radius) * 60))
-        image = image + 0.6 * inside[..., None] * (generator.random(3) - image)
+        blob = generator.random() + 0.35 * (generator.random(3) - 0.5)
+        image = image + 0.6 * inside[..., None] * (blob - image)
     return torch.from_numpy(np.clip(image, 0.0, 1.0).astype(np.float32))
 
 

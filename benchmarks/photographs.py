@@ -1,0 +1,70 @@
+"""Do photographs of SynthFace's people look like people? Released networks answer; needs the mirror's assets.
+
+`python benchmarks/photographs.py` prints the share of faces that MediaPipe finds, how well MobileFaceNet tells the
+people apart, how near 3DDFA-V2's landmarks are to the true ones, and photographs a second.
+"""
+
+import argparse
+import time
+
+import torch
+from torch.nn.functional import normalize
+
+from facenb.assets import asset
+from facenb.networks.onnx_network import IMAGENET, OnnxNetwork
+from facenb.networks.tddfa_v2 import TDDFA, crop, square_box
+from facenb.photos.crops import crop_faces, five_of_68
+from facenb.photos.landmarks import detect
+from facenb.synthface.people import SynthFace
+from facenb.synthface.photographs import Photographs, concatenate, photograph
+
+FIRST = 1000  # subject from which the people are taken
+
+
+def verification(photos: Photographs) -> float:
+    """Return the area under the ROC curve of all pairs, by the cosine of MobileFaceNet's features."""
+    network = OnnxNetwork(asset("mobilefacenet") / "MobileFaceNet.onnx", *IMAGENET)
+    crops = crop_faces(photos.image, five_of_68(photos.landmarks), (112, 112))
+    features = normalize(network(crops.float() / 255), dim=-1)
+    row, column = torch.triu_indices(len(features), len(features), 1)
+    score, same = (features @ features.T)[row, column], (photos.subject[row] == photos.subject[column])
+    below = torch.searchsorted(score[~same].sort().values, score[same])
+    return below.double().mean().item() / int((~same).sum())
+
+
+def landmark_errors(photos: Photographs) -> torch.Tensor:
+    """Return the distances (photos, 68) to 3DDFA-V2's landmarks in % of sqrt(width x height) of the true ones' box."""
+    method, boxes = TDDFA.load(asset("3ddfa-v2")), square_box(photos.landmarks)
+    with torch.no_grad():
+        predicted = torch.cat(
+            [
+                method.landmarks(method(crop(image, box[None])), box[None])
+                for image, box in zip(photos.image, boxes, strict=True)
+            ]
+        )
+    extent = (photos.landmarks.amax(1) - photos.landmarks.amin(1)).prod(-1).sqrt()
+    return 100 * (predicted[..., :2] - photos.landmarks).norm(dim=-1) / extent[:, None]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--people", type=int, default=250, help="with two photographs each")
+    people = parser.parse_args().people
+    synth = SynthFace(0)
+    photos = concatenate([photograph(synth, [k, k], [0, 1], (224, 224), 40.0) for k in range(FIRST, FIRST + people)])
+    found = sum(len(detect(image).points) > 0 for image in photos.image)
+    print(f"MediaPipe finds {found} of {len(photos)} photographs (224 pixels, yaw to 40 degrees)")
+    print(f"MobileFaceNet: AUC {verification(photos):.3f} over all pairs")
+    errors = landmark_errors(photos)[:200]
+    inner, jaw = errors[:, 17:].mean(), errors[:, :17].mean()
+    print(f"3DDFA-V2 on {len(errors)}: NME {errors.mean():.2f} %, jaw line {jaw:.2f} %, others {inner:.2f} %")
+    subjects, pictures = [k for k in range(6) for _ in range(12)], list(range(12)) * 6
+    photograph(synth, subjects, pictures, (64, 64))
+    wall, processor = time.perf_counter(), time.process_time()
+    photograph(synth, subjects, pictures, (64, 64))
+    wall, processor = time.perf_counter() - wall, time.process_time() - processor
+    print(f"photographs at 64 pixels: {72 / wall:.0f} a second; {1000 * processor / 72:.1f} ms of processor each")
+
+
+if __name__ == "__main__":
+    main()
