@@ -8,7 +8,6 @@ import torch
 from facenb.imaging.raster import rasterize
 from facenb.synthface import atlas, hair, skin, wrinkles
 from facenb.synthface.expressions import EXPRESSIONS, mean_head
-from facenb.synthface.hairline import into_hair
 from facenb.synthface.heads import load_heads
 from facenb.synthface.people import SynthFace
 
@@ -120,7 +119,7 @@ def test_hair_lies_outside_the_head(name):
     deep = inside & (np.sqrt(distance) > 4.0) & (np.abs(strands[:, 0]) < 70)  # not: within the ears
     assert deep.mean() < 0.03
     roots = strands.reshape(-1, hair.STEPS + 1, 2, 3)[:, 0].mean(1)
-    assert (into_hair(roots) > -8).mean() > 0.8
+    assert (skin.into_hair(roots) > -8).mean() > 0.8
 
 
 def test_mirrored_hair_is_the_mirror_image():

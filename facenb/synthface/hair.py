@@ -16,8 +16,8 @@ from scipy.spatial import cKDTree
 
 from facenb.synthface import atlas
 from facenb.synthface.expressions import mean_head
-from facenb.synthface.hairline import into_hair
 from facenb.synthface.heads import load_heads
+from facenb.synthface.skin import into_hair
 
 RIBBONS, STEPS = 900, 8
 CROWN = np.array([6.0, 105.0, -110.0])  # where the hair's whorl is, mm from between the eyes
@@ -256,6 +256,8 @@ def grow(name: str, mirrored: bool = False, coarse: bool = False) -> Growth:
     across = _unit(np.cross(normal, along))
     across = _unit(across + 0.25 * generator.standard_normal((RIBBONS, 1, 1)) * normal)
     both = np.stack([line - 0.5 * profile * across, line + 0.5 * profile * across], 2)
+    if style.comb in ("back", "up"):
+        both[(roots[:, 1] < 12) & (roots[:, 2] > -76)] = np.nan  # sideburns would cross the ears
     if coarse:
         both[1::2] = np.nan
     if name == "ring":

@@ -14,7 +14,6 @@ from scipy.spatial import cKDTree
 from facenb.synthface import atlas
 from facenb.synthface.atlas import EYE, LOWER_TEETH, MOUTH, TONGUE, UPPER_TEETH, smooth_step
 from facenb.synthface.expressions import lid_rims, mean_head
-from facenb.synthface.hairline import into_hair
 from facenb.synthface.heads import load_heads
 
 # What is left of white light (RGB): without pigment, and absorbed by one unit of melanin and of blood (log).
@@ -25,6 +24,17 @@ HAIR = np.array([[0.075, 0.062, 0.056], [0.14, 0.09, 0.06], [0.26, 0.16, 0.09], 
 RED_HAIR, GREY_HAIR = np.array([0.40, 0.16, 0.07]), np.array([0.60, 0.59, 0.58])
 IRIS = np.array([[0.13, 0.07, 0.04], [0.26, 0.16, 0.08], [0.34, 0.33, 0.17], [0.36, 0.46, 0.48], [0.28, 0.42, 0.58]])
 IRIS_RADIUS, PUPIL_RADIUS = 5.9, 2.0  # mm
+
+# Outline of the scalp that bears hair, from the side: (z, y) in mm from between the eyes, over forehead, temple,
+# sideburn, round the ear and along the nape.
+OUTLINE = np.reshape(
+    [
+        float(number)
+        for number in """60 93 17 76 3 70 -11 60 -26 47 -34 30 -48 16 -57 6 -60 -22 -69 -22 -71 2 -79 11
+    -97 9 -104 -8 -107 -40 -118 -72 -150 -88 -260 -88 -260 190 60 190""".split()
+    ],
+    (-1, 2),
+)
 
 
 @dataclass(frozen=True)
@@ -161,6 +171,19 @@ def _rim_distance(points: np.ndarray, lid: int) -> np.ndarray:
 
 def _bump(value, middle, width):
     return np.exp(-(((value - middle) / width) ** 2))
+
+
+def into_hair(points: np.ndarray) -> np.ndarray:
+    """Return how far (...,) points in mm from between the eyes lie inside the hair's outline; negative outside."""
+    at = points[..., [2, 1]]
+    nearest, inside = np.full(at.shape[:-1], np.inf), np.zeros(at.shape[:-1], bool)
+    for a, b in zip(OUTLINE, np.roll(OUTLINE, -1, 0), strict=True):
+        along = np.clip(((at - a) @ (b - a)) / ((b - a) @ (b - a)), 0, 1)
+        nearest = np.minimum(nearest, np.linalg.norm(at - a - along[..., None] * (b - a), axis=-1))
+        if a[1] != b[1]:
+            crosses = (a[1] > at[..., 1]) != (b[1] > at[..., 1])
+            inside ^= crosses & (at[..., 0] < a[0] + (at[..., 1] - a[1]) / (b[1] - a[1]) * (b[0] - a[0]))
+    return np.where(inside, nearest, -nearest)
 
 
 @lru_cache(maxsize=4)
