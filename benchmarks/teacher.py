@@ -14,9 +14,8 @@ import torch
 from facenb.methods.deca.scene import Stage, window_of
 from facenb.methods.deca.teacher import CoarseLoss, DetailLoss, train_only
 from facenb.morphable.mesh import cut, landmark_vertices
-from facenb.morphable.synthetic import build_model
-from facenb.morphable.synthetic.jaw import with_jaw
 from facenb.networks.deca import UNITS, Deca, layout_of
+from facenb.synthface import build_model, with_jaw
 
 REPEATS = 5
 

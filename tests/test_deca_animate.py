@@ -7,9 +7,8 @@ from test_deca import NARROW
 from facenb.methods.deca.animate import at_rest, detailed_mesh, facing, morph_targets, moved_as, with_values
 from facenb.methods.deca.scene import Stage, window_of
 from facenb.morphable.mesh import cut, landmark_vertices
-from facenb.morphable.synthetic import build_model
-from facenb.morphable.synthetic.jaw import with_jaw
 from facenb.networks.deca import Deca, layout_of
+from facenb.synthface import build_model, with_jaw
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +47,7 @@ def test_facing_and_at_rest(stage):
 
 def test_wrinkles_follow_the_expression(stage, network):
     flat, code = vectors(stage, 1), torch.randn(1, 8, generator=torch.Generator().manual_seed(0))
-    several = torch.cat([with_values(stage, flat, {}), with_values(stage, flat, {"frown": 1.0})])
+    several = torch.cat([with_values(stage, flat, {}), with_values(stage, flat, {"mouthFrownLeft": 1.0})])
     relief = detailed_mesh(network, stage, several, code) - detailed_mesh(network, stage, several, code, details=False)
     depth = relief.norm(dim=-1)
     assert depth.max() <= 1.0 + 1e-5 and (depth[0] - depth[1]).abs().max() > 0
@@ -58,7 +57,7 @@ def test_a_morph_target_in_full_is_the_face_itself(stage, network):
     flat, code = vectors(stage, 1), torch.randn(1, 8, generator=torch.Generator().manual_seed(0))
     rest, targets = morph_targets(network, stage, flat, code)
     assert list(targets) == ["jaw", *stage.model.expression_names]
-    for name in ("jaw", "pucker"):
+    for name in ("jaw", "mouthPucker"):
         expected = detailed_mesh(network, stage, with_values(stage, flat, {name: 1.0}), code)[0]
         torch.testing.assert_close(rest + targets[name], expected, atol=1e-3, rtol=1e-4)
 

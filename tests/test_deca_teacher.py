@@ -27,10 +27,9 @@ from facenb.methods.deca.teacher import (
 )
 from facenb.morphable.alignment import similarity
 from facenb.morphable.mesh import cut, landmark_vertices
-from facenb.morphable.synthetic import SynthFace, build_model
-from facenb.morphable.synthetic.jaw import with_jaw
 from facenb.networks.deca import UNITS, Deca, layout_of
 from facenb.photos.crops import crop_faces, five_of_68
+from facenb.synthface import SynthFace, build_model, with_jaw
 from facenb.training import Settings
 
 SIDE = 48

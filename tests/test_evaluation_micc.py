@@ -13,7 +13,7 @@ from facenb.datasets.scans.micc import frames_of, read_micc
 from facenb.datasets.scans.views import render_views
 from facenb.errors import LandmarkError
 from facenb.evaluation.micc import ScanErrors, by_yaw, crop_points, pool_frames, scan_errors
-from facenb.morphable.synthetic import SynthFace
+from facenb.synthface import SynthFace
 
 
 def sphere(radius: float, subdivisions: int = 4) -> tuple[torch.Tensor, torch.Tensor]:

@@ -16,8 +16,8 @@ from facenb.datasets.scans.views import YAWS, camera_of, mark, render_views
 from facenb.errors import LandmarkError
 from facenb.morphable.alignment import similarity
 from facenb.morphable.scan import Scan
-from facenb.morphable.synthetic import SynthFace
 from facenb.photos.landmarks import IBUG68, Detection
+from facenb.synthface import SynthFace
 
 
 @pytest.fixture(scope="module")

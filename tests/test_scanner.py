@@ -6,8 +6,8 @@ import torch
 import trimesh
 
 from facenb.imaging.camera import euler_to_matrix
-from facenb.morphable.synthetic import SynthFace
-from facenb.synthface.scanner import SIDES, STEEP, scan_head, scan_heads
+from facenb.synthface import SynthFace
+from facenb.synthface.scanner import SIDES, STEEP, scan_head
 
 COARSE = {"pitch": 3.0}
 
@@ -77,8 +77,8 @@ def test_landmarks_are_those_of_the_head(synth, plain):
 
 def test_a_scan_is_the_same_in_any_company_and_another_seed_gives_another(synth):
     alone = scan_head(synth, 9, **COARSE)
-    together = scan_heads(synth, [7, 9], **COARSE)[1]
-    assert torch.equal(alone.scan.vertices, together.scan.vertices)
+    scan_head(synth, 7, **COARSE)
+    assert torch.equal(alone.scan.vertices, scan_head(synth, 9, **COARSE).scan.vertices)
     again = scan_head(synth, 9, seed=1, **COARSE)
     assert again.exact.shape != alone.exact.shape or not torch.equal(again.scan.vertices, alone.scan.vertices)
     torch.testing.assert_close(again.head, alone.head)
@@ -86,7 +86,7 @@ def test_a_scan_is_the_same_in_any_company_and_another_seed_gives_another(synth)
 
 def test_an_expression_is_scanned(synth):
     smile = torch.zeros(len(synth.expression_names))
-    smile[synth.expression_names.index("jaw_open")] = 1.0
+    smile[synth.expression_names.index("jawOpen")] = 1.0
     found = scan_head(synth, 7, expression=smile, **COARSE)
     torch.testing.assert_close(found.head, synth.shape(synth.subject(7), smile[None])[0])
     assert np.ptp(found.scan.landmarks[[62, 66], 1].numpy()) > 8

@@ -14,8 +14,8 @@ from facenb.errors import AssetError, RunError
 from facenb.fitting import fit
 from facenb.fitting.posed import yaw_of
 from facenb.imaging.camera import euler_to_matrix, matrix_to_euler
-from facenb.morphable.synthetic import SynthFace, build_model
 from facenb.photos.crops import ALIGNED, MIDDLE, SPHEREFACE, crop_centres, crop_faces, five_of_68, template, to_template
+from facenb.synthface import SynthFace, build_model
 from facenb.synthface.photographs import photograph
 from facenb.table import build_table
 

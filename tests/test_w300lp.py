@@ -14,8 +14,8 @@ from facenb.datasets.sets.augmentation import MIRRORED_68
 from facenb.datasets.sets.build_photos import build_w300lp
 from facenb.errors import AssetError, RunError
 from facenb.imaging.camera import WeakPerspective, euler_to_matrix
-from facenb.morphable.synthetic import build_model
 from facenb.photos.crops import five_of_68, to_template
+from facenb.synthface import build_model
 
 SOURCES = {
     "AFW": ("1051618982_1", "1051618982_2"),

@@ -30,7 +30,7 @@ UNITS = {"expression": 0.5, "global_pose": 0.2, "jaw_pose": 0.1, "camera": (1.0,
 # Models with a jaw, for error messages.
 WITH_JAW = (
     "models with a jaw are FLAME's own file (sources.read_flame, a .pkl; the npz of FLAME 2023 Open has no joints) and "
-    "SynthFace's after synthetic.jaw.with_jaw"
+    "SynthFace's after synthface.with_jaw"
 )
 
 

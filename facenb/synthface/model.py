@@ -157,8 +157,8 @@ def with_jaw(model: MorphableModel) -> MorphableModel:
     places = torch.cat([model.mean[guides], torch.ones(len(guides), 1).to(model.mean)], 1).double()  # (5, 4)
     hinge = torch.tensor([*heads.jaw_hinge, 1.0], dtype=torch.float64)
     regressor = torch.zeros(2, len(share)).to(model.mean)
-    marks = model.landmarks.vertices[:, 0]
-    regressor[0].index_add_(0, marks, torch.full((len(marks),), 1 / len(marks)).to(model.mean))
+    marks = model.landmarks
+    regressor[0].index_add_(0, marks.vertices.ravel(), marks.weights.ravel().to(model.mean) / len(marks))
     regressor[1, guides] = (torch.linalg.pinv(places.T) @ hinge).to(model.mean)
     kept = [k for k, name in enumerate(model.expression_names) if name not in MOVED]
     return replace(

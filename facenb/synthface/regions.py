@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from facenb.morphable.model import Embedding
 from facenb.synthface.expressions import mean_head
@@ -34,7 +36,8 @@ def regions() -> dict[str, np.ndarray]:
     ear &= (np.abs(y - 1) < 36) & (np.abs(z + 24) < 26) & (x > 55)
     neck = skin & ~ear & (y < np.interp(z, *NECK_LINE))
     scalp = skin & ~ear & ~neck & ((y > 74) | ((z < -30) & (y > 0)) | ((z < 5) & (y > 40)) | (z < -50))
-    face = skin & ~ear & ~neck & ~scalp & (z > 5)
+    face = _largest(skin & ~ear & ~neck & ~scalp & (z > 5) | _mask(landmarks().vertices.numpy()))
+    ear, neck, scalp = (mask & ~face for mask in (ear, neck, scalp))
     inside = [_mask(heads.part(name)) for name in ("mouth", "tongue", "upper_teeth", "lower_teeth")]
     masks = dict(
         face=face,
@@ -58,6 +61,16 @@ def regions() -> dict[str, np.ndarray]:
 
 def _mask(vertices: np.ndarray) -> np.ndarray:
     return np.isin(np.arange(len(mean_head())), vertices)
+
+
+def _largest(mask: np.ndarray) -> np.ndarray:
+    """Return the mask (V,) of the largest connected part of the triangles that lie wholly in a mask."""
+    triangles = load_heads().triangles
+    inside = triangles[mask[triangles].all(1)]
+    links = coo_array((np.ones(len(inside)), (inside[:, 0], inside[:, 1])), shape=(len(mask), len(mask)))
+    links += coo_array((np.ones(len(inside)), (inside[:, 1], inside[:, 2])), shape=(len(mask), len(mask)))
+    part = connected_components(links, directed=False)[1]
+    return part == np.bincount(part[inside[:, 0]]).argmax()
 
 
 def _moved(change: str) -> np.ndarray:

@@ -1,12 +1,11 @@
-"""SynthFace's heads as a scanner gives them: finely sampled, noisy, torn, only what it saw; and the exact truth.
+"""Simulated scans of SynthFace's heads: finely sampled, noisy, with gaps, together with the exact surface.
 
-A structured-light scanner looks at the face from a few sides, each a depth picture of one sample a pixel. A place of
-the skin is taken from the view that faces it most; where that view is blocked, as beside the nose, a gap stays. The
-samples of one view are joined into triangles where no depth jumps; steep skin is lost, spots are lost, and each sample
-is off by noise along its view.
+A structured-light scanner looks at the face from three sides. Each side gives a depth image with one sample a pixel. A
+point of the skin comes from the view that faces it most. Where that view is blocked, as beside the nose, a gap stays.
+Samples of one view become triangles unless their depths jump. Steep skin and some spots are lost, and each sample has
+noise along its view.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,7 +18,7 @@ from facenb.imaging.camera import WeakPerspective, euler_to_matrix
 from facenb.imaging.raster import interpolate, rasterize
 from facenb.imaging.render import vertex_normals
 from facenb.morphable.scan import Scan
-from facenb.morphable.synthetic import SynthFace
+from facenb.synthface.people import SynthFace
 
 SCANNER = 200  # part of a subject's random numbers that its scans use
 SIDES = (-40.0, 0.0, 40.0)  # yaw of the views, degrees
@@ -57,18 +56,17 @@ def scan_head(
     radius: float | int = 110.0,
     expression: Float[Tensor, " expressions"] | None = None,
 ) -> HeadScan:
-    """Scan `seed` of a person at rest (or with an expression): always the same, whatever was scanned before.
+    """Return scan `seed` of a person at rest (or with an expression): the same in any order.
 
     `pitch` is the distance of samples, `noise` their standard deviation along the view, `radius` how far from the nose
-    tip the scan reaches, all in mm; `holes` spots of 2 to 7 mm radius are lost. Raises ValueError for a pitch or radius
-    that is not positive, a negative noise or number of holes, or a scan without any triangle.
+    tip the scan reaches, all in mm. `holes` spots of 2 to 7 mm radius are lost. Raise ValueError for a pitch or radius
+    that is not positive, a negative noise or number of holes, or a scan without triangles.
     """
     if not (pitch > 0 and radius > 0 and noise >= 0 and holes >= 0):
         raise ValueError(
             f"pitch {pitch} and radius {radius} must be positive, noise {noise} and holes {holes} not less than 0"
         )
-    sequence = np.random.SeedSequence([synth.seed, subject, synth.stream, SCANNER, seed])
-    of_holes, of_noise = (np.random.Generator(np.random.PCG64(s)) for s in sequence.spawn(2))
+    of_holes, of_noise = synth.generator(subject, SCANNER, seed).spawn(2)
     person = synth.subject(subject)
     rest = torch.zeros(len(synth.expression_names)) if expression is None else expression
     head = synth.shape(person, rest[None])[0]
@@ -93,11 +91,6 @@ def scan_head(
         raise ValueError(f"nothing is left of the scan of subject {subject}: pitch {pitch} mm, radius {radius} mm")
     scan = Scan(f"subject {subject}", torch.cat(noisy), torch.cat(triangles), "mm", landmarks)
     return HeadScan(scan, torch.cat(exact), head, synth.triangles)
-
-
-def scan_heads(synth: SynthFace, subjects: Sequence[int], **options) -> list[HeadScan]:
-    """A scan of each person; `options` go to `scan_head`."""
-    return [scan_head(synth, subject, **options) for subject in subjects]
 
 
 def _views(head: Tensor, triangles: Tensor, nose: Tensor, pitch: float, radius: float) -> list[_View]:

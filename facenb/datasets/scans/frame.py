@@ -18,7 +18,7 @@ from facenb.imaging.camera import WeakPerspective, euler_to_matrix
 from facenb.imaging.raster import rasterize
 from facenb.morphable.alignment import similarity
 from facenb.morphable.scan import Scan
-from facenb.morphable.synthetic import SynthFace
+from facenb.synthface.people import SynthFace
 
 LOOKS = (-80.0, -60.0, -40.0, -20.0, 0.0, 20.0, 40.0, 60.0, 80.0)  # degrees of yaw; from above one would see inside
 FINE = 1024  # pixels of a view: smaller triangles may be missed

@@ -19,8 +19,8 @@ from facenb.fitting import Fit, fit
 from facenb.fitting.posed import move_camera, pose_of
 from facenb.morphable.alignment import Similarity
 from facenb.morphable.model import MorphableModel
-from facenb.morphable.synthetic import SynthFace
 from facenb.photos.crops import crop_faces, five_of_68, to_template
+from facenb.synthface.people import VERSION, SynthFace
 from facenb.synthface.photographs import photograph
 from facenb.table import build_table
 
@@ -56,7 +56,8 @@ def build_synthetic(
         )
     consecutive = people == list(range(people[0], people[0] + len(people)))
     card = {
-        "kind": "synthetic", "model": describe(model), "seed": seed, "pictures": pictures, "size": list(size),
+        "kind": "synthetic", "population": VERSION, "model": describe(model), "seed": seed, "pictures": pictures,
+        "size": list(size),
         "people": f"{people[0]} to {people[-1]}" if consecutive else people,
         "yaw_limit": float(yaw_limit), "landmark_noise": float(landmark_noise),
     }  # fmt: skip

@@ -16,7 +16,7 @@ from facenb.datasets.sets.augmentation import MIRRORED_68
 from facenb.datasets.sets.build_synthetic import landmark_noise as noise_of
 from facenb.datasets.sets.faces import TRUE, FaceSet, read_faces
 from facenb.errors import RunError
-from facenb.morphable.synthetic import SynthFace
+from facenb.synthface.people import VERSION, SynthFace
 from facenb.synthface.photographs import photograph
 from facenb.table import build_table
 
@@ -101,8 +101,8 @@ def build_pictures(
     people = [int(k) for k in people]
     if pictures < 2 or len(set(people)) < len(people) or not people:
         raise ValueError(f"Expected different people with two images or more, got {people[:9]}, {pictures} images each")
-    card = {"kind": "pictures", "seed": seed, "people": people, "pictures": pictures, "side": side}
-    card |= {"yaw_limit": float(yaw_limit), "landmark_noise": float(landmark_noise)}
+    card = {"kind": "pictures", "population": VERSION, "seed": seed, "people": people, "pictures": pictures}
+    card |= {"side": side, "yaw_limit": float(yaw_limit), "landmark_noise": float(landmark_noise)}
     each = max(1, TOGETHER // pictures)
     blocks = [people[first : first + each] for first in range(0, len(people), each)]
 

@@ -17,15 +17,16 @@ from facenb.datasets.sets.build_synthetic import build_synthetic, true_shapes
 from facenb.datasets.sets.faces import FaceSet
 from facenb.datasets.sets.lfw_pairs import TestPairs, lfw_test_crops
 from facenb.methods.liu18.phases import Supervision
-from facenb.methods.liu18.plans import FIRST_SUBJECT, Plan, plan
+from facenb.methods.liu18.plans import Plan, plan
 from facenb.morphable.formats import read
 from facenb.morphable.model import MorphableModel
-from facenb.morphable.synthetic import load_or_build
 from facenb.networks.joint import JointNetwork
 from facenb.networks.sphereface import SphereFace
 from facenb.photos.canonical import mediapipe_embedding
 from facenb.photos.photo import Fitter, ict_fitter
 from facenb.runs.results import Run
+from facenb.synthface.model import course_model
+from facenb.synthface.subjects import SUBJECTS
 from facenb.training import Settings, training_name
 
 
@@ -80,6 +81,13 @@ class Material:
         return network
 
 
+def subjects(chosen: Plan) -> dict[str, range]:
+    """Return SynthFace's subjects of a plan by the name of their range: training, validation, test."""
+    counts = {"validation": round(chosen.validation * chosen.people), "test": round(chosen.test * chosen.people)}
+    counts["training"] = chosen.people - sum(counts.values())
+    return {name: SUBJECTS[name][:count] for name, count in counts.items()}
+
+
 def prepare(run: Run, folds: tuple[int, int] | None = None) -> Material:
     """The training set of a run, made where it is not there yet, split by people.
 
@@ -89,12 +97,13 @@ def prepare(run: Run, folds: tuple[int, int] | None = None) -> Material:
     """
     chosen = plan(run.profile, run.data)
     if run.data == "synthetic":
-        people = range(FIRST_SUBJECT, FIRST_SUBJECT + chosen.people)
-        model = load_or_build(run.path("models/synthface").parent, run.seed)
+        people, model = subjects(chosen), course_model()
+        everybody = [k for part in people.values() for k in part]
         options = {"pictures": chosen.pictures, "size": chosen.size, "workers": os.cpu_count() or 1}
-        whole = build_synthetic(run.path("sets/liu18"), model, run.seed, people, **options)
-        parts = whole.split(chosen.validation, chosen.test, run.seed)
-        return Material(run, chosen, model, parts.train.augmented(**chosen.augmentation), parts.validation, parts.test)
+        whole = build_synthetic(run.path("sets/liu18"), model, run.seed, everybody, **options)
+        train = whole.of(people["training"]).scaled()
+        validation, test = (replace(train, rows=whole.of(people[name]).rows) for name in ("validation", "test"))
+        return Material(run, chosen, model, train.augmented(**chosen.augmentation), validation, test)
     lfw = read_lfw()
     if run.data == "photos":
         folds, fitter = folds or chosen.folds[0], ict_fitter()

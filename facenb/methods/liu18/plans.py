@@ -6,7 +6,6 @@ from typing import Any
 from facenb.training import Settings
 
 LAMBDA_R = (0.5, 1.0)  # before and after the reconstruction is saturated (Liu18, section 4)
-FIRST_SUBJECT = 1000  # of SynthFace: people whom no earlier notebook shows
 
 
 @dataclass(frozen=True)
