@@ -21,7 +21,7 @@ FACE, REST = 2.4, 0.35  # texels per mm aimed at
 COMPONENTS = ("skin", "socket", "mouth", "tongue", "eye", "upper_teeth", "lower_teeth")
 SKIN, SOCKET, MOUTH, TONGUE, EYE, UPPER_TEETH, LOWER_TEETH, LIPS = range(8)
 HAIR = (608, 8, 824, 208)  # tile of strands: left, bottom, right, top in texels, v upwards
-CLOTH = (8, 8, 600, 40)  # tile of the shirt
+CLOTH = (16, 16, 32, 32)  # tile of the shirt
 HEAD = (6, 218, 826, 826)
 BOXES = {  # of the other charts, by component and side (-1: x < 0, 1: x > 0, 0: both); LIPS are inner sides
     (EYE, -1): (8, 112, 104, 208),

@@ -103,9 +103,8 @@ def topology() -> tuple[np.ndarray, np.ndarray]:
     cap_uv = np.stack([around, 1 - np.clip(np.linalg.norm(away, axis=1) / 250, 0, 1)], -1)
     uv = (left, bottom) + (right - left, top - bottom) * np.concatenate([uv, cap_uv])
     shirt, shirt_triangles = _shirt()
-    left, bottom, right, top = np.array(atlas.CLOTH) / atlas.SIZE
-    place = (shirt[:, [0, 1]] - shirt[:, [0, 1]].min(0)) / np.ptp(shirt[:, [0, 1]], axis=0)
-    uv = np.concatenate([uv, (left, bottom) + (right - left, top - bottom) * (0.1 + 0.8 * place)])
+    cloth = np.reshape(atlas.CLOTH, (2, 2)).mean(0) / atlas.SIZE  # of one colour
+    uv = np.concatenate([uv, np.broadcast_to(cloth, (len(shirt), 2))])
     first = 2 * RIBBONS * (STEPS + 1)
     parts = [triangles, cap_triangles + first, shirt_triangles + first + len(cap)]
     return np.concatenate(parts), uv.astype(np.float32)
@@ -126,16 +125,12 @@ def _shirt() -> tuple[np.ndarray, np.ndarray]:
     rim = rim[rim[:, 1] < -85]
     middle = np.array([0, 0, -95.0])
     rim = rim[np.argsort(np.arctan2(rim[:, 0], rim[:, 2] - middle[2]))]
-    rings = []  # how much wider and deeper than the neck, and how far down to which level (mm)
-    for wide, deep, level, share in (
-        (1.05, 1.05, 8, 0),
-        (1.12, 1.1, -4, 0),
-        (2.0, 1.35, -148, 0.7),
-        (3.6, 1.6, -172, 1),
-        (4.0, 1.7, -300, 1),
-    ):
+    # Each ring: how much wider and deeper than the neck, down to which height (mm from the eyes), and how level it is.
+    shapes = [(1.05, 1.05, 8, 0), (1.12, 1.1, -4, 0), (2.0, 1.35, -148, 0.7), (3.6, 1.6, -172, 1), (4.0, 1.7, -300, 1)]
+    rings = []
+    for wide, deep, height, level in shapes:
         ring = middle + (rim - middle) * (wide, 1, deep)
-        ring[:, 1] = (1 - share) * rim[:, 1] + level * (share or 1)
+        ring[:, 1] = (1 - level) * rim[:, 1] + height * (level or 1)
         rings.append(ring)
     count = len(rim)
     a = (count * np.arange(len(rings) - 1)[:, None] + np.arange(count)).ravel()

@@ -63,11 +63,13 @@ class Look:
         female, age = traits["sex"] > 0.5, traits["age"]
         u, normal = generator.random(16), np.clip(generator.standard_normal(16), -2.2, 2.2)
         melanin = float(np.clip(ancestry @ ANCESTRAL_MELANIN * np.exp(0.33 * normal[0]), 0.07, 2.0))
-        dark = np.clip(2.2 * (melanin - 0.2) + 0.9 * ancestry[1] + 0.25 * normal[1], 0.0, 1.0)
+        dark = np.clip(1.8 * (melanin - 0.2) + 0.75 * ancestry[1] + 0.25 * normal[1], 0.0, 1.0)
         shade = (1 - dark) * 3.0 * u[0] ** 0.8
         hair = _between(HAIR, shade)
         if dark < 0.35 and u[1] < 0.13:
             hair = RED_HAIR * (0.7 + 0.6 * u[2])
+        if female and u[14] < 0.15:  # dyed
+            hair = _between(HAIR, 3.0 * u[15])
         grey = np.clip((age - 32 - 30 * u[3]) / 28, 0.0, 1.0)
         eyes = 4.0 * np.clip((1 - dark) * 1.3 * u[4] - 0.1, 0.0, 1.0)
         count = generator.poisson(3.0)
