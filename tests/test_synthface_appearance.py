@@ -103,7 +103,7 @@ def test_only_beard_and_make_up_change_between_photographs():
     assert np.abs(np.diff([day.mean() for day in days])).max() > 1e-4
 
 
-@pytest.mark.parametrize("name", hair.NAMES)
+@pytest.mark.parametrize("name", list(hair.STYLES))
 def test_hair_lies_outside_the_head(name):
     growth = hair.grow(name, mirrored=False)
     template = atlas.from_eyes(mean_head(), HEADS.component)

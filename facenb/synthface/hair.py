@@ -58,7 +58,6 @@ STYLES = {
     "bun": Style("up", 190, 150, 190, width=6, lift=0.0, height=3),
     "pony tail": Style("up", 190, 150, 190, width=6, lift=0.0, height=3, tail=True),
 }
-NAMES = tuple(STYLES)
 
 
 @dataclass(frozen=True)
@@ -119,9 +118,7 @@ def count_hair() -> int:
 def _shirt() -> tuple[np.ndarray, np.ndarray]:
     """Return a collar and shoulders on the template: rings that widen from the edge of the neck, and triangles."""
     vertices, triangles, _ = _scalp()
-    edges = np.sort(np.concatenate([triangles[:, [0, 1]], triangles[:, [1, 2]], triangles[:, [2, 0]]]), 1)
-    edges, uses = np.unique(edges, axis=0, return_counts=True)
-    rim = vertices[np.unique(edges[uses == 1])]
+    rim = vertices[np.unique(igl.boundary_facets(triangles)[0])]
     rim = rim[rim[:, 1] < -85]
     middle = np.array([0, 0, -95.0])
     rim = rim[np.argsort(np.arctan2(rim[:, 0], rim[:, 2] - middle[2]))]
@@ -193,9 +190,8 @@ def _combed(style: Style, points: np.ndarray, roots: np.ndarray) -> np.ndarray:
     """Return the direction (N, 3) in which hair at `points` is combed."""
     if style.comb == "whorl":
         direction = points - CROWN - (0, 10, 0)
-        direction[:, 2] *= np.where(
-            direction[:, 2] > 0, _regions(roots)[1] > 0.5, 1
-        )  # sides hang down, not over the face
+        # Sides hang down, not over the face.
+        direction[:, 2] = np.where(_regions(roots)[1] > 0.5, direction[:, 2], np.minimum(direction[:, 2], 0))
     elif style.comb == "back":
         direction = np.stack([0.1 * points[:, 0], np.where(roots[:, 1] < 40, -45.0, 0.0), -80.0 + 0 * points[:, 0]], -1)
     elif style.comb == "up":
@@ -231,16 +227,14 @@ def grow(name: str, mirrored: bool = False, coarse: bool = False) -> Growth:
     generator = np.random.Generator(np.random.PCG64(13))
     jitter, level = generator.random(RIBBONS), generator.random(RIBBONS)
     high, front = _regions(roots)
-    front = np.where(front > 0.5, 1.0, 0.0) if style.fringe < 0 else front
-    fringe = np.full(RIBBONS, style.fringe)
     if style.fringe < 0:
-        fringe = roots[:, 1] + style.fringe + 0.8 * np.maximum(14 - roots[:, 2], 0)
+        front, fringe = front > 0.5, roots[:, 1] + style.fringe + 0.8 * np.maximum(14 - roots[:, 2], 0)
+    else:
+        fringe = style.fringe
     length = (style.sides + high * (style.top - style.sides)) * (1 - front) + front * fringe
     length *= np.where(length < 40, 0.65 + 0.7 * jitter, 0.85 + 0.3 * jitter)
-    if style.comb == "shell":
-        line, normal = _shell(style, roots, length, level, generator)
-    else:
-        line, normal = _strands(style, roots, length, level, generator)
+    make = _shell if style.comb == "shell" else _strands
+    line, normal = make(style, roots, length, level, generator)
     tint = 0.62 + 0.38 * level[:, None] * np.ones(STEPS + 1)
     tint *= (0.86 + 0.28 * generator.random(RIBBONS))[:, None]
     tint *= 0.72 + 0.28 * atlas.smooth_step(np.linspace(0, 1, STEPS + 1), 0.0, 0.35)

@@ -24,6 +24,9 @@ HAIR = np.array([[0.075, 0.062, 0.056], [0.14, 0.09, 0.06], [0.26, 0.16, 0.09], 
 RED_HAIR, GREY_HAIR = np.array([0.40, 0.16, 0.07]), np.array([0.60, 0.59, 0.58])
 IRIS = np.array([[0.13, 0.07, 0.04], [0.26, 0.16, 0.08], [0.34, 0.33, 0.17], [0.36, 0.46, 0.48], [0.28, 0.42, 0.58]])
 IRIS_RADIUS, PUPIL_RADIUS = 5.9, 2.0  # mm
+# Standard deviations of the filters of the noise, in texels down and across.
+NOISES = {"blotch": (40, 40), "mottle": (11, 11), "speckle": (2.6, 2.6), "fleck": (1.6, 1.6), "pores": (0.9, 0.9)}
+NOISES |= {"flat": (0.9, 6.0), "steep": (5.0, 0.9), "short": (1.8, 0.7)}
 
 # Outline of the scalp that bears hair, from the side: (z, y) in mm from between the eyes, over forehead, temple,
 # sideburn, round the ear and along the nape.
@@ -98,11 +101,8 @@ class Styling:
 
     stubble: float  # shaven 0, a beard 1
     beard: np.ndarray  # (3,) share of moustache, chin and jaw that is left to grow
-    lipstick: float
+    make_up: np.ndarray  # (4,) lipstick, eye shadow, liner, rouge
     lip_colour: np.ndarray  # RGB
-    eye_shadow: float
-    liner: float
-    rouge: float
     flush: float
     cloth: np.ndarray  # RGB of the shirt
 
@@ -115,11 +115,8 @@ class Styling:
         return cls(
             stubble=look.beard * (0.25 * u[2] if u[3] < 0.55 else 0.25 + 0.75 * u[2]),
             beard=np.array(patterns[int(u[4] * len(patterns))]),
-            lipstick=made_up * u[5],
+            make_up=made_up * np.array([u[5], 0.5 * u[9], 1.0, 0.5 * u[10]]),
             lip_colour=np.array([0.45 + 0.32 * u[6], 0.10 + 0.16 * u[7], 0.14 + 0.2 * u[8]]),
-            eye_shadow=0.5 * made_up * u[9],
-            liner=made_up,
-            rouge=0.5 * made_up * u[10],
             flush=0.4 * u[11],
             cloth=0.05 + 0.75 * generator.random() * (0.7 + 0.3 * generator.random(3)),
         )
@@ -139,23 +136,12 @@ def skin_colour(melanin, blood) -> np.ndarray:
 def noises(size: int) -> dict[str, np.ndarray]:
     """Return fields (size, size) of unit spread that repeat at the edges: blotches, mottling, pores and strokes."""
     generator = np.random.Generator(np.random.PCG64(7))
-    fields = {}
-    for name, sigma in dict(
-        blotch=(40, 40),
-        mottle=(11, 11),
-        speckle=(2.6, 2.6),
-        fleck=(1.6, 1.6),
-        pores=(0.9, 0.9),
-        flat=(0.9, 6.0),
-        steep=(5.0, 0.9),
-        short=(1.8, 0.7),
-    ).items():
+    fields, factor, index = {}, atlas.SIZE // size, np.arange(atlas.SIZE)
+    for name, sigma in NOISES.items():
         field = gaussian_filter(generator.standard_normal((atlas.SIZE, atlas.SIZE)), sigma, mode="wrap")
         if name == "flat":  # hairs of the brows lean outwards and upwards, on both sides
-            for column in range(atlas.SIZE):
-                field[:, column] = np.roll(field[:, column], -int(0.7 * column))
+            field = field[(index[:, None] + (0.7 * index).astype(int)) % atlas.SIZE, index]
             field[:, : atlas.SIZE // 2] = field[:, atlas.SIZE // 2 :][:, ::-1]
-        factor = atlas.SIZE // size
         field = (field / field.std()).reshape(size, factor, size, factor).mean((1, 3))
         fields[name] = field.astype(np.float32)
     return fields
@@ -344,11 +330,12 @@ def dress(texture: np.ndarray, look: Look, styling: Styling) -> np.ndarray:
         strokes = (kept if share > 0.3 else everywhere) * (0.8 + 0.24 * noise["short"])
         colour = _blend(colour, 0.55 * colour + 0.45 * look.hair, 0.22 * look.beard * everywhere)
         colour = _blend(colour, 0.85 * look.hair, np.clip(1.1 * share, 0, 0.9) * np.clip(strokes, 0, 1))
-    if styling.liner:
-        colour = _blend(colour, lips, 0.75 * styling.lipstick * at["lips"])
-        colour = _blend(colour, 0.45 * colour + 0.1 * lips, styling.eye_shadow * at["shadow"] * at["front"])
-        colour = _blend(colour, 0.03, 0.8 * styling.liner * _bump(at["upper_rim"], 0.3, 1.3) * at["skin"])
-        colour = _blend(colour, 0.7 * colour + 0.3 * lips, styling.rouge * at["rouge"] * at["front"])
+    if styling.make_up.any():
+        lipstick, shadow, liner, rouge = styling.make_up.astype(np.float32)
+        colour = _blend(colour, lips, 0.75 * lipstick * at["lips"])
+        colour = _blend(colour, 0.45 * colour + 0.1 * lips, shadow * at["shadow"] * at["front"])
+        colour = _blend(colour, 0.03, 0.8 * liner * _bump(at["upper_rim"], 0.3, 1.3) * at["skin"])
+        colour = _blend(colour, 0.7 * colour + 0.3 * lips, rouge * at["rouge"] * at["front"])
     flushed = styling.flush * at["flush"][..., None] * np.array([0, 0.14, 0.12], np.float32)
     return np.clip(colour * (1 - flushed), 0.005, 0.98).astype(np.float32)
 
