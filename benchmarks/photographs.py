@@ -1,20 +1,26 @@
 """Do photographs of SynthFace's people look like people? Released networks answer; needs the mirror's assets.
 
 `python benchmarks/photographs.py` prints the share of faces that MediaPipe finds, how well MobileFaceNet tells the
-people apart, how near 3DDFA-V2's landmarks are to the true ones, and photographs a second.
+people apart, how near 3DDFA-V2's landmarks are to the true ones, and photographs a second. `--sheet docs/people.png`
+draws 64 people instead, from the front, at three quarters and in profile.
 """
 
 import argparse
 import time
+from dataclasses import replace
 
+import numpy as np
 import torch
+from PIL import Image
 from torch.nn.functional import normalize
 
 from facenb.assets import asset
+from facenb.imaging.lighting import ambient, directional
 from facenb.networks.onnx_network import IMAGENET, OnnxNetwork
 from facenb.networks.tddfa_v2 import TDDFA, crop, square_box
 from facenb.photos.crops import crop_faces, five_of_68
 from facenb.photos.landmarks import detect
+from facenb.synthface import photographs
 from facenb.synthface.people import SynthFace
 from facenb.synthface.photographs import Photographs, concatenate, photograph
 
@@ -46,11 +52,34 @@ def landmark_errors(photos: Photographs) -> torch.Tensor:
     return 100 * (predicted[..., :2] - photos.landmarks).norm(dim=-1) / extent[:, None]
 
 
+def draw_sheet(synth: SynthFace, path: str, people: int = 64, columns: int = 4, side: int = 108) -> None:
+    """Write a picture of people at rest, each seen from three sides, before a plain wall."""
+    lamp = torch.tensor([[0.45, 0.45, 1.0]]), torch.tensor([[0.72, 0.70, 0.68]])
+    scene = {"light": (ambient(torch.tensor([[0.42, 0.42, 0.43]])) + directional(*lamp))[0]}
+    scene |= {"background": torch.full((side, side, 3), 0.75), "framing": np.array([0.6, 0.5, 0.42, 0.5])}
+    size, texels = (side, side), photographs._texels((side, side), 2)
+    tiles = []
+    for k in range(people):
+        person = photographs._Person.make(synth, k, texels)
+        drawn = photographs._Scene.draw(synth, person, 0, size, 0.0, False)
+        turned = [torch.tensor([np.radians(yaw), 0.0, 0.0], dtype=torch.float32) for yaw in (0.0, 40.0, 85.0)]
+        scenes = [replace(drawn, angles=angles, **scene) for angles in turned]
+        shots = photographs._expose(synth, scenes, texels, size, "weak", 2, 0.0)
+        tiles.append(torch.cat(list(shots.image), 1))
+    sheet = torch.cat([torch.cat(tiles[k : k + columns], 1) for k in range(0, people, columns)])
+    image = Image.fromarray((255 * sheet).round().byte().numpy())
+    image.quantize(256, Image.Quantize.MEDIANCUT, kmeans=3, dither=Image.Dither.NONE).save(path, optimize=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--people", type=int, default=250, help="with two photographs each")
-    people = parser.parse_args().people
-    synth = SynthFace(0)
+    parser.add_argument("--sheet", help="PNG to draw people on")
+    arguments = parser.parse_args()
+    people, synth = arguments.people, SynthFace(0)
+    if arguments.sheet:
+        draw_sheet(synth, arguments.sheet)
+        return
     photos = concatenate([photograph(synth, [k, k], [0, 1], (224, 224), 40.0) for k in range(FIRST, FIRST + people)])
     found = sum(len(detect(image).points) > 0 for image in photos.image)
     print(f"MediaPipe finds {found} of {len(photos)} photographs (224 pixels, yaw to 40 degrees)")

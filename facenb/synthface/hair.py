@@ -363,6 +363,6 @@ def strand_tile(size: int) -> tuple[tuple[slice, slice], np.ndarray]:
     shape = (rows.stop - rows.start) * factor, (columns.stop - columns.start) * factor
     noise = np.random.Generator(np.random.PCG64(14)).standard_normal(shape)
     fine, coarse = gaussian_filter(noise, (18, 0.7)), gaussian_filter(noise, (60, 4))
-    bright = np.clip(1 + 0.22 * fine / fine.std() + 0.12 * coarse / coarse.std(), 0.25, 1.9)
+    bright = np.clip(1.2 + 0.26 * fine / fine.std() + 0.14 * coarse / coarse.std(), 0.3, 2.2)
     bright = bright.reshape(shape[0] // factor, factor, shape[1] // factor, factor).mean((1, 3))
     return place, bright.astype(np.float32)

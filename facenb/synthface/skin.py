@@ -20,8 +20,8 @@ from facenb.synthface.heads import load_heads
 UNPIGMENTED = np.array([0.95, 0.86, 0.79], np.float32)
 MELANIN, BLOOD = np.array([[0.62, 0.86, 1.04], [0.07, 0.52, 0.46]], np.float32)
 ANCESTRAL_MELANIN = np.array([1.15, 0.36, 0.15])  # African, Asian, Caucasian
-HAIR = np.array([[0.075, 0.062, 0.056], [0.14, 0.09, 0.06], [0.26, 0.16, 0.09], [0.52, 0.38, 0.21]])
-RED_HAIR, GREY_HAIR = np.array([0.40, 0.16, 0.07]), np.array([0.60, 0.59, 0.58])
+HAIR = np.array([[0.075, 0.062, 0.056], [0.18, 0.115, 0.075], [0.33, 0.21, 0.12], [0.62, 0.46, 0.26]])
+RED_HAIR, GREY_HAIR = np.array([0.46, 0.19, 0.08]), np.array([0.60, 0.59, 0.58])
 IRIS = np.array([[0.13, 0.07, 0.04], [0.26, 0.16, 0.08], [0.34, 0.33, 0.17], [0.36, 0.46, 0.48], [0.28, 0.42, 0.58]])
 IRIS_RADIUS, PUPIL_RADIUS = 5.9, 2.0  # mm
 # Standard deviations of the filters of the noise, in texels down and across.
