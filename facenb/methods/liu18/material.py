@@ -101,8 +101,7 @@ def prepare(run: Run, folds: tuple[int, int] | None = None) -> Material:
         everybody = [k for part in people.values() for k in part]
         options = {"pictures": chosen.pictures, "size": chosen.size, "workers": os.cpu_count() or 1}
         whole = build_synthetic(run.path("sets/liu18"), model, run.seed, everybody, **options)
-        train = whole.of(people["training"]).scaled()
-        validation, test = (replace(train, rows=whole.of(people[name]).rows) for name in ("validation", "test"))
+        train, validation, test = (whole.of(people[name]) for name in ("training", "validation", "test"))
         return Material(run, chosen, model, train.augmented(**chosen.augmentation), validation, test)
     lfw = read_lfw()
     if run.data == "photos":
