@@ -63,14 +63,10 @@ class TestGallery:
         alike = cosine(gallery.fitted[gallery.pairs.first], gallery.fitted[gallery.pairs.second])
         assert roc_auc_score(gallery.pairs.same, alike) > 0.85  # 0.5 by chance
 
-    def test_synthetic_pictures_have_no_mirrored_twin(self, gallery, network):
-        with pytest.raises(ValueError, match="mirror"):
-            gallery.codes(network, mirror=True)
-
     @pytest.mark.parametrize("more", [-1, 30])
     def test_codes_are_of_all_pictures_and_no_others(self, gallery, more):
         count = len(gallery.person)
-        with pytest.raises(ValueError, match=f"{count + more} codes of {count} pictures"):
+        with pytest.raises(ValueError, match=f"expected {count} codes.*got {count + more}"):
             gallery.verify(torch.rand(count + more, 6))
 
 
@@ -96,12 +92,6 @@ def test_auc_of_all_pairs_against_another_library():
     first, second = np.triu_indices(32, 1)
     expected = roc_auc_score(person[first] == person[second], cosine(codes[first], codes[second]))
     assert auc_of_all_pairs(codes, person) == pytest.approx(expected, abs=1e-6)
-
-
-@pytest.mark.parametrize("count", [30, 33])
-def test_auc_of_codes_and_people_of_different_pictures(count):
-    with pytest.raises(ValueError, match=f"32 codes, but people of {count} pictures"):
-        auc_of_all_pairs.__wrapped__(torch.rand(32, 6), torch.arange(count))
 
 
 @pytest.mark.parametrize("mirror", [False, True])

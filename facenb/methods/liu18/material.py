@@ -1,4 +1,4 @@
-"""What a run trains on and is tested with, split by people; made where it is not there yet."""
+"""The images that a run trains on and is tested with, split by people; built if they are missing."""
 
 import os
 from dataclasses import asdict, dataclass
@@ -32,25 +32,25 @@ from facenb.training import Settings, training_name
 
 @dataclass(frozen=True)
 class Material:
-    """What a run trains on and is tested with."""
+    """The images that a run trains on and is tested with."""
 
     run: Run
     plan: Plan
     model: MorphableModel
     train: FaceSet
     validation: FaceSet
-    test: FaceSet | None  # SynthFace's people with their truth; None for photos
+    test: FaceSet | None  # SynthFace's people with their true shapes; None for photos
     folds: tuple[int, ...] = ()  # of LFW's pairs, whose people are in none of the above
     fitter: Fitter | None = None  # of photos: the model with the landmarks it is fitted to
 
     @cached_property
     def truth(self) -> Float[Tensor, "test vertices 3"]:
-        """True shapes of the test pictures with their expression, mm: for evaluation only."""
+        """True shapes of the test images with expression, mm: for evaluation only."""
         return true_shapes(self.test)
 
     @cached_property
     def neutral(self) -> Float[Tensor, "test vertices 3"]:
-        """True shapes of the test pictures' people at rest, mm."""
+        """True neutral shapes of the people in the test images, mm."""
         return true_shapes(self.test, neutral=True)
 
     @cached_property
@@ -60,15 +60,15 @@ class Material:
 
     @property
     def yaw(self) -> Float[Tensor, " test"]:
-        """|yaw| of the test pictures, degrees."""
+        """|yaw| of the test images, degrees."""
         return self.test.truth["angles"][:, 0].abs().rad2deg()
 
     def supervision(self) -> "Supervision":
-        """The fitted shapes of the training people, as phases II and III aim at them."""
+        """Return the targets of phases II and III: the fitted shapes of the training people."""
         return Supervision(self.model, self.train)
 
     def new_network(self, seed: int = 0) -> JointNetwork:
-        """An untrained network for this model, its scaling and mean face in place."""
+        """Return an untrained network with this model's mean face and the scaling of the training targets."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             encoder = SphereFace(**self.plan.encoder)
@@ -89,16 +89,16 @@ def subjects(chosen: Plan) -> dict[str, range]:
 
 
 def prepare(run: Run, folds: tuple[int, int] | None = None) -> Material:
-    """The training set of a run, made where it is not there yet, split by people.
+    """Return the training set of a run, split by people; build it if it is missing.
 
-    `synthetic`: people of SynthFace. `photos`: LFW's people with two photos or more, but for those in `folds`, which
-    pair of folds to keep apart (None: the plan's first). `paper`: the records of CASIA-WebFace with BFM-2019, to be
-    tested on all pairs of LFW. Raises AssetError where data is not here, with what gets it.
+    `synthetic`: people of SynthFace. `photos`: people of LFW with two photos or more, without those in the pair of
+    folds `folds` (None: the plan's first). `paper`: the records of CASIA-WebFace with BFM-2019, tested on all pairs of
+    LFW. Raise AssetError, with the command that gets it, if data is missing.
     """
     chosen = plan(run.profile, run.data)
     if run.data == "synthetic":
         people, model = subjects(chosen), course_model()
-        everybody = [k for part in people.values() for k in part]
+        everybody = [k for numbers in people.values() for k in numbers]
         options = {"pictures": chosen.pictures, "size": chosen.size, "workers": os.cpu_count() or 1}
         whole = build_synthetic(run.path("sets/liu18"), model, run.seed, everybody, **options)
         train, validation, test = (whole.of(people[name]) for name in ("training", "validation", "test"))
@@ -113,17 +113,17 @@ def prepare(run: Run, folds: tuple[int, int] | None = None) -> Material:
         records, size = asset("casia-webface-records"), chosen.size
         whole = build_records(run.path("sets/casia"), records, 2, size, leave_out=True, fitter=fitter)
         apart = set()
-    parts = whole.split(chosen.validation, 0, run.seed, without=apart)
-    train, names = parts.train, whole.card.get("names", [])
+    train, validation, _ = whole.split(chosen.validation, 0, run.seed, without=apart)
+    names = whole.card.get("names", [])
     if run.profile == "smoke":
         train = whole.of(train.people[:24])
     assert not {names[k] for k in train.people.tolist()} & apart, "a person of the test is trained on"
     train = train.augmented(**chosen.augmentation)
-    return Material(run, chosen, fitter.model, train, parts.validation, None, folds, fitter)
+    return Material(run, chosen, fitter.model, train, validation, None, folds, fitter)
 
 
 def paper_fitter() -> Fitter:
-    """BFM-2019 with MediaPipe's points on it. (The paper's BFM-2009 has no expressions.) AssetError where it is not."""
+    """Return BFM-2019 with MediaPipe's points (the paper's BFM-2009 has no expressions), or raise AssetError."""
     model = read(asset("bfm-2019") / "model2019_bfm.h5")
     return Fitter.of(model, mediapipe_embedding(model))
 
@@ -131,17 +131,22 @@ def paper_fitter() -> Fitter:
 def training_folder(
     material: Material, name: str, settings: Settings, start: dict[str, nn.Module] | None = None, **more: Any
 ) -> Path:
-    """Where a training lives: another folder for other settings, pictures, network, or whatever `more` tells apart.
+    """Return the folder of a training: another one for other settings, images, networks, or facts in `more`.
 
-    `start`: the modules as they are before the training, by their weights (`training_name`).
+    `start`: the modules before the training; their weights count (`training_name`).
     """
     train = material.train
-    facts = {"settings": settings.as_dict(), "card": train.card, "people": train.people.tolist(),
-             "augmentation": asdict(train.augmentation), "encoder": material.plan.encoder, **more}  # fmt: skip
+    facts = {
+        "settings": settings.as_dict(),
+        "card": train.card,
+        "people": train.people.tolist(),
+        "augmentation": asdict(train.augmentation),
+        "encoder": material.plan.encoder,
+        **more,
+    }
     return material.run.path(f"training/{training_name(name, facts, start or {})}")
 
 
 def mean_coefficients(material: Material) -> Float[Tensor, " identity"]:
-    """Mean of the training people's fitted identity coefficients, every picture alike."""
-    train = material.train
-    return train.read(["identity"])["identity"].mean(0)
+    """Return the mean of the fitted identity coefficients over the training images."""
+    return material.train.read(["identity"])["identity"].mean(0)
