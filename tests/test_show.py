@@ -13,6 +13,7 @@ import trimesh
 from PIL import Image
 
 from facenb import show
+from facenb.imaging.texture import Texture
 from facenb.training import Progress
 
 
@@ -40,6 +41,14 @@ def test_a_snapshot_turns_as_the_camera_says(ball):
     picture = show.snapshot(vertices, triangles, colours, yaw=60, size=100)
     red = np.nonzero((picture[..., 0] > 0.2) & (picture[..., 2] < 0.1))
     assert red[1].mean() > 70  # the nose goes to the right
+
+
+def test_a_snapshot_with_a_texture_of_one_colour_is_that_of_vertices_of_this_colour(ball):
+    vertices, triangles = ball
+    red = torch.tensor([0.8, 0.2, 0.1])
+    texture = Texture(red.expand(1, 4, 4, 3), torch.rand(len(vertices), 2), triangles)
+    pictures = [show.snapshot(vertices, triangles, colours, size=60) for colours in (texture, red.expand_as(vertices))]
+    np.testing.assert_allclose(*pictures, atol=1e-5)
 
 
 def test_vertices_of_another_shape_are_named(ball):

@@ -14,6 +14,7 @@ from torch import Tensor
 from facenb.imaging.camera import WeakPerspective, euler_to_matrix
 from facenb.imaging.lighting import ambient, directional
 from facenb.imaging.render import render
+from facenb.imaging.texture import Texture
 
 # One colour for one thing, in every figure (the palette of Okabe and Ito, which colour-blind readers can tell apart).
 COLOURS = {
@@ -78,21 +79,23 @@ def snapshot(
     centre=None,
     extent: float | None = None,
 ) -> np.ndarray:
-    """Return a rendered image (size, size, 3) in [0, 1] of one mesh turned by `yaw` degrees; grey without colours.
+    """Return a rendered image (size, size, 3) in [0, 1] of one mesh turned by `yaw` degrees.
 
+    `colours` are linear RGB at the vertices (V, 3), or a `Texture` of one image; without them the mesh is grey.
     `centre` (3,) in mm and `extent` in mm (the side of the image) give several images one frame.
     """
     vertices = three(vertices, "vertices")
     low, high = vertices.amin(0), vertices.amax(0)
     centre = (low + high) / 2 if centre is None else torch.as_tensor(centre, dtype=torch.float32)
     extent = float((high - low)[:2].max()) * 1.08 if extent is None else extent
-    albedo = torch.tensor(CLAY).expand_as(vertices) if colours is None else three(colours, "colours")
+    if not isinstance(colours, Texture):
+        colours = (torch.tensor(CLAY).expand_as(vertices) if colours is None else three(colours, "colours"))[None]
     fine = 2 * size  # twice as fine, then averaged: smooth outlines
     angles = torch.tensor([[yaw, 0.0, 0.0]]).deg2rad()
     camera = WeakPerspective(euler_to_matrix(angles), torch.tensor([fine / extent]), torch.full((1, 2), fine / 2))
     triangles, light = torch.as_tensor(triangles).cpu().long(), studio_light() if light is None else light
     white = torch.ones(3)
-    image = render((vertices - centre)[None], triangles, albedo[None], camera, (fine, fine), light, white).image[0]
+    image = render((vertices - centre)[None], triangles, colours, camera, (fine, fine), light, white).image[0]
     return image.unflatten(0, (size, 2)).unflatten(2, (size, 2)).mean((1, 3)).clamp(0, 1).numpy()
 
 
