@@ -110,7 +110,7 @@ class TestForm:
 
 
 def test_repository_is_small():
-    """Under 30 MB with all that git would commit."""
+    """Under 60 MB with all that git would commit: the default people and their model are 16 of them."""
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT,
@@ -120,7 +120,7 @@ def test_repository_is_small():
     if listed.returncode:
         pytest.skip("needs a git checkout")
     files = [ROOT / name for name in listed.stdout.split("\0") if name]
-    assert sum(file.stat().st_size for file in files if file.is_file()) < 30e6
+    assert sum(file.stat().st_size for file in files if file.is_file()) < 60e6
 
 
 def test_the_course_names_every_notebook():
