@@ -153,12 +153,14 @@ class TestSubmission:
         torch.testing.assert_close(found.landmarks, LANDMARKS)
         torch.testing.assert_close(found.vertices, HEAD.float(), atol=1e-4, rtol=0)
 
-    def test_a_prediction_replaces_an_earlier_one_of_any_form(self, tmp_path):
+    def test_another_programs_prediction_is_not_replaced(self, tmp_path):
         predictions, mesh = Submission(tmp_path), Mesh7(HEAD.float(), TRIANGLES, LANDMARKS)
         file = predictions.write(IMAGES[0], mesh)
+        predictions.write(IMAGES[0], mesh)  # its own may be replaced
         file.rename(file.with_suffix(".ply"))
-        predictions.write(IMAGES[0], mesh)
-        assert sorted(path.name for path in file.parent.iterdir()) == ["IMG_0041.npy", "IMG_0041.obj"]
+        with pytest.raises(FileExistsError, match=r"IMG_0041\.ply"):
+            predictions.write(IMAGES[0], mesh)
+        assert sorted(path.name for path in file.parent.iterdir()) == ["IMG_0041.npy", "IMG_0041.ply"]
 
     def test_missing_says_what(self, submission):
         mesh = (submission.folder / IMAGES[0]).with_suffix(".obj")

@@ -171,14 +171,17 @@ class Submission:
         return Mesh7(mesh.vertices, mesh.triangles, _seven(np.asarray(points), marks))
 
     def write(self, image: str, prediction: Mesh7) -> Path:
-        """Write a prediction as .obj and .npy in place of an earlier one; the mesh last, so that it has its landmarks.
+        """Write a prediction as .obj and .npy; the mesh last, so that it has its landmarks.
 
-        Raises ValueError for numbers that are not finite.
+        An earlier .obj and .npy are replaced. Raise FileExistsError for files of another kind, which another program
+        wrote, and ValueError for numbers that are not finite.
         """
-        before = [file for file in self._files(image) if file is not None]
         if not (prediction.vertices.isfinite().all() and prediction.landmarks.isfinite().all()):
             raise ValueError(f"The prediction of {image} is not finite. Leave it out, so that it counts as missing.")
         path = self.folder / PurePosixPath(image).with_suffix(".obj")
+        foreign = [file for file in self._files(image) if file and file.suffix not in (".obj", ".npy")]
+        if foreign:
+            raise FileExistsError(f"{foreign[0]} is a prediction of another program. Choose another folder.")
         path.parent.mkdir(parents=True, exist_ok=True)
         vertices, triangles = prediction.vertices.detach().cpu().numpy(), prediction.triangles.cpu().numpy()
         mesh = trimesh.Trimesh(vertices, triangles, process=False)
@@ -188,7 +191,4 @@ class Submission:
             whole_mesh.write_text(text, encoding="utf-8")
             with whole_marks.open("wb") as file:
                 np.save(file, prediction.landmarks.detach().cpu().numpy().astype(np.float64))
-            for file in before:
-                if file not in (path, marks):  # an earlier .ply or .txt would belong to another prediction
-                    file.unlink()
         return path
