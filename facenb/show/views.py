@@ -92,7 +92,8 @@ def explore(
     for values in frames:
         vertices, colours = update(**(start | dict(values)))
         pictures.append(snapshot(vertices, triangles, colours, yaw=yaw, **frame))
-        titles.append(", ".join(f"{key} {value:+.3g}" for key, value in values.items() if value) or "at rest")
+        title = ", ".join(f"{key} {value:+.3g}" for key, value in values.items() if value)
+        titles.append(title or ", ".join(f"{key} 0" for key in values) or "at rest")
     vertices, colours = update(**start)
     plot, mesh = _plot(three(vertices, "vertices"), triangles, None if colours is None else three(colours, "colours"))
     handles = {key: _slider(key, start[key], *ends) for key, ends in sliders.items()}
