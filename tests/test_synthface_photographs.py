@@ -73,8 +73,8 @@ def test_visible_landmarks_lie_on_the_depth_buffer(photos):
         u, v, depth = projected[i, k].tolist()
         row, column = int(v), int(u)
         near = photos.depth[i, max(row - 1, 0) : row + 2, max(column - 1, 0) : column + 2]
-        if torch.isinf(near).all():
-            continue  # on the outline, between pixels
+        if torch.isinf(near).any():
+            continue  # on the outline, where the surface is steeper than the pixels show
         scale = photos.camera.focal[i] / depth if photos.camera.is_perspective else photos.camera.scale[i]
         assert near.min() - 2.0 / scale - 4.0 < depth < near[near.isfinite()].max() + 2.0 / scale + 2.5, (i, k)
         seen += 1
@@ -138,10 +138,10 @@ def test_the_image_is_near_the_rendering_of_the_truth():
 
 def test_hair_hides_what_lies_below_it():
     people = list(range(40))
-    photos = photograph(SYNTH, people, [0] * 40, size=(64, 64), yaw_limit=10, supersample=1)
+    photos = photograph(SYNTH, people, [0] * 40, size=(96, 96), yaw_limit=50, supersample=1)
     covered = photos.hair.float().mean((1, 2))
     assert covered.min() == 0 and covered.max() > 0.2  # from bald to long
-    row, column = (photos.landmarks[..., k].long().clamp(0, 63) for k in (1, 0))
+    row, column = (photos.landmarks[..., k].long().clamp(0, 95) for k in (1, 0))
     thick = -torch.nn.functional.max_pool2d(-photos.hair[:, None].float(), 3, 1, 1)[:, 0]  # hair on all pixels around
     under = thick[torch.arange(40)[:, None], row, column] > 0
     assert under.any() and photos.visible[under].float().mean() < 0.25

@@ -18,8 +18,7 @@ from facenb.imaging.raster import interpolate, rasterize
 
 SIZE = 832  # texels of a side at full quality
 FACE, REST = 2.4, 0.35  # texels per mm aimed at
-COMPONENTS = ("skin", "socket", "mouth", "tongue", "eye", "upper_teeth", "lower_teeth")
-SKIN, SOCKET, MOUTH, TONGUE, EYE, UPPER_TEETH, LOWER_TEETH, LIPS = range(8)
+SKIN, SOCKET, MOUTH, TONGUE, EYE, UPPER_TEETH, LOWER_TEETH, LIPS = range(8)  # components, as `Heads` names them
 HAIR = (608, 8, 824, 208)  # tile of strands: left, bottom, right, top in texels, v upwards
 CLOTH = (16, 16, 32, 32)  # tile of the shirt
 HEAD = (6, 218, 826, 826)
@@ -43,7 +42,7 @@ def unwrap(vertices: np.ndarray, triangles: np.ndarray, component: np.ndarray, u
     """Return the atlas of the template: uv (N, 2) in [0, 1] with the origin bottom left, and triangles into it.
 
     `vertices` (V, 3) in mm hold the mouth open, so that the lips leave room for their inner sides. `component` (V,)
-    indexes COMPONENTS; `uv` and `uv_triangles` are MakeHuman's charts of the first triangles. The others, eyeballs and
+    holds their codes; `uv` and `uv_triangles` are MakeHuman's charts of the first triangles. The others, eyeballs and
     teeth, are projected. Computed once, when the heads are baked.
     """
     vertices = from_eyes(vertices, component)
@@ -95,9 +94,9 @@ def _project(vertices: np.ndarray, component: np.ndarray, code: int) -> np.ndarr
     if code != EYE:
         back = 20.0  # mm behind the eyes: a point inside the arch
         return np.stack([40.0 * np.arctan2(vertices[:, 0], vertices[:, 2] + back), vertices[:, 1]], -1)
-    away = vertices - np.sign(vertices[:, :1]) * [1, 0, 0] * eye_centre(vertices, component)
-    radius = np.maximum(np.hypot(away[:, 0], away[:, 1]), 1e-9)
-    return np.arctan2(radius, away[:, 2])[:, None] * away[:, :2] / radius[:, None]
+    offset = vertices - np.sign(vertices[:, :1]) * [1, 0, 0] * eye_centre(vertices, component)
+    radius = np.maximum(np.hypot(offset[:, 0], offset[:, 1]), 1e-9)
+    return np.arctan2(radius, offset[:, 2])[:, None] * offset[:, :2] / radius[:, None]
 
 
 def _sphere_centre(points: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Hair and a shirt as a mesh of its own: ribbons that grow on the template's scalp and follow each head.
+"""Hair and a shirt as a mesh of its gathered: ribbons that grow on the template's scalp and follow each head.
 
 Every style has the same number of ribbons, so people of all styles render in one batch. A ribbon is a flat strip with
 a texture of strands; it is grown once on the template, step by step: combed, pulled down, kept outside the head. The
@@ -97,16 +97,16 @@ def topology() -> tuple[np.ndarray, np.ndarray]:
     pairs = [corner, corner + 2, corner + 1], [corner + 1, corner + 2, corner + 3]
     triangles = np.stack([np.stack(pair, -1) for pair in pairs], 2).reshape(-1, 3)
     cap, cap_triangles = _cap()
-    away = _scalp()[0][cap] - CROWN
-    around = np.abs(np.arctan2(away[:, 0], away[:, 2])) / np.pi  # mirrored, so that no seam is needed
-    cap_uv = np.stack([around, 1 - np.clip(np.linalg.norm(away, axis=1) / 250, 0, 1)], -1)
+    offset = _scalp()[0][cap] - CROWN
+    around = np.abs(np.arctan2(offset[:, 0], offset[:, 2])) / np.pi  # mirrored, so that no seam is needed
+    cap_uv = np.stack([around, 1 - np.clip(np.linalg.norm(offset, axis=1) / 250, 0, 1)], -1)
     uv = (left, bottom) + (right - left, top - bottom) * np.concatenate([uv, cap_uv])
     shirt, shirt_triangles = _shirt()
     cloth = np.reshape(atlas.CLOTH, (2, 2)).mean(0) / atlas.SIZE  # of one colour
     uv = np.concatenate([uv, np.broadcast_to(cloth, (len(shirt), 2))])
     first = 2 * RIBBONS * (STEPS + 1)
-    parts = [triangles, cap_triangles + first, shirt_triangles + first + len(cap)]
-    return np.concatenate(parts), uv.astype(np.float32)
+    meshes = [triangles, cap_triangles + first, shirt_triangles + first + len(cap)]
+    return np.concatenate(meshes), uv.astype(np.float32)
 
 
 def count_hair() -> int:
@@ -329,23 +329,23 @@ def _shell(style: Style, roots, length, level, generator) -> tuple[np.ndarray, n
 def _gather(style: Style, line, normal, tint, generator) -> None:
     """End combed-back hair in the knot, and make every seventh ribbon a part of the bun or the tail."""
     share = np.linspace(0, 1, STEPS + 1)[None, :, None]
-    own = slice(None, None, 7)
-    count = len(line[own])
+    gathered = slice(None, None, 7)
+    count = len(line[gathered])
     line[:] = line + share**4 * (KNOT - line)
     u = generator.standard_normal((count, 3))
     if style.tail:
         start = KNOT + 7 * _unit(u)
         fall = np.array([0, -230.0, -10.0]) + 0.05 * 230 * u
         bow = np.array([0, 10.0, -45.0]) * np.sin(np.pi * np.minimum(share * 1.4, 1))
-        line[own] = start[:, None] + share * fall[:, None] + bow + 10 * share * u[:, None]
-        normal[own] = _unit(u * (1, 0.1, 1))[:, None]
+        line[gathered] = start[:, None] + share * fall[:, None] + bow + 10 * share * u[:, None]
+        normal[gathered] = _unit(u * (1, 0.1, 1))[:, None]
     else:
         pole, other = _unit(u), _unit(np.cross(u, generator.standard_normal((count, 3))))
         angle = 2.2 * (share - 0.5)
         centre = KNOT + np.array([0, 4.0, -12.0])
-        line[own] = centre + 27 * (np.cos(angle) * pole[:, None] + np.sin(angle) * other[:, None])
-        normal[own] = _unit(line[own] - centre)
-    tint[own] = 0.75 + 0.3 * generator.random((count, 1))
+        line[gathered] = centre + 27 * (np.cos(angle) * pole[:, None] + np.sin(angle) * other[:, None])
+        normal[gathered] = _unit(line[gathered] - centre)
+    tint[gathered] = 0.75 + 0.3 * generator.random((count, 1))
 
 
 def follow(growth: Growth, head: np.ndarray) -> np.ndarray:
@@ -358,11 +358,11 @@ def follow(growth: Growth, head: np.ndarray) -> np.ndarray:
 @lru_cache(maxsize=4)
 def strand_tile(size: int) -> tuple[tuple[slice, slice], np.ndarray]:
     """Return where the strands lie in an atlas of `size` texels, and their brightness there."""
-    rows, columns = place = atlas.tile(atlas.HAIR, size)
+    rows, columns = box = atlas.tile(atlas.HAIR, size)
     factor = atlas.SIZE // size
     shape = (rows.stop - rows.start) * factor, (columns.stop - columns.start) * factor
     noise = np.random.Generator(np.random.PCG64(14)).standard_normal(shape)
     fine, coarse = gaussian_filter(noise, (18, 0.7)), gaussian_filter(noise, (60, 4))
     bright = np.clip(1.2 + 0.26 * fine / fine.std() + 0.14 * coarse / coarse.std(), 0.3, 2.2)
     bright = bright.reshape(shape[0] // factor, factor, shape[1] // factor, factor).mean((1, 3))
-    return place, bright.astype(np.float32)
+    return box, bright.astype(np.float32)

@@ -14,13 +14,14 @@ from torch.nn import functional
 
 from facenb.imaging.camera import Camera, Perspective, WeakPerspective, euler_to_matrix
 from facenb.imaging.lighting import ambient, directional
-from facenb.imaging.render import Rendering, render, visibility
+from facenb.imaging.render import Rendering, render, vertex_normals, visibility
 from facenb.imaging.texture import Texture
 from facenb.synthface import atlas, hair, skin, wrinkles
 from facenb.synthface.people import Subject, SynthFace
 
 HAIR, PICTURE = 11, 100  # streams of a subject's random numbers
 TEXELS = 1 << 24  # of the textures that are held at once
+COARSE = 80  # pixels: smaller pictures have hair of fewer ribbons
 # At full strength, "*" for both sides; a picture takes one at random strength, and single actions besides.
 MOODS = (
     {"mouthSmile*": 1.0, "eyeSquint*": 0.3},
@@ -167,7 +168,7 @@ class _Scene:
         texture[rows, columns] = self.styling.cloth
         tile, bright = hair.strand_tile(len(texture))
         texture[tile] = look.hair * bright[..., None]
-        growth = hair.grow(self.style, self.mirrored, coarse=len(texture) <= 208)
+        growth = hair.grow(self.style, self.mirrored, coarse=min(self.background.shape[:2]) < COARSE)
         return texture, hair.follow(growth, person.subject.neutral.numpy()), growth.tint
 
 
@@ -229,8 +230,8 @@ def _place_camera(scenes, landmarks, rotation, size, kind) -> Camera:
     if kind == "weak":
         return WeakPerspective(rotation, scale, at)
     distance = 350.0 + 1150.0 * framing[:, 3] ** 2
-    place = torch.stack([-middle[:, 0], -middle[:, 1], -distance - middle[:, 2]], -1)
-    return Perspective(rotation, place, scale * distance, target)
+    position = torch.stack([-middle[:, 0], -middle[:, 1], -distance - middle[:, 2]], -1)
+    return Perspective(rotation, position, scale * distance, target)
 
 
 def _enlarge(camera: Camera, factor: int) -> Camera:
@@ -260,6 +261,8 @@ def _expose(synth, scenes: list[_Scene], texels: int, size, kind: str, supersamp
     )
     whole = torch.cat([shape, torch.from_numpy(strands)], 1)
     points = synth.landmarks.of(shape)
+    normals = synth.landmarks.of(vertex_normals(shape, synth.triangles))
+    normals[:, 36:] = camera.rotation[:, 2:]  # eyes and lips lie on rolled-in rims, whose normals say nothing
     large = (size[0] * supersample, size[1] * supersample)
     fine = render(whole, triangles, texture, _enlarge(camera, supersample), large, light)
     exact = fine if supersample == 1 else render(whole, triangles, torch.zeros_like(whole), camera, size)
@@ -267,7 +270,7 @@ def _expose(synth, scenes: list[_Scene], texels: int, size, kind: str, supersamp
     return Photographs(
         image=_develop(fine, scenes, supersample, noise),
         landmarks=camera.project(points)[..., :2],
-        visible=visibility(whole, triangles, camera, points, size=size),
+        visible=visibility(whole, triangles, camera, points, normals, size),
         subject=torch.tensor([s.person.subject.index for s in scenes]),
         picture=torch.tensor([s.picture for s in scenes]),
         shape=shape,
@@ -292,11 +295,13 @@ def _develop(fine: Rendering, scenes: list[_Scene], supersample: int, noise: flo
     return (both[..., :3] + (1 - both[..., 3:]) * background + noise * grain).clamp(0.0, 1.0)
 
 
-def concatenate(parts: list[Photographs]) -> Photographs:
+def concatenate(batches: list[Photographs]) -> Photographs:
     """Several batches as one; raises ValueError if their cameras are of different kinds."""
-    if len({type(p.camera) for p in parts}) != 1:
+    if len({type(p.camera) for p in batches}) != 1:
         raise ValueError("batches of different cameras (or none at all) cannot become one")
-    joined = {f.name: torch.cat([getattr(p, f.name) for p in parts]) for f in fields(Photographs) if f.name != "camera"}
-    kind = type(parts[0].camera)
-    camera = kind(*(torch.cat([getattr(p.camera, f.name) for p in parts]) for f in fields(kind)))
+    joined = {
+        f.name: torch.cat([getattr(p, f.name) for p in batches]) for f in fields(Photographs) if f.name != "camera"
+    }
+    kind = type(batches[0].camera)
+    camera = kind(*(torch.cat([getattr(p.camera, f.name) for p in batches]) for f in fields(kind)))
     return Photographs(camera=camera, **joined)

@@ -122,9 +122,9 @@ class Styling:
         )
 
 
-def _between(table: np.ndarray, place: float) -> np.ndarray:
-    low = min(int(place), len(table) - 2)
-    return table[low] + (place - low) * (table[low + 1] - table[low])
+def _between(table: np.ndarray, position: float) -> np.ndarray:
+    low = min(int(position), len(table) - 2)
+    return table[low] + (position - low) * (table[low + 1] - table[low])
 
 
 def skin_colour(melanin, blood) -> np.ndarray:
