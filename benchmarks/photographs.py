@@ -56,14 +56,16 @@ def draw_sheet(synth: SynthFace, path: str, people: int = 64, columns: int = 4, 
     """Write a picture of people at rest, each seen from three sides, before a plain wall."""
     lamp = torch.tensor([[0.45, 0.45, 1.0]]), torch.tensor([[0.72, 0.70, 0.68]])
     scene = {"light": (ambient(torch.tensor([[0.42, 0.42, 0.43]])) + directional(*lamp))[0]}
-    scene |= {"background": torch.full((side, side, 3), 0.75), "framing": np.array([0.6, 0.5, 0.42, 0.5])}
+    scene |= {"background": torch.full((side, side, 3), 0.75)}
     size, texels = (side, side), photographs._texels((side, side), 2)
     tiles = []
     for k in range(people):
         person = photographs._Person.make(synth, k, texels)
         drawn = photographs._Scene.draw(synth, person, 0, size, 0.0, False)
-        turned = [torch.tensor([np.radians(yaw), 0.0, 0.0], dtype=torch.float32) for yaw in (0.0, 40.0, 85.0)]
-        scenes = [replace(drawn, angles=angles, **scene) for angles in turned]
+        scenes = []
+        for yaw, shift in ((0.0, 0.5), (40.0, 1.3), (85.0, 2.1)):  # to the right: the back of the head is seen
+            angles = torch.tensor([np.radians(yaw), 0.0, 0.0], dtype=torch.float32)
+            scenes.append(replace(drawn, angles=angles, framing=np.array([1.2, shift, 0.6, 0.5]), **scene))
         shots = photographs._expose(synth, scenes, texels, size, "weak", 2, 0.0)
         tiles.append(torch.cat(list(shots.image), 1))
     sheet = torch.cat([torch.cat(tiles[k : k + columns], 1) for k in range(0, people, columns)])
