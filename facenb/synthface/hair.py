@@ -290,7 +290,7 @@ def _strands(style: Style, roots, length, level, generator) -> tuple[np.ndarray,
         share = step / STEPS
         # Hair that hangs goes over the ears, which are no part of the head that it is kept out of.
         ears = np.exp(-(((points[:, 1] + 20) / 32) ** 2 + ((points[:, 2] + 82) / 28) ** 2))
-        gap = above + 13 * ears * (style.weight >= 0.4)
+        gap = above + 9 * ears * (style.weight >= 0.4)
         falling = atlas.smooth_step(-points[:, 1], -10, 60)[:, None] * (style.weight >= 0.4)
         comb = _combed(style, points, roots)
         comb = _unit(comb - (comb * normal).sum(1, keepdims=True) * normal)
@@ -307,7 +307,10 @@ def _strands(style: Style, roots, length, level, generator) -> tuple[np.ndarray,
         points, normal, height = _outside(points, np.minimum(gap, 0.5 + 0.5 * length * share))
         line.append(points)
         normals.append(normal)
-    return np.stack(line, 1), np.stack(normals, 1)
+    line, normals = np.stack(line, 1), np.stack(normals, 1)
+    for curve in (line, normals) * 3:  # without the kinks that stepping around the ears leaves
+        curve[:, 1:-1] = 0.25 * curve[:, :-2] + 0.5 * curve[:, 1:-1] + 0.25 * curve[:, 2:]
+    return line, normals
 
 
 def _shell(style: Style, roots, length, level, generator) -> tuple[np.ndarray, np.ndarray]:
