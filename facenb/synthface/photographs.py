@@ -82,15 +82,13 @@ def photograph(
     if camera not in ("weak", "perspective"):
         raise ValueError(f"Camera {camera!r} is unknown. Choose 'weak' or 'perspective'.")
     texels = _texels(size, supersample)
-    people = {k: _Person.make(synth, k, texels) for k in dict.fromkeys(subjects)}
-    scenes = [
-        _Scene.draw(synth, people[s], p, size, np.radians(yaw_limit), expressive)
-        for s, p in zip(subjects, pictures, strict=True)
-    ]
     step = max(1, TEXELS // texels**2)
-    batches = []
-    for first in range(0, len(scenes), step):
-        batches.append(_expose(synth, scenes[first : first + step], texels, size, camera, supersample, noise))
+    batches, people = [], {}
+    for first in range(0, len(subjects), step):
+        pairs = list(zip(subjects, pictures, strict=True))[first : first + step]
+        people = {k: people.get(k) or _Person.make(synth, k, texels) for k, _ in pairs}
+        scenes = [_Scene.draw(synth, people[k], j, size, np.radians(yaw_limit), expressive) for k, j in pairs]
+        batches.append(_expose(synth, scenes, texels, size, camera, supersample, noise))
     return concatenate(batches)
 
 
