@@ -42,7 +42,7 @@ class Photographs:
 
     image: Float[Tensor, "batch height width 3"]  # linear RGB in [0, 1]
     landmarks: Float[Tensor, "batch 68 2"]  # pixels
-    visible: Bool[Tensor, "batch 68"]  # on the image, not hidden by head, hair or shirt
+    visible: Bool[Tensor, "batch 68"]  # on the image, not hidden by head or hair
     subject: Int[Tensor, " batch"]
     picture: Int[Tensor, " batch"]
     shape: Float[Tensor, "batch vertices 3"]  # mm, with expression; without hair
@@ -86,7 +86,7 @@ def photograph(
     batches, people = [], {}
     for first in range(0, len(subjects), step):
         pairs = list(zip(subjects, pictures, strict=True))[first : first + step]
-        people = {k: people.get(k) or _Person.make(synth, k, texels) for k, _ in pairs}
+        people = {k: people.get(k) or _Person.make(synth, k, texels) for k in dict(pairs)}
         scenes = [_Scene.draw(synth, people[k], j, size, np.radians(yaw_limit), expressive) for k, j in pairs]
         batches.append(_expose(synth, scenes, texels, size, camera, supersample, noise))
     return concatenate(batches)
@@ -265,10 +265,11 @@ def _expose(synth, scenes: list[_Scene], texels: int, size, kind: str, supersamp
     fine = render(whole, triangles, texture, _enlarge(camera, supersample), large, light)
     exact = fine if supersample == 1 else render(whole, triangles, torch.zeros_like(whole), camera, size)
     shirt = len(synth.triangles) + hair.count_hair()  # the first of its triangles
+    covering = triangles[:shirt]  # the shirt hides no landmark
     return Photographs(
         image=_develop(fine, scenes, supersample, noise),
         landmarks=camera.project(points)[..., :2],
-        visible=visibility(whole, triangles, camera, points, normals, size),
+        visible=visibility(whole[:, : covering.max() + 1], covering, camera, points, normals, size),
         subject=torch.tensor([s.person.subject.index for s in scenes]),
         picture=torch.tensor([s.picture for s in scenes]),
         shape=shape,
