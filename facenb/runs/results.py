@@ -3,6 +3,7 @@
 A run folder holds `executed/` (notebooks), `records/` (a line of JSON for each number), `figures/`, `models/`, `sets/`.
 """
 
+import io
 import json
 import math
 import os
@@ -21,6 +22,7 @@ from typing import Any, SupportsFloat
 
 import numpy as np
 import torch
+from PIL import Image
 
 import facenb
 from data_download.entries import load_entries
@@ -244,12 +246,19 @@ class Run:
     def figure(self, fig, name: str) -> Picture:
         """Save a matplotlib figure as `figures/NAME.png`, optimised in size, and return it as the cell's picture."""
         path = self.path(f"figures/{name}.png")
-        options = {"format": "png", "dpi": 110, "bbox_inches": "tight", "facecolor": "white"}
         with atomic_write(path) as partial:
-            fig.savefig(partial, **options, pil_kwargs={"optimize": True})
-        if "matplotlib.pyplot" in sys.modules:
-            sys.modules["matplotlib.pyplot"].close(fig)
+            partial.write_bytes(png(fig))
         return Picture(path, name)
+
+
+def png(fig) -> bytes:
+    """Return a matplotlib figure as a PNG of 256 colours, a third of the size of full colour, and close the figure."""
+    full, small = io.BytesIO(), io.BytesIO()
+    fig.savefig(full, format="png", dpi=110, bbox_inches="tight", facecolor="white")
+    if "matplotlib.pyplot" in sys.modules:
+        sys.modules["matplotlib.pyplot"].close(fig)
+    Image.open(full).convert("RGB").quantize(256).save(small, "PNG", optimize=True)
+    return small.getvalue()
 
 
 def _plain(value: Any) -> Any:

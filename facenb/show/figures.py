@@ -1,6 +1,5 @@
 """Figures and rendered faces in the one style of the course."""
 
-import io
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -147,11 +146,3 @@ def draw_landmarks(axis, landmarks, visible=None, colour: str = COLOURS["landmar
     axis.scatter(*points[seen].T, s=size, color=colour, linewidths=0, label=label)
     axis.scatter(*points[~seen].T, s=size, facecolors="none", edgecolors=colour, linewidths=0.8)
     axis.set(xticks=[], yticks=[])
-
-
-def png(fig: Figure) -> bytes:
-    """Return a figure as PNG, and close it."""
-    buffer = io.BytesIO()
-    fig.savefig(buffer, format="png", dpi=110, bbox_inches="tight", facecolor="white", pil_kwargs={"optimize": True})
-    plt.close(fig)
-    return buffer.getvalue()

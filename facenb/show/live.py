@@ -9,7 +9,8 @@ from IPython import get_ipython
 from IPython.display import display
 from matplotlib.figure import Figure
 
-from facenb.show.figures import COLOURS, figure, headless, png
+from facenb.runs.results import png
+from facenb.show.figures import COLOURS, figure, headless
 
 
 class Picture:

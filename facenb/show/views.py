@@ -10,7 +10,8 @@ from k3d.objects import Mesh
 from k3d.plot import Plot
 from torch import Tensor
 
-from facenb.show.figures import headless, png, sheet, snapshot, three
+from facenb.runs.results import png
+from facenb.show.figures import headless, sheet, snapshot, three
 
 YAWS = (-60, -25, 0, 25, 60)  # degrees at which a mesh is shown without a kernel
 
