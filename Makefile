@@ -91,11 +91,9 @@ format: $(READY)
 lab: $(READY)
 	@$(BIN) -m jupyterlab --notebook-dir=notebooks
 
-# Renew the outputs stored in the notebooks (NOTEBOOK=... for one), before a changed one is committed.
-NOTEBOOK ?= $(sort $(wildcard notebooks/*.ipynb))
+# Store the outputs of a whole run in the notebooks, before changed ones are committed.
 outputs: $(READY)
-	@FACENB_HEADLESS=1 $(BIN) -m nbconvert --to notebook --execute --inplace \
-	  --ExecutePreprocessor.record_timing=False --ExecutePreprocessor.store_widget_state=False $(NOTEBOOK)
+	@$(BIN) course/store.py $(or $(RUN_FOLDER),runs/quick-synthetic)
 
 # Tables of speed; alone on the machine, or the figures say little. benchmarks/RESULTS.md keeps them.
 bench: $(READY)

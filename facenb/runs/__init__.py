@@ -1,0 +1,1 @@
+"""Run folders, records, notebooks as jobs, and the report."""
