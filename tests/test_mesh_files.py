@@ -79,7 +79,7 @@ def test_errors_do_not_depend_on_the_form(forms):
     errors = []
     for path in forms:
         mesh = read_mesh(path)
-        errors.append(scan_errors(mesh.vertices, landmarks, *surface, landmarks, align="none").distances)
+        errors.append(scan_errors(mesh.vertices, landmarks, *surface, landmarks).distances)
     assert len(forms) == 5 and all(len(one) == len(errors[0]) for one in errors)
     for other in errors[1:]:
         torch.testing.assert_close(other, errors[0], atol=1e-4, rtol=0)

@@ -301,7 +301,7 @@ class TestSynthetic:
         assert float((yaw_of(synthetic.read(["pose"])["pose"]) - true[:, 0]).abs().median()) < 0.15
 
     def test_targets_are_the_fit_not_the_truth(self, model, tmp_path):
-        shots = photograph(SynthFace(0), [4] * 4, [0, 1, 2, 3], size=(48, 48))
+        shots = photograph(SynthFace(0), [4] * 4, [0, 1, 2, 3], size=(74, 74), view=synthetic_sets.VIEW)
         exact = fit(model, shots.landmarks, shots.subject, contour="fixed")
         made = build_synthetic(tmp_path, model, 0, [4], 4, (32, 32), landmark_noise=0)
         kept = made.load(torch.arange(4))
@@ -315,13 +315,15 @@ class TestSynthetic:
             synthetic_sets, "fit", lambda *given, **more: seen.append(given[1]) or plain(*given, **more)
         )
         build_synthetic(tmp_path, model, 0, [4, 5], 10, (32, 32), landmark_noise=2)
-        shots = photograph(SynthFace(0), [4] * 10 + [5] * 10, list(range(10)) * 2, size=(48, 48))
+        shots = photograph(
+            SynthFace(0), [4] * 10 + [5] * 10, list(range(10)) * 2, size=(74, 74), view=synthetic_sets.VIEW
+        )
         noise = (seen[0] - shots.landmarks) / shots.camera.scale[:, None, None]
         assert abs(float(noise.std()) - 2) < 0.1 and abs(float(noise.mean())) < 0.1
         assert torch.corrcoef(noise.view(2, -1))[0, 1].abs() < 0.1  # another person, other noise
 
     def test_truth_is_the_photographs(self, synthetic):
-        shots = photograph(SynthFace(0), [4, 9], [1, 3], size=(48, 48))
+        shots = photograph(SynthFace(0), [4, 9], [1, 3], size=(74, 74), view=synthetic_sets.VIEW)
         chosen = synthetic.take(torch.tensor([5, 11]))
         truth = chosen.truth
         torch.testing.assert_close(truth["angles"], shots.angles)
@@ -332,7 +334,7 @@ class TestSynthetic:
 
     def test_crops_show_the_face(self, synthetic):
         """Eyes are where the template says: the noiseless crop of the same picture looks nearly the same."""
-        shot = photograph(SynthFace(0), [4], [1], size=(48, 48), supersample=1)
+        shot = photograph(SynthFace(0), [4], [1], size=(74, 74), supersample=1, view=synthetic_sets.VIEW)
         crop = crop_faces(shot.image, five_of_68(shot.landmarks), (32, 32)).float()
         kept = synthetic.image[[5]].float()
         assert torch.corrcoef(torch.stack([crop.flatten(), kept.flatten()]))[0, 1] > 0.9

@@ -70,31 +70,33 @@ def photograph(
     expressive: bool = True,
     supersample: int = 2,
     noise: float = 0.01,
+    view: float | int = 185.0,
 ) -> Photographs:
     """Return picture `pictures[i]` of subject `subjects[i]`, for every i, at `size` (height, width).
 
     `yaw_limit` in degrees; `camera` "weak" or "perspective" (0.35 to 1.5 m away); `expressive=False` keeps faces
     neutral; `supersample` renders that many times larger and averages, against jagged edges; `noise` is the standard
-    deviation of the sensor's. Raise ValueError for lists of different lengths, no pictures, or an unknown camera.
+    deviation of the sensor's. An image shows `view` to `view` + 60 mm. Raise ValueError for lists of different lengths,
+    no pictures, or an unknown camera.
     """
     if len(subjects) != len(pictures) or not subjects:
         raise ValueError(f"Expected as many subjects as pictures, at least one; got {len(subjects)}, {len(pictures)}.")
     if camera not in ("weak", "perspective"):
         raise ValueError(f"Camera {camera!r} is unknown. Choose 'weak' or 'perspective'.")
-    texels = _texels(size, supersample)
+    texels = _texels(size, supersample, view)
     step = max(1, TEXELS // texels**2)
     batches, people = [], {}
     for first in range(0, len(subjects), step):
         pairs = list(zip(subjects, pictures, strict=True))[first : first + step]
         people = {k: people.get(k) or _Person.make(synth, k, texels) for k in dict(pairs)}
         scenes = [_Scene.draw(synth, people[k], j, size, np.radians(yaw_limit), expressive) for k, j in pairs]
-        batches.append(_expose(synth, scenes, texels, size, camera, supersample, noise))
+        batches.append(_expose(synth, scenes, texels, size, camera, supersample, noise, view))
     return concatenate(batches)
 
 
-def _texels(size: tuple[int, int], supersample: int) -> int:
+def _texels(size: tuple[int, int], supersample: int, view: float) -> int:
     """Return the side of the texture whose texels are about as large as the pixels."""
-    pixels_per_mm = min(size) * supersample / 215.0
+    pixels_per_mm = min(size) * supersample / (view + 30.0)
     halvings = np.clip(np.rint(np.log2(atlas.FACE / pixels_per_mm)), 0, 3)
     return int(atlas.SIZE / 2**halvings)
 
@@ -217,10 +219,10 @@ def _draw_background(generator: np.random.Generator, size: tuple[int, int]) -> T
     return torch.from_numpy(np.clip(image, 0.0, 1.0).astype(np.float32))
 
 
-def _place_camera(scenes, landmarks, rotation, size, kind) -> Camera:
-    """Frame each face: about 60 % of the image high, near its middle."""
+def _place_camera(scenes, landmarks, rotation, size, kind, view) -> Camera:
+    """Place each face near the middle of the image; at a view of 185 mm it is about 60 % of the image high."""
     framing = torch.from_numpy(np.stack([s.framing for s in scenes]).astype(np.float32))
-    scale = min(size) / (185.0 + 60.0 * framing[:, 0])  # pixels per mm
+    scale = min(size) / (view + 60.0 * framing[:, 0])  # pixels per mm
     middle = (landmarks @ rotation.transpose(1, 2)).mean(1)  # camera axes, mm
     shift = (framing[:, 1:3] - 0.5) * 0.12 * min(size)
     target = torch.tensor([size[1] / 2, size[0] * 0.52]) + shift
@@ -239,13 +241,13 @@ def _enlarge(camera: Camera, factor: int) -> Camera:
     return replace(camera, scale=camera.scale * factor, translation=camera.translation * factor)
 
 
-def _expose(synth, scenes: list[_Scene], texels: int, size, kind: str, supersample: int, noise: float) -> Photographs:
+def _expose(synth, scenes: list[_Scene], texels: int, size, kind: str, supersample: int, noise: float, view):
     """Return the pictures of some scenes: heads over their backgrounds, with grain, clamped to what a sensor holds."""
     rows = [(s.person.subject, s.expression[None]) for s in scenes]
     shape = torch.cat([synth.shape(*row) for row in rows])  # one by one: the same in any batch
     neutral = torch.stack([s.person.subject.neutral for s in scenes])
     angles, light = torch.stack([s.angles for s in scenes]), torch.stack([s.light for s in scenes])
-    camera = _place_camera(scenes, synth.landmarks.of(neutral), euler_to_matrix(angles), size, kind)
+    camera = _place_camera(scenes, synth.landmarks.of(neutral), euler_to_matrix(angles), size, kind, view)
     images, strands, tints = (np.stack(values) for values in zip(*(s.dressed() for s in scenes), strict=True))
     tint = torch.cat([torch.ones(shape.shape[:2]), torch.from_numpy(tints)], 1)[..., None].expand(-1, -1, 3)
     hair_triangles, hair_uv = (torch.from_numpy(array) for array in hair.topology())

@@ -26,7 +26,8 @@ from facenb.table import build_table
 
 TOGETHER = 200  # images of a block, about: what a worker holds in memory
 NOISE = 101  # part of a subject's random numbers that the noise of its landmarks uses
-ENLARGE = 1.5  # an image is that much higher than its crop; cropping then smooths jagged edges
+ENLARGE = 2.3  # an image is that much higher than its crop; cropping then smooths jagged edges
+VIEW = 290.0  # mm that an image shows at least, so that nearly all crops lie inside
 
 
 def build_synthetic(
@@ -90,7 +91,9 @@ class _Task:
         subjects = [k for k in people for _ in range(self.pictures)]
         numbers = list(range(self.pictures)) * len(people)
         side = round(ENLARGE * max(self.size))
-        shots = photograph(SynthFace(self.seed), subjects, numbers, (side, side), self.yaw_limit, supersample=1)
+        shots = photograph(
+            SynthFace(self.seed), subjects, numbers, (side, side), self.yaw_limit, supersample=1, view=VIEW
+        )
         noise = torch.cat([landmark_noise(self.seed, k, self.pictures, NOISE) for k in people])
         seen = shots.landmarks + self.landmark_noise * shots.camera.scale[:, None, None] * noise
         five = five_of_68(seen)
