@@ -5,8 +5,6 @@ minimises the symmetric Dirichlet energy (Smith and Schaefer 2015): it keeps len
 texels per mm on the face than on the scalp and the neck.
 """
 
-from dataclasses import dataclass
-
 import igl
 import numpy as np
 import torch
@@ -15,6 +13,7 @@ from scipy.ndimage import distance_transform_edt
 from scipy.optimize import minimize
 
 from facenb.imaging.raster import interpolate, rasterize
+from facenb.synthface.heads import Heads
 
 SIZE = 832  # texels of a side at full quality
 FACE, REST = 2.4, 0.35  # texels per mm aimed at
@@ -180,29 +179,21 @@ def eye_centre(vertices: np.ndarray, component: np.ndarray) -> np.ndarray:
     return _sphere_centre(vertices[(component == EYE) & (vertices[:, 0] > 0)])
 
 
-@dataclass(frozen=True)
-class Maps:
-    """The template over the texels of the atlas at one size; texels outside every chart hold the nearest texel's."""
+def lay_maps(heads: Heads, mean: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the mean head over `size` x `size` texels: places (mm from between the eyes), component and occlusion.
 
-    points: np.ndarray  # (size, size, 3) mm from between the eyes; row 0 is the top
-    part: np.ndarray  # (size, size) code of the component
-    occlusion: np.ndarray  # (size, size) share of the sky that is seen
-
-
-def lay_maps(vertices, triangles, component, occlusion, uv, uv_triangles, size: int) -> Maps:
-    """Return the template's positions, parts and occlusion on `size` x `size` texels."""
+    Row 0 is the top. Texels outside every chart hold the nearest texel's values.
+    """
+    uv, corners = heads.uv, torch.from_numpy(heads.uv_triangles)
     at = torch.from_numpy(np.stack([uv[:, 0] * size, (1 - uv[:, 1]) * size, np.ones(len(uv))], -1))[None]
-    corners = torch.from_numpy(uv_triangles)
     fragments = rasterize(at.float(), corners, (size, size))
+    values = np.column_stack([from_eyes(mean, heads.component), heads.component, heads.occlusion])
     source = np.zeros((len(uv), 5))
-    source[uv_triangles.ravel(), :3] = from_eyes(vertices, component)[triangles.ravel()]
-    source[uv_triangles.ravel(), 3] = component[triangles.ravel()]
-    source[uv_triangles.ravel(), 4] = occlusion[triangles.ravel()]
-    values = interpolate(fragments, torch.from_numpy(source)[None].float(), corners)[0].numpy()
+    source[heads.uv_triangles] = values[heads.triangles]
+    image = interpolate(fragments, torch.from_numpy(source)[None].float(), corners)[0].numpy()
     covered = fragments.triangle[0].numpy() >= 0
-    nearest = distance_transform_edt(~covered, return_distances=False, return_indices=True)
-    values = values[tuple(nearest)]
-    return Maps(values[..., :3], np.rint(values[..., 3]).astype(int), values[..., 4])
+    image = image[tuple(distance_transform_edt(~covered, return_distances=False, return_indices=True))]
+    return image[..., :3], np.rint(image[..., 3]).astype(int), image[..., 4]
 
 
 def occlude(vertices: np.ndarray, triangles: np.ndarray, rays: int = 500) -> np.ndarray:

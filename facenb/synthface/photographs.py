@@ -4,7 +4,9 @@ Picture j of subject k of seed s is always the same: its numbers come from a gen
 computed one person at a time. Hair, beard and make-up vary between the pictures of a person.
 """
 
-from dataclasses import dataclass, fields, replace
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields, replace
+from functools import cache, cached_property
 
 import numpy as np
 import torch
@@ -14,14 +16,18 @@ from torch.nn import functional
 
 from facenb.imaging.camera import Camera, Perspective, WeakPerspective, euler_to_matrix
 from facenb.imaging.lighting import ambient, directional
+from facenb.imaging.raster import interpolate, rasterize
 from facenb.imaging.render import Rendering, render, vertex_normals, visibility
 from facenb.imaging.texture import Texture
 from facenb.synthface import atlas, hair, skin, wrinkles
+from facenb.synthface.heads import load_heads
 from facenb.synthface.people import Subject, SynthFace
+from facenb.synthface.regions import landmarks
 
 HAIR, PICTURE = 11, 100  # streams of a subject's random numbers
 TEXELS = 1 << 24  # of the textures that are held at once
 COARSE = 80  # pixels: smaller pictures have hair of fewer ribbons
+TOGETHER = 64  # pictures whose depth is drawn at once
 # At full strength, "*" for both sides; a picture takes one at random strength, and single actions besides.
 MOODS = (
     {"mouthSmile*": 1.0, "eyeSquint*": 0.3},
@@ -38,11 +44,13 @@ MOODS = (
 
 @dataclass(frozen=True)
 class Photographs:
-    """Pictures and their exact ground truth. Vertices are the true ones, outside the span of any linear model."""
+    """Pictures and their exact ground truth. Vertices are the true ones, outside the span of any linear model.
+
+    What the pixels see is drawn when it is first asked for: a training set needs none of it.
+    """
 
     image: Float[Tensor, "batch height width 3"]  # linear RGB in [0, 1]
     landmarks: Float[Tensor, "batch 68 2"]  # pixels
-    visible: Bool[Tensor, "batch 68"]  # on the image, not hidden by head or hair
     subject: Int[Tensor, " batch"]
     picture: Int[Tensor, " batch"]
     shape: Float[Tensor, "batch vertices 3"]  # mm, with expression; without hair
@@ -51,13 +59,96 @@ class Photographs:
     angles: Float[Tensor, "batch 3"]  # yaw, pitch, roll in radians
     camera: Camera
     light: Float[Tensor, "batch 9 3"]
-    depth: Float[Tensor, "batch height width"]  # mm along the viewing direction, inf at the background
-    normals: Float[Tensor, "batch height width 3"]  # camera axes, 0 at the background
-    mask: Bool[Tensor, "batch height width"]  # head or hair; depth and normals know the shirt, too
-    hair: Bool[Tensor, "batch height width"]  # the part of the mask that is hair
+    hairstyle: Int[Tensor, " batch"]  # place in hair.STYLES; mirrored ones follow
 
     def __len__(self) -> int:
         return len(self.image)
+
+    @property
+    def depth(self) -> Float[Tensor, "batch height width"]:
+        """Return the distance along the viewing direction in mm, inf at the background."""
+        return self._seen[0]
+
+    @property
+    def normals(self) -> Float[Tensor, "batch height width 3"]:
+        """Return unit normals on the camera's axes, 0 at the background."""
+        return self._seen[1]
+
+    @property
+    def mask(self) -> Bool[Tensor, "batch height width"]:
+        """Return where head or hair is seen; depth and normals know the shirt, too."""
+        return (self._seen[2] >= 0) & (self._seen[2] < _mesh().shirt)
+
+    @property
+    def hair(self) -> Bool[Tensor, "batch height width"]:
+        """Return the part of the mask that is hair."""
+        return (self._seen[2] >= _mesh().hair) & (self._seen[2] < _mesh().shirt)
+
+    @cached_property
+    def visible(self) -> Bool[Tensor, "batch 68"]:
+        """Return which landmarks are on the image, not hidden by head or hair."""
+        marks, triangles, seen = landmarks(), _mesh().triangles, []
+        covering = triangles[: _mesh().shirt]  # the shirt hides no landmark
+        for whole, shape, camera in self._batches():
+            normals = marks.of(vertex_normals(shape, triangles[: _mesh().hair]))
+            normals[:, 36:] = camera.rotation[:, 2:]  # eyes and lips lie on rolled-in rims, whose normals say nothing
+            head_and_hair = whole[:, : covering.max() + 1]
+            size = tuple(self.image.shape[1:3])
+            seen.append(visibility(head_and_hair, covering, camera, marks.of(shape), normals, size))
+        return torch.cat(seen)
+
+    @cached_property
+    def _seen(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Depth, normals and triangle (-1: none) at each pixel's centre."""
+        triangles, seen = _mesh().triangles, []
+        for whole, _, camera in self._batches():
+            size = tuple(self.image.shape[1:3])
+            fragments = rasterize(camera.project(whole), triangles, size, camera.is_perspective)
+            normals = vertex_normals(whole, triangles) @ camera.rotation.transpose(1, 2)
+            normals = functional.normalize(interpolate(fragments, normals, triangles), dim=-1)
+            seen.append((fragments.depth, normals, fragments.triangle))
+        return tuple(torch.cat(values) for values in zip(*seen, strict=True))
+
+    def _batches(self) -> Iterator[tuple[Tensor, Tensor, Camera]]:
+        """Yield vertices with hair and shirt, vertices of the head, and camera of some pictures at a time."""
+        for rows in torch.arange(len(self)).split(TOGETHER):
+            grown = [
+                hair.follow(_growth(code, self.image.shape[1:3]), neutral.numpy())
+                for code, neutral in zip(self.hairstyle[rows].tolist(), self.neutral[rows], strict=True)
+            ]
+            camera = type(self.camera)(*(getattr(self.camera, f.name)[rows] for f in fields(self.camera)))
+            shape = self.shape[rows]
+            yield torch.cat([shape, torch.from_numpy(np.stack(grown))], 1), shape, camera
+
+
+@dataclass(frozen=True)
+class _Mesh:
+    """Head, hair and shirt as one mesh with texture coordinates; triangles from `hair`, then `shirt` on are theirs."""
+
+    triangles: Tensor
+    uv: Tensor
+    uv_triangles: Tensor
+    hair: int
+    shirt: int
+
+
+@cache
+def _mesh() -> _Mesh:
+    heads = load_heads()
+    triangles, uv = (torch.from_numpy(array) for array in hair.topology())
+    return _Mesh(
+        triangles=torch.cat([torch.from_numpy(heads.triangles), triangles + len(heads.component)]),
+        uv=torch.cat([torch.from_numpy(heads.uv), uv]),
+        uv_triangles=torch.cat([torch.from_numpy(heads.uv_triangles), triangles + len(heads.uv)]),
+        hair=len(heads.triangles),
+        shirt=len(heads.triangles) + hair.count_hair(),
+    )
+
+
+def _growth(code: int, size: tuple[int, int]) -> hair.Growth:
+    """Return the growth of a hairstyle for pictures of a size."""
+    mirrored, style = divmod(code, len(hair.STYLES))
+    return hair.grow(list(hair.STYLES)[style], bool(mirrored), coarse=min(size) < COARSE)
 
 
 def photograph(
@@ -108,6 +199,7 @@ class _Person:
     subject: Subject
     bare: np.ndarray  # texture without hair, beard and make-up
     styles: list[str]  # of hair
+    hair: dict[int, np.ndarray] = field(default_factory=dict)  # vertices by hairstyle, made when first worn
 
     @classmethod
     def make(cls, synth: SynthFace, index: int, texels: int) -> "_Person":
@@ -129,8 +221,7 @@ class _Scene:
     background: Tensor  # (height, width, 3)
     grain: np.ndarray  # (height, width, 3) standard normal
     styling: skin.Styling
-    style: str  # of hair
-    mirrored: bool
+    hairstyle: int
 
     @classmethod
     def draw(cls, synth, person: _Person, picture: int, size, yaw_limit: float, expressive: bool) -> "_Scene":
@@ -144,6 +235,7 @@ class _Scene:
         )
         yaw = yaw_limit * (2 * pose.random() - 1)
         pitch, roll = np.radians(np.clip(pose.normal(size=2), -2.5, 2.5) * (9.0, 7.0))
+        style = list(hair.STYLES).index(person.styles[styling.integers(len(person.styles))])
         return cls(
             person=person,
             picture=picture,
@@ -153,8 +245,7 @@ class _Scene:
             light=_draw_light(lamp),
             background=_draw_background(wall, size),
             grain=grain.standard_normal((*size, 3)),
-            style=person.styles[styling.integers(len(person.styles))],
-            mirrored=bool(styling.random() < 0.3),
+            hairstyle=style + len(hair.STYLES) * int(styling.random() < 0.3),
             styling=skin.Styling.draw(person.subject.look, styling),
         )
 
@@ -162,14 +253,16 @@ class _Scene:
         """Return texture, vertices of hair and shirt in mm (NaN: none) and their brightness."""
         person, look = self.person, self.person.subject.look
         texture = skin.dress(person.bare, look, self.styling)
-        if self.style != "bald":
-            skin.shade_scalp(texture, look, 0.6 if self.style == "buzz" else 0.92, self.style == "ring")
-        rows, columns = atlas.tile(atlas.CLOTH, len(texture))
-        texture[rows, columns] = self.styling.cloth
+        style = list(hair.STYLES)[self.hairstyle % len(hair.STYLES)]
+        if style != "bald":
+            skin.shade_scalp(texture, look, 0.6 if style == "buzz" else 0.92, style == "ring")
+        texture[atlas.tile(atlas.CLOTH, len(texture))] = self.styling.cloth
         tile, bright = hair.strand_tile(len(texture))
         texture[tile] = look.hair * bright[..., None]
-        growth = hair.grow(self.style, self.mirrored, coarse=min(self.background.shape[:2]) < COARSE)
-        return texture, hair.follow(growth, person.subject.neutral.numpy()), growth.tint
+        growth = _growth(self.hairstyle, self.background.shape[:2])
+        if self.hairstyle not in person.hair:
+            person.hair[self.hairstyle] = hair.follow(growth, person.subject.neutral.numpy())
+        return texture, person.hair[self.hairstyle], growth.tint
 
 
 def _draw_expression(generator: np.random.Generator, names: tuple[str, ...]) -> Tensor:
@@ -188,13 +281,18 @@ def _draw_light(generator: np.random.Generator) -> Tensor:
     """Ambient light, a key light from above and in front, and a weaker one from the side; about one on the face."""
     warm = np.array([1.0, 0.0, -1.0])
     ambience = (0.30 + 0.40 * generator.random()) * (1 + 0.06 * generator.normal() * warm)
-    total = ambient(torch.tensor(ambience[None], dtype=torch.float32))
-    for strength, spread in ((0.95, 0.9), (0.35, 1.6)):
-        direction = np.array([spread * generator.normal(), 0.35 + 0.4 * generator.normal(), 1.0])
-        colour = strength * (0.6 + 0.4 * generator.random()) * (1 + 0.07 * generator.normal() * warm)
-        lamp = torch.tensor(direction[None], dtype=torch.float32), torch.tensor(colour[None], dtype=torch.float32)
-        total = total + directional(*lamp)
-    return 0.82 * total[0]
+    directions, colours = np.zeros((2, 2, 3), np.float32)
+    for k, (strength, spread) in enumerate(((0.95, 0.9), (0.35, 1.6))):
+        directions[k] = spread * generator.normal(), 0.35 + 0.4 * generator.normal(), 1.0
+        colours[k] = strength * (0.6 + 0.4 * generator.random()) * (1 + 0.07 * generator.normal() * warm)
+    lamps = directional(torch.from_numpy(directions), torch.from_numpy(colours))
+    return 0.82 * (ambient(torch.tensor(ambience[None], dtype=torch.float32))[0] + lamps[0] + lamps[1])
+
+
+@cache
+def _enlarging(cells: int, pixels: int) -> np.ndarray:
+    """Return the matrix (pixels, cells) of bicubic interpolation along one side."""
+    return functional.interpolate(torch.eye(cells)[None, None], (pixels, cells), mode="bicubic")[0, 0].numpy()
 
 
 def _draw_background(generator: np.random.Generator, size: tuple[int, int]) -> Tensor:
@@ -202,21 +300,22 @@ def _draw_background(generator: np.random.Generator, size: tuple[int, int]) -> T
     height, width = size
     grey = generator.random((2, 1))
     colours = (grey + 0.2 * (generator.random((2, 3)) - 0.5)) * (0.35 + 0.6 * generator.random())
-    v, u = np.meshgrid((np.arange(height) + 0.5) / height, (np.arange(width) + 0.5) / width, indexing="ij")
+    colours = colours.astype(np.float32)[..., None, None]
+    v = ((np.arange(height, dtype=np.float32) + 0.5) / height)[:, None]
+    u = (np.arange(width, dtype=np.float32) + 0.5) / width
     turn = 2 * np.pi * generator.random()
-    blend = 0.5 + 0.6 * ((u - 0.5) * np.cos(turn) + (v - 0.5) * np.sin(turn))
-    image = colours[0] + blend[..., None] * (colours[1] - colours[0])
+    blend = 0.5 + 0.6 * ((u - 0.5) * float(np.cos(turn)) + (v - 0.5) * float(np.sin(turn)))
+    image = colours[0] + blend * (colours[1] - colours[0])
     for cells in (3, 7, 17):
-        coarse = torch.from_numpy(generator.normal(size=(1, 3, cells, cells)).astype(np.float32))
-        fine = functional.interpolate(coarse, size=size, mode="bicubic", align_corners=False)[0]
-        tint = fine.permute(1, 2, 0).numpy()
-        image = image + (0.03 * tint + 0.14 * tint.mean(-1, keepdims=True)) / np.sqrt(cells)
+        tint = generator.normal(size=(3, cells, cells)).astype(np.float32)
+        tint = (0.03 * tint + 0.14 * tint.mean(0)) / float(np.sqrt(cells))
+        image += _enlarging(cells, height) @ tint @ _enlarging(cells, width).T
     for _ in range(generator.integers(0, 5)):
-        centre, radius = generator.random(2), 0.05 + 0.2 * generator.random()
-        inside = 1 / (1 + np.exp((np.hypot(u - centre[0], v - centre[1]) - radius) * 60))
+        centre, radius = generator.random(2).astype(np.float32), float(0.05 + 0.2 * generator.random())
+        inside = 0.6 / (1 + np.exp((np.hypot(u - centre[0], v - centre[1]) - radius) * 60))
         blob = generator.random() + 0.35 * (generator.random(3) - 0.5)
-        image = image + 0.6 * inside[..., None] * (blob - image)
-    return torch.from_numpy(np.clip(image, 0.0, 1.0).astype(np.float32))
+        image += inside * (blob.astype(np.float32)[:, None, None] - image)
+    return torch.from_numpy(np.ascontiguousarray(image.clip(0.0, 1.0).transpose(1, 2, 0)))
 
 
 def _place_camera(scenes, landmarks, rotation, size, kind, view) -> Camera:
@@ -248,30 +347,21 @@ def _expose(synth, scenes: list[_Scene], texels: int, size, kind: str, supersamp
     neutral = torch.stack([s.person.subject.neutral for s in scenes])
     angles, light = torch.stack([s.angles for s in scenes]), torch.stack([s.light for s in scenes])
     camera = _place_camera(scenes, synth.landmarks.of(neutral), euler_to_matrix(angles), size, kind, view)
-    images, strands, tints = (np.stack(values) for values in zip(*(s.dressed() for s in scenes), strict=True))
-    tint = torch.cat([torch.ones(shape.shape[:2]), torch.from_numpy(tints)], 1)[..., None].expand(-1, -1, 3)
-    hair_triangles, hair_uv = (torch.from_numpy(array) for array in hair.topology())
-    triangles = torch.cat([synth.triangles, hair_triangles + shape.shape[1]])
+    images, strands, tints = (torch.from_numpy(np.stack(x)) for x in zip(*(s.dressed() for s in scenes), strict=True))
+    mesh = _mesh()
     texture = Texture(
-        image=torch.from_numpy(images),
-        uv=torch.cat([synth.uv, hair_uv]),
-        triangles=torch.cat([synth.uv_triangles, hair_triangles + len(synth.uv)]),
-        tint=tint,
+        image=images,
+        uv=mesh.uv,
+        triangles=mesh.uv_triangles,
+        tint=torch.cat([torch.ones(shape.shape[:2]), tints], 1)[..., None].expand(-1, -1, 3),
         relief=torch.cat([wrinkles.displacement(synth, *row, min(texels, atlas.SIZE // 2)) for row in rows]),
     )
-    whole = torch.cat([shape, torch.from_numpy(strands)], 1)
-    points = synth.landmarks.of(shape)
-    normals = synth.landmarks.of(vertex_normals(shape, synth.triangles))
-    normals[:, 36:] = camera.rotation[:, 2:]  # eyes and lips lie on rolled-in rims, whose normals say nothing
+    whole = torch.cat([shape, strands], 1)
     large = (size[0] * supersample, size[1] * supersample)
-    fine = render(whole, triangles, texture, _enlarge(camera, supersample), large, light)
-    exact = fine if supersample == 1 else render(whole, triangles, torch.zeros_like(whole), camera, size)
-    shirt = len(synth.triangles) + hair.count_hair()  # the first of its triangles
-    covering = triangles[:shirt]  # the shirt hides no landmark
+    fine = render(whole, mesh.triangles, texture, _enlarge(camera, supersample), large, light)
     return Photographs(
         image=_develop(fine, scenes, supersample, noise),
-        landmarks=camera.project(points)[..., :2],
-        visible=visibility(whole[:, : covering.max() + 1], covering, camera, points, normals, size),
+        landmarks=camera.project(synth.landmarks.of(shape))[..., :2],
         subject=torch.tensor([s.person.subject.index for s in scenes]),
         picture=torch.tensor([s.picture for s in scenes]),
         shape=shape,
@@ -280,29 +370,29 @@ def _expose(synth, scenes: list[_Scene], texels: int, size, kind: str, supersamp
         angles=angles,
         camera=camera,
         light=light,
-        depth=exact.depth,
-        normals=exact.normals,
-        mask=exact.mask & (exact.fragments.triangle < shirt),
-        hair=(exact.fragments.triangle >= len(synth.triangles)) & (exact.fragments.triangle < shirt),
+        hairstyle=torch.tensor([s.hairstyle for s in scenes]),
     )
 
 
 def _develop(fine: Rendering, scenes: list[_Scene], supersample: int, noise: float) -> Tensor:
     """Return the images: the rendering averaged, over its background, with grain."""
-    both = torch.cat([fine.image, fine.mask[..., None].float()], -1).permute(0, 3, 1, 2)
-    both = functional.avg_pool2d(both, supersample).permute(0, 2, 3, 1)
+    image, cover = fine.image, fine.mask[..., None].float()
+    if supersample > 1:
+        image, cover = (
+            functional.avg_pool2d(x.permute(0, 3, 1, 2), supersample).permute(0, 2, 3, 1) for x in (image, cover)
+        )
     background = torch.stack([s.background for s in scenes])
     grain = torch.from_numpy(np.stack([s.grain for s in scenes]).astype(np.float32))
-    return (both[..., :3] + (1 - both[..., 3:]) * background + noise * grain).clamp(0.0, 1.0)
+    return background.mul_(1 - cover).add_(image).add_(grain, alpha=noise).clamp_(0.0, 1.0)
 
 
 def concatenate(batches: list[Photographs]) -> Photographs:
-    """Several batches as one; raises ValueError if their cameras are of different kinds."""
+    """Return several batches as one. Raise ValueError if their cameras are of different kinds."""
     if len({type(p.camera) for p in batches}) != 1:
         raise ValueError("batches of different cameras (or none at all) cannot become one")
-    joined = {
-        f.name: torch.cat([getattr(p, f.name) for p in batches]) for f in fields(Photographs) if f.name != "camera"
-    }
-    kind = type(batches[0].camera)
-    camera = kind(*(torch.cat([getattr(p.camera, f.name) for p in batches]) for f in fields(kind)))
-    return Photographs(camera=camera, **joined)
+
+    def join(parts: list) -> dict:
+        return {f.name: torch.cat([getattr(p, f.name) for p in parts]) for f in fields(parts[0]) if f.name != "camera"}
+
+    cameras = [p.camera for p in batches]
+    return Photographs(camera=type(cameras[0])(**join(cameras)), **join(batches))

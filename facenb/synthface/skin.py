@@ -12,7 +12,7 @@ from scipy.ndimage import gaussian_filter
 from scipy.spatial import cKDTree
 
 from facenb.synthface import atlas
-from facenb.synthface.atlas import EYE, LOWER_TEETH, MOUTH, TONGUE, UPPER_TEETH, smooth_step
+from facenb.synthface.atlas import EYE, MOUTH, SKIN, TONGUE, UPPER_TEETH, smooth_step
 from facenb.synthface.expressions import lid_rims, mean_head
 from facenb.synthface.heads import load_heads
 
@@ -30,14 +30,9 @@ NOISES |= {"flat": (0.9, 6.0), "steep": (5.0, 0.9), "short": (1.8, 0.7)}
 
 # Outline of the scalp that bears hair, from the side: (z, y) in mm from between the eyes, over forehead, temple,
 # sideburn, round the ear and along the nape.
-OUTLINE = np.reshape(
-    [
-        float(number)
-        for number in """60 93 17 76 3 70 -11 60 -26 47 -34 30 -48 16 -57 6 -60 -22 -69 -22 -71 2 -79 11
-    -97 9 -104 -8 -107 -40 -118 -72 -150 -88 -260 -88 -260 190 60 190""".split()
-    ],
-    (-1, 2),
-)
+OUTLINE = """60 93 17 76 3 70 -11 60 -26 47 -34 30 -48 16 -57 6 -60 -22 -69 -22 -71 2 -79 11
+    -97 9 -104 -8 -107 -40 -118 -72 -150 -88 -260 -88 -260 190 60 190"""
+OUTLINE = np.array(OUTLINE.split(), float).reshape(-1, 2)
 
 
 @dataclass(frozen=True)
@@ -54,7 +49,7 @@ class Look:
     spots: float  # of age
     moles: np.ndarray  # (n, 4): x, y from between the eyes (mm), radius (mm), darkness
     beard: float  # how densely it would grow
-    lip: np.ndarray  # darkness and fullness of colour
+    lip: list[float]  # darkness and fullness of colour
     shifts: np.ndarray  # (8, 2) of the noise, in shares of the texture
     recession: float  # mm that the hairline has gone back
     female: bool
@@ -79,8 +74,8 @@ class Look:
         moles = generator.uniform((-62, -105, 0.5, 0.3), (62, 60, 1.3, 0.8), (count, 4))
         return cls(
             melanin=melanin,
-            blood=0.17 + 0.22 * u[5],
-            yellow=0.03 + 0.10 * ancestry[1] * u[6] + 0.03 * u[7],
+            blood=float(0.17 + 0.22 * u[5]),
+            yellow=float(0.03 + 0.10 * ancestry[1] * u[6] + 0.03 * u[7]),
             hair=hair + 0.9 * grey * (GREY_HAIR - hair),
             iris=_between(IRIS, eyes),
             brow=np.array([normal[2] - (0.6 if female else -0.5), normal[3] + dark - 0.5, normal[4], normal[5]]),
@@ -88,7 +83,7 @@ class Look:
             spots=float(np.clip((age - 45) / 30, 0, 1) * u[10]),
             moles=moles,
             beard=0.0 if female else float(np.clip(0.7 + 0.3 * normal[6] - 0.3 * ancestry[1], 0.15, 1)),
-            lip=u[11:13],
+            lip=u[11:13].tolist(),
             shifts=generator.random((8, 2)),
             female=female,
             recession=0.0 if female else float(18.0 * np.clip((age - 28) / 35, 0, 1) * u[13]),
@@ -129,7 +124,7 @@ def _between(table: np.ndarray, position: float) -> np.ndarray:
 
 def skin_colour(melanin, blood) -> np.ndarray:
     """Return RGB (..., 3) of skin by the Beer-Lambert law in the two pigments that colour it."""
-    return UNPIGMENTED * np.exp(-MELANIN * np.asarray(melanin)[..., None] - BLOOD * np.asarray(blood)[..., None])
+    return UNPIGMENTED * np.exp(-MELANIN * melanin[..., None] - BLOOD * blood[..., None])
 
 
 @lru_cache(maxsize=4)
@@ -177,12 +172,9 @@ def into_hair(points: np.ndarray) -> np.ndarray:
 @lru_cache(maxsize=4)
 def layers(size: int) -> dict[str, np.ndarray]:
     """Return where the colours go: maps (size, size), 0 to 1 unless said (do not write to them)."""
-    heads = load_heads()
-    maps = atlas.lay_maps(
-        mean_head(), heads.triangles, heads.component, heads.occlusion, heads.uv, heads.uv_triangles, size
-    )
-    x, y, z = np.abs(maps.points[..., 0]), maps.points[..., 1], maps.points[..., 2]
-    skin = maps.part < MOUTH
+    points, part, occlusion = atlas.lay_maps(load_heads(), mean_head(), size)
+    x, y, z = np.abs(points[..., 0]), points[..., 1], points[..., 2]
+    skin, eye = part < MOUTH, part == EYE
     front = smooth_step(z, -55, -20) * skin
     wide = np.clip(x / 25.0, 0, 1)
     seam = -73.3 - 1.2 * wide**2
@@ -200,43 +192,61 @@ def layers(size: int) -> dict[str, np.ndarray]:
     moustache = moustache * (1 - smooth_step(x, 25, 30)) * (1 - 0.5 * _bump(x, 0, 2.5))
     bearded = (1 - lips) * smooth_step(z, -75, -62) * skin
     flush = _bump(x, 42, 15) * _bump(y, -36, 14) + 0.9 * _bump(x, 0, 11) * _bump(y, -38, 10)
-    flush += 0.4 * _bump(x, 0, 18) * _bump(y, -104, 12)
-    iris = 16.4 * np.arctan2(np.hypot(x - 31.2, y), z)
+    flush = (flush + 0.4 * _bump(x, 0, 18) * _bump(y, -104, 12)) * skin
+    under_eye = _bump(x, 29, 12) * _bump(y, -13, 5)
+    socket = smooth_step(24 - np.hypot(x - 31.2, 1.1 * (y + 1.5)), 0, 14)
+    ear = smooth_step(-z, 62, 70) * smooth_step(x, 72, 78) * (y < 12) * (y > -55)
+    upper_rim, lower_rim = (_rim_distance(points, lid) for lid in (0, 1))
+    inner_corner = _bump(np.hypot(x - 19.5, y + 3.5), 0, 2.6)
+    nostril = _bump(x, 8.5, 4) * _bump(y, -46.5, 2.6) * (z > 22)
     turn = np.arctan2(y, x - 31.2)
-    arc = np.arcsin(np.clip(x / 27.0, 0, 1)) / (np.pi / 2) * 7
     result = dict(
-        x=maps.points[..., 0],
+        x=points[..., 0],
         y=y,
-        occlusion=maps.occlusion,
+        depth=z,
+        part=part,
         skin=skin,
         front=front,
         lips=lips,
-        scalp=into_hair(maps.points),
-        upper_rim=_rim_distance(maps.points, 0),
-        lower_rim=_rim_distance(maps.points, 1),
+        scalp=into_hair(points),
+        temple=_bump(x, 42, 18) * smooth_step(y, 40, 60) * smooth_step(z, -60, -30),
+        dark=0.10 * under_eye + 0.06 * socket - 0.05 * flush,  # how much more melanin (share), and melanin added
+        darker=0.035 * under_eye,
+        red=0.42 * flush + 0.5 * ear + 0.35 * under_eye,  # the same of blood
+        redder=0.25 * inner_corner + 0.10 * _bump(lower_rim, 0, 1.5),
+        freckled=0.25 + _bump(x, 20, 26) * _bump(y, -28, 15),
         brow_s=s,
         brow_line=y - (17.2 + 10.0 * s - 6.0 * s**2 - 5.5 * np.clip(s, 0, 1.2) ** 5),
-        flush=flush * skin,
-        rouge=_bump(x, 50, 12) * _bump(y, -30, 11),
-        ear=smooth_step(-z, 62, 70) * smooth_step(x, 72, 78) * (y < 12) * (y > -55),
-        under_eye=_bump(x, 29, 12) * _bump(y, -13, 5),
-        socket=smooth_step(24 - np.hypot(x - 31.2, 1.1 * (y + 1.5)), 0, 14),
-        shadow=_bump(x, 33, 13) * _bump(y, 5.5, 4.0),
-        inner_corner=_bump(np.hypot(x - 19.5, y + 3.5), 0, 2.6),
-        freckled=_bump(x, 20, 26) * _bump(y, -28, 15),
-        temple=_bump(x, 42, 18) * smooth_step(y, 40, 60) * smooth_step(z, -60, -30),
+        lashes=(1 - (1 - 0.85 * _bump(upper_rim, 0, 1.15)) * (1 - 0.40 * _bump(lower_rim, 0, 0.8))) * skin,
         moustache=moustache * bearded,
         chin=chin * bearded,
         jaw=jaw * bearded,
-        nostril=_bump(x, 8.5, 4) * _bump(y, -46.5, 2.6) * (z > 22),
-        part=maps.part,
-        iris=iris,
-        depth=z,
+        flush=flush,
+        rouge=_bump(x, 50, 12) * _bump(y, -30, 11) * front,
+        shadow=_bump(x, 33, 13) * _bump(y, 5.5, 4.0) * front,
+        liner=0.8 * _bump(upper_rim, 0.3, 1.3) * skin,
+        iris=np.where(eye, 16.4 * np.arctan2(np.hypot(x - 31.2, y), z), np.inf),  # mm from the middle of the pupil
         streaks=np.sin(31 * turn) * np.sin(47 * turn + 2) * 0.5 + np.sin(17 * turn + 1) * 0.3,
-        tooth=np.abs(arc - np.rint(arc)),
-        below_gum=np.where(maps.part == UPPER_TEETH, -61.5 - y, y + 83.5),
+        inside=_inside(x, y, z, part),
+        shade=np.minimum(0.4 + occlusion * np.where(eye, 0.75, 0.6), 1) * (1 - 0.525 * nostril),
     )
     return {name: value.astype(np.float32) for name, value in result.items()}
+
+
+def _inside(x, y, z, part) -> np.ndarray:
+    """Return the colours (size, size, 3) of the mouth's lining, tongue, teeth and the white of the eyes."""
+    lining = np.array([0.36, 0.13, 0.12]) * np.clip((z + 25) / 45, 0.1, 1.0)[..., None]
+    white = np.array([0.80, 0.77, 0.74]) - np.array([0.0, 0.10, 0.11]) * smooth_step(
+        16.4 * np.arctan2(np.hypot(x - 31.2, y), z)[..., None], 8.0, 15.0
+    )
+    arc = np.arcsin(np.clip(x / 27.0, 0, 1)) / (np.pi / 2) * 7
+    enamel = np.array([0.86, 0.82, 0.74]) * (1 - 0.35 * _bump(np.abs(arc - np.rint(arc)), 0, 0.07))[..., None]
+    enamel = enamel * np.clip((z + 18) / 34, 0.15, 1.0)[..., None]
+    below_gum = np.where(part == UPPER_TEETH, -61.5 - y, y + 83.5)
+    teeth = _blend(enamel, (0.60, 0.30, 0.29), smooth_step(-below_gum, -0.5, 0.5))
+    code = part[..., None]
+    tongue = np.broadcast_to((0.58, 0.27, 0.27), teeth.shape)
+    return np.select([code == MOUTH, code == TONGUE, code == EYE], [lining, tongue, white], teeth)
 
 
 def paint(look: Look, size: int) -> np.ndarray:
@@ -244,29 +254,32 @@ def paint(look: Look, size: int) -> np.ndarray:
     at, noise = layers(size), _shifted(look, size)
     blotch = noise["blotch"] + 0.6 * noise["mottle"]
     rough = min(look.melanin, 0.45)  # dark skin is as even as light skin
-    melanin = look.melanin * (1 + 0.10 * at["under_eye"] + 0.06 * at["socket"] - 0.05 * at["flush"])
-    melanin = melanin + 0.035 * at["under_eye"] + rough * (0.05 * blotch + 0.035 * noise["speckle"])
-    freckle = smooth_step(noise["fleck"], 1.2, 2.0) * look.freckles * (0.25 + at["freckled"])
-    spots = smooth_step(noise["mottle"], 1.9, 2.4) * look.spots
-    melanin = melanin + 0.30 * freckle + 0.22 * spots + _moles(look, at)
-    blood = look.blood * (1 + 0.10 * blotch + 0.42 * at["flush"] + 0.5 * at["ear"] + 0.35 * at["under_eye"])
-    blood = blood + 0.03 * noise["speckle"] + 0.25 * at["inner_corner"] + 0.10 * _bump(at["lower_rim"], 0, 1.5)
-    colour = skin_colour(np.maximum(melanin, 0.03), np.maximum(blood, 0.05)) * np.array(
-        [1, 1, 1 - look.yellow], np.float32
+    melanin = look.melanin * (1 + at["dark"]) + at["darker"] + rough * (0.05 * blotch + 0.035 * noise["speckle"])
+    if look.freckles:
+        melanin += 0.30 * look.freckles * smooth_step(noise["fleck"], 1.2, 2.0) * at["freckled"]
+    if look.spots:
+        melanin += 0.22 * look.spots * smooth_step(noise["mottle"], 1.9, 2.4)
+    for x, y, radius, dark in look.moles.tolist():
+        melanin += dark * smooth_step(radius - np.hypot(at["x"] - x, at["y"] - y), -0.4, 0.4) * at["front"]
+    blood = look.blood * (1 + 0.10 * blotch + at["red"]) + 0.03 * noise["speckle"] + at["redder"]
+    colour = skin_colour(np.maximum(melanin, 0.03), np.maximum(blood, 0.05))
+    colour *= (1 + 0.012 * (noise["pores"] + noise["mottle"]))[..., None]
+    colour[..., 2] *= 1 - look.yellow
+    lips, strokes = at["lips"] > 0, noise["steep"][at["lips"] > 0]
+    melanin = 0.10 + look.melanin * (0.75 + 0.35 * look.lip[0]) + 0.03 * strokes
+    blood = look.blood + 0.42 + 0.35 * look.lip[1] + 0.06 * strokes
+    colour[lips] = _blend(colour[lips], skin_colour(melanin, blood), (0.55 + 0.25 * look.lip[1]) * at["lips"][lips])
+    hair = look.hair * (0.75 if look.hair.mean() < 0.3 else 0.6)
+    colour = _blend(colour, hair, _brows(look, at, noise["flat"]))
+    colour = _blend(colour, np.minimum(look.hair, 0.10) * 0.5, at["lashes"])
+    inside, eye = at["part"] >= MOUTH, at["iris"] < IRIS_RADIUS + 1
+    colour[inside] = at["inside"][inside]
+    colour[eye] = _blend(
+        _iris(look, at["iris"][eye], at["streaks"][eye]),
+        colour[eye],
+        smooth_step(at["iris"][eye], IRIS_RADIUS - 0.5, IRIS_RADIUS + 0.5),
     )
-    colour *= 1 + (0.012 * noise["pores"] + 0.012 * noise["mottle"])[..., None]
-    lip_melanin = 0.10 + look.melanin * (0.75 + 0.35 * look.lip[0])
-    lip_blood = look.blood + 0.42 + 0.35 * look.lip[1]
-    lip = skin_colour(lip_melanin + 0.03 * noise["steep"], lip_blood + 0.06 * noise["steep"])
-    colour = _blend(colour, lip, (0.55 + 0.25 * look.lip[1]) * at["lips"])
-    colour = _blend(colour, 0.25 * colour, 0.7 * at["nostril"])
-    colour = _brows(colour, look, at, noise)
-    lash = np.minimum(look.hair, 0.10) * 0.5
-    colour = _blend(colour, lash, 0.85 * _bump(at["upper_rim"], 0, 1.15) * at["skin"])
-    colour = _blend(colour, lash, 0.40 * _bump(at["lower_rim"], 0, 0.8) * at["skin"])
-    colour = _inside(colour, look, at)
-    shade = np.minimum(0.4 + at["occlusion"] * np.where(at["part"] == EYE, 0.75, 0.6), 1)
-    return np.clip(colour * shade[..., None], 0.005, 0.98).astype(np.float32)
+    return np.clip(colour * at["shade"][..., None], 0.005, 0.98)
 
 
 def _shifted(look: Look, size: int) -> dict[str, np.ndarray]:
@@ -282,62 +295,56 @@ def _blend(colour, other, share):
     return colour + share * (np.asarray(other, np.float32) - colour)
 
 
-def _moles(look: Look, at) -> np.ndarray:
-    total = np.zeros_like(at["x"])
-    for x, y, radius, dark in look.moles:
-        total += dark * smooth_step(radius - np.hypot(at["x"] - x, at["y"] - y), -0.4, 0.4) * at["front"]
-    return total
-
-
-def _brows(colour, look, at, noise) -> np.ndarray:
-    thickness, density, height, tail = look.brow
-    s, line = at["brow_s"], at["brow_line"] - 1.0 * height
+def _brows(look, at, noise) -> np.ndarray:
+    """Return how much (size, size) of each texel the hairs of the brows cover."""
+    thickness, density, height, tail = look.brow.tolist()
+    s, line = at["brow_s"], at["brow_line"] - height
     half = (3.3 + 0.8 * thickness) * (1.08 - 0.72 * np.clip(s, 0, 1) ** 1.3)
     length = 0.97 + 0.06 * tail
     body = np.exp(-(np.abs(line / half) ** 3.0)) * smooth_step(s, -0.12, 0.25)
     body = body * (1 - smooth_step(s, length - 0.35, length))
-    share = np.clip(body * (0.82 + 0.10 * density + 0.28 * noise["flat"]), 0, 0.95)
-    hair = look.hair * (0.75 if look.hair.mean() < 0.3 else 0.6)
-    return _blend(colour, hair, share * at["front"])
+    return np.clip(body * (0.82 + 0.10 * density + 0.28 * noise), 0, 0.95) * at["front"]
 
 
-def _inside(colour, look, at) -> np.ndarray:
-    """Colour eyeballs, teeth, tongue and the lining of the mouth."""
-    part, r = at["part"], at["iris"]
-    eye = part == EYE
-    iris = look.iris * (1 + 0.35 * at["streaks"][eye] + 0.35 * smooth_step(3.6 - r[eye], 0, 1.4))[:, None]
-    iris = iris * (1 - 0.65 * smooth_step(r[eye], IRIS_RADIUS - 1.3, IRIS_RADIUS))[:, None]
-    iris = _blend(iris, 0.02, 1 - smooth_step(r[eye], PUPIL_RADIUS - 0.3, PUPIL_RADIUS + 0.3))
-    white = np.array([0.80, 0.77, 0.74]) - np.array([0.0, 0.10, 0.11]) * smooth_step(r[eye], 8.0, 15.0)[:, None]
-    colour[eye] = _blend(iris, white, smooth_step(r[eye], IRIS_RADIUS - 0.5, IRIS_RADIUS + 0.5))
-    lining = np.array([0.36, 0.13, 0.12]) * np.clip((at["depth"] + 25) / 45, 0.1, 1.0)[..., None]
-    colour = _blend(colour, lining, (part == MOUTH).astype(np.float32))
-    colour = _blend(colour, np.array([0.58, 0.27, 0.27]), (part == TONGUE).astype(np.float32))
-    enamel = np.array([0.86, 0.82, 0.74]) * (1 - 0.35 * _bump(at["tooth"], 0, 0.07))[..., None]
-    enamel = enamel * np.clip((at["depth"] + 18) / 34, 0.15, 1.0)[..., None]
-    teeth = _blend(enamel, np.array([0.60, 0.30, 0.29]), smooth_step(-at["below_gum"], -0.5, 0.5))
-    return _blend(colour, teeth, ((part == UPPER_TEETH) | (part == LOWER_TEETH)).astype(np.float32))
+def _iris(look, radius, streaks) -> np.ndarray:
+    """Return the colours (n, 3) of iris and pupil, by the distance (n,) in mm from the middle."""
+    share = (1 + 0.35 * streaks + 0.35 * smooth_step(3.6 - radius, 0, 1.4)) * (
+        1 - 0.65 * smooth_step(radius, IRIS_RADIUS - 1.3, IRIS_RADIUS)
+    )
+    return _blend(look.iris * share[:, None], 0.02, 1 - smooth_step(radius, PUPIL_RADIUS - 0.3, PUPIL_RADIUS + 0.3))
+
+
+@lru_cache(maxsize=4)
+def _worn(size: int) -> tuple[tuple[slice, slice], dict[str, np.ndarray]]:
+    """Return the rows and columns of the texture that beard and make-up reach, and the layers and noise there."""
+    at = layers(size)
+    reached = (at["part"] == SKIN) & ((at["front"] > 0) & (at["y"] < 25) | (at["jaw"] > 0))
+    box = tuple(slice(k.min(), k.max() + 1) for k in np.nonzero(reached))
+    return box, {name: field[box] for name, field in (at | {"short": noises(size)["short"]}).items()}
 
 
 def dress(texture: np.ndarray, look: Look, styling: Styling) -> np.ndarray:
     """Return a person's texture (size, size, 3) with the beard, make-up and flush of one photograph."""
-    at, noise = layers(len(texture)), noises(len(texture))
-    colour, share, lips = texture, styling.stubble, styling.lip_colour
+    box, at = _worn(len(texture))
+    colour, lips = texture[box], styling.lip_colour
     if look.beard:
         areas = [at[name] for name in ("moustache", "chin", "jaw")]
         everywhere = np.maximum.reduce(areas)
-        kept = sum(part * area for part, area in zip(styling.beard, areas, strict=True))
-        strokes = (kept if share > 0.3 else everywhere) * (0.8 + 0.24 * noise["short"])
-        colour = _blend(colour, 0.55 * colour + 0.45 * look.hair, 0.22 * look.beard * everywhere)
-        colour = _blend(colour, 0.85 * look.hair, np.clip(1.1 * share, 0, 0.9) * np.clip(strokes, 0, 1))
+        kept = sum(part * area for part, area in zip(styling.beard.tolist(), areas, strict=True))
+        strokes = (kept if styling.stubble > 0.3 else everywhere) * (0.8 + 0.24 * at["short"])
+        colour = _blend(colour, 0.55 * colour + 0.45 * look.hair.astype(np.float32), 0.22 * look.beard * everywhere)
+        colour = _blend(colour, 0.85 * look.hair, np.clip(1.1 * styling.stubble, 0, 0.9) * np.clip(strokes, 0, 1))
     if styling.make_up.any():
-        lipstick, shadow, liner, rouge = styling.make_up.astype(np.float32)
+        lipstick, shadow, liner, rouge = styling.make_up.tolist()
+        tint = lips.astype(np.float32)
         colour = _blend(colour, lips, 0.75 * lipstick * at["lips"])
-        colour = _blend(colour, 0.45 * colour + 0.1 * lips, shadow * at["shadow"] * at["front"])
-        colour = _blend(colour, 0.03, 0.8 * liner * _bump(at["upper_rim"], 0.3, 1.3) * at["skin"])
-        colour = _blend(colour, 0.7 * colour + 0.3 * lips, rouge * at["rouge"] * at["front"])
+        colour = _blend(colour, 0.45 * colour + 0.1 * tint, shadow * at["shadow"])
+        colour = _blend(colour, 0.03, liner * at["liner"])
+        colour = _blend(colour, 0.7 * colour + 0.3 * tint, rouge * at["rouge"])
     flushed = styling.flush * at["flush"][..., None] * np.array([0, 0.14, 0.12], np.float32)
-    return np.clip(colour * (1 - flushed), 0.005, 0.98).astype(np.float32)
+    dressed = texture.copy()
+    dressed[box] = np.clip(colour * (1 - flushed), 0.005, 0.98)
+    return dressed
 
 
 def shade_scalp(texture: np.ndarray, look: Look, share: float, ring: bool) -> None:

@@ -26,9 +26,9 @@ def _groove(distance, width):
     return np.exp(-((distance / width) ** 2))
 
 
-@lru_cache(maxsize=64)
-def grooves(pattern: tuple[float, ...], size: int) -> dict[str, np.ndarray]:
-    """Return the depth (size, size), 0 to about 1, of each family of wrinkles of one person."""
+@lru_cache(maxsize=8)
+def grooves(pattern: tuple[float, ...], size: int) -> np.ndarray:
+    """Return the depth (14, size, size), 0 to about 1, of each family of wrinkles of one person, right then left."""
     at, r = layers(size), iter(pattern)
     signed, x, y = at["x"], np.abs(at["x"]), at["y"]
     forehead = np.zeros_like(x)
@@ -47,16 +47,15 @@ def grooves(pattern: tuple[float, ...], size: int) -> dict[str, np.ndarray]:
     marionette *= smooth_step(-y, 76.0, 82.0) * (1 - smooth_step(-y, 94.0, 106.0))
     nose = _groove(y + 2.0 + 3 * next(r) - 0.6 * x, 1.6) * smooth_step(x, 1.0, 4.0) * (1 - smooth_step(x, 8.0, 14.0))
     lid = _groove(np.hypot(x - 31.0, 1.15 * (y - 1.0)) - 15.0 - 3 * next(r), 1.7) * smooth_step(-y, 4.0, 10.0)
-    families = dict(zip(FAMILIES, (forehead, crow, glabella, nasolabial, marionette, nose, lid), strict=True))
+    families = np.stack([forehead, crow, glabella, nasolabial, marionette, nose, lid])
     # The skin beside a groove bulges a little.
-    return {name: ((d - 0.18 * np.sqrt(d)) * at["front"]).astype(np.float32) for name, d in families.items()}
-
-
-FAMILIES = ("forehead", "crow", "glabella", "nasolabial", "marionette", "nose", "lid")
+    families = (families - 0.18 * np.sqrt(families)) * at["front"]
+    left = smooth_step(signed, -10.0, 10.0)
+    return np.concatenate([families * (1 - left), families * left]).astype(np.float32)
 
 
 def depths(age: float, expression: np.ndarray) -> np.ndarray:
-    """Return how deep (mm) each family is on the right and the left half: (B, families, 2), age in years."""
+    """Return how deep (mm) each family is on the right and the left half: (B, 2, 7), age in years."""
     value = dict(zip(EXPRESSIONS, np.asarray(expression, float).T, strict=True))
 
     def both(name):
@@ -77,7 +76,7 @@ def depths(age: float, expression: np.ndarray) -> np.ndarray:
             0.05 * old + 0.60 * young * np.maximum(snarl, 0.3 * both("browDown")),
             0.65 * old + 0.35 * young * squint,
         ],
-        axis=1,
+        axis=-1,
     )
 
 
@@ -90,10 +89,8 @@ def displacement(
     """
     pattern = tuple(synth.generator(subject.index, STREAM).random(PATTERN))
     deep = depths(subject.traits["age"], expression.detach().cpu().numpy()).astype(np.float32)
-    share = smooth_step(layers(size)["x"], -10.0, 10.0)
-    maps = np.stack(list(grooves(pattern, size).values()))
-    total = np.tensordot(deep[..., 0], maps * (1 - share), 1) + np.tensordot(deep[..., 1], maps * share, 1)
-    return torch.from_numpy((-DEEPEST * np.tanh(total / DEEPEST)).astype(np.float32))
+    total = np.tensordot(deep.reshape(len(deep), -1), grooves(pattern, size), 1)
+    return torch.from_numpy(-DEEPEST * np.tanh(total / DEEPEST))
 
 
 def at_vertices(
