@@ -197,8 +197,16 @@ def training(name: str, device: torch.device, batch: int, seconds: float) -> lis
         target = torch.randn(batch, network.vertices, 3, device=device)
         codes = torch.rand(batch, network.identity, device=device)
 
-        def step(network=network, head=head, optimiser=optimiser, images=images, labels=labels, target=target,
-                 codes=codes, half=mode.half):  # fmt: skip
+        def step(
+            network=network,
+            head=head,
+            optimiser=optimiser,
+            images=images,
+            labels=labels,
+            target=target,
+            codes=codes,
+            half=mode.half,
+        ):
             optimiser.zero_grad()
             with torch.autocast(device.type, torch.bfloat16, enabled=half):
                 found = network(images)

@@ -90,8 +90,10 @@ def main() -> None:
     print(f"{'mm':20s} {'ours':>14s} {'ICT-FaceKit':>14s}  offset/sd  spread")
     for k, name in enumerate(DISTANCES):
         a, b = ours[:, k], theirs[:, k]
-        print(f"{name:20s} {a.mean():7.1f} ± {a.std():4.1f} {b.mean():7.1f} ± {b.std():4.1f}"
-              f"  {(a.mean() - b.mean()) / b.std():8.2f} {a.std() / b.std():8.2f}")  # fmt: skip
+        print(
+            f"{name:20s} {a.mean():7.1f} ± {a.std():4.1f} {b.mean():7.1f} ± {b.std():4.1f}"
+            f"  {(a.mean() - b.mean()) / b.std():8.2f} {a.std() / b.std():8.2f}"
+        )
     skin = torch.from_numpy(load_heads().part("skin"))
     triangles = synth.triangles[torch.isin(synth.triangles, skin).all(1)]
     folds, deepest, tongues = [], [], []

@@ -97,8 +97,10 @@ def main() -> None:
     rows.append(("detail", whole, fastest(networks, device), fastest(details, device)))
     where = torch.cuda.get_device_name() if device.type == "cuda" else platform.processor() or platform.machine()
     kind = "narrow" if asked.narrow else "ResNet-50"
-    print(f"{where}, {torch.get_num_threads()} threads, torch {torch.__version__}; {kind}, {count} pictures of "
-          f"{asked.side} x {asked.side}, {len(face.mean)} vertices, {len(stage.uv)} in detail")  # fmt: skip
+    print(
+        f"{where}, {torch.get_num_threads()} threads, torch {torch.__version__}; {kind}, {count} pictures of "
+        f"{asked.side} x {asked.side}, {len(face.mean)} vertices, {len(stage.uv)} in detail"
+    )
     print("| step | pictures a second | ms a picture | network | renderer | rest | bound by |")
     print("|-|-|-|-|-|-|-|")
     for name, total, net, draw in rows:

@@ -34,8 +34,10 @@ def test_angles_come_back():
     ],
 )
 def test_signs_of_the_angles(turn, point, direction):
-    cameras = [WeakPerspective(euler_to_matrix(torch.tensor([a])), torch.ones(1), torch.zeros(1, 2))
-               for a in [(0.0, 0.0, 0.0), tuple(map(float, turn))]]  # fmt: skip
+    cameras = [
+        WeakPerspective(euler_to_matrix(torch.tensor([a])), torch.ones(1), torch.zeros(1, 2))
+        for a in [(0.0, 0.0, 0.0), tuple(map(float, turn))]
+    ]
     before, after = (camera.project(torch.tensor([[point]], dtype=torch.float32))[0, 0, :2] for camera in cameras)
     moved = after - before
     assert moved @ torch.tensor(direction, dtype=torch.float32) > 20

@@ -24,10 +24,16 @@ def model(identity=5, expression=4, albedo=3) -> MorphableModel:
     mean = torch.randn(6, 3, generator=generator)
     joints = Joints(("global", "jaw"), (-1, 0), torch.full((2, 6), 1 / 6), torch.full((6, 2), 0.5))
     return MorphableModel(
-        "toy", mean, torch.tensor([[0, 1, 2]]), torch.randn(identity, 6, 3, generator=generator),
-        torch.randn(expression, 6, 3, generator=generator), Embedding.at([0]), albedo_mean=mean.abs(),
-        albedo_basis=torch.randn(albedo, 6, 3, generator=generator), joints=joints,
-    )  # fmt: skip
+        "toy",
+        mean,
+        torch.tensor([[0, 1, 2]]),
+        torch.randn(identity, 6, 3, generator=generator),
+        torch.randn(expression, 6, 3, generator=generator),
+        Embedding.at([0]),
+        albedo_mean=mean.abs(),
+        albedo_basis=torch.randn(albedo, 6, 3, generator=generator),
+        joints=joints,
+    )
 
 
 def small(**options) -> Deca:
@@ -41,8 +47,14 @@ def test_layout_is_decas_where_the_model_has_as_much():
 def test_layout_follows_a_smaller_model():
     layout = layout_of(model())
     assert dict(layout.parts) == {
-        "identity": 5, "albedo": 3, "expression": 4, "global_pose": 3, "jaw_pose": 3, "camera": 3, "light": 27,
-    }  # fmt: skip
+        "identity": 5,
+        "albedo": 3,
+        "expression": 4,
+        "global_pose": 3,
+        "jaw_pose": 3,
+        "camera": 3,
+        "light": 27,
+    }
 
 
 def test_a_model_without_a_jaw_has_no_such_layout():
@@ -111,9 +123,11 @@ class TestReleased:
 
         def encoder(outputs):
             return resnet | {
-                "layers.0.weight": (1024, 2048), "layers.0.bias": (1024,),
-                "layers.2.weight": (outputs, 1024), "layers.2.bias": (outputs,),
-            }  # fmt: skip
+                "layers.0.weight": (1024, 2048),
+                "layers.0.bias": (1024,),
+                "layers.2.weight": (outputs, 1024),
+                "layers.2.bias": (outputs,),
+            }
 
         decoder = {"l1.0.weight": (128 * 64, 181), "l1.0.bias": (128 * 64,)}
         norms = {0: 128, 3: 128, 7: 64, 11: 64, 15: 32, 19: 16}

@@ -70,9 +70,15 @@ def by_smplx(parts: dict[str, torch.Tensor]) -> np.ndarray:
     none = torch.zeros(1, 3)
     pose = torch.cat([parts["global_pose"], none, parts["jaw_pose"], none, none], 1)  # the neck and the eyes rest
     vertices, _ = lbs(
-        betas, pose, tensor["v_template"][None], tensor["shapedirs"], tensor["posedirs"].reshape(-1, 36).T,
-        tensor["J_regressor"], torch.tensor([-1, 0, 1, 1, 1]), tensor["weights"],
-    )  # fmt: skip
+        betas,
+        pose,
+        tensor["v_template"][None],
+        tensor["shapedirs"],
+        tensor["posedirs"].reshape(-1, 36).T,
+        tensor["J_regressor"],
+        torch.tensor([-1, 0, 1, 1, 1]),
+        tensor["weights"],
+    )
     return 1000 * vertices[0].double().numpy()
 
 

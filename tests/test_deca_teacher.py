@@ -264,10 +264,13 @@ def test_another_training_has_another_name(network, stage, pictures):
     name = named()
     assert name == named()
     others = [
-        named(settings=Settings(5, batch=4)), named(pictures.of([4, 7])), named(weights=Weights(symmetry=0)),
-        named(render=False), named(recogniser=Recogniser(recogniser, (64, 64))),
+        named(settings=Settings(5, batch=4)),
+        named(pictures.of([4, 7])),
+        named(weights=Weights(symmetry=0)),
+        named(render=False),
+        named(recogniser=Recogniser(recogniser, (64, 64))),
         training_name("coarse", network, DetailLoss(stage), PicturePairs(pictures), settings),
-    ]  # fmt: skip
+    ]
     for changed in (recogniser.bias, network.decoder.l1[0].bias):
         with torch.no_grad():
             changed[0] += 1

@@ -102,8 +102,17 @@ def deng_shading(normals, gamma):
     a = [math.pi, 2 * math.pi / math.sqrt(3), 2 * math.pi / math.sqrt(8)]
     c = [1 / math.sqrt(4 * math.pi), math.sqrt(3) / math.sqrt(4 * math.pi), 3 * math.sqrt(5) / math.sqrt(12 * math.pi)]
     linear, square = a[1] * c[1], a[2] * c[2]
-    basis = [a[0] * c[0] * torch.ones_like(x), -linear * y, linear * z, -linear * x, square * x * y, -square * y * z,
-             0.5 * square / math.sqrt(3) * (3 * z**2 - 1), -square * x * z, 0.5 * square * (x**2 - y**2)]  # fmt: skip
+    basis = [
+        a[0] * c[0] * torch.ones_like(x),
+        -linear * y,
+        linear * z,
+        -linear * x,
+        square * x * y,
+        -square * y * z,
+        0.5 * square / math.sqrt(3) * (3 * z**2 - 1),
+        -square * x * z,
+        0.5 * square * (x**2 - y**2),
+    ]
     colours = gamma.view(3, 9) + torch.tensor([0.8] + [0.0] * 8).double()
     return torch.stack(basis, -1) @ colours.T
 

@@ -75,13 +75,18 @@ class TestLuo19:
         """A face, whitened predictions and targets."""
         g = torch.Generator().manual_seed(3)
         model = MorphableModel(
-            "random", 40 * torch.randn(30, 3, generator=g), torch.tensor([[0, 1, 2]]),
-            torch.randn(5, 30, 3, generator=g), torch.randn(3, 30, 3, generator=g), Embedding.at([0]),
-        )  # fmt: skip
+            "random",
+            40 * torch.randn(30, 3, generator=g),
+            torch.tensor([[0, 1, 2]]),
+            torch.randn(5, 30, 3, generator=g),
+            torch.randn(3, 30, 3, generator=g),
+            Embedding.at([0]),
+        )
         camera = WeakPerspective(
-            euler_to_matrix(torch.rand(50, 3, generator=g) - 0.5), 0.5 + torch.rand(50, generator=g),
+            euler_to_matrix(torch.rand(50, 3, generator=g) - 0.5),
+            0.5 + torch.rand(50, generator=g),
             60 * torch.rand(50, 2, generator=g),
-        )  # fmt: skip
+        )
         flat = torch.cat([pose_of(camera), torch.randn(50, 8, generator=g)], 1)
         face = PosedModel(model, own_layout(model), flat)
         target = face.whiten(flat[:7])

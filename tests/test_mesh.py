@@ -77,9 +77,11 @@ def test_landmark_vertices_are_all_that_landmarks_need():
 def test_a_seam_gives_a_vertex_its_first_texel():
     uv = torch.rand(7, 2, generator=torch.Generator().manual_seed(0))
     toy = replace(
-        model(), triangles=torch.tensor([[0, 1, 2], [3, 4, 5], [2, 1, 0]]), uv=uv,
+        model(),
+        triangles=torch.tensor([[0, 1, 2], [3, 4, 5], [2, 1, 0]]),
+        uv=uv,
         uv_triangles=torch.tensor([[0, 1, 2], [3, 4, 5], [6, 1, 0]]),
-    )  # fmt: skip
+    )
     assert torch.equal(vertex_uv(toy), uv[:6])
 
 

@@ -170,9 +170,14 @@ def test_skinning_agrees_with_smplx():
         joints.weights,
     )
     model = MorphableModel(
-        "flame-like", 1e3 * mean, torch.tensor([[0, 1, 2]]), 1e3 * basis[:8], 1e3 * basis[8:], Embedding.at([0]),
+        "flame-like",
+        1e3 * mean,
+        torch.tensor([[0, 1, 2]]),
+        1e3 * basis[:8],
+        1e3 * basis[8:],
+        Embedding.at([0]),
         joints=replace(joints, correctives=1e3 * correctives),
-    )  # fmt: skip
+    )
     ours = model.shape(coefficients[:, :8], coefficients[:, 8:], pose) / 1e3
     assert (theirs - mean).abs().max() > 0.1  # the pose does move the mesh
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-6)
@@ -265,8 +270,9 @@ def test_explained_variance_of_overlapping_components_is_what_projection_leaves(
 
 def test_explained_variance_with_more_components_than_coordinates():
     basis = torch.randn(5, 1, 3, generator=torch.Generator().manual_seed(0))
-    point = MorphableModel("point", torch.zeros(1, 3), torch.zeros(0, 3, dtype=torch.int64), basis, basis[:0],
-                           Embedding.at([0]))  # fmt: skip
+    point = MorphableModel(
+        "point", torch.zeros(1, 3), torch.zeros(0, 3, dtype=torch.int64), basis, basis[:0], Embedding.at([0])
+    )
     explained = point.explained_variance()
     assert explained.shape == (5,) and torch.allclose(explained[2:], torch.ones(3)) and explained[1] < 1
 
@@ -283,8 +289,10 @@ def test_truncation_keeps_the_first_components(model):
 # devices and files
 
 
-@pytest.mark.parametrize("device", ["meta", pytest.param("cuda", marks=pytest.mark.skipif(
-    not torch.cuda.is_available(), reason="needs a GPU"))])  # fmt: skip
+@pytest.mark.parametrize(
+    "device",
+    ["meta", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU"))],
+)
 def test_every_tensor_moves_to_the_device(model, device):
     moved = tensors_of(model.to(device))
     assert moved.keys() == tensors_of(model).keys()
@@ -316,8 +324,9 @@ def test_a_model_survives_its_file(model, tmp_path):
 
 
 def test_a_model_of_the_bare_minimum_survives_its_file(model, tmp_path):
-    bare = MorphableModel("bare", model.mean, model.triangles, model.identity_basis, model.expression_basis,
-                          model.landmarks)  # fmt: skip
+    bare = MorphableModel(
+        "bare", model.mean, model.triangles, model.identity_basis, model.expression_basis, model.landmarks
+    )
     loaded = MorphableModel.load(bare.save(tmp_path / "bare.safetensors"))
     assert tensors_of(loaded).keys() == tensors_of(bare).keys()
     assert loaded.joints is None and loaded.contour is None and not loaded.regions

@@ -19,8 +19,7 @@ def landmarks(size=112, yaw=0.0, roll=0.0, shift=(0.0, 0.0)):
     jaw = [(-70 * math.cos(a), 70 * math.sin(a) - 5, -60 + 60 * math.sin(a)) for a in np.linspace(0, math.pi, 17)]
     brows = [(s * x, -30, 20) for s, xs in ((-1, (55, 45, 36, 26, 15)), (1, (15, 26, 36, 45, 55))) for x in xs]
     nose = [(0, y, 45 + k * 5) for k, y in enumerate((-18, -6, 5, 16))] + [(x, 22, 45) for x in (-14, -7, 0, 7, 14)]
-    eyes = [(c + x, -15 + y, 25) for c in (-30, 30)
-            for x, y in ((-15, 0), (-6, -5), (6, -5), (15, 0), (6, 5), (-6, 5))]  # fmt: skip
+    eyes = [(c + x, -15 + y, 25) for c in (-30, 30) for x, y in ((-15, 0), (-6, -5), (6, -5), (15, 0), (6, 5), (-6, 5))]
     around = np.linspace(math.pi, -math.pi, 13)[:12]
     lips = [(25 * math.cos(a), 42 - 8 * math.sin(a), 40) for a in around]
     lips += [(18 * math.cos(a), 42 - 3 * math.sin(a), 40) for a in np.linspace(math.pi, -math.pi, 9)[:8]]

@@ -268,8 +268,14 @@ class TestPhoto:
     def test_the_textured_face_looks_like_the_photo(self, face):
         """Rendered from the fitted camera with its own colours it must repeat the photo within the face."""
         size = (face.image.shape[0], face.image.shape[1])
-        shown = render(face.vertices[None], face.fitter.surface.triangles, face.colours()[None], face.fit.camera, size,
-                       light=ambient(torch.ones(1, 3)))  # fmt: skip
+        shown = render(
+            face.vertices[None],
+            face.fitter.surface.triangles,
+            face.colours()[None],
+            face.fit.camera,
+            size,
+            light=ambient(torch.ones(1, 3)),
+        )
         low, high = face.landmarks.amin(0).long() + 8, face.landmarks.amax(0).long() - 8
         rows, columns = slice(int(low[1]), int(high[1])), slice(int(low[0]), int(high[0]))
         difference = (shown.image[0, rows, columns] - face.image[rows, columns]).abs().mean()

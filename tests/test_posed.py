@@ -24,10 +24,13 @@ from facenb.morphable.model import Embedding, MorphableModel
 def random_model(identity=5, expression=3, vertices=30, seed=0) -> MorphableModel:
     g = torch.Generator().manual_seed(seed)
     return MorphableModel(
-        "random", 40 * torch.randn(vertices, 3, generator=g), torch.tensor([[0, 1, 2]]),
-        torch.randn(identity, vertices, 3, generator=g), torch.randn(expression, vertices, 3, generator=g),
+        "random",
+        40 * torch.randn(vertices, 3, generator=g),
+        torch.tensor([[0, 1, 2]]),
+        torch.randn(identity, vertices, 3, generator=g),
+        torch.randn(expression, vertices, 3, generator=g),
         Embedding.at(range(4)),
-    )  # fmt: skip
+    )
 
 
 def random_camera(count, seed=0) -> WeakPerspective:
@@ -42,8 +45,11 @@ def random_moves(count, seed=0) -> Similarity:
     g = torch.Generator().manual_seed(seed)
     turn = torch.rand(count, generator=g, dtype=torch.float64) - 0.5
     rotation = torch.stack([turn.cos(), -turn.sin(), turn.sin(), turn.cos()], 1).unflatten(1, (2, 2))
-    return Similarity(0.5 + torch.rand(count, generator=g, dtype=torch.float64), rotation,
-                      20 * torch.rand(count, 2, generator=g, dtype=torch.float64))  # fmt: skip
+    return Similarity(
+        0.5 + torch.rand(count, generator=g, dtype=torch.float64),
+        rotation,
+        20 * torch.rand(count, 2, generator=g, dtype=torch.float64),
+    )
 
 
 @pytest.fixture

@@ -128,10 +128,12 @@ def test_a_closed_surface_covers_each_pixel_exactly_once(backend, grid):
     projected = torch.cat([points, torch.zeros(n * n, 1)], -1)[None]
     corner = (row * n + column)[:-1, :-1].reshape(-1, 1)
     split = torch.rand(len(corner), 1, generator=generator) < 0.5
-    triangles = torch.cat([
-        corner + torch.where(split, torch.tensor([0, 1, n]), torch.tensor([0, 1, n + 1])),
-        corner + torch.where(split, torch.tensor([1, n + 1, n]), torch.tensor([0, n + 1, n])),
-    ])  # fmt: skip
+    triangles = torch.cat(
+        [
+            corner + torch.where(split, torch.tensor([0, 1, n]), torch.tensor([0, 1, n + 1])),
+            corner + torch.where(split, torch.tensor([1, n + 1, n]), torch.tensor([0, n + 1, n])),
+        ]
+    )
     covered = sum(
         (rasterize(projected, triangles[k : k + 1], (18, 18), backend=backend).triangle >= 0).int()
         for k in range(len(triangles))

@@ -122,8 +122,11 @@ def test_files_of_the_hdf5_layout(mirror, name, expressions, points):
     path = mirror / "basel-h5-fixtures" / f"{name}.h5"
     model = read(path)
     with h5py.File(path) as file:
-        raw = {part: {key: file[f"{part}/model/{key}"][()] for key in ("mean", "pcaBasis", "pcaVariance")}
-               for part in ("shape", "color", "expression") if part in file}  # fmt: skip
+        raw = {
+            part: {key: file[f"{part}/model/{key}"][()] for key in ("mean", "pcaBasis", "pcaVariance")}
+            for part in ("shape", "color", "expression")
+            if part in file
+        }
     identity, albedo = torch.tensor([[1.0, -2.0, 0.5]]), torch.tensor([[0.0, 1.0]])
     shape = raw["shape"]
     expected = shape["mean"] + shape["pcaBasis"][:, :3] @ (np.sqrt(shape["pcaVariance"][:3]) * [1.0, -2.0, 0.5])
@@ -143,8 +146,10 @@ def test_named_landmarks_of_the_real_reference_lie_where_their_names_say(mirror)
     model = read_bfm_hdf5(path)
     with h5py.File(path) as file:
         reference = file["shape/representer/points"][()].T
-    nose, left, right = (reference[model.regions[f"landmark.{name}"].item()] for name in (
-        "center.nose.tip", "left.eye.corner_outer", "right.eye.corner_outer"))  # fmt: skip
+    nose, left, right = (
+        reference[model.regions[f"landmark.{name}"].item()]
+        for name in ("center.nose.tip", "left.eye.corner_outer", "right.eye.corner_outer")
+    )
     assert nose[2] > 120 and left[0] > 30 > -30 > right[0]
 
 

@@ -90,9 +90,15 @@ def check_against_smplx(model, arrays):
     pose = 0.5 * torch.randn(4, 5, 3, generator=generator)
     tensor = lambda name: torch.tensor(np.asarray(arrays[name]), dtype=torch.float32)  # noqa: E731
     theirs, _ = lbs(
-        coefficients, pose.flatten(1), tensor("v_template")[None], tensor("shapedirs"),
-        tensor("posedirs").reshape(-1, 36).T, tensor("J_regressor"), torch.tensor([-1, 0, 1, 1, 1]), tensor("weights"),
-    )  # fmt: skip
+        coefficients,
+        pose.flatten(1),
+        tensor("v_template")[None],
+        tensor("shapedirs"),
+        tensor("posedirs").reshape(-1, 36).T,
+        tensor("J_regressor"),
+        torch.tensor([-1, 0, 1, 1, 1]),
+        tensor("weights"),
+    )
     ours = model.shape(coefficients[:, :300], coefficients[:, 300:], pose) / 1e3
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-6)
 
@@ -114,9 +120,13 @@ def test_the_python2_file_is_what_python2_writes(arrays, chumpy_array):
     }
     globals_named = {arg for name, arg in opcodes if name == "GLOBAL"}
     assert globals_named == {
-        "chumpy.ch Ch", "numpy.core.multiarray _reconstruct", "numpy ndarray", "numpy dtype",
-        "scipy.sparse.csc csc_matrix", "__builtin__ set",
-    }  # fmt: skip
+        "chumpy.ch Ch",
+        "numpy.core.multiarray _reconstruct",
+        "numpy ndarray",
+        "numpy dtype",
+        "scipy.sparse.csc csc_matrix",
+        "__builtin__ set",
+    }
     assert not any(name in ("BINUNICODE", "BINBYTES") for name, _ in opcodes)
 
 

@@ -31,11 +31,14 @@ def flame_arrays() -> dict[str, np.ndarray]:
     count = len(vertices)
     regressor, weights = rng.random((5, count)), rng.random((count, 5))
     return {
-        "v_template": vertices, "f": faces.astype(np.uint32),
-        "shapedirs": 0.0003 * rng.normal(size=(count, 3, 350)), "posedirs": 0.0005 * rng.normal(size=(count, 3, 36)),
-        "J_regressor": regressor / regressor.sum(1, keepdims=True), "weights": weights / weights.sum(1, keepdims=True),
+        "v_template": vertices,
+        "f": faces.astype(np.uint32),
+        "shapedirs": 0.0003 * rng.normal(size=(count, 3, 350)),
+        "posedirs": 0.0005 * rng.normal(size=(count, 3, 36)),
+        "J_regressor": regressor / regressor.sum(1, keepdims=True),
+        "weights": weights / weights.sum(1, keepdims=True),
         "kintree_table": np.array([[2**32 - 1, 0, 1, 1, 1], [0, 1, 2, 3, 4]], dtype=np.uint32),
-    }  # fmt: skip
+    }
 
 
 def template(faces, vt, ft, vertices=None) -> str:

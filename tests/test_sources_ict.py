@@ -149,13 +149,26 @@ def test_damaged_compact_files_are_named(mirror, tmp_path):
     small = {name: array for name, array in arrays.items() if not name.endswith("basis")}
     for name, change, message in (
         ("bases", {}, "id_basis, expr_basis not in it"),
-        ("faces", {"id_basis": arrays["id_basis"][:2], "expr_basis": arrays["expr_basis"],
-                   "faces": arrays["faces"] + 1}, "triangles name vertices 1 to 11248, but there are 11248"),
-        ("names", {"id_basis": arrays["id_basis"][:2], "expr_basis": arrays["expr_basis"][:5]},
-         "number of expression names is 57, but 5"),
-        ("nan", {"id_basis": arrays["id_basis"][:2], "expr_basis": arrays["expr_basis"],
-                 "v_template": np.full_like(arrays["v_template"], np.nan)}, "numbers in mean are not finite"),
-    ):  # fmt: skip
+        (
+            "faces",
+            {"id_basis": arrays["id_basis"][:2], "expr_basis": arrays["expr_basis"], "faces": arrays["faces"] + 1},
+            "triangles name vertices 1 to 11248, but there are 11248",
+        ),
+        (
+            "names",
+            {"id_basis": arrays["id_basis"][:2], "expr_basis": arrays["expr_basis"][:5]},
+            "number of expression names is 57, but 5",
+        ),
+        (
+            "nan",
+            {
+                "id_basis": arrays["id_basis"][:2],
+                "expr_basis": arrays["expr_basis"],
+                "v_template": np.full_like(arrays["v_template"], np.nan),
+            },
+            "numbers in mean are not finite",
+        ),
+    ):
         np.savez(tmp_path / f"{name}.npz", **small | change)
         with pytest.raises(ModelFileError, match=message):
             read_ict(tmp_path / f"{name}.npz")

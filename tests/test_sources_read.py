@@ -30,8 +30,9 @@ def test_a_renamed_file_is_recognised_by_its_content(file, mirror, tmp_path):
 
 
 def test_the_librarys_own_file_is_recognised(tmp_path):
-    triangle = MorphableModel("tri", torch.eye(3), torch.tensor([[0, 1, 2]]), torch.zeros(1, 3, 3),
-                              torch.zeros(0, 3, 3), Embedding.at([0]))  # fmt: skip
+    triangle = MorphableModel(
+        "tri", torch.eye(3), torch.tensor([[0, 1, 2]]), torch.zeros(1, 3, 3), torch.zeros(0, 3, 3), Embedding.at([0])
+    )
     renamed = triangle.save(tmp_path / "m.safetensors").rename(tmp_path / "m.dat")
     assert read(renamed).name == "tri"
 
@@ -89,8 +90,15 @@ def test_any_pickle_goes_to_the_guarded_reader(protocol, tmp_path):
 
 
 def test_networks_and_pictures_of_the_mirror_are_no_models(mirror):
-    for file in ("3ddfa-v2/mb05_120x120.pth", "mobilefacenet/MobileFaceNet.onnx", "mediapipe/face_landmarker.task",
-                 "surrey/image_0010.png", "surrey/expression_blendshapes_3448.bin", "scan-james/james.obj",
-                 "aflw2000-3d/reannotated68.npz", "flame-landmarks/flame_landmark_embedding.npz"):  # fmt: skip
+    for file in (
+        "3ddfa-v2/mb05_120x120.pth",
+        "mobilefacenet/MobileFaceNet.onnx",
+        "mediapipe/face_landmarker.task",
+        "surrey/image_0010.png",
+        "surrey/expression_blendshapes_3448.bin",
+        "scan-james/james.obj",
+        "aflw2000-3d/reannotated68.npz",
+        "flame-landmarks/flame_landmark_embedding.npz",
+    ):
         with pytest.raises(ModelFileError, match=file.split("/")[1]):
             read(mirror / file)

@@ -70,8 +70,16 @@ def slow_twin(tensors, x):
 def folder(tmp_path):
     """A small network and random bases in the released layout."""
     torch.save({"epoch": 1, "state_dict": released()}, tmp_path / "mb05_120x120.pth")
-    shapes = {"v2_mean": (62,), "v2_std": (62,), "u_base": (204,), "w_shp_base": (204, 40), "w_exp_base": (204, 10),
-              "paf_mu": (4096, 3), "paf_w_shp": (12288, 40), "paf_w_exp": (12288, 10)}  # fmt: skip
+    shapes = {
+        "v2_mean": (62,),
+        "v2_std": (62,),
+        "u_base": (204,),
+        "w_shp_base": (204, 40),
+        "w_exp_base": (204, 10),
+        "paf_mu": (4096, 3),
+        "paf_w_shp": (12288, 40),
+        "paf_w_exp": (12288, 10),
+    }
     np.savez(
         tmp_path / "bfm68.npz", **{key: random(*shape, seed=k).numpy() for k, (key, shape) in enumerate(shapes.items())}
     )

@@ -227,9 +227,12 @@ class TestResume:
         run(whole, tmp_path / "whole", precision="bf16-mixed", optimiser="adamw")
         with pytest.raises(ZeroDivisionError):
             run(
-                modules(), tmp_path / "cut", precision="bf16-mixed", optimiser="adamw",
+                modules(),
+                tmp_path / "cut",
+                precision="bf16-mixed",
+                optimiser="adamw",
                 watch=lambda progress: progress.step == 13 and 1 / 0,
-            )  # fmt: skip
+            )
         run(parts, tmp_path / "cut", precision="bf16-mixed", optimiser="adamw")
         assert same(weights(parts), weights(whole))
         assert all(one.dtype in (torch.float32, torch.int64) for one in weights(parts).values())
@@ -332,8 +335,12 @@ class TestResume:
 def job(name: str, folder: Path, **options) -> subprocess.Popen:
     return subprocess.Popen(
         [sys.executable, str(HERE / "training_jobs.py"), name, str(folder)],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}, **options,
-    )  # fmt: skip
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        **options,
+    )
 
 
 def wait_for(path: Path, process: subprocess.Popen) -> None:
@@ -558,10 +565,22 @@ def spread(tmp_path_factory) -> Path:
     """The job `spread` in two processes, as torchrun starts them."""
     folder = tmp_path_factory.mktemp("spread")
     done = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
-         str(HERE / "training_jobs.py"), "spread", str(folder)],
-        capture_output=True, text=True, timeout=LIMIT, env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            "--standalone",
+            "--nproc-per-node",
+            "2",
+            str(HERE / "training_jobs.py"),
+            "spread",
+            str(folder),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=LIMIT,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
     assert done.returncode == 0, done.stderr
     return folder
 

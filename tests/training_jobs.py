@@ -123,9 +123,14 @@ def endless(folder: Path) -> None:
     """Train for ever; a file says that it is on its way."""
     parts = modules()
     train(
-        parts, loss, Points(), settings(steps=10**9, save_every=10**9), folder, device="cpu",
+        parts,
+        loss,
+        Points(),
+        settings(steps=10**9, save_every=10**9),
+        folder,
+        device="cpu",
         watch=lambda progress: progress.step == 3 and write(folder / "under-way.txt"),
-    )  # fmt: skip
+    )
 
 
 def spread(folder: Path) -> None:
