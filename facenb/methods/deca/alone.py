@@ -1,7 +1,7 @@
-"""A vector for each picture, found by descent and without a network: analysis by synthesis in its plainest form.
+"""Analysis by synthesis without a network: gradient descent on the coefficients of each image.
 
-It needs seconds a picture where a network needs milliseconds, but it lies where the picture says. So it tells what of a
-network's errors is the network's, and what the pictures themselves leave open.
+It takes seconds per image where a network takes milliseconds. In return its result fits the image closely. So it shows
+which errors the network causes and which ones the image itself leaves open.
 """
 
 import torch
@@ -15,26 +15,26 @@ from facenb.morphable.mesh import cut, landmark_vertices
 from facenb.networks.deca import unit_of
 
 SPREAD = {"identity": 1.0, "albedo": 1.0, "expression": 0.4, "jaw_pose": 0.1}  # standard deviations of the prior
-TOGETHER = 32  # pictures drawn at once
+NOISE = 0.005  # standard deviation of a landmark's coordinate, in sides of the image
+RATES = (0.05, 0.1)  # of Adam: landmarks alone, with colours
+COLOUR = 2000.0  # weight of the photometric loss
+TOGETHER = 32  # images rendered at once
 
 
 def fit_vectors(
-    stage: Stage, images: Float[Tensor, "batch 3 height width"], landmarks: Float[Tensor, "batch 68 2"],
-    start: Float[Tensor, "batch all"], steps: tuple[int, int] = (150, 25), noise: float = 0.005,
-    rates: tuple[float, float] = (0.05, 0.1), colour: float = 2000.0,
-) -> Float[Tensor, "batch all"]:  # fmt: skip
-    """Each picture's own vector: `steps` of Adam on its landmarks, then on landmarks and colours of the skin.
+    stage: Stage,
+    images: Float[Tensor, "batch 3 height width"],
+    landmarks: Float[Tensor, "batch 68 2"],
+    start: Float[Tensor, "batch all"],
+    steps: tuple[int, int],
+) -> Float[Tensor, "batch all"]:
+    """Return the coefficients of each image: `steps` of Adam on landmarks, then on landmarks and skin colours.
 
-    Minimises the negative logarithm of a posterior: landmarks have normal errors of `noise` (of the side), coefficients
-    the spread of the model; `colour` is the weight of the photometric loss. Begins at `start`. Raises ValueError where
-    pictures, landmarks and `start` differ in number, or landmarks are not finite.
+    It minimises a negative log posterior, starting at `start`. The landmark errors have the standard deviation NOISE,
+    the coefficients SPREAD. Raise ValueError if landmarks are not finite.
     """
-    if not len(images) == len(landmarks) == len(start):
-        raise ValueError(
-            f"{len(images)} pictures, {len(landmarks)} sets of landmarks, {len(start)} vectors: one of each"
-        )
     if not (finite := landmarks.isfinite().flatten(1).all(1)).all():
-        raise ValueError(f"landmarks of picture {int(finite.int().argmin())} are not finite; leave it out")
+        raise ValueError(f"The landmarks of image {int(finite.int().argmin())} are not finite. Leave it out.")
     size = tuple(images.shape[2:])
     layout, points = stage.layout, cut(stage.model, landmark_vertices(stage.model))
     unit = unit_of(layout).to(start)
@@ -43,16 +43,18 @@ def fit_vectors(
     def cost(rows: Tensor, colours: bool) -> Tensor:
         flat = unit * free[rows]
         parts = layout.split(flat)
-        away = (landmarks_of(points, layout, flat, size) - landmarks[rows]) / (noise * min(size))
-        total = away.square().sum() / 2 + sum((parts[name] / s).square().sum() / 2 for name, s in SPREAD.items())
+        errors = (landmarks_of(points, layout, flat, size) - landmarks[rows]) / (NOISE * min(size))
+        priors = [parts[name] / spread for name, spread in SPREAD.items()]
+        total = sum(value.square().sum() / 2 for value in [errors, *priors])
         if colours:
             drawn = stage.coarse(flat, size)
-            seen = drawn.image, to_picture(images[rows]), stage.skin_mask(drawn)
-            each = (photometric_loss(*(part[k : k + 1] for part in seen)) for k in range(len(rows)))
-            total = total + colour * sum(each)  # a mean of its own each: no picture depends on its neighbours
+            compared = drawn.image, to_picture(images[rows]), stage.skin_mask(drawn)
+            # One mean per image, so that no image depends on the others in its batch.
+            losses = [photometric_loss(*(value[k : k + 1] for value in compared)) for k in range(len(rows))]
+            total = total + COLOUR * sum(losses)
         return total
 
-    for colours, count, rate in zip((False, True), steps, rates, strict=True):
+    for colours, count, rate in zip((False, True), steps, RATES, strict=True):
         optimiser = torch.optim.Adam([free], lr=rate, betas=(0.8, 0.95))
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, max(count, 1))
         for _ in range(count):
