@@ -2,14 +2,16 @@
 
 import os
 import shutil
+import tempfile
 
 import pytest
 import torch
 from PIL import Image
 from torch.nn import functional
 
-from facenb.errors import ImageError
-from facenb.photos import store
+from facenb import savefile
+from facenb.errors import ImageError, ModelFileError
+from facenb.photos import cache, store
 from facenb.photos.crops import ALIGNED, crop_centres, crop_faces
 from facenb.photos.images import read_image
 from facenb.photos.landmarks import detect, five_points, to_68
@@ -28,9 +30,7 @@ def photos(real_asset, tmp_path, monkeypatch):
     portrait = shutil.copy(real_asset("astronaut") / "astronaut.png", tmp_path / "photos" / "portrait.png")
     Image.new("RGB", (120, 100), "grey").save(tmp_path / "photos" / "wall.png")
     others = sorted(real_asset("orl").rglob("s1/*.pgm"))[:2]
-    monkeypatch.setattr(store, "cache_folders", lambda name: [tmp_path / "shared" / name, tmp_path / "own" / name])
-    monkeypatch.setattr(store, "writable_folder", lambda name: tmp_path / "shared" / name)
-    (tmp_path / "shared" / "photos").mkdir(parents=True)
+    monkeypatch.setattr(cache, "cache_folders", lambda: [tmp_path / "shared", tmp_path / "own"])
     return [portrait, tmp_path / "photos" / "wall.png", *others]
 
 
@@ -74,19 +74,19 @@ def test_a_photo_is_decoded_once(photos, decoded):
     assert len(decoded) == 4
 
 
-def test_files_are_read_again_only_if_they_change(photos, decoded, monkeypatch):
+def test_a_file_that_changes_is_decoded_again(photos, decoded):
+    """Even if its name, size and time stay."""
+    Image.new("RGB", (120, 100), "grey").save(photos[1], compress_level=0)
+    facts = os.stat(photos[1])
     prepare_photos(photos[:2])
-    hashed = []
-    monkeypatch.setattr(store, "digest", lambda path, digest=store.digest: hashed.append(path.name) or digest(path))
+    Image.new("RGB", (120, 100), "white").save(photos[1], compress_level=0)
+    os.utime(photos[1], ns=(facts.st_atime_ns, facts.st_mtime_ns))
+    assert os.stat(photos[1]).st_size == facts.st_size
     prepare_photos(photos[:2])
-    assert hashed == []
-    Image.new("RGB", (120, 100), "white").save(photos[1])
-    prepare_photos(photos[:2])
-    assert hashed == ["wall.png"] and decoded[2:] == ["wall.png"]
+    assert decoded == ["portrait.png", "wall.png", "wall.png"]
 
 
 def test_a_killed_run_continues(photos, decoded, monkeypatch):
-    monkeypatch.setattr(store, "BLOCK", 1)
     prepare = store._prepare_file
 
     def killed(path, aligned):
@@ -106,12 +106,27 @@ def test_what_another_prepared_may_be_read_only(photos, decoded, monkeypatch, tm
     """A class shares the data folder's store; what is missing there goes to the user's own cache folder."""
     shared = prepare_photos(photos[:2])
     before = sorted((tmp_path / "shared").rglob("*"))
-    monkeypatch.setattr(store, "writable_folder", lambda name: tmp_path / "own" / name)
-    (tmp_path / "own" / "photos").mkdir(parents=True)
+    save = savefile.save
+
+    def refuses(path, *content):
+        if "shared" in path.parts:
+            raise ModelFileError(f"cannot write {path}")
+        return save(path, *content)
+
+    monkeypatch.setattr(savefile, "save", refuses)
     everything = prepare_photos(photos)
     assert decoded == [path.name for path in photos] and sorted((tmp_path / "shared").rglob("*")) == before
     assert torch.equal(everything.points[0], shared.points[0])
     assert len(prepare_photos(photos)) == 4 and len(decoded) == 4
+
+
+def test_a_damaged_file_of_the_cache_is_made_again(photos, decoded, tmp_path):
+    prepare_photos(photos[:1])
+    [file] = (tmp_path / "shared" / "photos").rglob("*.safetensors")
+    file.write_bytes(file.read_bytes()[:100])
+    prepare_photos(photos[:1])
+    prepare_photos(photos[:1])
+    assert len(decoded) == 2
 
 
 def test_another_detector_prepares_anew(photos, decoded, monkeypatch):
@@ -129,7 +144,7 @@ def test_fits_are_kept_for_each_model(photos, monkeypatch):
     torch.testing.assert_close(fitted.camera.rotation[0], alone.camera.rotation[0])
     assert fitted.identity[1].isnan().all()
     monkeypatch.setattr(store, "fit_photos", None)
-    assert torch.equal(prepared[:1].fit(fitter).expression, fitted.expression[:1])
+    assert torch.equal(prepared.fit(fitter).expression[0], fitted.expression[0])
 
 
 def test_images_in_memory(photos):
@@ -160,15 +175,21 @@ def test_a_photo_that_is_not_there(photos, tmp_path):
 
 
 def test_folders_of_caches(monkeypatch, tmp_path):
-    """In the data folder if it can be written to, then the user's own, then the temporary folder."""
-    from facenb.photos.cache import cache_folders, writable_folder
-
-    monkeypatch.setenv("FACENB_DATA", str(tmp_path / "data"))
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
-    assert writable_folder("x") == tmp_path / "data" / ".cache" / "x" == cache_folders("x")[0]
-    writable = os.access
-    monkeypatch.setattr(os, "access", lambda path, mode: "data" not in path.parts and writable(path, mode))
-    assert writable_folder("x") == tmp_path / "home" / "facenb" / "x"
+    """The data folder if it can be written to, then the user's own, then the temporary one; without any, no cache."""
     (tmp_path / "file").write_text("")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    assert writable_folder("x").parent.name == f"facenb-{os.getuid()}"
+    variables = ("FACENB_DATA", "XDG_CACHE_HOME", "TMPDIR")
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    for name in variables:
+        (tmp_path / name).mkdir()
+        monkeypatch.setenv(name, str(tmp_path / name))
+    for number, name in enumerate(variables):
+        folder = cache.cache_folders()[number]
+        assert folder.is_relative_to(tmp_path / name)
+        made = []
+        for _ in range(2):
+            cache.kept(f"a/{name}", lambda made=made: made.append(1) or {"x": torch.ones(2)})
+        assert made == [1] and (folder / "a" / f"{name}.safetensors").is_file()
+        monkeypatch.setenv(name, str(tmp_path / "file"))
+        monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "file"))
+    assert torch.equal(cache.kept("b", lambda: {"x": torch.ones(2)})["x"], torch.ones(2))

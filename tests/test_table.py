@@ -80,17 +80,17 @@ def test_a_damaged_file_is_named(table, at):
     content = bytearray(path.read_bytes())
     content[at] ^= 0xFF
     path.write_bytes(content)
-    with pytest.raises(AssetError, match=r"number\.npy is damaged"):
+    with pytest.raises(AssetError, match=r"number\.npy is missing, damaged"):
         read_table(table.folder).column("number")
 
 
 def test_a_file_that_is_cut_short_or_missing_is_named_at_once(table):
     path = table.folder / "value.npy"
     path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(AssetError, match=r"value\.npy is damaged or cut short"):
+    with pytest.raises(AssetError, match=r"value\.npy is missing, damaged or cut short"):
         read_table(table.folder)
     path.unlink()
-    with pytest.raises(AssetError, match=r"value\.npy is missing"):
+    with pytest.raises(AssetError, match=r"value\.npy is missing.*No such file"):
         read_table(table.folder)
 
 
@@ -180,7 +180,7 @@ def test_two_builders_of_one_folder_make_it_once(tmp_path):
     [
         ({"image": torch.zeros(1, 3, 3, dtype=torch.uint8)}, "image"),
         ({"number": torch.zeros(1)}, "number"),
-        ({"number": torch.zeros(2, dtype=torch.int64)}, "equally many rows"),
+        ({"number": torch.zeros(2, dtype=torch.int64)}, r"\{1, 2\} rows|\{2, 1\} rows"),
         ({"depth": torch.zeros(1)}, "depth"),
     ],
 )

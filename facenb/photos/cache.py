@@ -1,14 +1,20 @@
-"""Folders for results that can be made again: a data folder that may only be read is no reason to stop."""
+"""Results that can be made again, kept in a cache: a data folder that may only be read is no reason to stop."""
 
 import os
 import tempfile
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
+from torch import Tensor
+
 from data_download.folders import data_folder
+from facenb import savefile
+from facenb.errors import ModelFileError
 
 
-def cache_folders(name: str) -> list[Path]:
-    """Return the folders in which cached results called `name` may lie, in the order in which to look.
+def cache_folders() -> list[Path]:
+    """Return the cache folders in the order in which they are tried.
 
     The first is in the data folder, where a class may share it. The others are in the user's own cache folder (unless
     the user has no home) and in the temporary folder.
@@ -17,18 +23,21 @@ def cache_folders(name: str) -> list[Path]:
     home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     if os.path.isabs(home):
         folders.append(Path(home) / "facenb")
-    folders.append(Path(tempfile.gettempdir()) / f"facenb-{os.getuid()}")
-    return [folder / name for folder in folders]
+    return [*folders, Path(tempfile.gettempdir()) / f"facenb-{os.getuid()}"]
 
 
-def writable_folder(name: str) -> Path:
-    """Return the first of `cache_folders` that can be written to, made if it is not there; else the last."""
-    *_, last = folders = cache_folders(name)
-    for folder in folders:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError:
-            continue
-        if os.access(folder, os.W_OK):
-            return folder
-    return last
+def kept(name: str, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Return the tensors called `name` from a cache folder; otherwise make them, and keep them if a folder takes them.
+
+    A damaged file is made again. `name` must hold all that the tensors depend on.
+    """
+    files = [folder / f"{name}.safetensors" for folder in cache_folders()]
+    for file in files:
+        with suppress(ModelFileError):
+            return savefile.load(file, "cache")[0]
+    tensors = make()
+    for file in files:
+        with suppress(ModelFileError):
+            savefile.save(file, "cache", tensors, {})
+            break
+    return tensors

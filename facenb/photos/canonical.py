@@ -6,7 +6,6 @@ onto its surface. Each vertex is then projected to the closest point of the surf
 
 import functools
 import hashlib
-from contextlib import suppress
 from pathlib import Path
 
 import igl
@@ -17,13 +16,12 @@ from scipy.sparse import coo_matrix, diags, identity
 from scipy.sparse.linalg import spsolve
 from torch import Tensor
 
-from facenb.arrays import read_arrays
 from facenb.assets import asset
 from facenb.errors import AssetError
-from facenb.files import atomic_write
 from facenb.morphable.alignment import similarity
+from facenb.morphable.formats.reading import obj_lines, obj_numbers
 from facenb.morphable.model import Embedding, MorphableModel
-from facenb.photos.cache import cache_folders, writable_folder
+from facenb.photos.cache import kept
 from facenb.photos.landmarks import IBUG68, MESH
 
 INNER = slice(17, 68)  # brows, nose, eyes, mouth: the same points in both; the jaw line differs
@@ -32,17 +30,17 @@ ROUNDS, LANDMARK_WEIGHT = 4, 3.0
 VERSION = 2  # raise when the method changes: cached results are then computed anew
 
 
-def read_canonical(path: str | Path) -> tuple[Float[Tensor, "468 3"], Int[Tensor, "triangles 3"]]:
+def read_canonical(path: Path) -> tuple[Float[Tensor, "468 3"], Int[Tensor, "triangles 3"]]:
     """Return the vertices (mm; the file holds cm) and triangles of MediaPipe's canonical mesh. AssetError otherwise."""
     try:
-        lines = [line.split() for line in Path(path).read_text(encoding="utf-8").splitlines()]
-        vertices = [[10 * float(word) for word in line[1:4]] for line in lines if line[:1] == ["v"]]
-        triangles = [[int(word.split("/")[0]) - 1 for word in line[1:4]] for line in lines if line[:1] == ["f"]]
+        text = path.read_text(encoding="utf-8")
+        vertices = 10 * torch.from_numpy(obj_numbers(text, "v ", 3)).float()
+        triangles = [[int(word.split("/")[0]) - 1 for word in words] for words in obj_lines(text, "f ")]
     except (OSError, ValueError) as error:
         raise AssetError(f"{path} is not a canonical face mesh ({error}); get the asset mediapipe again") from error
     if len(vertices) != MESH:
         raise AssetError(f"{path} has {len(vertices)} vertices, MediaPipe's canonical mesh has {MESH}")
-    return torch.tensor(vertices), torch.tensor(triangles)
+    return vertices, torch.tensor(triangles)
 
 
 @functools.cache
@@ -118,13 +116,6 @@ def mediapipe_embedding(model: MorphableModel) -> Embedding:
     """Return MediaPipe's 468 points on the model's surface: computed once, then read from a cache folder."""
     canonical = asset("mediapipe") / "canonical_face_model.obj"
     content = model.mean.cpu().contiguous().numpy().tobytes() + model.triangles.cpu().contiguous().numpy().tobytes()
-    name = f"{hashlib.sha256(content + canonical.read_bytes() + bytes([VERSION])).hexdigest()[:16]}.npz"
-    for folder in cache_folders("embeddings"):
-        with suppress(AssetError, KeyError):  # not there, or damaged: another folder may have it
-            kept = read_arrays(folder / name)
-            return Embedding(*(torch.from_numpy(kept[field]) for field in ("vertices", "weights"))).to(model.device)
-    embedding = find_embedding(model, canonical)
-    path = writable_folder("embeddings") / name
-    with suppress(OSError), atomic_write(path) as partial, partial.open("wb") as file:
-        np.savez(file, vertices=embedding.vertices.numpy(), weights=embedding.weights.numpy())
-    return embedding.to(model.device)
+    name = hashlib.sha256(content + canonical.read_bytes() + bytes([VERSION])).hexdigest()
+    tensors = kept(f"embeddings/{name}", lambda: dict(vars(find_embedding(model, canonical))))
+    return Embedding(**tensors).to(model.device)

@@ -4,8 +4,8 @@ Targets of the mirrored photo are the fit of the mirrored landmarks: in MediaPip
 changes places with its partner. So the model need not be symmetric.
 """
 
-import functools
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -30,28 +30,44 @@ from facenb.table import build_table
 
 def build_photos(
     folder: str | Path,
-    people: dict[str, list[int]],
-    prepare: Callable[[list[int]], Prepared],
+    people: dict[str, Sequence],
+    prepare: Callable[[list], Prepared],
     card: dict,
     size: tuple[int, int],
     fitter: Fitter,
 ) -> FaceSet:
-    """Return the training set of any photographs: the numbers of each person's photos, and what prepares photos.
+    """Return the training set of any photographs: each person's photos (of any type), and what prepares some of them.
 
     Photos without a face are left out, then people with fewer than two photos (see FaceSet.left_out). A subject's
     number is its place in the card's `names`. Raises RunError if the folder holds another set, or nobody is left.
     """
+
+    def rows(photos: list, subject: Tensor) -> dict[str, Tensor]:
+        return _rows(prepare(photos), subject, fitter, size)
+
+    return _build(folder, people, rows, card, size, fitter.model)
+
+
+def _build(
+    folder: str | Path,
+    people: dict[str, Sequence],
+    rows: Callable[[list, Tensor], dict[str, Tensor]],
+    card: dict,
+    size: tuple[int, int],
+    model: MorphableModel,
+) -> FaceSet:
+    """Return the set with the rows of all people's photos; `rows` makes those of a few people, given their numbers."""
     groups = list(people.values())
-    card = {**card, "model": describe(fitter.model), "size": list(size), "names": list(people)}
-    card["pictures_given"] = sum(map(len, groups))
-    blocks = _blocks(list(map(len, groups)))
+    counts = list(map(len, groups))
+    card = {**card, "model": describe(model), "size": list(size), "names": list(people), "pictures_given": sum(counts)}
+    blocks = _blocks(counts)
 
     def make(first: int) -> Iterator[dict[str, Tensor]]:
         for block in blocks[first:]:
             subject = torch.tensor([number for number in block for _ in groups[number]])
-            yield _rows(prepare([photo for number in block for photo in groups[number]]), subject, fitter, size)
+            yield rows([photo for number in block for photo in groups[number]], subject)
 
-    build_table(folder, card, make, len(blocks), quiet=False)
+    build_table(folder, card, make, len(blocks))
     return read_faces(folder)
 
 
@@ -80,22 +96,6 @@ def _rows(photos: Prepared, subject: Tensor, fitter: Fitter, size: tuple[int, in
     return {"image": photos.crops(size), "subject": subject, **targets}
 
 
-def _from_files(paths: Sequence[Path], aligned: bool) -> Callable[[list[int]], Prepared]:
-    """Return what prepares photos by their number in `paths`; nothing is done before it is called."""
-    photos = functools.cache(lambda: prepare_photos(paths, aligned, quiet=False))
-    return lambda numbers: photos()[torch.tensor(numbers)]
-
-
-def _numbered(people: dict[str, Sequence[Path]]) -> tuple[list[Path], dict[str, list[int]]]:
-    """Return all paths, and the numbers of each person's."""
-    paths: list[Path] = []
-    numbers = {}
-    for name, photos in people.items():
-        numbers[name] = list(range(len(paths), len(paths) + len(photos)))
-        paths += photos
-    return paths, numbers
-
-
 def people_of_folds(pairs: Sequence[Pair], folds: Sequence[int]) -> set[str]:
     """Return the names of all people who occur in a pair of these folds."""
     return {photo.parent.name for pair in pairs if pair.fold in folds for photo in (pair.first, pair.second)}
@@ -106,8 +106,8 @@ def build_lfw(folder: str | Path, at_least: int, size: tuple[int, int], lfw: LFW
 
     To train on several choices of folds, leave the people of each choice out by `FaceSet.split(without=...)`.
     """
-    paths, numbers = _numbered(lfw.with_at_least(at_least))
-    return build_photos(folder, numbers, _from_files(paths, False), {"kind": "lfw", "at_least": at_least}, size, fitter)
+    card = {"kind": "lfw", "at_least": at_least}
+    return build_photos(folder, lfw.with_at_least(at_least), prepare_photos, card, size, fitter)
 
 
 def build_folder(
@@ -126,9 +126,9 @@ def build_folder(
     aligned image of another size; otherwise as read_folder and build_photos.
     """
     given = read_folder(pictures)
-    paths, numbers = _numbered(_with_enough(given.people, at_least, given.folder, leave_out))
+    people = _with_enough(given.people, at_least, given.folder, leave_out)
     card = {"kind": "folder", "at_least": at_least, "aligned": aligned}
-    return build_photos(folder, numbers, _from_files(paths, aligned), card, size, fitter)
+    return build_photos(folder, people, partial(prepare_photos, aligned=aligned), card, size, fitter)
 
 
 def build_records(
@@ -181,20 +181,13 @@ def build_w300lp(folder: str | Path, model: MorphableModel, data: W300LP, size: 
     The jaw line does not slide, because the landmarks are fixed points of a face, hidden ones too. A subject's number
     is its place in the card's `names`. Raises RunError if the folder holds another set.
     """
-    sources = list(data.sources.values())
-    card = {"kind": "300w-lp", "model": describe(model), "size": list(size), "names": list(data.sources)}
-    card["pictures_given"] = len(data)
-    blocks = _blocks(list(map(len, sources)))
 
-    def make(first: int) -> Iterator[dict[str, Tensor]]:
-        for block in blocks[first:]:
-            samples = [data[row] for number in block for row in sources[number]]
-            subject = torch.tensor([number for number in block for _ in sources[number]])
-            seen = torch.stack([sample.landmarks for sample in samples])
-            five = five_of_68(seen)
-            crops = crop_photos([sample.image() for sample in samples], five, size)
-            targets = fitted_targets(fit(model, seen, subject, contour="fixed"), to_template(five, size))
-            yield {"image": crops, "subject": subject, **targets}
+    def rows(images: list[int], subject: Tensor) -> dict[str, Tensor]:
+        samples = [data[row] for row in images]
+        seen = torch.stack([sample.landmarks for sample in samples])
+        five = five_of_68(seen)
+        crops = crop_photos([sample.image() for sample in samples], five, size)
+        targets = fitted_targets(fit(model, seen, subject, contour="fixed"), to_template(five, size))
+        return {"image": crops, "subject": subject, **targets}
 
-    build_table(folder, card, make, len(blocks), quiet=False)
-    return read_faces(folder)
+    return _build(folder, data.sources, rows, {"kind": "300w-lp"}, size, model)

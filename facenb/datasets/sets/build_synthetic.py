@@ -65,7 +65,7 @@ def build_synthetic(
     task = _Task(model, seed, pictures, size, float(yaw_limit), float(landmark_noise))
     each = max(1, TOGETHER // pictures)
     blocks = [people[first : first + each] for first in range(0, len(people), each)]
-    build_table(folder, card, lambda first: _in_order(task, blocks[first:], workers), len(blocks), quiet=False)
+    build_table(folder, card, lambda first: _in_order(task, blocks[first:], workers), len(blocks))
     return read_faces(folder)
 
 

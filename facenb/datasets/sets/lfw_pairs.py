@@ -47,7 +47,7 @@ def lfw_test_crops(folds: Sequence[int], size: tuple[int, int], lfw: LFW, fitter
         raise ValueError(f"folds {sorted(absent) or list(folds)} are not in {lfw.pairs_file}, whose folds count from 0")
     paths = sorted({photo for pair in pairs for photo in (pair.first, pair.second)})
     row_of = {path: row for row, path in enumerate(paths)}
-    photos = prepare_photos(paths, quiet=False)
+    photos = prepare_photos(paths)
     identity = photos.fit(fitter).identity
     identity[~photos.found] = identity[photos.found].mean(0)
     rows = [(row_of[pair.first], row_of[pair.second], pair.same, pair.fold) for pair in pairs]
