@@ -70,12 +70,6 @@ def test_a_misspelt_command_ends_with_2(words, capsys):
     assert stop.value.code == 2 and "usage" in capsys.readouterr().err
 
 
-def test_a_picture_of_no_known_kind_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"face\.xyz does not end like an image file"):
-        save_image(tmp_path / "face.xyz", torch.zeros(2, 2, 3))
-    assert not list(tmp_path.iterdir())
-
-
 def test_the_command_line_loads_nothing_heavy():
     """`--help` and a misspelt option answer at once."""
     code = (

@@ -165,8 +165,8 @@ class TestExport:
         assert np.allclose(mesh.face_normals, [0, 0, 1])
 
     def test_obj(self, quad, tmp_path):
-        files = save_obj(tmp_path / "q.obj", quad)
-        assert [path.name for path in files] == ["q.obj", "q.mtl", "q.png"]
+        save_obj(tmp_path / "q.obj", quad)
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["q.mtl", "q.obj", "q.png"]
         self.check(trimesh.load(tmp_path / "q.obj", force="mesh", process=False), 100)
 
     def test_glb_is_in_metres_and_embeds_its_texture(self, quad, tmp_path):
@@ -175,7 +175,8 @@ class TestExport:
 
     def test_glb_by_the_standard_without_a_library(self, quad, tmp_path):
         """glTF 2.0 itself: magic, length, v down (0, 0 is the picture's top left), a picture as JPEG or PNG."""
-        path = save_glb(tmp_path / "q.glb", quad)
+        path = tmp_path / "q.glb"
+        save_glb(path, quad)
         data, (content, accessor) = path.read_bytes(), glb(path)
         assert data[:4] == b"glTF" and int.from_bytes(data[8:12], "little") == len(data)
         points, uv = accessor("POSITION", 3), accessor("TEXCOORD_0", 2)
@@ -200,7 +201,8 @@ class TestExport:
         assert np.allclose(normals, expected, atol=1e-3)
         corners = [corner.split("/") for line in lines if line[0] == "f" for corner in line[1:]]
         assert [corner[0] for corner in corners] == [corner[2] for corner in corners]
-        content, accessor = glb(save_glb(tmp_path / "q.glb", mesh))
+        save_glb(tmp_path / "q.glb", mesh)
+        content, accessor = glb(tmp_path / "q.glb")
         points, normals = accessor("POSITION", 3), accessor("NORMAL", 3)
         assert len(points) == 5  # vertex 0 twice
         nearest = np.linalg.norm(points[:, None] * 1000 - vertices.numpy(), axis=-1).argmin(1)
@@ -249,14 +251,6 @@ class TestExport:
                 save()
         for path in (tmp_path / "a").iterdir():
             assert path.read_bytes() == (tmp_path / "b" / path.name).read_bytes()
-
-    @pytest.mark.parametrize("name", ["missing/q.png", "folder.png", "file/q.png"])
-    def test_a_path_that_cannot_be_written_is_named(self, tmp_path, name):
-        (tmp_path / "folder.png").mkdir()
-        (tmp_path / "file").write_text("x")
-        with pytest.raises(RunError, match=f"cannot write {tmp_path / name} "):
-            save_image(tmp_path / name, torch.rand(4, 4, 3))
-        assert {path.name for path in tmp_path.rglob("*")} == {"folder.png", "file"}
 
 
 class TestPhoto:

@@ -5,7 +5,6 @@ viewer shows `vertices + sum of weight x target`. Lengths are in metres and colo
 axes are those of the project.
 """
 
-import io
 import json
 import struct
 from collections.abc import Mapping
@@ -18,9 +17,11 @@ from jaxtyping import Float, Int
 from PIL import Image
 from torch import Tensor
 
-from facenb.photos.export import METRES, check_colours, finite, save_bytes, smooth_normals
+from facenb.files import atomic_write
+from facenb.photos.export import METRES, check_colours, finite, smooth_normals
 
 FLOAT, UINT, USHORT = 5126, 5125, 5123  # glTF's numbers for types of components
+FRAMES_PER_SECOND = 12
 ARRAY, ELEMENTS = 34962, 34963  # glTF's numbers for the use of data: vertices, triangles
 
 
@@ -60,16 +61,15 @@ def save_animated_glb(
     triangles: Int[Tensor, "triangles 3"],
     colours: Float[Tensor, "vertices 3"],
     targets: Mapping[str, Float[Tensor, "vertices 3"]],
-    weights: Float[Tensor, "frames targets"] | None = None,
-    frames_per_second: float | int = 12,
+    weights: Float[Tensor, "frames targets"],
 ) -> Path:
     """Write a binary glTF of a face (mm, RGB in [0, 1] as shown) with named offsets (mm) that move it. Return the path.
 
     `weights` of the targets, in their order, frame by frame, become an animation. Raises ValueError, and writes
-    nothing, for numbers that are not finite or colours far outside [0, 1]; RunError for a path that cannot be written.
+    nothing, for numbers that are not finite or colours far outside [0, 1].
     """
     offsets = torch.stack(list(targets.values()))
-    finite(vertices=vertices, targets=offsets, weights=offsets if weights is None else weights)
+    finite(vertices=vertices, targets=offsets, weights=weights)
     check_colours(colours)
     buffer = _Buffer()
     rgba = torch.cat([_linear(colours.detach().cpu().clamp(0, 1)), torch.ones(len(colours), 1)], 1)
@@ -87,6 +87,10 @@ def save_animated_glb(
         ],
         "material": 0,
     }
+    times = torch.arange(len(weights)) / FRAMES_PER_SECOND
+    start = buffer.add(times, FLOAT, "SCALAR", min=[0.0], max=[float(times[-1])])
+    sampler = {"input": start, "output": buffer.add(weights.reshape(-1), FLOAT, "SCALAR"), "interpolation": "LINEAR"}
+    channel = {"sampler": 0, "target": {"node": 0, "path": "weights"}}
     mesh = {"primitives": [primitive], "weights": [0.0] * len(targets), "name": "face"}
     look = {"metallicFactor": 0.0, "roughnessFactor": 0.9}
     content = {
@@ -96,23 +100,14 @@ def save_animated_glb(
         "nodes": [{"mesh": 0, "name": "face"}],
         "meshes": [mesh | {"extras": {"targetNames": list(targets)}}],
         "materials": [{"pbrMetallicRoughness": look, "doubleSided": True}],
+        "animations": [{"name": "speaking", "samplers": [sampler], "channels": [channel]}],
+        "buffers": [{"byteLength": len(buffer.bytes)}],
+        "bufferViews": buffer.views,
+        "accessors": buffer.accessors,
     }
-    if weights is not None:
-        content["animations"] = [_animation(buffer, weights, frames_per_second)]
-    content |= {"buffers": [{"byteLength": len(buffer.bytes)}]}
-    content |= {"bufferViews": buffer.views, "accessors": buffer.accessors}
-    return save_bytes(Path(path), _binary_gltf(content, bytes(buffer.bytes)))
-
-
-def _animation(buffer: _Buffer, weights: Tensor, frames_per_second: float | int) -> dict:
-    times = torch.arange(len(weights)) / frames_per_second
-    start = buffer.add(times, FLOAT, "SCALAR", min=[0.0], max=[float(times[-1])])
-    values = buffer.add(weights.reshape(-1), FLOAT, "SCALAR")
-    return {
-        "name": "speaking",
-        "samplers": [{"input": start, "output": values, "interpolation": "LINEAR"}],
-        "channels": [{"sampler": 0, "target": {"node": 0, "path": "weights"}}],
-    }
+    with atomic_write(path) as partial:
+        partial.write_bytes(_binary_gltf(content, bytes(buffer.bytes)))
+    return Path(path)
 
 
 def _binary_gltf(content: dict, binary: bytes) -> bytes:
@@ -123,13 +118,13 @@ def _binary_gltf(content: dict, binary: bytes) -> bytes:
     return struct.pack("<4sII", b"glTF", 2, 12 + len(chunks)) + chunks
 
 
-def save_gif(
-    path: str | Path, frames: Float[Tensor, "frames height width 3"], frames_per_second: float | int = 12
-) -> Path:
+def save_gif(path: str | Path, frames: Float[Tensor, "frames height width 3"]) -> Path:
     """Write RGB frames in [0, 1] as an endless GIF and return its path. Raises as `save_animated_glb`."""
     finite(frames=frames)
     images = [Image.fromarray((255 * frame.clamp(0, 1)).round().byte().numpy()) for frame in frames.detach().cpu()]
     first, *others = (image.quantize(128, dither=Image.Dither.NONE) for image in images)
-    out = io.BytesIO()
-    first.save(out, "GIF", save_all=True, append_images=others, duration=round(1000 / frames_per_second), loop=0)
-    return save_bytes(Path(path), out.getvalue())
+    with atomic_write(path) as partial:
+        first.save(
+            partial, "GIF", save_all=True, append_images=others, duration=round(1000 / FRAMES_PER_SECOND), loop=0
+        )
+    return Path(path)

@@ -46,8 +46,8 @@ def to_template(points: Float[Tensor, "batch 5 2"], size: tuple[int, int]) -> Si
 def crop_faces(
     images: Float[Tensor, "batch height width 3"], points: Float[Tensor, "batch 5 2"], size: tuple[int, int] = (112, 96)
 ) -> UInt8[Tensor, "batch rows columns 3"]:
-    """Return each face brought onto `template(size)`, as bytes. Raises as `sample_faces`."""
-    crops = sample_faces(images, points, size)
+    """Return each face brought onto `template(size)` by its five points (pixels), as bytes. Raises as `to_template`."""
+    crops = resample(images, to_template(points, size), size)
     return (crops.permute(0, 2, 3, 1).clamp(0, 1) * 255).round().to(torch.uint8).contiguous()
 
 
@@ -60,16 +60,6 @@ def crop_photos(
         for image, five in zip(images, points, strict=True)
     ]
     return torch.cat(crops)
-
-
-def sample_faces(
-    images: Float[Tensor, "batch height width 3"], points: Float[Tensor, "batch 5 2"], size: tuple[int, int] = (112, 96)
-) -> Float[Tensor, "batch 3 rows columns"]:
-    """Return each face brought onto `template(size)` by the least-squares similarity from its five points (pixels).
-
-    Raises LandmarkError, naming which, for points that are not finite or all alike. See `resample`.
-    """
-    return resample(images, to_template(points, size), size)
 
 
 def resample(

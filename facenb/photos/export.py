@@ -2,8 +2,7 @@
 
 OBJ and PLY are in mm, since their formats have no unit. GLB is in metres, as its standard says. The axes are those of
 the project (x right, y up, z towards the viewer), which are also those of glTF. All functions raise ValueError, and
-write nothing, for numbers that are not finite and colours that are not RGB in [0, 1]. They raise RunError for a path
-that cannot be written.
+write nothing, for numbers that are not finite and colours that are not RGB in [0, 1].
 """
 
 import io
@@ -17,8 +16,6 @@ from jaxtyping import Float, Int
 from PIL import Image
 from torch import Tensor
 
-from facenb.errors import RunError
-from facenb.files import atomic_write
 from facenb.imaging.render import vertex_normals
 
 METRES = 0.001
@@ -48,27 +45,9 @@ def finite(**arrays: Tensor) -> list[np.ndarray]:
     return [values.detach().cpu().numpy() for values in arrays.values()]
 
 
-def save_image(path: str | Path, image: Float[Tensor, "height width 3"]) -> Path:
-    """Write RGB in [0, 1] as PNG (or JPEG, by the name's ending). Return the path."""
-    path = Path(path)
-    kind, picture = Image.registered_extensions().get(path.suffix.lower()), io.BytesIO()
-    if kind is None:
-        raise ValueError(f"{path} does not end like an image file; call it .png or .jpg")
-    Image.fromarray(_pixels(image)).save(picture, kind, compress_level=2)
-    return save_bytes(path, picture.getvalue())
-
-
-def save_bytes(path: Path, content: bytes) -> Path:
-    """Write a file of this content, whole or not at all. Return its path.
-
-    Raises RunError if the path is a folder, or its folder is missing or may not be written to.
-    """
-    try:
-        with atomic_write(path) as partial:
-            partial.write_bytes(content)
-    except (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError) as error:
-        raise RunError(f"cannot write {path} ({error.strerror}); name a file in a folder that exists") from error
-    return path
+def save_image(path: Path, image: Float[Tensor, "height width 3"]) -> None:
+    """Write RGB in [0, 1] as an image file of the kind that the name's ending says."""
+    Image.fromarray(_pixels(image)).save(path, compress_level=2)
 
 
 class TexturedMesh(NamedTuple):
@@ -90,46 +69,43 @@ class TexturedMesh(NamedTuple):
         return torch.stack([self.triangles, self.uv_triangles], -1).cpu().numpy()
 
 
-def save_obj(path: str | Path, mesh: TexturedMesh) -> list[Path]:
-    """Write OBJ, MTL and PNG of one name, with a smooth normal at each vertex. Return their paths.
-
-    The OBJ is written last, so that it never names files that are not there.
-    """
-    path = Path(path)
+def save_obj(path: Path, mesh: TexturedMesh) -> None:
+    """Write OBJ, MTL and PNG of one name, with a smooth normal at each vertex."""
     points, normals, texels = mesh.arrays()
-    picture = save_image(path.with_suffix(".png"), mesh.texture)
-    material = f"newmtl face\nKa 1 1 1\nKd 1 1 1\nKs 0 0 0\nillum 1\nmap_Kd {picture.name}\n"
-    mtl = save_bytes(path.with_suffix(".mtl"), material.encode())
+    picture, mtl = path.with_suffix(".png"), path.with_suffix(".mtl")
+    save_image(picture, mesh.texture)
+    mtl.write_text(f"newmtl face\nKa 1 1 1\nKd 1 1 1\nKs 0 0 0\nillum 1\nmap_Kd {picture.name}\n", encoding="utf-8")
     corners = mesh.corners().reshape(-1, 6) + 1
     lines = [f"# vertices in mm, x right, y up, z towards the viewer\nmtllib {mtl.name}\nusemtl face\n"]
     lines += [f"v {x:.4f} {y:.4f} {z:.4f}\n" for x, y, z in points.tolist()]
     lines += [f"vt {u:.6f} {v:.6f}\n" for u, v in texels.tolist()]
     lines += [f"vn {x:.4f} {y:.4f} {z:.4f}\n" for x, y, z in normals.tolist()]
     lines += [f"f {a}/{p}/{a} {b}/{q}/{b} {c}/{r}/{c}\n" for a, p, b, q, c, r in corners.tolist()]
-    return [save_bytes(path, "".join(lines).encode()), mtl, picture]
+    path.write_text("".join(lines), encoding="utf-8")
 
 
 def save_ply(
-    path: str | Path,
+    path: Path,
     vertices: Float[Tensor, "vertices 3"],
     triangles: Int[Tensor, "triangles 3"],
     colours: Float[Tensor, "vertices 3"],
-) -> Path:
+) -> None:
     """Write a binary PLY in mm with a colour at each vertex."""
     [points] = finite(vertices=vertices)
-    mesh = trimesh.Trimesh(points, triangles.cpu().numpy(), vertex_colors=_pixels(colours), process=False)
-    return save_bytes(Path(path), mesh.export(file_type="ply"))
+    trimesh.Trimesh(points, triangles.cpu().numpy(), vertex_colors=_pixels(colours), process=False).export(path)
 
 
-def save_glb(path: str | Path, mesh: TexturedMesh) -> Path:
+def save_glb(path: Path, mesh: TexturedMesh) -> None:
     """Write a binary glTF in metres.
 
     A vertex on a seam of the texture becomes two, since glTF has one UV for each vertex. Both have the same normal.
     """
     points, normals, texels = mesh.arrays()
     pairs, faces = np.unique(mesh.corners().reshape(-1, 2), axis=0, return_inverse=True)
+    jpeg = io.BytesIO()  # the texture of a photo as PNG is five times as large and slow
+    Image.fromarray(_pixels(mesh.texture)).save(jpeg, format="JPEG", quality=92)
     material = trimesh.visual.material.PBRMaterial(
-        baseColorTexture=_jpeg(_pixels(mesh.texture)), metallicFactor=0.0, roughnessFactor=0.9, doubleSided=True
+        baseColorTexture=Image.open(jpeg), metallicFactor=0.0, roughnessFactor=0.9, doubleSided=True
     )
     shape = trimesh.Trimesh(
         points[pairs[:, 0]] * METRES,
@@ -138,7 +114,7 @@ def save_glb(path: str | Path, mesh: TexturedMesh) -> Path:
         process=False,
         visual=trimesh.visual.TextureVisuals(uv=texels[pairs[:, 1]], material=material),
     )
-    return save_bytes(Path(path), trimesh.Scene({"face": shape}).export(file_type="glb", include_normals=True))
+    trimesh.Scene({"face": shape}).export(path, file_type="glb", include_normals=True)
 
 
 def smooth_normals(
@@ -147,10 +123,3 @@ def smooth_normals(
     """Return unit normals at the vertices; towards the viewer where a vertex has no triangle."""
     normals = vertex_normals(vertices, triangles)
     return torch.where(normals.abs().sum(-1, keepdim=True) > 0, normals, normals.new_tensor([0.0, 0.0, 1.0]))
-
-
-def _jpeg(pixels: np.ndarray) -> Image.Image:
-    """Return an image that glTF stores as JPEG: the texture of a photo as PNG is five times as large and slow."""
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, format="JPEG", quality=92)
-    return Image.open(buffer)

@@ -9,13 +9,14 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Float
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
 from facenb.errors import ImageError
 
 SMALLEST = 32  # pixels on the shorter side: no face in a smaller image has a usable shape
 LARGEST = 300_000_000  # pixels a file may claim: a larger one is taken for a decompression bomb
+BOMB = Image.DecompressionBombError  # of an image that claims even more
 ORIENTATION = 0x0112  # EXIF tag: how the camera was held
 UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -52,34 +53,21 @@ def upright_size(path: str | Path) -> tuple[int, int]:
 
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[Image.Image]:
-    """Open an image file of a sensible size; say in an ImageError what is wrong with it."""
+    """Open an image file of a sensible size. Raise an ImageError that names the file for anything that goes wrong."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # LARGEST is the rule here
             warnings.simplefilter("ignore", UserWarning)
             with Image.open(path) as image:
-                _check_size(image, path)
+                width, height = image.size
+                if min(width, height) < SMALLEST or width * height > LARGEST:
+                    limits = f"at least {SMALLEST} on each side, at most {LARGEST // 10**6} million in all"
+                    raise ImageError(f"{path} is {width} x {height} pixels; a photo needs {limits}")
                 yield image
-    except FileNotFoundError as error:
-        raise ImageError(f"there is no image file {path}") from error
-    except IsADirectoryError as error:
-        raise ImageError(f"{path} is a folder; give an image file") from error
-    except PermissionError as error:
-        raise ImageError(f"{path} may not be read by this user") from error
-    except UnidentifiedImageError as error:
-        raise ImageError(f"{path} is not an image of a known kind; save it as JPEG or PNG") from error
-    except Image.DecompressionBombError as error:
-        raise ImageError(f"{path} claims too many pixels ({error}); scale it down first") from error
-    except (OSError, ValueError, SyntaxError, EOFError, IndexError, TypeError, struct.error) as error:
-        raise ImageError(f"{path} is a damaged or truncated image ({error}); get a whole copy") from error
-
-
-def _check_size(image: Image.Image, path: Path) -> None:
-    width, height = image.size
-    if min(width, height) < SMALLEST:
-        raise ImageError(f"{path} is {width} x {height} pixels; a face needs at least {SMALLEST} on each side")
-    if width * height > LARGEST:
-        raise ImageError(f"{path} is {width} x {height} pixels, more than {LARGEST // 10**6} million; scale it down")
+    except (OSError, ValueError, SyntaxError, EOFError, IndexError, TypeError, struct.error, BOMB) as error:
+        raise ImageError(
+            f"{path} is not a whole image file ({error}); give a JPEG or PNG that a viewer opens"
+        ) from error
 
 
 def _orientation(image: Image.Image) -> int:

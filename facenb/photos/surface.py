@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from facenb.imaging.raster import rasterize
+from facenb.imaging.texture import sample
 from facenb.morphable.model import MorphableModel
 
 LONGEST_HOLE = 250.0  # mm around: eyes and mouth are shorter, the end of the neck is longer
@@ -161,8 +162,7 @@ def vertex_colours(
     texture: Float[Tensor, "rows columns 3"], surface: Surface, vertices: int
 ) -> Float[Tensor, "closed 3"]:
     """Return the texture's colour at each of the closed mesh's `vertices`."""
-    grid = torch.stack([2 * surface.uv[:, 0] - 1, 1 - 2 * surface.uv[:, 1]], -1)[None, None]
-    at_uv = functional.grid_sample(texture.permute(2, 0, 1)[None], grid, align_corners=False, padding_mode="border")
     colours = torch.zeros(vertices, 3)
-    colours[surface.triangles.ravel()] = at_uv[0, :, 0].T[surface.uv_triangles.ravel()]
+    at_uv = sample(texture[None], surface.uv[None, None])[0, 0]
+    colours[surface.triangles.ravel()] = at_uv[surface.uv_triangles.ravel()]
     return colours

@@ -3,10 +3,10 @@
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn import functional
 
 from facenb.imaging.camera import WeakPerspective
 from facenb.imaging.render import vertex_normals, visibility
+from facenb.imaging.texture import sample
 from facenb.photos.surface import Surface, Texels, fill
 
 STEEP, FLAT = 0.15, 0.5  # cosine to the camera: below the first a texel is not trusted, above the second fully
@@ -34,7 +34,8 @@ def project_photo(
     pixels = camera.project(vertices[None])[0, :, :2]
     at_texels = texels.at(torch.cat([pixels, trust[:, None]], 1), surface)
     weight = at_texels[:, 2] * ((EDGE[1] - texels.reach) / (EDGE[1] - EDGE[0])).clamp(0, 1)
-    colour = _sample(image, at_texels[:, :2])
+    uv = torch.tensor([0.0, 1.0]) + at_texels[:, :2] * torch.tensor([1 / size[1], -1 / size[0]])
+    colour = sample(image[None], uv[None, None])[0, 0]
     cheeks = (texels.reach < CHEEKS) & (weight > 0.9)
     skin = colour[cheeks].median(0).values if cheeks.any() else colour.mean(0)
     paired = texels.partner.clamp(min=0)
@@ -46,11 +47,3 @@ def project_photo(
     texture[texels.far], weights[texels.far] = skin, 1
     square = (texels.side, texels.side)
     return fill(texture.unflatten(0, square), weights.unflatten(0, square), skin)
-
-
-def _sample(image: Tensor, pixels: Tensor) -> Tensor:
-    """Return the photo's bilinear colours at points in pixels (the first pixel's centre is at 0.5)."""
-    extent = pixels.new_tensor([image.shape[1], image.shape[0]])
-    grid = (2 * pixels / extent - 1)[None, None]
-    planes = image.permute(2, 0, 1)[None]
-    return functional.grid_sample(planes, grid, align_corners=False, padding_mode="border")[0, :, 0].T

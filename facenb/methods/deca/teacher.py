@@ -20,7 +20,7 @@ from facenb.morphable.layouts import Layout
 from facenb.morphable.mesh import cut, landmark_vertices
 from facenb.networks.deca import Deca
 from facenb.networks.precision import full_precision
-from facenb.photos.crops import five_of_68, sample_faces
+from facenb.photos.crops import five_of_68, resample, to_template
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,8 @@ class Recogniser:
         self, images: Float[Tensor, "batch height width 3"], landmarks: Float[Tensor, "batch 68 2"]
     ) -> Float[Tensor, "batch features"]:
         """Return the features of images in [0, 1]."""
-        return self.network(2 * sample_faces(images, five_of_68(landmarks).detach(), self.size) - 1)
+        onto = to_template(five_of_68(landmarks).detach(), self.size)
+        return self.network(2 * resample(images, onto, self.size) - 1)
 
 
 class CoarseLoss:
