@@ -3,10 +3,12 @@
 from collections.abc import Callable, Collection
 from pathlib import Path
 
+from facenb.assets import asset
 from facenb.errors import AssetError
 
 IMAGES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".pgm", ".ppm", ".tif", ".tiff"})
 DEPTH = 3  # archives are often unpacked into a folder of their own, once or twice
+AGAIN = "Get the data set again."
 BROAD = 200  # folders looked into on each level, so that a wrong folder is not searched for minutes
 
 
@@ -26,19 +28,21 @@ def _visible(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if not path.name.startswith((".", "__MACOSX")))
 
 
-def find_folder(root: str | Path, holds: Callable[[Path], bool], expected: str) -> Path:
+def find_folder(root: str | Path | None, name: str, holds: Callable[[Path], bool], expected: str) -> Path:
     """Return the first folder at or below `root` for which `holds` is true; those nearest to `root` come first.
 
-    Raises AssetError with what was expected and what lies in `root`.
+    `root` None: the folder of the asset `name` (empty: the set is no asset). Raises AssetError with what was expected,
+    what lies in `root`, and the command that gets the set or says how.
     """
-    root = Path(root)
+    root = asset(name) if root is None else Path(root)
     level = [root] if root.is_dir() else []
     for _ in range(DEPTH + 1):
         for folder in level:
             if holds(folder):
                 return folder
         level = [child for folder in level for child in folders_in(folder)][:BROAD]
-    raise AssetError(f"Expected {expected} in {root}; {_contents(root)}.")
+    command = f" (`python -m data_download get {name}`)" if name else ""
+    raise AssetError(f"Expected {expected} in {root}{command}; {_contents(root)}.")
 
 
 def _contents(folder: Path) -> str:
@@ -54,4 +58,4 @@ def sibling(path: Path, suffix: str) -> Path:
     for name in (path.with_suffix(suffix), path.with_suffix(suffix.upper())):
         if name.is_file():
             return name
-    raise AssetError(f"There is no {path.with_suffix(suffix)} beside {path.name}. Get the data set again.")
+    raise AssetError(f"There is no {path.with_suffix(suffix)} beside {path.name}. {AGAIN}")

@@ -5,7 +5,7 @@ those of the far side are given although they cannot be seen.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,12 +15,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from facenb.arrays import read_arrays
-from facenb.assets import asset
-from facenb.datasets.layout import files_in, find_folder, sibling
+from facenb.datasets.layout import AGAIN, files_in, find_folder, sibling
 from facenb.errors import AssetError
 from facenb.photos.images import read_image
 
-GET = "`python -m data_download get aflw2000-3d` gets it"
+NAME = "aflw2000-3d"
 # How the labels count pixels is not published. Against MediaPipe's inner points on 425 near-frontal photographs,
 # "0 is the centre of the first pixel" leaves the smaller offset in both sets of labels. Our centres are at +0.5.
 TO_OURS = 0.5
@@ -40,8 +39,8 @@ class Sample:
 
 
 @dataclass(frozen=True)
-class AFLW2000:
-    """The photos in the order of their names; iterate for the samples."""
+class AFLW2000(Sequence):
+    """The photos in the order of their names: a sequence of samples."""
 
     photos: tuple[Path, ...]
     reannotated: dict[str, Float[Tensor, "68 2"]]  # by file name without suffix
@@ -54,9 +53,6 @@ class AFLW2000:
         points, pose = read_labels(photo, "pt3d_68")
         return Sample(photo, points, folded(float(pose[1])), self.reannotated.get(photo.stem))
 
-    def __iter__(self) -> Iterator[Sample]:
-        return (self[index] for index in range(len(self)))
-
 
 def read_labels(photo: Path, name: str) -> tuple[Float[Tensor, "68 2"], np.ndarray]:
     """Return the landmarks (pixels) called `name` and Pose_Para (7) from the label file beside a photo.
@@ -67,12 +63,12 @@ def read_labels(photo: Path, name: str) -> tuple[Float[Tensor, "68 2"], np.ndarr
     values = read_arrays(path)
     missing = [key for key in (name, "Pose_Para") if key not in values]
     if missing:
-        raise AssetError(f"{path} has no {missing[0]}; it has {', '.join(values) or 'nothing'}. Get the set again.")
+        raise AssetError(f"{path} has no {missing[0]}; it has {', '.join(values) or 'nothing'}. {AGAIN}")
     points, pose = np.asarray(values[name]), np.asarray(values["Pose_Para"]).ravel()
     if points.ndim != 2 or points.shape[0] < 2 or points.shape[1] != 68 or len(pose) != 7:
         raise AssetError(f"Expected (2, 68) landmarks and 7 pose values in {path}, got {points.shape} and {len(pose)}.")
     if not (np.isfinite(points).all() and np.isfinite(pose).all()):
-        raise AssetError(f"{path} holds numbers that are not finite. Get the set again.")
+        raise AssetError(f"{path} holds numbers that are not finite. {AGAIN}")
     return torch.from_numpy(points[:2].T.astype(np.float32)) + TO_OURS, pose
 
 
@@ -90,9 +86,8 @@ def read_aflw2000(folder: str | Path | None = None) -> AFLW2000:
 
     Raises AssetError with what was expected and what was found.
     """
-    root = Path(folder) if folder is not None else asset("aflw2000-3d")
-    inner = find_folder(root, lambda found: bool(_photos(found)), f"images like AFLW2000/image00002.jpg ({GET})")
-    labels = [place / "reannotated68.npz" for place in (inner, inner.parent, root)]
+    inner = find_folder(folder, NAME, lambda inner: bool(_photos(inner)), "images like AFLW2000/image00002.jpg")
+    labels = [above / "reannotated68.npz" for above in (inner, *list(inner.parents)[:2])]
     path = next((label for label in labels if label.is_file()), None)
     return AFLW2000(tuple(_photos(inner)), {} if path is None else _reannotated(path))
 
@@ -105,6 +100,6 @@ def _reannotated(path: Path) -> dict[str, Float[Tensor, "68 2"]]:
     arrays = read_arrays(path)
     names, points = arrays.get("image"), arrays.get("points")
     if names is None or points is None or points.shape != (len(names), 68, 2):
-        raise AssetError(f"{path} does not hold image (n) and points (n, 68, 2); {GET}")
+        raise AssetError(f"{path} does not hold image (n) and points (n, 68, 2). {AGAIN}")
     labels = torch.from_numpy(points.astype(np.float32)) + TO_OURS
     return dict(zip((Path(name).stem for name in names.tolist()), labels, strict=True))

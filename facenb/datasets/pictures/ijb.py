@@ -77,7 +77,7 @@ def read_ijb(folder: str | Path, name: str = "ijbc") -> IJB:
     """
     if name not in GALLERIES:
         raise ValueError(f"Expected one of {', '.join(GALLERIES)}, got {name!r}; IJB-A is read by read_ijba")
-    folder = find_folder(folder, lambda found: (found / "meta").is_dir(), f"the folder meta of {name}")
+    folder = find_folder(folder, "", lambda inner: (inner / "meta").is_dir(), f"the folder meta of {name}")
     start = folder / "meta" / name
     faces = _table(f"{start}_face_tid_mid.txt", ["FILE", "TEMPLATE_ID", "MEDIA_ID"])
     points = _table(f"{start}_name_5pts_score.txt", ["FILE", *range(11)])
@@ -120,7 +120,7 @@ def read_ijba(folder: str | Path, split: int) -> IJBASplit:
     """
     if not 1 <= split <= 10:
         raise ValueError(f"IJB-A has splits 1 to 10, not {split}")
-    root = find_folder(folder, lambda found: (found / "IJB-A_11_sets").is_dir(), "the folder IJB-A_11_sets")
+    root = find_folder(folder, "ijb-a", lambda inner: (inner / "IJB-A_11_sets").is_dir(), "the folder IJB-A_11_sets")
     verify, search = (root / f"IJB-A_{kind}_sets" / f"split{split}" for kind in ("11", "1N"))
     metadata = _table(verify / f"verify_metadata_{split}.csv", METADATA, ",", named=True)
     compared = _table(verify / f"verify_comparisons_{split}.csv", ["first", "second"], ",")

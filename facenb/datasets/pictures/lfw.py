@@ -6,12 +6,8 @@ The person a photo is named after is the face in its centre; other people may st
 from dataclasses import dataclass
 from pathlib import Path
 
-from facenb.assets import asset
 from facenb.datasets.layout import files_in, find_folder, folders_in
 from facenb.errors import AssetError
-
-FOLDERS = ("lfw-deepfunneled", "lfw_funneled", "lfw-funneled", "lfw")
-GET = "`python -m data_download get lfw` gets it"
 
 
 @dataclass(frozen=True)
@@ -73,12 +69,10 @@ def read_lfw(folder: str | Path | None = None) -> LFW:
 
     Raises AssetError with what was expected and what was found.
     """
-    root = Path(folder) if folder is not None else asset("lfw")
-    start = next((root / name for name in FOLDERS if (root / name).is_dir()), root)
-    found = find_folder(start, _holds_people, f"folders of people with images like Ann_Bee/Ann_Bee_0001.jpg ({GET})")
-    lists = find_folder(root, lambda inner: (inner / "pairs.txt").is_file(), f"pairs.txt ({GET})")
-    people = {person.name: tuple(files_in(person)) for person in folders_in(found)}
-    return LFW(found, {name: photos for name, photos in people.items() if photos}, lists / "pairs.txt")
+    inner = find_folder(folder, "lfw", _holds_people, "folders of people with images like Ann_Bee/Ann_Bee_0001.jpg")
+    lists = find_folder(folder, "lfw", lambda folder: (folder / "pairs.txt").is_file(), "pairs.txt")
+    people = {person.name: tuple(files_in(person)) for person in folders_in(inner)}
+    return LFW(inner, {name: photos for name, photos in people.items() if photos}, lists / "pairs.txt")
 
 
 def _holds_people(folder: Path) -> bool:

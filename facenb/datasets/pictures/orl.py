@@ -6,12 +6,10 @@ One copy that circulates has two other people as s1 and s2 (`python -m data_down
 from dataclasses import dataclass
 from pathlib import Path
 
-from facenb.assets import asset
-from facenb.datasets.layout import files_in, find_folder
+from facenb.datasets.layout import AGAIN, files_in, find_folder
 from facenb.errors import AssetError
 
 PEOPLE, PHOTOS = 40, 10
-GET = "`python -m data_download get orl` gets it"
 
 
 @dataclass(frozen=True)
@@ -26,13 +24,13 @@ def read_orl(folder: str | Path | None = None) -> ORL:
 
     Raises AssetError naming the first photo that is missing.
     """
-    root = Path(folder) if folder is not None else asset("orl")
-    inner = find_folder(root, lambda found: (found / "s1").is_dir(), f"folders s1 to s40 ({GET})")
-    people = []
-    for person in range(1, PEOPLE + 1):
-        photos = {photo.stem: photo for photo in files_in(inner / f"s{person}")}
-        missing = [number for number in range(1, PHOTOS + 1) if str(number) not in photos]
-        if missing:
-            raise AssetError(f"{inner / f's{person}' / str(missing[0])}.pgm is missing; {GET}")
-        people.append(tuple(photos[str(number)] for number in range(1, PHOTOS + 1)))
-    return ORL(tuple(people))
+    inner = find_folder(folder, "orl", lambda inner: (inner / "s1").is_dir(), "folders s1 to s40")
+    return ORL(tuple(_photos(inner / f"s{person}") for person in range(1, PEOPLE + 1)))
+
+
+def _photos(folder: Path) -> tuple[Path, ...]:
+    photos = {photo.stem: photo for photo in files_in(folder)}
+    try:
+        return tuple(photos[str(number)] for number in range(1, PHOTOS + 1))
+    except KeyError as error:
+        raise AssetError(f"{folder / error.args[0]}.pgm is missing. {AGAIN}") from error

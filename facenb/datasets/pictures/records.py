@@ -128,7 +128,7 @@ def read_records(path: str | Path) -> Records:
     """
     path = Path(path)
     if path.is_dir():
-        path = find_folder(path, lambda inner: (inner / "train.rec").is_file(), "train.rec") / "train.rec"
+        path = find_folder(path, "", lambda inner: (inner / "train.rec").is_file(), "train.rec") / "train.rec"
     index = path.with_suffix(".idx")
     for file in (path, index):
         if not file.is_file() or not file.stat().st_size:

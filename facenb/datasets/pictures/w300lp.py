@@ -9,7 +9,7 @@ the set does not say who is on them.
 landmarks lie in `landmarks/<SET>/<name>_pts.mat`: `pts_3d`, 68 fixed points of the fitted face, are used here.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,20 +20,18 @@ from jaxtyping import Float
 from torch import Tensor
 
 from facenb.arrays import read_arrays
-from facenb.assets import asset
-from facenb.datasets.layout import files_in, find_folder
+from facenb.datasets.layout import AGAIN, files_in, find_folder
 from facenb.datasets.pictures.aflw2000 import TO_OURS, Sample, read_labels
 from facenb.datasets.sets.augmentation import MIRRORED_68
 from facenb.errors import AssetError
 from facenb.photos.images import read_image
 
 SETS = ("AFW", "HELEN", "IBUG", "LFPW")
-GET = "`python -m data_download where 300w-lp` says how to get it"
 
 
 @dataclass(frozen=True)
-class W300LP:
-    """The images set by set, in the order of their names; iterate for the samples."""
+class W300LP(Sequence):
+    """The images set by set, in the order of their names: a sequence of samples."""
 
     folder: Path
     photos: tuple[Path, ...]
@@ -58,12 +56,9 @@ class W300LP:
         if photo != first and first.is_file() and torch.equal(points, read_labels(first, "pt2d")[0]):
             raise AssetError(
                 f"{photo.name} and {first.name} have identical landmarks, but the photo was turned. Place the "
-                f"set's folder landmarks/ in {self.folder}; {GET}"
+                f"set's folder landmarks/ in {self.folder}."
             )
         return Sample(photo, points, float(pose[1]))
-
-    def __iter__(self) -> Iterator[Sample]:
-        return (self[index] for index in range(len(self)))
 
     def _own_landmarks(self, photo: Path) -> Float[Tensor, "68 2"]:
         """Return the landmarks in landmarks/. Those of a mirrored image are mirrored, unless it has its own."""
@@ -78,7 +73,7 @@ class W300LP:
 def _read_points(path: Path) -> Float[Tensor, "68 2"]:
     points = read_arrays(path).get("pts_3d", np.zeros(0))
     if points.ndim != 2 or points.shape[0] != 68 or points.shape[1] < 2 or not np.isfinite(points).all():
-        raise AssetError(f"Expected pts_3d (68, 2) with finite numbers in {path}, got {points.shape}; {GET}")
+        raise AssetError(f"Expected pts_3d (68, 2) with finite numbers in {path}, got {points.shape}. {AGAIN}")
     return torch.from_numpy(points[:, :2].astype(np.float32)) + TO_OURS
 
 
@@ -90,19 +85,19 @@ def read_w300lp(folder: str | Path | None = None, sets: Sequence[str] = SETS, fl
     unknown = [name for name in sets if name not in SETS]
     if unknown or not sets:
         raise ValueError(f"Expected sets among {', '.join(SETS)}, got {unknown or 'none'}")
-    root = Path(folder) if folder is not None else asset("300w-lp")
     parts = [part for name in sets for part in ((name, f"{name}_Flip") if flipped else (name,))]
     inner = find_folder(
-        root,
-        lambda found: found.name != "landmarks" and any((found / part).is_dir() for part in parts),
-        f"folders {', '.join(parts)} ({GET})",
+        folder,
+        "300w-lp",
+        lambda inner: inner.name != "landmarks" and any((inner / part).is_dir() for part in parts),
+        f"folders {', '.join(parts)}",
     )
     photos: list[Path] = []
     for part in parts:
         name = part.removesuffix("_Flip")
         images = [photo for photo in files_in(inner / part) if photo.name.startswith(f"{name}_")]
         if not images:
-            raise AssetError(f"{inner / part} holds no images {name}_*.jpg; {GET}")
+            raise AssetError(f"{inner / part} holds no images {name}_*.jpg. {AGAIN}")
         photos += sorted(images, key=_source_and_turn)
     return W300LP(inner, tuple(photos))
 
@@ -111,5 +106,5 @@ def _source_and_turn(photo: Path) -> tuple[str, int]:
     """Return source and turn, so that turn 10 comes after 9. Raises AssetError for a name without a turn."""
     source, _, turn = photo.stem.rpartition("_")
     if not turn.isdigit():
-        raise AssetError(f"Expected a name like <set>_<photo>_<turn>.jpg, got {photo}; {GET}")
+        raise AssetError(f"Expected a name like <set>_<photo>_<turn>.jpg, got {photo}. {AGAIN}")
     return source, int(turn)

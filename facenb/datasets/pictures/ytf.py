@@ -14,12 +14,10 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from facenb.assets import asset
-from facenb.datasets.layout import files_in, find_folder
+from facenb.datasets.layout import AGAIN, files_in, find_folder
 from facenb.errors import AssetError
 
 FOLDERS = ("aligned_images_DB", "frame_images_DB")
-GET = "`python -m data_download get ytf` says how to get it"
 
 
 @dataclass(frozen=True)
@@ -38,7 +36,7 @@ class YTF:
         folder = self.folder / self.videos[video]
         frames = sorted(files_in(folder), key=lambda path: (_number(path), path.name))
         if not frames:
-            raise AssetError(f"{folder} holds no frames; {GET}")
+            raise AssetError(f"{folder} holds no frames. {AGAIN}")
         if most is None or len(frames) <= most:
             return frames
         return [frames[row] for row in torch.linspace(0, len(frames) - 1, most).round().long().tolist()]
@@ -55,32 +53,30 @@ def read_ytf(folder: str | Path | None = None, corrected: bool = False) -> YTF:
     `corrected` uses splits_corrected.txt. Raises AssetError naming what is missing, a line that is not a pair, and a
     video that is not there.
     """
-    root = Path(folder) if folder is not None else asset("ytf")
-    expected = f"{' or '.join(FOLDERS)} ({GET})"
-    above = find_folder(root, lambda found: any((found / name).is_dir() for name in FOLDERS), expected)
-    inner = next(above / name for name in FOLDERS if (above / name).is_dir())
+    above = find_folder(folder, "ytf", lambda above: bool(_frames(above)), " or ".join(FOLDERS))
     name = "splits_corrected.txt" if corrected else "splits.txt"
-    path = find_folder(root, lambda found: (found / name).is_file(), f"{name} ({GET})") / name
-    lines = path.read_text(encoding="utf-8").splitlines()
-    rows = [_pair(line, path, number, corrected) for number, line in enumerate(lines, 1) if number > 1 and line.strip()]
+    path = find_folder(folder, "ytf", lambda inner: (inner / name).is_file(), name) / name
+    lines = enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+    rows = [_pair(line, path, number, corrected) for number, line in lines if number > 1 and line.strip()]
     if not rows:
         raise AssetError(f"{path} holds no pairs")
-    videos = sorted({video for _, first, second, _ in rows for video in (first, second)})
+    videos, inner = sorted({video for _, first, second, _ in rows for video in (first, second)}), _frames(above)[0]
     absent = [video for video in videos if not (inner / video).is_dir()]
     if absent:
-        raise AssetError(f"{path} names {absent[0]}, which is not in {inner} ({len(absent)} such videos); {GET}")
+        raise AssetError(f"{path} names {absent[0]}, which is not in {inner} ({len(absent)} such videos). {AGAIN}")
     row_of = {video: row for row, video in enumerate(videos)}
-    fold, first, second, same = zip(*rows, strict=True)
-    first, second = (torch.tensor([row_of[video] for video in side]) for side in (first, second))
-    return YTF(inner, tuple(videos), first, second, torch.tensor(same), torch.tensor(fold))
+    pairs = [(row_of[first], row_of[second], same, fold) for fold, first, second, same in rows]
+    return YTF(inner, tuple(videos), *(torch.tensor(column) for column in zip(*pairs, strict=True)))
+
+
+def _frames(folder: Path) -> list[Path]:
+    return [folder / name for name in FOLDERS if (folder / name).is_dir()]
 
 
 def _pair(line: str, path: Path, number: int, corrected: bool) -> tuple[int, str, str, bool]:
-    words = [word.strip() for word in line.split(",")]
-    try:
-        split, first, second, same = int(words[0]), words[2], words[3], words[5 if corrected else 4]
-        if same not in ("0", "1") or first.count("/") != 1 or second.count("/") != 1 or split < 1:
-            raise ValueError
-    except (ValueError, IndexError) as error:
-        raise AssetError(f"{path}, line {number}, is not a pair of videos: {line[:80]!r}") from error
-    return split - 1, first, second, same == "1"
+    """Return fold, first video, second video, and whether they show the same person."""
+    pattern = r"([1-9]\d*),[^,]*,([^/,]+/[^/,]+),([^/,]+/[^/,]+)," + ("[^,]*," if corrected else "") + "([01])(,.*)?"
+    match = re.fullmatch(pattern, re.sub(r"\s*,\s*", ",", line.strip()))
+    if match is None:
+        raise AssetError(f"{path}, line {number}, is not a pair of videos: {line[:80]!r}")
+    return int(match[1]) - 1, match[2], match[3], match[4] == "1"

@@ -16,7 +16,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from facenb.assets import asset
 from facenb.datasets.layout import files_in, find_folder, folders_in, sibling
 from facenb.datasets.scans.mesh_files import Mesh, checked, fans
 from facenb.errors import AssetError
@@ -84,9 +83,8 @@ def read_bu3dfe(folder: str | Path | None = None) -> list[BuScan]:
 
     Raises AssetError if no scan is there or a name is unknown.
     """
-    root = Path(folder) if folder is not None else asset("bu-3dfe")
-    expected = "folders like F0001 with scans F0001_NE00WH_F3D.wrl (`python -m data_download get bu-3dfe` says how)"
-    inner = find_folder(root, lambda found: any(map(_scans, folders_in(found))), expected)
+    expected = "folders like F0001 with scans F0001_NE00WH_F3D.wrl"
+    inner = find_folder(folder, "bu-3dfe", lambda inner: any(map(_scans, folders_in(inner))), expected)
     return [_named(path) for person in folders_in(inner) for path in _scans(person)]
 
 

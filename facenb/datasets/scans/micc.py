@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from facenb.assets import asset
 from facenb.datasets.layout import IMAGES, files_in, find_folder, folders_in
 from facenb.datasets.scans.mesh_files import read_mesh
 from facenb.errors import AssetError
@@ -50,9 +49,7 @@ def frames_of(subjects: Sequence[MiccSubject], setting: str) -> tuple[list[Path]
 
 def read_micc(folder: str | Path | None = None) -> list[MiccSubject]:
     """Return the people below a folder (None: the asset). AssetError if there are none, or one has no scan."""
-    root = Path(folder) if folder is not None else asset("micc")
-    expected = "folders subject_01, subject_02, ... (`python -m data_download get micc` says how to get them)"
-    inner = find_folder(root, lambda found: bool(_subjects(found)), expected)
+    inner = find_folder(folder, "micc", lambda inner: bool(_subjects(inner)), "folders subject_01, subject_02, ...")
     return list(map(_subject, _subjects(inner)))
 
 
