@@ -69,9 +69,9 @@ def test_a_scan_with_its_texture(tree):
 def test_vertices_triangles_and_seams(tmp_path):
     """Six vertices with eight texture coordinates stay six vertices."""
     (tmp_path / "one.wrl").write_text(WRL)
-    mesh, picture = read_wrl(tmp_path / "one.wrl")
+    mesh = read_wrl(tmp_path / "one.wrl")
     vertices, triangles = mesh.vertices, mesh.triangles
-    assert triangles.shape == (4, 3) and len(vertices) == 6 and picture == "F0001_NE00WH_F3D.bmp"
+    assert triangles.shape == (4, 3) and len(vertices) == 6 and mesh.texture.name == "F0001_NE00WH_F3D.bmp"
     area = torch.linalg.cross(*(vertices[triangles[:, k]] - vertices[triangles[:, 0]] for k in (1, 2)))[:, 2] / 2
     assert float(area.sum()) == pytest.approx(100 * 80) and (area > 0).all()
     places = {tuple(vertices[v].tolist()): set() for v in (1, 4)}
@@ -84,7 +84,7 @@ def test_vertices_triangles_and_seams(tmp_path):
 
 def test_a_scan_without_texture_coordinates(tmp_path):
     (tmp_path / "one.wrl").write_text(WRL.split("texCoord ")[0] + "} } ] }")
-    mesh, _ = read_wrl(tmp_path / "one.wrl")
+    mesh = read_wrl(tmp_path / "one.wrl")
     assert mesh.uv is None and len(mesh.vertices) == 6 and mesh.triangles[0].tolist() == [0, 1, 4]
 
 

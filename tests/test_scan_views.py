@@ -11,7 +11,7 @@ from scipy.spatial.transform import Rotation
 
 from facenb.datasets.scans import views as scan_views
 from facenb.datasets.scans.frame import marked, prepared, seen_from_outside, to_front
-from facenb.datasets.scans.open_scans import ASSETS
+from facenb.datasets.scans.open_scans import SCANS
 from facenb.datasets.scans.views import YAWS, camera_of, mark, render_views
 from facenb.errors import LandmarkError
 from facenb.morphable.alignment import similarity
@@ -143,11 +143,11 @@ class TestFrame:
         assert not seen[len(outer.faces) :].any() and seen[: len(outer.faces)].float().mean() > 0.7
 
 
-@pytest.mark.parametrize("name", ASSETS)
+@pytest.mark.parametrize("name", SCANS)
 def test_the_real_ones_look_at_the_viewer(real_asset, name):
     pytest.importorskip("mediapipe")
     real_asset("mediapipe")
-    found = prepared(name, real_asset(ASSETS[name]))
+    found = prepared(name, real_asset(SCANS[name][0]))
     scan, marks = found.scan, found.scan.landmarks
     assert found.metrical == (name in ("james", "headsq"))
     assert 75 < float((marks[36] - marks[45]).norm()) < 110  # mm

@@ -6,16 +6,16 @@ import numpy as np
 import pytest
 import torch
 
-from facenb.datasets.scans.open_scans import ASSETS, read_ljson, read_scan
+from facenb.datasets.scans.open_scans import SCANS, read_ljson, read_scan
 from facenb.errors import AssetError
 from facenb.photos.images import read_image
 
 COUNTS = {"james": (6393, 12228), "leeperrysmith": (8844, 17684), "fran": (2205, 4224), "headsq": (29061, 57678)}
 
 
-@pytest.mark.parametrize("name", ASSETS)
+@pytest.mark.parametrize("name", SCANS)
 def test_the_real_ones(real_asset, name):
-    scan = read_scan(name, real_asset(ASSETS[name]))
+    scan = read_scan(name, real_asset(SCANS[name][0]))
     assert (len(scan.vertices), len(scan.triangles)) == COUNTS[name]
     assert int(scan.triangles.max()) < len(scan.vertices) and int(scan.triangles.min()) >= 0
     assert torch.isfinite(scan.vertices).all()

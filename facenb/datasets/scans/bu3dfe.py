@@ -8,7 +8,7 @@ VRML's first IndexedFaceSet is the face, in mm on the project's axes, and that t
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from facenb.datasets.layout import files_in, find_folder, folders_in, sibling
-from facenb.datasets.scans.mesh_files import Mesh, checked, fans
+from facenb.datasets.scans.mesh_files import checked, fans
 from facenb.errors import AssetError
 from facenb.morphable.scan import Scan
 
@@ -48,12 +48,10 @@ class BuScan:
 
     def scan(self) -> Scan:
         """Return the surface, with its texture if the image is there. Raises AssetError naming a damaged file."""
-        mesh, picture = read_wrl(self.path)
-        beside = [self.path.parent / Path(picture).name] if picture else []
-        beside += [path for path in files_in(self.path.parent) if path.stem == self.path.stem]
-        texture = next((path for path in beside if path.is_file()), None)
-        texture = None if mesh.uv is None else texture
-        return Scan(self.path.stem, mesh.vertices, mesh.triangles, "mm", None, mesh.uv, mesh.uv_triangles, texture)
+        scan = read_wrl(self.path)
+        images = [scan.texture, *(path for path in files_in(self.path.parent) if path.stem == self.path.stem)]
+        texture = next((path for path in images if path and path.is_file()), None)
+        return replace(scan, texture=None if scan.uv is None else texture)
 
     def landmarks(self) -> Float[Tensor, "83 3"]:
         """Return the landmarks of its `.bnd` file, mm. Raises AssetError naming a file that is missing or damaged."""
@@ -101,26 +99,27 @@ def _named(path: Path) -> BuScan:
     return BuScan(path, match[1].upper(), EXPRESSIONS[match[2].upper()], int(match[3]))
 
 
-def read_wrl(path: str | Path) -> tuple[Mesh, str | None]:
-    """Return the first face set of a VRML 2.0 file and the texture's file name. Polygons are cut into fans.
+def read_wrl(path: Path) -> Scan:
+    """Return the first face set of a VRML 2.0 file; its texture is the image that it names, wherever that lies.
 
     Raises AssetError naming a file that is missing, damaged or not VRML.
     """
-    path = Path(path)
     try:
         text = re.sub(r"#[^\n]*", "", path.read_text(encoding="latin-1"))
     except OSError as error:
         raise AssetError(f"{path} cannot be read ({error}). {AGAIN}") from error
     vertices = _points(_block(text, r"\bCoordinate\s*\{\s*point", path), 3, path)
-    mesh = Mesh(vertices, fans(_polygons(_block(text, r"\bcoordIndex", path))))
+    picture = re.search(r'\burl\s*\[?\s*"([^"]+)"', text)
+    texture = path.with_name(Path(picture[1]).name) if picture else None
+    triangles = fans(_polygons(_block(text, r"\bcoordIndex", path)))
+    scan = Scan(path.stem, vertices, triangles, "mm", texture=texture)
     if re.search(r"\btexCoordIndex\s*\[", text):
         uv = _points(_block(text, r"\bTextureCoordinate\s*\{\s*point", path), 2, path)
         corners = fans(_polygons(_block(text, r"\btexCoordIndex", path)))
-        if corners.shape != mesh.triangles.shape:
+        if corners.shape != triangles.shape:
             raise AssetError(f"{path} has texture coordinates that do not fit its faces. {AGAIN}")
-        mesh = mesh._replace(uv=uv, uv_triangles=corners)
-    picture = re.search(r'\burl\s*\[?\s*"([^"]+)"', text)
-    return checked(mesh, path), picture[1] if picture else None
+        scan = replace(scan, uv=uv, uv_triangles=corners)
+    return checked(scan, path)
 
 
 def _block(text: str, start: str, path: Path) -> str:

@@ -4,8 +4,8 @@ Mesh libraries repeat a vertex for each texture coordinate and normal, and drop 
 pooled over a scan's points (NoW, MICC) would then depend on how the file was written.
 """
 
+from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -13,52 +13,44 @@ import trimesh
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from facenb.datasets.layout import AGAIN
 from facenb.errors import AssetError
+from facenb.morphable.scan import Scan
 
 
-class Mesh(NamedTuple):
-    """A mesh; `uv_triangles` are rows of `uv` at each triangle's corners."""
-
-    vertices: Float[Tensor, "vertices 3"]
-    triangles: Int[Tensor, "triangles 3"]
-    uv: Float[Tensor, "texels 2"] | None = None
-    uv_triangles: Int[Tensor, "triangles 3"] | None = None
-
-
-def read_mesh(path: str | Path) -> Mesh:
-    """Return the mesh of an OBJ file (with its UV, if all faces have them) or a PLY file. Polygons are cut into fans.
+def read_mesh(path: Path, unit: str = "mm") -> Scan:
+    """Return the surface in an OBJ file (with UV, if all faces have them) or a PLY file. Polygons are cut into fans.
 
     Raises AssetError naming a file that is missing, damaged or without triangles.
     """
-    path = Path(path)
     if not path.is_file():
-        raise AssetError(f"There is no mesh {path}. Get the data set again.")
+        raise AssetError(f"There is no mesh {path}. {AGAIN}")
     try:
-        mesh = _read_ply(path) if path.suffix.lower() == ".ply" else _read_obj(path)
+        scan = _read_ply(path, unit) if path.suffix.lower() == ".ply" else _read_obj(path, unit)
     except Exception as error:  # a damaged file fails in many ways inside trimesh
         raise AssetError(f"{path} is damaged or not a mesh ({type(error).__name__}: {error}). Get it again.") from error
-    return checked(mesh, path)
+    return checked(scan, path)
 
 
-def checked(mesh: Mesh, path: Path) -> Mesh:
-    """Return the mesh. Raises AssetError if it has no triangles, unknown corners, or numbers that are not finite."""
-    pairs = [("vertices", mesh.vertices, mesh.triangles)]
-    pairs += [("texture coordinates", mesh.uv, mesh.uv_triangles)] if mesh.uv is not None else []
+def checked(scan: Scan, path: Path) -> Scan:
+    """Return the scan. Raises AssetError if it has no triangles, unknown corners, or numbers that are not finite."""
+    pairs = [("vertices", scan.vertices, scan.triangles)]
+    pairs += [("texture coordinates", scan.uv, scan.uv_triangles)] if scan.uv is not None else []
     for name, points, corners in pairs:
         if not len(corners) or int(corners.min()) < 0 or int(corners.max()) >= len(points):
             raise AssetError(f"{path} has {len(corners)} triangles that do not fit its {len(points)} {name}.")
         if not points.isfinite().all():
             raise AssetError(f"{path} has {name} that are not finite.")
-    return mesh
+    return scan
 
 
-def _read_ply(path: Path) -> Mesh:
+def _read_ply(path: Path, unit: str) -> Scan:
     loaded = trimesh.load(path, process=False, force="mesh", fix_texture=False, skip_materials=True)
     vertices, triangles = np.asarray(loaded.vertices, np.float32), np.asarray(loaded.faces, np.int64)
-    return Mesh(torch.from_numpy(vertices.copy()), torch.from_numpy(triangles.copy()))
+    return Scan(path.stem, torch.from_numpy(vertices.copy()), torch.from_numpy(triangles.copy()), unit)
 
 
-def _read_obj(path: Path) -> Mesh:
+def _read_obj(path: Path, unit: str) -> Scan:
     vertices, uv, faces, uv_faces = [], [], [], []
     text = path.read_text(encoding="utf-8", errors="replace").replace("\\\n", " ")
     for line in text.splitlines():
@@ -72,8 +64,8 @@ def _read_obj(path: Path) -> Mesh:
             faces.append([_row(corner[0], len(vertices)) for corner in corners])
             if all(len(corner) > 1 and corner[1] for corner in corners):
                 uv_faces.append([_row(corner[1], len(uv)) for corner in corners])
-    mesh = Mesh(_floats(vertices, 3), fans(faces))
-    return mesh._replace(uv=_floats(uv, 2), uv_triangles=fans(uv_faces)) if len(uv_faces) == len(faces) > 0 else mesh
+    scan = Scan(path.stem, _floats(vertices, 3), fans(faces), unit)
+    return replace(scan, uv=_floats(uv, 2), uv_triangles=fans(uv_faces)) if len(uv_faces) == len(faces) > 0 else scan
 
 
 def _row(number: str, count: int) -> int:

@@ -7,7 +7,7 @@ subject: `subject_01/**/PTZ-Outdoor/**/frame0001.jpg`.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from facenb.datasets.layout import IMAGES, files_in, find_folder, folders_in
@@ -29,13 +29,9 @@ class MiccSubject:
 
     def scan(self) -> Scan:
         """Return the first frontal scan, mm, with its texture if the image is there. AssetError if it is damaged."""
-        path = self.scans[0]
-        mesh = read_mesh(path)
-        images = files_in(path.parent)
-        texture = next((image for image in images if image.stem == path.stem), images[0] if images else None)
-        if mesh.uv is None or texture is None:
-            return Scan(self.name, mesh.vertices, mesh.triangles, "mm")
-        return Scan(self.name, mesh.vertices, mesh.triangles, "mm", None, mesh.uv, mesh.uv_triangles, texture)
+        scan, images = read_mesh(self.scans[0]), files_in(self.scans[0].parent)
+        texture = next((image for image in images if image.stem == scan.name), images[0] if images else None)
+        return replace(scan, name=self.name, texture=None if scan.uv is None else texture)
 
 
 def frames_of(subjects: Sequence[MiccSubject], setting: str) -> tuple[list[Path], list[str]]:

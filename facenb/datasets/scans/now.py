@@ -23,15 +23,13 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from facenb.arrays import read_arrays
-from facenb.assets import asset
-from facenb.datasets.layout import files_in, find_folder
+from facenb.datasets.layout import AGAIN, files_in, find_folder
 from facenb.datasets.scans.mesh_files import read_mesh
 from facenb.errors import AssetError
 from facenb.files import atomic_write
 
 CONDITIONS = ("multiview_neutral", "multiview_expressions", "multiview_occlusions", "selfie")
 LISTS = {"validation": "imagepathsvalidation.txt", "test": "imagepathstest.txt"}
-GET = "`python -m data_download get now` says how to get it"
 PLAIN = re.compile(r"[\w.-]+")  # one folder or file name: no way out of the folder
 
 
@@ -56,19 +54,19 @@ def condition_of(image: str) -> str:
 class Now:
     """A split of the set: its images by name. Files are read when they are asked for."""
 
-    root: Path
+    root: str | Path | None  # None: the asset
     split: str
     images: tuple[str, ...]  # subject/condition/picture.jpg, in the list's order
 
     def _part(self, name: str) -> Path:
         """Return the folder of this name, wherever the archives put it."""
-        return find_folder(self.root, lambda found: (found / name).is_dir(), f"the folder {name} ({GET})") / name
+        return find_folder(self.root, "now", lambda inner: (inner / name).is_dir(), f"the folder {name}") / name
 
     def picture(self, image: str) -> Path:
         """Return the file of an image. Raises AssetError if it is missing."""
         path = self._part("iphone_pictures") / image
         if not path.is_file():
-            raise AssetError(f"There is no {path}; {GET}")
+            raise AssetError(f"There is no {path}. {AGAIN}")
         return path
 
     def by_subject(self) -> dict[str, list[str]]:
@@ -90,7 +88,7 @@ class Now:
         folder = self._part(part) / subject
         files = files_in(folder, {suffix})
         if len(files) != 1:
-            raise AssetError(f"Expected one file *{suffix} in {folder}, found {len(files)}; {GET}")
+            raise AssetError(f"Expected one file *{suffix} in {folder}, found {len(files)}. {AGAIN}")
         return files[0]
 
 
@@ -102,8 +100,8 @@ def read_now(folder: str | Path | None = None, split: str = "validation") -> Now
     """
     if split not in LISTS:
         raise ValueError(f"Expected a split of {', '.join(LISTS)}, got {split!r}")
-    root, name = Path(folder) if folder is not None else asset("now"), LISTS[split]
-    path = find_folder(root, lambda found: (found / name).is_file(), f"{name} ({GET})") / name
+    name = LISTS[split]
+    path = find_folder(folder, "now", lambda inner: (inner / name).is_file(), name) / name
     images = tuple(line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
     for number, image in enumerate(images, 1):
         try:
@@ -112,7 +110,7 @@ def read_now(folder: str | Path | None = None, split: str = "validation") -> Now
             raise AssetError(f"{path}, line {number}: {error}") from error
     if not images or len(set(images)) < len(images):
         raise AssetError(f"{path} names {len(images)} images, {len(set(images))} of them different. Get it again.")
-    return Now(root, split, images)
+    return Now(folder, split, images)
 
 
 def read_picked_points(path: str | Path) -> Float[Tensor, "7 3"]:

@@ -5,21 +5,27 @@ unit. `facenb.datasets.scans.frame` makes them ready to be compared.
 """
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from facenb.arrays import read_arrays
 from facenb.assets import asset
-from facenb.datasets.scans.mesh_files import Mesh, checked, read_mesh
+from facenb.datasets.layout import AGAIN
+from facenb.datasets.scans.mesh_files import checked, read_mesh
 from facenb.errors import AssetError
 from facenb.morphable.scan import Scan
 
 IBUG_PARTS = ("chin", "leyebrow", "reyebrow", "nose", "leye", "reye", "mouth")
-ASSETS = {"james": "scan-james", "leeperrysmith": "scan-leeperrysmith", "fran": "scan-vtk", "headsq": "scan-vtk"}
+SCANS = {  # asset, file, unit, texture
+    "james": ("scan-james", "james.obj", "mm", "james.jpg"),
+    "leeperrysmith": ("scan-leeperrysmith", "LeePerrySmith.obj", "unknown", None),
+    "fran": ("scan-vtk", "fran_cut.npz", "unknown", "fran_cut.png"),
+    "headsq": ("scan-vtk", "headsq_skin.npz", "mm", None),
+}
 
 
 def read_scan(name: str, folder: str | Path | None = None) -> Scan:
@@ -28,38 +34,27 @@ def read_scan(name: str, folder: str | Path | None = None) -> Scan:
     `folder` holds the files; None: the asset. Raises AssetError naming a file that is missing or damaged, ValueError
     for an unknown name.
     """
-    if name not in ASSETS:
-        raise ValueError(f"Expected one of {', '.join(ASSETS)}, got {name!r}")
-    root = Path(folder) if folder is not None else asset(ASSETS[name])
-    if name == "james":
-        landmarks = read_ljson(root / "james.ljson")
-        return Scan(name, *_parts(read_mesh(root / "james.obj"), "mm", landmarks), _texture(root / "james.jpg"))
-    if name == "leeperrysmith":
-        return Scan(name, *_parts(read_mesh(root / "LeePerrySmith.obj"), "unknown"))
-    if name == "headsq":
-        return Scan(name, *_parts(_read_npz(root / "headsq_skin.npz"), "mm"))
-    return Scan(name, *_parts(_read_npz(root / "fran_cut.npz"), "unknown"), _texture(root / "fran_cut.png"))
+    if name not in SCANS:
+        raise ValueError(f"Expected one of {', '.join(SCANS)}, got {name!r}")
+    source, file, unit, picture = SCANS[name]
+    root = asset(source) if folder is None else Path(folder)
+    landmarks, texture = read_ljson(root / "james.ljson") if name == "james" else None, picture and root / picture
+    if texture and not texture.is_file():
+        raise AssetError(f"There is no texture {texture}. {AGAIN}")
+    scan = _read_npz(root / file, unit) if file.endswith(".npz") else read_mesh(root / file, unit)
+    return replace(scan, name=name, landmarks=landmarks, texture=texture)
 
 
-def _parts(mesh: Mesh, unit: str, landmarks: Tensor | None = None) -> tuple:
-    return mesh.vertices, mesh.triangles, unit, landmarks, mesh.uv, mesh.uv_triangles
-
-
-def _texture(path: Path) -> Path:
-    if not path.is_file():
-        raise AssetError(f"There is no texture {path}. Get the scan again.")
-    return path
-
-
-def _read_npz(path: Path) -> Mesh:
+def _read_npz(path: Path, unit: str) -> Scan:
     """Return the mesh of an `.npz` with v, f and, for some, one uv for each vertex."""
     arrays = read_arrays(path)
     if not {"v", "f"} <= arrays.keys():
-        raise AssetError(f"Expected arrays v and f in {path}, got {', '.join(arrays) or 'none'}. Get it again.")
-    vertices, triangles = (torch.from_numpy(arrays[key].astype(kind)) for key, kind in (("v", "f4"), ("f", "i8")))
-    if "uv" not in arrays:
-        return checked(Mesh(vertices, triangles), path)
-    return checked(Mesh(vertices, triangles, torch.from_numpy(arrays["uv"].astype(np.float32)), triangles), path)
+        raise AssetError(f"Expected arrays v and f in {path}, got {', '.join(arrays) or 'none'}. {AGAIN}")
+    triangles, uv = torch.from_numpy(arrays["f"].astype("i8")), arrays.get("uv")
+    scan = Scan(path.stem, torch.from_numpy(arrays["v"].astype("f4")), triangles, unit)
+    if uv is not None:
+        scan = replace(scan, uv=torch.from_numpy(uv.astype("f4")), uv_triangles=triangles)
+    return checked(scan, path)
 
 
 def read_ljson(path: str | Path) -> Float[Tensor, "points 3"]:
@@ -77,4 +72,4 @@ def read_ljson(path: str | Path) -> Float[Tensor, "points 3"]:
         points = torch.tensor(points, dtype=torch.float32).reshape(len(points), 3)
         return points[order] if len(order) == len(points) else points
     except (OSError, ValueError, KeyError, TypeError, AttributeError, StopIteration, RuntimeError) as error:
-        raise AssetError(f"{path} is not a landmark file ({type(error).__name__}: {error}). Get it again.") from error
+        raise AssetError(f"{path} is not a landmark file ({type(error).__name__}: {error}). {AGAIN}") from error

@@ -6,7 +6,6 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -110,40 +109,21 @@ def landmark_noise(seed: int, subject: int, pictures: int, purpose: int) -> Floa
     return torch.from_numpy(draw.standard_normal((pictures, 68, 2)).astype(np.float32))
 
 
-_task: Any = None  # of a worker process
-
-
-def _start(task: Any) -> None:
-    global _task
-    _task = task
-    torch.set_num_threads(1)
-
-
-def _work(item: Any) -> Any:
-    return _task(item)
-
-
 def _in_order(task: Callable, items: Sequence, workers: int) -> Iterator:
-    """Yield `task` of each item, in order, computed by `workers` processes a few items ahead."""
+    """Yield `task` of each item, in order, computed by `workers` processes."""
     if workers <= 1 or len(items) <= 1:
         yield from map(task, items)
         return
     # Spawned, not forked: a forked child of a process with threads may wait for ever.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(workers, len(items)), context, initializer=_start, initargs=(task,)) as pool:
+    options = {"mp_context": multiprocessing.get_context("spawn"), "initializer": torch.set_num_threads}
+    with ProcessPoolExecutor(min(workers, len(items)), **options, initargs=(1,)) as pool:
         try:
-            waiting = [pool.submit(_work, item) for item in items[: 2 * workers]]
-            for index in range(len(items)):
-                result = waiting.pop(0).result()
-                waiting += [pool.submit(_work, item) for item in items[index + 2 * workers : index + 2 * workers + 1]]
-                yield result
+            yield from pool.map(task, items)
         except BrokenProcessPool as error:
             raise RunError(
                 "A process that makes the training set was ended. Memory may have run out, or the script that started "
                 'it has no `if __name__ == "__main__"`. Use workers=1; finished blocks are kept.'
             ) from error
-        finally:
-            pool.shutdown(cancel_futures=True)
 
 
 def true_shapes(faces: FaceSet, neutral: bool = False) -> Float[Tensor, "rows vertices 3"]:

@@ -96,7 +96,7 @@ def paint_copies(
     for (name, size), copies in groups.items():
         for part in torch.tensor(copies).split(TOGETHER):
             seeds, rows = [numbers[copy][3] for copy in part.tolist()], row[part]
-            image[part], hidden[part] = _paint(images[rows], landmarks[rows], name, seeds, size, most, rows.tolist())
+            image[part], hidden[part] = _paint(images[rows], landmarks[rows], name, seeds, size, most, rows)
     return Copies(faces, row, kind, size_of, image, hidden)
 
 
@@ -107,21 +107,18 @@ def _paint(
     seeds: list[int],
     size: float,
     most: float,
-    rows: list[int],
+    rows: Int[Tensor, " faces"],
 ) -> tuple[UInt8[Tensor, "faces height width 3"], Float[Tensor, " faces"]]:
-    """Return the faces with an occluder each, and the share it hides; one face at a time if one is hidden too much."""
-    alone, problem = len(images) == 1, None
-    for attempt in range(TRIES if alone else 1):
-        try:
-            painted, mask = occlude(images / 255, landmarks, kind, [seed + attempt for seed in seeds], size, most=most)
-        except ImageError as error:
-            problem = error
-        else:
-            return (painted * 255).round().to(torch.uint8), hidden_share(mask, landmarks)
-    if alone:
-        raise ImageError(f"Face {rows[0]}: in {TRIES} tries, {problem}") from problem
-    singles = [
-        _paint(images[k : k + 1], landmarks[k : k + 1], kind, seeds[k : k + 1], size, most, rows[k : k + 1])
-        for k in range(len(images))
-    ]
-    return torch.cat([image for image, _ in singles]), torch.cat([share for _, share in singles])
+    """Return the faces with an occluder each, and the share it hides. One that hides too much is placed anew."""
+    painted, hidden, left = images.clone(), torch.zeros(len(images)), torch.arange(len(images))
+    for attempt in range(TRIES):
+        draws = [seeds[k] + attempt for k in left.tolist()]
+        faces, mask = occlude(images[left] / 255, landmarks[left], kind, draws, size, most=1.0)
+        painted[left], hidden[left] = (faces * 255).round().to(torch.uint8), hidden_share(mask, landmarks[left])
+        left = left[hidden[left] > most]
+        if not len(left):
+            return painted, hidden
+    raise ImageError(
+        f"Face {int(rows[left[0]])}: in {TRIES} tries the {kind} hid {hidden[left[0]]:.0%} of the face, more than "
+        f"{most:.0%}. Take smaller sizes than {size:g}, or raise `most`."
+    )
