@@ -24,15 +24,14 @@ def list_entries() -> int:
     return 0
 
 
-def get(names: list[str], again: bool, accept_unverified: bool) -> int:
+def get(names: list[str], again: bool) -> int:
     failed = 0
     if names == ["photos"]:
         names = [entry.name for entry in load_entries().values() if not entry.needs_registration]
     for name in names:
         try:
             entry = load_entry(name)
-            folder = install(entry, again, accept_unverified)
-            record = marker(entry)
+            folder, record = install(entry, again), marker(entry)
             print(f"{name}: {folder}" + (f"  from {record['source']} ({record['holds']})" if record else ""))
         except AssetError as error:
             print(f"{name}: {error}", file=sys.stderr)
@@ -80,7 +79,6 @@ def main(arguments: list[str] | None = None) -> int:
     getter = commands.add_parser("get", help="make assets ready, from the mirror folder or else from the web")
     getter.add_argument("names", nargs="+", metavar="NAME", help="`photos` means all that need no registration")
     getter.add_argument("--again", action="store_true", help="replace what is there")
-    getter.add_argument("--accept-unverified", action="store_true", help="allow files whose checksum is not known")
     commands.add_parser("verify", help="check every file again").add_argument("names", nargs="*", metavar="NAME")
     commands.add_parser("licence", help="terms and citation").add_argument("name", metavar="NAME")
     commands.add_parser("where", help="where it comes from and where it goes").add_argument("name", metavar="NAME")

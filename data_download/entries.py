@@ -1,8 +1,7 @@
 """The entries `assets/NAME.toml` as dataclasses: what an asset is, where it comes from, and its checksums.
 
-An entry has one or more sources, which are tried in order. A source holds the files in one packing, each with its own
-size and checksum. The mirror folder often holds a subset or another packing than the public original, so their
-checksums differ. `checked` says which checksums were compared with a real file and which were copied from a publisher.
+An entry has one or more sources, which are tried in order. Each lists its files with their sizes and checksums, since a
+mirror often holds a subset or another packing than the public original.
 """
 
 import tomllib
@@ -24,11 +23,7 @@ class File:
     sha256: str = ""
     md5: str = ""
     unpack: str = ""  # "tar" or "zip"; empty for a file that is kept as it is
-    unpacked_limit: int = 0  # most bytes that the archive may hold; 0: twenty times its size
-
-    @property
-    def limit(self) -> int:
-        return self.unpacked_limit or 20 * (self.size or 10**8)
+    unpacked_limit: int = 10**9  # most bytes that the archive may hold
 
 
 @dataclass(frozen=True)
@@ -37,7 +32,7 @@ class Source:
 
     base: str
     holds: str
-    checked: str
+    checked: str  # which checksums were compared with a real file, and which were copied from a publisher
     files: tuple[File, ...]
     inside: dict[str, str] = field(default_factory=dict)  # SHA-256 of some files in an archive without a checksum
 
@@ -45,15 +40,10 @@ class Source:
     def is_mirror(self) -> bool:
         return self.base.startswith("mirror:")
 
-    @property
-    def unverifiable(self) -> list[str]:
-        """Files without a checksum, of themselves or of what they hold."""
-        return [file.source for file in self.files if not (file.sha256 or file.md5 or (file.unpack and self.inside))]
-
 
 @dataclass(frozen=True)
 class Place:
-    """Files that a person has to place by hand, and what can be checked without opening them."""
+    """Files that a person has to place by hand, and their checks."""
 
     path: str  # may hold wildcards
     what: str
@@ -83,22 +73,30 @@ class Entry:
         return bool(self.places)
 
 
-def _file(table: dict) -> File:
-    source = table.pop("from")
-    target = table.pop("to", "" if "unpack" in table else PurePosixPath(source).name)
-    return File(source, target, **table)
+def _file(row: dict) -> File:
+    source = row.pop("from")
+    target = row.pop("to", "" if "unpack" in row else PurePosixPath(source).name)
+    return File(source, target, **row)
 
 
 def read_entry(path: Path) -> Entry:
-    """Return the entry of a TOML file. Raise AssetError with the file's name if a key is missing or unknown."""
+    """Return the entry of a TOML file.
+
+    Raise AssetError with the file's name if a key is missing or unknown, or if a file has no checksum.
+    """
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
-        sources = table.pop("source", [])
-        sources = [Source(**source | {"files": tuple(map(_file, source.pop("file")))}) for source in sources]
-        places = [Place(**row) for row in table.pop("place", [])]
-        return Entry(path.stem, sources=tuple(sources), places=tuple(places), **table)
+        rows = [(tuple(map(_file, row.pop("file"))), row) for row in table.pop("source", [])]
+        sources = tuple(Source(files=files, **row) for files, row in rows)
+        places = tuple(Place(**row) for row in table.pop("place", []))
+        entry = Entry(path.stem, sources=sources, places=places, **table)
     except (KeyError, TypeError, tomllib.TOMLDecodeError) as error:
         raise AssetError(f"Cannot read the entry {path}: {error}") from error
+    for source in sources:
+        for file in source.files:
+            if not (file.sha256 or file.md5 or (file.unpack and source.inside)):
+                raise AssetError(f"The entry {path} has no checksum of {source.base}{file.source}. Add one.")
+    return entry
 
 
 def load_entries() -> dict[str, Entry]:
@@ -108,7 +106,7 @@ def load_entries() -> dict[str, Entry]:
 
 def load_entry(name: str) -> Entry:
     """Return the entry called `name`. Raise AssetError with the known names if there is none."""
-    names = [path.stem for path in sorted(FOLDER.glob("*.toml"))]
-    if name not in names:
-        raise AssetError(f"There is no asset called {name!r}. Choose one of: {', '.join(names)}")
-    return read_entry(FOLDER / f"{name}.toml")
+    entries = load_entries()
+    if name not in entries:
+        raise AssetError(f"There is no asset called {name!r}. Choose one of: {', '.join(entries)}")
+    return entries[name]

@@ -30,16 +30,14 @@ def data_folder() -> Path:
 
     Without a home folder that can be used, it is a folder of this user among the temporary files.
     """
-    return environment_folder("FACENB_DATA") or _cache_folder() / "data"
-
-
-def _cache_folder() -> Path:
+    if folder := environment_folder("FACENB_DATA"):
+        return folder
     try:
-        folder = Path.home() / ".cache" / "facenb"
+        cache = Path.home() / ".cache/facenb"
     except RuntimeError:  # a user id without a home folder
-        return _temporary_folder()
-    usable = folder.is_dir() or _can_write(folder)  # a folder that is there may be read-only
-    return folder if usable else _temporary_folder()
+        cache = _temporary_folder()
+    usable = cache.is_dir() or _can_write(cache)  # a folder that is there may be read-only
+    return (cache if usable else _temporary_folder()) / "data"
 
 
 def _can_write(folder: Path) -> bool:
@@ -52,7 +50,7 @@ def _temporary_folder() -> Path:
 
 
 def ensure_home() -> None:
-    """Prepare the environment for a user id without a name, or without a home folder that can be written.
+    """Set HOME, XDG_CACHE_HOME and LOGNAME for a user id without a home folder that can be written, or without a name.
 
     Jupyter, Snakemake and torch do not start otherwise. What they keep goes into a temporary folder.
     """

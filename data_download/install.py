@@ -28,20 +28,19 @@ def _fingerprint(source: Source) -> str:
     return hashlib.sha256(json.dumps([source.is_mirror, files]).encode()).hexdigest()
 
 
-def marker(entry: Entry) -> dict | None:
-    """Return what the asset's folder records about itself, or None if the folder is not complete."""
+def marker(entry: Entry) -> dict:
+    """Return what the asset's folder records about itself. Empty if the folder is not complete."""
     try:
         return json.loads((data_folder() / entry.name / MARKER).read_text(encoding="utf-8"))
     except (OSError, json.JSONDecodeError):
-        return None
+        return {}
 
 
 def is_ready(entry: Entry) -> bool:
     """Return whether the asset comes from a source that its entry still names, or was placed as the entry says."""
     if entry.needs_registration:
         return not placed_problems(entry)
-    record = marker(entry)
-    return record is not None and record.get("fingerprint") in map(_fingerprint, entry.sources)
+    return marker(entry).get("fingerprint") in map(_fingerprint, entry.sources)
 
 
 def ready_folder(entry: Entry) -> Path:
@@ -85,17 +84,17 @@ def mirror_source(entry: Entry) -> Source | None:
 
 def usable_sources(entry: Entry) -> list[Source]:
     """Return the mirror alone if it has the asset, else the addresses on the web in order."""
-    mirror = mirror_source(entry)
-    sources = [mirror] if mirror else [source for source in entry.sources if not source.is_mirror]
-    if not sources:
-        raise AssetError(
-            f"No address on the web holds {entry.title} in the form that is used here. "
-            "Set FACENB_MIRROR to a mirror folder that has it."
-        )
-    return sources
+    if mirror := mirror_source(entry):
+        return [mirror]
+    if sources := [source for source in entry.sources if not source.is_mirror]:
+        return sources
+    raise AssetError(
+        f"No address on the web holds {entry.title} in the form that is used here. "
+        "Set FACENB_MIRROR to a mirror folder that has it."
+    )
 
 
-def install(entry: Entry, again: bool = False, accept_unverified: bool = False, quiet: bool = False) -> Path:
+def install(entry: Entry, again: bool = False, quiet: bool = False) -> Path:
     """Make the asset ready from its first usable source and return its folder. Do nothing if it is ready.
 
     Raise AssetError for a missing source, a wrong checksum, a damaged archive or a full disk. An older folder then
@@ -104,12 +103,6 @@ def install(entry: Entry, again: bool = False, accept_unverified: bool = False, 
     if entry.needs_registration or (is_ready(entry) and not again):
         return ready_folder(entry)
     root, sources = data_folder(), usable_sources(entry)
-    unverifiable = [source.base + name for source in sources for name in source.unverifiable]
-    if unverifiable and not accept_unverified:
-        raise AssetError(
-            f"No checksum is known for {unverifiable[0]}. If you trust this address, use --accept-unverified. "
-            "The checksum is then recorded."
-        )
     with explained(root, AssetError, "FACENB_DATA names another folder for data."):
         root.mkdir(parents=True, exist_ok=True)
         with (root / f".{entry.name}.lock").open("a") as lock:
@@ -136,21 +129,20 @@ def _clear_leftovers(entry: Entry, root: Path) -> None:
 
 
 def _install_from(source: Source, entry: Entry, root: Path, quiet: bool) -> None:
-    work = Path(tempfile.mkdtemp(prefix=f".{entry.name}.", suffix=".partial", dir=root))
-    try:
-        folder = work / "folder"
+    with tempfile.TemporaryDirectory(
+        prefix=f".{entry.name}.", suffix=".partial", dir=root, ignore_cleanup_errors=True
+    ) as work:
+        folder = Path(work, "folder")
         folder.mkdir()
         for file in source.files:
             _add(source, file, root / ".downloads", folder, quiet)
-        for name in (*entry.ready, *source.inside):
-            if not any(folder.glob(f"**/{name}")):
+        for name, sha256 in (dict.fromkeys(entry.ready, "") | source.inside).items():
+            path = next(folder.glob(f"**/{name}"), None)
+            if path is None:
                 raise AssetError(f"{source.base} does not hold {name}. It is another version than the entry describes.")
-        for name, sha256 in source.inside.items():
-            check(next(folder.glob(f"**/{name}")), File(name, name, sha256=sha256), f"{name} from {source.base}")
+            check(path, File(name, name, sha256=sha256), f"{name} from {source.base}")
         _write_marker(entry, source, folder)
         _exchange(folder, root / entry.name)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
 
 
 def _add(source: Source, file: File, cache: Path, folder: Path, quiet: bool) -> None:
@@ -163,7 +155,7 @@ def _add(source: Source, file: File, cache: Path, folder: Path, quiet: bool) -> 
         incoming = cache / f"{hashlib.sha256(url.encode()).hexdigest()[:16]}.{Path(url).name}.partial"
         download(url, file, incoming, quiet)
     if file.unpack:
-        unpack(incoming, target, file.unpack, file.limit)
+        unpack(incoming, target, file.unpack, file.unpacked_limit)
         incoming.unlink()
     else:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -183,7 +175,7 @@ def _write_marker(entry: Entry, source: Source, folder: Path) -> None:
 
 
 def _exchange(new: Path, folder: Path) -> None:
-    """Replace `folder` by the complete new one. The old folder is removed after that."""
+    """Replace `folder` by the complete new one. The old folder is removed with the rest of the work."""
     old = new.with_name("old")
     if folder.exists():
         if not (folder / MARKER).is_file() and any(folder.iterdir()):
@@ -201,11 +193,11 @@ def verify(entry: Entry) -> list[str]:
     """Return what is wrong with the asset on this machine. An empty list means that every file has its checksum."""
     if entry.needs_registration:
         return placed_problems(entry)
-    folder, record = data_folder() / entry.name, marker(entry)
-    if record is None or not is_ready(entry):
+    folder = data_folder() / entry.name
+    if not is_ready(entry):
         return [f"{folder} is missing, not complete, or from an entry that has changed since"]
     manifest = folder / MANIFEST
-    if not manifest.is_file() or pooch.file_hash(str(manifest)) != record["manifest"]:
+    if not manifest.is_file() or pooch.file_hash(str(manifest)) != marker(entry)["manifest"]:
         return [f"{manifest} is missing or was changed"]
     problems = []
     for line in manifest.read_text(encoding="utf-8").splitlines():

@@ -11,35 +11,20 @@ from data_download.errors import AssetError
 
 DAMAGED = (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, lzma.LZMAError, NotImplementedError)
 DAMAGED += (RuntimeError, FileExistsError, NotADirectoryError)  # encrypted; a file where a folder should be
-FILE, FOLDER, OTHER = "file", "folder", "link or device"
+OUTSIDE = re.compile(r"^/|^[A-Za-z]:|\\|\0|(^|/)\.\.(/|$)")  # names that leave the folder on some system
+UNIX_TYPES = (0, 0o040000, 0o100000)  # of a zip's member: from another system, a folder, a file
 
 
-def _tar_kind(member: tarfile.TarInfo) -> str:
-    return FILE if member.isreg() else FOLDER if member.isdir() else OTHER
-
-
-def _zip_kind(member: zipfile.ZipInfo) -> str:
-    kind = (member.external_attr >> 16) & 0o170000  # Unix file type; zero from other systems
-    return OTHER if kind not in (0, 0o040000, 0o100000) else FOLDER if member.is_dir() else FILE
-
-
-def _check(archive: Path, members: list[tuple[str, str, int]], limit: int) -> None:
-    """Raise AssetError unless all members (name, kind, bytes) may be unpacked."""
-    files = [PurePosixPath(name) for name, kind, _ in members if kind == FILE]
-    problems = [f"{name!r}, a {kind}" for name, kind, _ in members if kind == OTHER]
-    problems += [
-        f"{name!r}, a path outside its folder"
-        for name, *_ in members
-        if name.startswith("/") or ".." in name.split("/") or re.search(r"\\|\0|^[A-Za-z]:", name)
-    ]
-    if len(set(files)) < len(files):
-        problems.append("a file twice")
-    if sum(size for *_, size in members) > limit:
-        problems.append(f"more than {limit} bytes")
+def _check(archive: Path, members: list[tuple[str, bool, int]], limit: int) -> None:
+    """Raise AssetError unless all members (name, whether it is a file or folder, bytes) may be unpacked."""
+    names = [PurePosixPath(name) for name, *_ in members if not name.endswith("/")]
+    problems = [f"{name!r}, a link or device" for name, plain, _ in members if not plain]
+    problems += [f"{name!r}, a path outside its folder" for name, *_ in members if OUTSIDE.search(name)]
+    problems += ["a file twice"] if len(set(names)) < len(names) else []
+    problems += [f"more than {limit} bytes"] if sum(size for *_, size in members) > limit else []
+    problems += [] if names else ["no file"]
     if problems:
         raise AssetError(f"{archive} holds {problems[0]}. It was not unpacked.")
-    if not files:
-        raise AssetError(f"{archive} is empty. Get it again.")
 
 
 def unpack(archive: Path, folder: Path, kind: str, limit: int) -> None:
@@ -51,11 +36,14 @@ def unpack(archive: Path, folder: Path, kind: str, limit: int) -> None:
     try:
         if kind == "zip":
             with zipfile.ZipFile(archive) as packed:
-                _check(archive, [(m.filename, _zip_kind(m), m.file_size) for m in packed.infolist()], limit)
+                rows = [(m.filename, m.external_attr >> 16 & 0o170000, m.file_size) for m in packed.infolist()]
+                _check(archive, [(name, unix in UNIX_TYPES, size) for name, unix, size in rows], limit)
                 packed.extractall(folder)  # reads no more of a member than the size it declares
         else:
             with tarfile.open(archive) as packed:
-                _check(archive, [(m.name, _tar_kind(m), m.size) for m in packed], limit)
+                # A folder's name gets a slash, as in a zip.
+                rows = [(m.name + "/" * m.isdir(), m.isreg() or m.isdir(), m.size) for m in packed]
+                _check(archive, rows, limit)
                 packed.extractall(folder, filter="data")
     except DAMAGED as error:
         raise AssetError(f"{archive} is a damaged {kind} archive ({error}). Get it again.") from error

@@ -6,6 +6,7 @@ import hashlib
 import http.server
 import io
 import os
+import re
 import subprocess
 import sys
 import tarfile
@@ -30,7 +31,7 @@ def sha(data: bytes) -> str:
 
 
 def file_of(data: bytes, name: str = "a.bin", **more) -> File:
-    return dataclasses.replace(File(name, name, len(data), sha(data), "", "", 10**7), **more)
+    return dataclasses.replace(File(name, name, len(data), sha(data)), **more)
 
 
 def entry_of(*sources: Source, name: str = "thing", ready: tuple = ()) -> Entry:
@@ -125,6 +126,12 @@ class TestEntries:
         text = (Path(install.__file__).parent / "assets" / "orl.toml").read_text()
         (tmp_path / "odd.toml").write_text('colour = "red"\n' + text)
         with pytest.raises(AssetError, match=r"odd\.toml.*colour"):
+            read_entry(tmp_path / "odd.toml")
+
+    def test_a_file_without_a_checksum_is_refused(self, tmp_path):
+        text = (Path(install.__file__).parent / "assets" / "orl.toml").read_text()
+        (tmp_path / "odd.toml").write_text(re.sub(r"(?m)^sha256 = .*$", "", text))
+        with pytest.raises(AssetError, match=r"odd\.toml has no checksum of mirror:orl/orl_faces\.tar"):
             read_entry(tmp_path / "odd.toml")
 
     def test_the_mirror_holds_what_the_entries_say(self, mirror):
@@ -342,19 +349,6 @@ class TestInstall:
         with pytest.raises(AssetError, match="a.obj from .* has the sha256"):
             install.install(entry_of(other, name="other"), quiet=True)
         assert not (folder / "other").exists()
-
-    def test_nothing_that_readme_fetches_lacks_a_checksum(self):
-        """`get ict-facekit mediapipe` and `get photos` work as they are printed."""
-        for entry in load_entries().values():
-            assert not any(source.unverifiable for source in entry.sources), entry.name
-
-    def test_without_a_checksum_only_when_accepted(self, folder, web):
-        entry = entry_of(Source(web.url, "all", "nothing", (File("whole", "whole", None, "", "", "", 10**7),)))
-        with pytest.raises(AssetError, match="--accept-unverified"):
-            install.install(entry, quiet=True)
-        assert not web.asked
-        install.install(entry, accept_unverified=True, quiet=True)
-        assert sha(CONTENT) in (folder / "thing/manifest.sha256").read_text()
 
     def test_ready_is_not_fetched_twice_and_again_replaces(self, folder, own_mirror):
         (own_mirror / "thing/a.bin").write_bytes(CONTENT)
