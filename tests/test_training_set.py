@@ -1,6 +1,8 @@
 """Sets of faces: people apart, batches against slow twins, crops, SynthFace's sets, bad input."""
 
+import json
 import os
+import shutil
 
 import pytest
 import torch
@@ -16,6 +18,7 @@ from facenb.fitting.posed import yaw_of
 from facenb.imaging.camera import euler_to_matrix, matrix_to_euler
 from facenb.photos.crops import ALIGNED, MIDDLE, SPHEREFACE, crop_centres, crop_faces, five_of_68, template, to_template
 from facenb.synthface import SynthFace, build_model
+from facenb.synthface.people import VERSION
 from facenb.synthface.photographs import photograph
 from facenb.table import build_table
 
@@ -353,6 +356,16 @@ class TestSynthetic:
     def test_another_set_is_not_overwritten(self, synthetic, model):
         with pytest.raises(RunError, match="pictures is 4, not 5"):
             build_synthetic(synthetic.table.folder, model, 0, [3, 4, 9], 5, (32, 32))
+
+    @pytest.mark.parametrize("population", [VERSION - 1, None])
+    def test_a_set_of_other_people_is_refused(self, synthetic, model, tmp_path, population):
+        """A folder made with another population of SynthFace, or by an edition that did not write it down."""
+        folder = shutil.copytree(synthetic.table.folder, tmp_path / "old")
+        card = json.loads((folder / "card.json").read_text())
+        card["made"]["population"] = population
+        (folder / "card.json").write_text(json.dumps(card))
+        with pytest.raises(RunError, match=f"old holds .* population is {population}, not {VERSION}. Choose another"):
+            build_synthetic(folder, model, 0, [3, 4, 9], 4, (32, 32))
 
     def test_an_interrupted_build_continues(self, synthetic, model, tmp_path, monkeypatch):
         """Stopped between blocks; the rest is made, and the whole is as if nothing had happened."""
