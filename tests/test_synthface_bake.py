@@ -1,7 +1,9 @@
 """The baked heads hold what anny computes. Needs anny (the extra `bake`); the network is cut."""
 
 import json
+import runpy
 import socket
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -38,8 +40,14 @@ def test_baking_again_gives_the_same_data(anny_head, tmp_path):
     with safe_open(path, "np") as new, safe_open(PATH, "np") as old:
         assert new.metadata() == old.metadata() and set(new.keys()) == set(old.keys())
         for key in new.keys():
-            tolerance = 1e-2 if key == "uv" else 2e-4  # the atlas is the end of a long descent
-            np.testing.assert_allclose(new.get_tensor(key), old.get_tensor(key), rtol=0, atol=tolerance, err_msg=key)
+            np.testing.assert_allclose(new.get_tensor(key), old.get_tensor(key), rtol=0, atol=2e-4, err_msg=key)
+
+
+def test_laying_out_the_atlas_again_gives_the_same(anny_head):
+    heads, again = load_heads(), runpy.run_path(str(Path(__file__).parents[1] / "benchmarks/atlas.py"))["lay_out"]()
+    np.testing.assert_array_equal(again["uv_triangles"], heads.uv_triangles)
+    np.testing.assert_allclose(again["uv"], heads.uv, rtol=0, atol=1e-2)  # the end of a long descent
+    np.testing.assert_allclose(again["occlusion"], heads.occlusion, rtol=0, atol=1e-3)  # half a ray of 500
 
 
 @pytest.mark.parametrize("seed", range(3))

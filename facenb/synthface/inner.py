@@ -11,20 +11,25 @@ SECTORS = 20  # vertices of one ring
 TOOTH_COLUMNS = 22  # of one half of an arch, from the middle to the last molar
 
 
+def quads(rows: int, columns: int, closed: bool = False) -> np.ndarray:
+    """Return two triangles for each cell of a grid, row by row; `closed` joins the last column to the first."""
+    index = np.arange(rows * columns).reshape(rows, columns)
+    index = np.concatenate([index, index[:, :1]], 1) if closed else index
+    a, b, c, d = index[:-1, :-1], index[1:, :-1], index[1:, 1:], index[:-1, 1:]
+    return np.stack([np.stack([a, b, c], -1), np.stack([a, c, d], -1)], 2).reshape(-1, 3)
+
+
 def eyeball() -> tuple[np.ndarray, np.ndarray]:
     """Return vertices (201, 3) and triangles of the front of the unit ball that looks along z.
 
     Vertex 0 is the pupil's middle; ring k (1 to 10) follows with its sectors, counter-clockwise from x.
     """
-    polar = np.radians(np.repeat(RINGS[1:], SECTORS))
-    around = np.tile(2 * np.pi * np.arange(SECTORS) / SECTORS, len(RINGS) - 1)
-    ring = np.stack([np.sin(polar) * np.cos(around), np.sin(polar) * np.sin(around), np.cos(polar)], -1)
-    triangles = [(0, 1 + k, 1 + (k + 1) % SECTORS) for k in range(SECTORS)]
-    for first in range(1, len(ring) - SECTORS, SECTORS):
-        for k in range(SECTORS):
-            a, b = first + k, first + (k + 1) % SECTORS
-            triangles += [(a, a + SECTORS, b + SECTORS), (a, b + SECTORS, b)]
-    return np.concatenate([[[0.0, 0.0, 1.0]], ring]), np.array(triangles)
+    polar = np.radians(RINGS[1:])[:, None]
+    around = 2 * np.pi * np.arange(SECTORS) / SECTORS
+    ring = np.sin(polar) * np.cos(around), np.sin(polar) * np.sin(around), np.cos(polar) + 0 * around
+    fan = [(0, 1 + k, 1 + (k + 1) % SECTORS) for k in range(SECTORS)]
+    vertices = np.concatenate([[[0.0, 0.0, 1.0]], np.stack(ring, -1).reshape(-1, 3)])
+    return vertices, np.concatenate([fan, 1 + quads(len(polar), SECTORS, closed=True)])
 
 
 def half_arch(front: tuple[float, float], heights: tuple[float, ...], width: float, depth: float):
@@ -33,36 +38,26 @@ def half_arch(front: tuple[float, float], heights: tuple[float, ...], width: flo
     `front` (2,) is height y = 0 and depth z of the middle; the rows lie `heights` (mm, downwards) below it. The arch
     is `width` wide and `depth` deep at its end. Teeth bulge between the columns where they touch.
     """
-    share = np.linspace(0.0, 1.0, TOOTH_COLUMNS)
-    angle = share * np.pi / 2
+    angle = np.linspace(0.0, np.pi / 2, TOOTH_COLUMNS)
     bulge = np.where(np.arange(TOOTH_COLUMNS) % 3 == 0, -0.5, 0.0)  # a tooth has three columns; the first is its border
     x, z = (width + bulge) * np.sin(angle), front[1] - depth * (1 - np.cos(angle)) + bulge * np.cos(angle)
-    lean = np.linspace(-1.0, 0.0, len(heights))  # the gums lie behind the edges, mm
-    rows = [np.stack([x, np.full_like(x, front[0] - h), z + back], -1) for h, back in zip(heights, lean, strict=True)]
-    triangles = []
-    for row in range(len(heights) - 1):
-        for k in range(TOOTH_COLUMNS - 1):
-            a, b = row * TOOTH_COLUMNS + k, (row + 1) * TOOTH_COLUMNS + k
-            triangles += [(a, b, b + 1), (a, b + 1, a + 1)]
-    return np.concatenate(rows), np.array(triangles)
+    lean = np.linspace(-1.0, 0.0, len(heights))[:, None]  # the gums lie behind the edges, mm
+    rows = np.broadcast_arrays(x, front[0] - np.array(heights)[:, None], z + lean)
+    return np.stack(rows, -1).reshape(-1, 3), quads(len(heights), TOOTH_COLUMNS)
 
 
 def both_sides(vertices: np.ndarray, triangles: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return a left part and its mirrored copy: vertices (2 n, 3), outward triangles and the mirror map (2 n,)."""
-    count = len(vertices)
-    mirror = np.concatenate([np.arange(count) + count, np.arange(count)])
-    return (
-        np.concatenate([vertices, vertices * (-1, 1, 1)]),
-        np.concatenate([triangles, triangles[:, ::-1] + count]),
-        mirror,
-    )
+    index = np.arange(len(vertices))
+    both = np.concatenate([triangles, triangles[:, ::-1] + len(index)])
+    return np.concatenate([vertices, vertices * (-1, 1, 1)]), both, np.concatenate([index + len(index), index])
 
 
 def affine_follower(points: np.ndarray, guides: np.ndarray) -> np.ndarray:
     """Return the matrix (points, guides) that moves `points` by the affine map that fits the guides' movement best."""
-    centred = guides - guides.mean(0)
-    reach = np.concatenate([points - guides.mean(0), np.ones((len(points), 1))], 1)
-    return reach @ np.linalg.pinv(np.concatenate([centred, np.ones((len(guides), 1))], 1))
+    middle = guides.mean(0)
+    reach, fit = (np.concatenate([x - middle, np.ones((len(x), 1))], 1) for x in (points, guides))
+    return reach @ np.linalg.pinv(fit)
 
 
 def turn(points: np.ndarray, hinge: np.ndarray, angle) -> np.ndarray:
