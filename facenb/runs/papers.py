@@ -54,14 +54,6 @@ class Comparison:
     closed: str = ""  # why we may have no numbers
 
 
-@dataclass(frozen=True)
-class PaperFigure:
-    """A figure of a notebook that the report shows."""
-
-    names: tuple[str, ...]  # of several names, the first that a run folder has
-    caption: str
-
-
 def _rows(text: str) -> dict[str, tuple[str, ...]]:
     """Read lines of the form `method | cell | cell`."""
     lines = [[cell.strip() for cell in line.split("|")] for line in text.strip().splitlines()]
@@ -93,4 +85,5 @@ PAPERS: dict[str, str] = _TOML["papers"]
 TABLES = {row.pop("name"): PaperTable(rows=_rows(row.pop("rows")), **_tuples(row)) for row in _TOML["table"]}
 CLAIMS = {row["name"]: PaperClaim(**_tuples(row)) for row in _TOML["claim"]}
 COMPARISONS = _sections(_TOML["comparison"], _comparison)
-FIGURES = _sections(_TOML["figure"], lambda row: PaperFigure(**_tuples(row)))
+# Figures of notebooks: their names, of which the first that a run folder has is shown, and a caption.
+FIGURES = _sections(_TOML["figure"], lambda row: (row["names"], row["caption"]))

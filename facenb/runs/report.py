@@ -17,7 +17,7 @@ import pandas as pd
 from facenb.errors import RunError
 from facenb.evaluation.claims import decide, holm
 from facenb.runs.papers import CLAIMS, FIGURES, TABLES, Comparison
-from facenb.runs.recorded import is_number, mixed, read_records, short_commit
+from facenb.runs.recorded import mixed, read_records, short_commit
 
 WAITING, ELSEWHERE, PART, UNCORRECTED = "not run yet", "not on this data", "asked in part only", ", not corrected"
 HEADS = ("claim", "paper", "statement", "notebook")  # columns of the headline, beside one for each source
@@ -47,30 +47,21 @@ class Source:
 
 
 def with_names(sources: Sequence[Source]) -> list[Source]:
-    """Return the sources with different names: the folder's, or its path below a common folder, profile and seed.
-
-    Raise RunError if no name distinguishes two sources.
-    """
-    folders = {source.folder for source in sources}
-    common = os.path.commonpath([folder.parents[min(1, len(folder.parents) - 1)] for folder in folders])
-    names = []
+    """Return the sources with names: the folder's, with profile or seed if needed. Raise RunError if two are alike."""
+    names = list(HEADS)
     for source in sources:
-        name = source.folder.name
-        if name in HEADS or [folder.name for folder in folders].count(name) > 1:
-            name = source.folder.relative_to(common).as_posix()
         profiles = {other.profile for other in sources if other.folder == source.folder}
-        name += f", {source.profile}" if len(profiles) > 1 else ""
-        names.append(name + (f", seed {source.seed}" if source.seed else ""))
-    for source, name in zip(sources, names, strict=True):
-        if names.count(name) > 1:
-            raise RunError(f"{source.folder} would be called {name!r}, as would another run folder. Rename one.")
-    return [replace(source, name=name) for source, name in zip(sources, names, strict=True)]
+        name = source.folder.name + (f", {source.profile}" if len(profiles) > 1 else "")
+        name += f", seed {source.seed}" if source.seed else ""
+        if name in names:
+            raise RunError(f"The name {name!r} of {source.folder} is taken. Give each run folder once, or rename it.")
+        names.append(name)
+    return [replace(source, name=name) for source, name in zip(sources, names[len(HEADS) :], strict=True)]
 
 
 def read_sources(folder: Path) -> list[Source]:
     """Return a folder's records by profile and seed, with notes on everything odd. Raise RunError if it has none."""
-    # A link keeps its name; `.` gets one.
-    folder = folder.resolve() if folder.name in ("", "..") else folder.parent.resolve() / folder.name
+    folder = Path(os.path.abspath(folder))  # a link keeps its name; `.` gets one
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
         table = read_records(folder)
@@ -102,31 +93,27 @@ def _run_notes(folder: Path) -> tuple[list[str], frozenset[str]]:
     return notes, frozenset(kinds)
 
 
-def first_number(row: dict, *names: str, default: float = math.nan) -> float:
-    """Return the first of these fields that holds a finite number."""
-    return next((float(row[name]) for name in names if is_number(row.get(name))), default)
+def rows_of(table: pd.DataFrame) -> list[dict]:
+    """Return a table's rows without missing fields and numbers that are not finite."""
 
+    def is_there(value) -> bool:
+        return value is not None and value is not pd.NA and not (isinstance(value, float) and not math.isfinite(value))
 
-def text(row: dict, name: str, default: str = "") -> str:
-    """Return a field's text, or the default if the record lacks it."""
-    return row[name] if isinstance(row.get(name), str) else default
+    return [{name: value for name, value in row.items() if is_there(value)} for row in table.to_dict("records")]
 
 
 def cell(row: dict, percent: bool) -> str:
     """Return a record as a table shows it: the value, then its spread or interval."""
-    value, unit, interval = row["value"], row["unit"], row.get("interval")
-    if value is None or not math.isfinite(value):
+    if "value" not in row:
         return "missing"
-    spread = first_number(row, "spread", "std")
-    factor = 100.0 if percent and unit == "" else 1.0
-    size = factor * abs(value)
+    factor = 100.0 if percent and row["unit"] == "" else 1.0
+    size = factor * abs(row["value"])
     digits = 0 if size >= 1000 else 2 if size >= 0.5 else 3
-    number = f"{factor * value:.{digits}f}"
-    if math.isfinite(spread):
-        return f"{number} ± {factor * spread:.{digits}f}"
-    if isinstance(interval, list):
-        return f"{number} [{factor * interval[0]:.{digits}f}, {factor * interval[1]:.{digits}f}]"
-    return number
+    numbers = [row["value"], row.get("spread", row.get("std")), *row.get("interval", ())]
+    number, spread, *ends = ("" if number is None else f"{factor * number:.{digits}f}" for number in numbers)
+    if spread:
+        return f"{number} ± {spread}"
+    return f"{number} [{', '.join(ends)}]" if ends else number
 
 
 def decisive(claim: str, names: Sequence[str]) -> str:
@@ -146,12 +133,8 @@ class Report:
     def of(cls, *folders: str | Path) -> "Report":
         """Return the report on the first run folder, with the others for comparison.
 
-        Raise RunError for a folder without records, and for one that is given twice.
+        Raise RunError for a folder without records, and for two folders of one name.
         """
-        paths = [Path(folder).resolve() for folder in folders]
-        for path in paths:
-            if paths.count(path) > 1:
-                raise RunError(f"{path} is given twice. Give each run folder once.")
         return cls([source for folder in folders for source in read_sources(Path(folder))])
 
     def here(self, comparison: Comparison) -> pd.DataFrame:
@@ -160,7 +143,7 @@ class Report:
         column = {metric: name for name, metrics in comparison.metrics.items() for metric in metrics}
         cells: dict[tuple[str, str], dict[str, str]] = {}
         for source, row in self._rows(comparison, column):
-            device = text(row, "device") if row["unit"] == "ms" else ""
+            device = row.get("device", "") if row["unit"] == "ms" else ""
             where = " · ".join(filter(None, [_set_name(row), row["protocol"], device, source.name]))
             values = cells.setdefault((where, column[row["metric"]]), {})
             earlier = values.get(row["method"])
@@ -177,12 +160,12 @@ class Report:
         for source in self.sources:
             rows = [
                 row
-                for row in source.records.sort_values("notebook", kind="stable").to_dict("records")
+                for row in rows_of(source.records.sort_values("notebook", kind="stable"))
                 if row["experiment"] == comparison.experiment
                 and row["metric"] in metrics
                 and row["protocol"].startswith(comparison.protocols)
                 and (not comparison.methods or row["method"] in comparison.methods)
-                and not isinstance(row.get("features"), str)
+                and "features" not in row
             ]
             last = {_set_name(row): row["notebook"] for row in rows}
             yield from ((source, row) for row in rows if row["notebook"] == last[_set_name(row)])
@@ -229,20 +212,20 @@ class Report:
     def figures(self, section: str) -> list[tuple[Path, str]]:
         """Return the section's figures that the run folders have: their files and captions."""
         figures = []
-        for figure in FIGURES[section]:
+        for names, caption in FIGURES[section]:
             for source in self.sources:
-                paths = [source.folder / f"figures/{name}.png" for name in figure.names]
-                figures += [(path, f"{figure.caption} ({source.name})") for path in paths if path.is_file()][:1]
+                paths = [source.folder / f"figures/{name}.png" for name in names]
+                figures += [(path, f"{caption} ({source.name})") for path in paths if path.is_file()][:1]
         return figures
 
     def _claims(self) -> pd.DataFrame:
         """Return every recorded verdict, corrected by Holm in two families a source: claims, and other questions."""
         verdicts = []
         for source in self.sources:
-            rows = source.records[source.records.metric.str.startswith("claim ")].to_dict("records")
+            rows = rows_of(source.records[source.records.metric.str.startswith("claim ")])
             names = [row["metric"].removeprefix("claim ") for row in rows]
             whole = [name == decisive(name.split(",")[0], names) for name in names]
-            p = pd.Series([first_number(row, "p") for row in rows], dtype=float)
+            p = pd.Series([row.get("p", math.nan) for row in rows], dtype=float)
             corrected = p.copy()
             for family in (whole, [not is_whole for is_whole in whole]):
                 corrected[family] = holm(p[family].to_numpy())
@@ -273,17 +256,17 @@ class Report:
 
 def _verdict(row: dict, adjusted: float) -> dict:
     """Return a recorded claim with the verdict for its corrected p-value."""
-    effect = math.nan if row["value"] is None else row["value"]
-    low, high = row["interval"] if isinstance(row.get("interval"), list) else (math.nan, math.nan)
-    at_least, level = first_number(row, "at_least", default=0.0), first_number(row, "level", default=0.95)
-    alone, p = text(row, "verdict"), first_number(row, "p")
-    verdict = decide(effect, at_least, adjusted, level)
-    if math.isnan(p) and math.isfinite(low):  # a record without p
-        verdict = f"{alone or 'not decided'}{UNCORRECTED}"
-    facts = {"claim": row["metric"].removeprefix("claim ").split(",")[0], "statement": text(row, "statement")}
-    facts |= {"data": row["data"], "effect": effect, "low": low, "high": high, "unit": row["unit"], "n": row.get("n")}
-    facts |= {"at_least": at_least, "level": level, "drawn": text(row, "drawn"), "p": p, "p (Holm)": adjusted}
-    return facts | {"alone": alone, "verdict": verdict, "notebook": row["notebook"]}
+    missing = {"value": math.nan, "interval": (math.nan, math.nan), "p": math.nan, "at_least": 0.0, "level": 0.95}
+    row = missing | {"n": None, "statement": "", "drawn": "", "verdict": ""} | row
+    verdict = decide(row["value"], row["at_least"], adjusted, row["level"])
+    low, high = row["interval"]
+    if math.isnan(row["p"]) and math.isfinite(low):
+        verdict = f"{row['verdict'] or 'not decided'}{UNCORRECTED}"
+    facts = {
+        name: row[name] for name in ("statement", "data", "unit", "n", "at_least", "level", "drawn", "p", "notebook")
+    }
+    facts |= {"claim": row["metric"].removeprefix("claim ").split(",")[0], "effect": row["value"]}
+    return facts | {"low": low, "high": high, "p (Holm)": adjusted, "alone": row["verdict"], "verdict": verdict}
 
 
 def _set_name(row: dict) -> str:

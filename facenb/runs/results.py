@@ -3,6 +3,7 @@
 A run folder holds `executed/` (notebooks), `records/` (a line of JSON for each number), `figures/`, `models/`, `sets/`.
 """
 
+import errno
 import io
 import json
 import math
@@ -76,8 +77,8 @@ def versions() -> dict[str, str]:
 
 def assets() -> dict[str, str]:
     """Return the SHA-256 of the manifest of each data set and released model on this machine."""
-    records = {name: marker(entry) for name, entry in load_entries().items() if is_ready(entry)}
-    return {name: record["manifest"] for name, record in records.items() if record}
+    ready = {name: marker(entry) for name, entry in load_entries().items() if is_ready(entry)}
+    return {name: record["manifest"] for name, record in ready.items() if record}
 
 
 def check_choice(name: str, value: Any, allowed: tuple[str, ...]) -> str:
@@ -147,10 +148,10 @@ class Run:
         path = self.folder / name
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
+            if not os.access(path.parent, os.W_OK):
+                raise PermissionError(errno.EACCES, "no permission")
         except OSError as error:
             raise RunError(f"Cannot write to run folder {self.folder} ({error.strerror}). Choose another.") from error
-        if not os.access(path.parent, os.W_OK):
-            raise RunError(f"No permission to write to {path.parent}. Choose another run folder.")
         return path
 
     def choose(self, *, smoke: Any, quick: Any, full: Any) -> Any:
@@ -205,21 +206,16 @@ class Run:
         record = _finite(json.loads(json.dumps(record, default=_plain)))
         if problem := problems(record):
             raise RunError(f"The record of {metric!r} cannot be written: {problem}.")
-        self._append((json.dumps(record) + "\n").encode())
-        return float(value)
-
-    def _append(self, line: bytes) -> None:
+        line = (json.dumps(record) + "\n").encode()
         try:
             with self.records.open("ab", buffering=0) as file:
-                written = file.write(line)
+                if file.write(line) != len(line):
+                    raise OSError(errno.ENOSPC, "the disk is full")
         except OSError as error:
             raise RunError(
                 f"Cannot write the record to {self.records} ({error.strerror}). Free space there."
             ) from error
-        if written != len(line):
-            raise RunError(
-                f"The record in {self.records} was cut short because the disk is full. Free space, run again."
-            )
+        return float(value)
 
     def claim(self, claim: Claim, *, experiment: str, data: str, method: str = "", **details: Any) -> Claim:
         """Record a claim (effect, interval, p, verdict) under the metric `claim NAME`. Return it."""
