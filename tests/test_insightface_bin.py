@@ -127,5 +127,3 @@ def test_a_picture_that_is_none_is_named(tmp_path):
         found.picture(1)
     with pytest.raises(AssetError, match="Image 2 of .* another size"):
         found.batch(torch.tensor([0, 2]))
-    with pytest.raises(ValueError, match="2 pairs cannot be cut into 10 folds"):
-        found.fold()

@@ -10,7 +10,6 @@ from scipy.io import savemat
 
 from facenb.datasets.pictures.aflw2000 import TO_OURS
 from facenb.datasets.pictures.w300lp import SETS, read_w300lp
-from facenb.datasets.sets.augmentation import MIRRORED_68
 from facenb.datasets.sets.build_photos import build_w300lp
 from facenb.errors import AssetError, RunError
 from facenb.imaging.camera import WeakPerspective, euler_to_matrix
@@ -67,12 +66,10 @@ def test_all_pictures_source_by_source(tree):
 
 
 def test_the_turns_of_a_photo_are_one_source(tree):
-    """Two faces of one photo are two people; mirrored images are people of their own."""
+    """Two faces of one photo are two people."""
     sources = read_w300lp(tree).sources
     assert list(sources)[:2] == ["AFW/AFW_1051618982_1", "AFW/AFW_1051618982_2"] and len(sources) == 5
     assert list(sources.values()) == [list(range(3 * k, 3 * k + 3)) for k in range(5)]
-    flipped = read_w300lp(tree, ["AFW"], flipped=True)
-    assert len(flipped) == 12 and len(flipped.sources) == 4 and "AFW_Flip/AFW_1051618982_1" in flipped.sources
 
 
 def test_labels(tree):
@@ -150,11 +147,9 @@ def release(tmp_path):
 
 def test_a_turned_image_has_its_own_landmarks(release):
     root, points = release
-    first, turned, mirrored, _ = read_w300lp(root, ["AFW"], flipped=True)
+    first, turned = read_w300lp(root, ["AFW"])
     torch.testing.assert_close(first.landmarks, points)
     torch.testing.assert_close(turned.landmarks, points + torch.tensor([5.0, 0]))
-    expected = torch.stack([45 - points[:, 0], points[:, 1]], 1)[MIRRORED_68]
-    torch.testing.assert_close(mirrored.landmarks, expected)
 
 
 def test_a_missing_or_wrong_landmark_file_is_named(release):

@@ -1,22 +1,13 @@
 """A folder of images with one directory for each person, as most sets of faces are handed on."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
 from facenb.datasets.layout import IMAGES, files_in, folders_in
 from facenb.errors import AssetError
 
 
-@dataclass(frozen=True)
-class PictureFolder:
-    """The images of each person; people and images are in alphabetical order."""
-
-    folder: Path
-    people: dict[str, tuple[Path, ...]]
-
-
-def read_folder(folder: str | Path) -> PictureFolder:
-    """Return the people of a folder: its directories that hold images. A folder nested once more is found.
+def read_folder(folder: str | Path) -> dict[str, tuple[Path, ...]]:
+    """Return the images of each person, both in alphabetical order. A folder nested once more is found.
 
     Raises AssetError if there is no such folder, images lie beside the directories, or a directory holds none.
     """
@@ -32,7 +23,7 @@ def read_folder(folder: str | Path) -> PictureFolder:
     if empty or not people:
         problem = f"{folder / empty[0]} holds no images" if empty else f"{folder} holds no directories"
         raise AssetError(f"{problem}. Expected a directory for each person, with images ({', '.join(sorted(IMAGES))}).")
-    return PictureFolder(folder, people)
+    return people
 
 
 def _is_wrapper(folder: Path) -> bool:

@@ -11,8 +11,8 @@ template, medium), `meta/ijbc_template_pair_label.txt` (template, template, 1 or
 We have seen neither set; names and columns are those that public readers of them use.
 """
 
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import pandas as pd
 import torch
@@ -27,8 +27,7 @@ BOX = ["FACE_X", "FACE_Y", "FACE_WIDTH", "FACE_HEIGHT"]
 METADATA = ["TEMPLATE_ID", "SUBJECT_ID", "FILE", "MEDIA_ID", *BOX]
 
 
-@dataclass(frozen=True)
-class TemplatePictures:
+class TemplatePictures(NamedTuple):
     """The images of a protocol; an image that is in several templates comes several times."""
 
     names: tuple[str, ...]  # files, below the folder of images
@@ -36,8 +35,7 @@ class TemplatePictures:
     media: Int[Tensor, " images"]
 
 
-@dataclass(frozen=True)
-class TemplatePairs:
+class TemplatePairs(NamedTuple):
     """Templates to compare, by number."""
 
     first: Int[Tensor, " pairs"]
@@ -45,16 +43,14 @@ class TemplatePairs:
     same: Bool[Tensor, " pairs"]
 
 
-@dataclass(frozen=True)
-class Search:
+class Search(NamedTuple):
     """Templates of a gallery or of probes, and whose they are."""
 
     template: Int[Tensor, " templates"]
     person: Int[Tensor, " templates"]
 
 
-@dataclass(frozen=True)
-class IJB:
+class IJB(NamedTuple):
     """IJB-B or IJB-C. Gallery 1 and 2 share no person; a probe's person is in one of them.
 
     Closed set: search both galleries as one. Open set: search one of them, so that the probes of the other gallery's
@@ -87,21 +83,18 @@ def read_ijb(folder: str | Path, name: str = "ijbc") -> IJB:
     if not labels["same"].isin([0, 1]).all():
         raise AssetError(f"{labels.attrs['path']}: expected 0 or 1 for a pair, got {labels['same'].max():g}")
     pictures = _pictures(faces)
-    searches = []
-    for part in (*(f"gallery_{which}" for which in GALLERIES[name]), "probe_mixed"):
-        table = _table(f"{start}_1N_{part}.csv", ["TEMPLATE_ID", "SUBJECT_ID"], ",", titles=1)
-        searches.append(_search(table))
-        _check_templates(searches[-1].template, pictures, part)
+    parts = (*(f"gallery_{part}" for part in GALLERIES[name]), "probe_mixed")
+    tables = [_table(f"{start}_1N_{part}.csv", ["TEMPLATE_ID", "SUBJECT_ID"], ",", titles=1) for part in parts]
+    gallery_1, gallery_2, probes = map(_search, tables)
     pairs = TemplatePairs(_whole(labels["first"]), _whole(labels["second"]), _whole(labels["same"]) == 1)
-    _check_templates(torch.cat([pairs.first, pairs.second]), pictures, "the pairs")
+    for templates in (pairs.first, pairs.second, gallery_1.template, gallery_2.template, probes.template):
+        _check_templates(templates, pictures, name)
     values = torch.tensor(points[list(range(11))].to_numpy("float32"))
-    gallery_1, gallery_2, probes = searches
     five = values[:, :10].unflatten(1, (5, 2)) + 0.5
     return IJB(folder, pictures, pairs, (gallery_1, gallery_2), probes, five, values[:, 10])
 
 
-@dataclass(frozen=True)
-class IJBASplit:
+class IJBASplit(NamedTuple):
     """One of the ten splits of IJB-A."""
 
     pictures: TemplatePictures  # of verification
@@ -128,7 +121,7 @@ def read_ijba(folder: str | Path, split: int) -> IJBASplit:
         _table(search / f"search_{kind}_{split}.csv", METADATA, ",", named=True) for kind in ("gallery", "probe")
     )
     first, second, pictures = _whole(compared["first"]), _whole(compared["second"]), _pictures(metadata)
-    _check_templates(torch.cat([first, second]), pictures, f"split {split}'s comparisons")
+    _check_templates(torch.cat([first, second]), pictures, f"split {split}")
     person = metadata.groupby("TEMPLATE_ID")["SUBJECT_ID"].first()
     same = torch.tensor(person.loc[first.numpy()].to_numpy() == person.loc[second.numpy()].to_numpy())
     both = pd.concat([gallery, probes], ignore_index=True)

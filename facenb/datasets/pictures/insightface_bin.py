@@ -5,8 +5,8 @@ whether each pair is of one person. It is read without running any of its code (
 112 x 112 pixels and are aligned on five points (`crops.ALIGNED`).
 """
 
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -18,28 +18,17 @@ from facenb.errors import AssetError, ModelFileError
 from facenb.morphable.formats.safe_pickle import read_plain
 
 
-@dataclass(frozen=True)
-class FaceBin:
+class FaceBin(NamedTuple):
     """Images 2k and 2k + 1 are pair k. Images are decoded when they are asked for."""
 
     path: Path
     pictures: tuple[bytes, ...]
+    first: Int[Tensor, " pairs"]  # row of each pair's first image
+    second: Int[Tensor, " pairs"]
     same: Bool[Tensor, " pairs"]
-
-    @property
-    def first(self) -> Int[Tensor, " pairs"]:
-        """Row of each pair's first image."""
-        return torch.arange(0, len(self.pictures), 2)
-
-    @property
-    def second(self) -> Int[Tensor, " pairs"]:
-        """Row of each pair's second image."""
-        return torch.arange(1, len(self.pictures), 2)
 
     def fold(self, folds: int = 10) -> Int[Tensor, " pairs"]:
         """Return folds of equally many pairs in the order of the file, as InsightFace's script and LFW's list do."""
-        if not 2 <= folds <= len(self.same):
-            raise ValueError(f"{len(self.same)} pairs cannot be cut into {folds} folds")
         return torch.arange(len(self.same)) * folds // len(self.same)
 
     def picture(self, row: int) -> UInt8[Tensor, "height width 3"]:
@@ -77,7 +66,8 @@ def read_bin(path: str | Path) -> FaceBin:
     if not all(isinstance(answer, (bool, np.bool_, int, np.integer)) and answer in (0, 1) for answer in same):
         raise AssetError(f"{path} has a pair whose answer is neither 0 (different) nor 1 (same)")
     images = tuple(_jpeg(image, f"Image {row} of {path}") for row, image in enumerate(pictures))
-    return FaceBin(path, images, torch.tensor([bool(answer) for answer in same]))
+    rows = torch.arange(len(images)).unflatten(0, (-1, 2))
+    return FaceBin(path, images, *rows.unbind(1), torch.tensor([bool(answer) for answer in same]))
 
 
 def _jpeg(image: object, name: str) -> bytes:

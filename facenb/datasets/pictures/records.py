@@ -53,13 +53,6 @@ class Records:
         """The number of the person in each image. Raises AssetError naming a record whose head is damaged."""
         return torch.tensor([self._label(key) for key in self.keys], dtype=torch.int64)
 
-    @property
-    def gaps(self) -> list[int]:
-        """Numbers between the lowest and the highest label that no image has."""
-        present = self.labels.unique()
-        span = torch.arange(int(present[0]), int(present[-1]) + 1)
-        return span[~torch.isin(span, present)].tolist()
-
     def _label(self, key: int) -> int:
         values, _ = self._label_of(key, self._record(key, HEAD.size + 64))
         if not (np.isfinite(values[0]) and values[0] >= 0 and values[0] == int(values[0])):

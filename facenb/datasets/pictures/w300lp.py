@@ -1,7 +1,7 @@
 """300W-LP (Zhu et al. 2016): photos of four sets, each turned to many yaws by face profiling.
 
 `300W_LP/<SET>/<SET>_<photo>_<turn>.jpg` has a `.mat` of the same name; SET is AFW, HELEN, IBUG or LFPW, and turn 0 is
-the photo itself. `<SET>_Flip/` holds all of them mirrored, under the same names. All turns of a photo show one person
+the photo itself. The mirrored images in `<SET>_Flip/` are not read. All turns of a photo show one person
 with one expression, so they are one identity here (the source). Two photos of one person are two identities, because
 the set does not say who is on them.
 
@@ -22,9 +22,7 @@ from torch import Tensor
 from facenb.arrays import read_arrays
 from facenb.datasets.layout import AGAIN, files_in, find_folder
 from facenb.datasets.pictures.aflw2000 import TO_OURS, Sample, read_labels
-from facenb.datasets.sets.augmentation import MIRRORED_68
 from facenb.errors import AssetError
-from facenb.photos.images import read_image
 
 SETS = ("AFW", "HELEN", "IBUG", "LFPW")
 
@@ -51,7 +49,8 @@ class W300LP(Sequence):
         photo = self.photos[index]
         points, pose = read_labels(photo, "pt2d")
         if (self.folder / "landmarks").is_dir():
-            return Sample(photo, self._own_landmarks(photo), float(pose[1]))
+            path = self.folder / "landmarks" / photo.parent.name / f"{photo.stem}_pts.mat"
+            return Sample(photo, _read_points(path), float(pose[1]))
         first = photo.with_name(f"{photo.stem.rpartition('_')[0]}_0{photo.suffix}")
         if photo != first and first.is_file() and torch.equal(points, read_labels(first, "pt2d")[0]):
             raise AssetError(
@@ -59,15 +58,6 @@ class W300LP(Sequence):
                 f"set's folder landmarks/ in {self.folder}."
             )
         return Sample(photo, points, float(pose[1]))
-
-    def _own_landmarks(self, photo: Path) -> Float[Tensor, "68 2"]:
-        """Return the landmarks in landmarks/. Those of a mirrored image are mirrored, unless it has its own."""
-        name, part = f"{photo.stem}_pts.mat", photo.parent.name
-        path = self.folder / "landmarks" / part / name
-        if path.is_file() or not part.endswith("_Flip"):
-            return _read_points(path)
-        points = _read_points(self.folder / "landmarks" / part.removesuffix("_Flip") / name)[MIRRORED_68]
-        return torch.stack([read_image(photo).shape[1] - points[:, 0], points[:, 1]], 1)
 
 
 def _read_points(path: Path) -> Float[Tensor, "68 2"]:
@@ -77,27 +67,23 @@ def _read_points(path: Path) -> Float[Tensor, "68 2"]:
     return torch.from_numpy(points[:, :2].astype(np.float32)) + TO_OURS
 
 
-def read_w300lp(folder: str | Path | None = None, sets: Sequence[str] = SETS, flipped: bool = False) -> W300LP:
+def read_w300lp(folder: str | Path | None = None, sets: Sequence[str] = SETS) -> W300LP:
     """Return 300W-LP from the folder with AFW/, HELEN/, IBUG/ and LFPW/, or one above. None: the asset `300w-lp`.
 
-    `flipped` adds the mirrored images. Raises AssetError naming a set that is missing, ValueError for an unknown set.
+    Raises AssetError naming a set that is missing, ValueError for an unknown set.
     """
     unknown = [name for name in sets if name not in SETS]
     if unknown or not sets:
         raise ValueError(f"Expected sets among {', '.join(SETS)}, got {unknown or 'none'}")
-    parts = [part for name in sets for part in ((name, f"{name}_Flip") if flipped else (name,))]
-    inner = find_folder(
-        folder,
-        "300w-lp",
-        lambda inner: inner.name != "landmarks" and any((inner / part).is_dir() for part in parts),
-        f"folders {', '.join(parts)}",
-    )
-    photos: list[Path] = []
-    for part in parts:
-        name = part.removesuffix("_Flip")
-        images = [photo for photo in files_in(inner / part) if photo.name.startswith(f"{name}_")]
+
+    def holds(inner: Path) -> bool:
+        return inner.name != "landmarks" and any((inner / name).is_dir() for name in sets)
+
+    inner, photos = find_folder(folder, "300w-lp", holds, f"folders {', '.join(sets)}"), []
+    for name in sets:
+        images = [photo for photo in files_in(inner / name) if photo.name.startswith(f"{name}_")]
         if not images:
-            raise AssetError(f"{inner / part} holds no images {name}_*.jpg. {AGAIN}")
+            raise AssetError(f"{inner / name} holds no images {name}_*.jpg. {AGAIN}")
         photos += sorted(images, key=_source_and_turn)
     return W300LP(inner, tuple(photos))
 

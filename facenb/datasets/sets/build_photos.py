@@ -17,7 +17,6 @@ from facenb.datasets.pictures.records import read_records
 from facenb.datasets.pictures.w300lp import W300LP
 from facenb.datasets.sets.build_synthetic import TOGETHER, fitted_targets
 from facenb.datasets.sets.faces import TURNED, FaceSet, describe, read_faces
-from facenb.errors import AssetError
 from facenb.fitting import fit
 from facenb.fitting.posed import mirrored_move
 from facenb.morphable.model import MorphableModel
@@ -117,17 +116,14 @@ def build_folder(
     size: tuple[int, int],
     fitter: Fitter,
     aligned: bool = False,
-    leave_out: bool = False,
 ) -> FaceSet:
-    """Return a folder with one directory for each person as a training set.
+    """Return the people with `at_least` images in a folder with one directory for each person as a training set.
 
     `aligned` images are 112x112 on InsightFace's five points already; others are cropped by their landmarks. Raises
-    AssetError naming a person with fewer than `at_least` images (`leave_out`: they are left out), ImageError naming an
-    aligned image of another size; otherwise as read_folder and build_photos.
+    ImageError naming an aligned image of another size; otherwise as read_folder and build_photos.
     """
-    given = read_folder(pictures)
-    people = _with_enough(given.people, at_least, given.folder, leave_out)
-    card = {"kind": "folder", "at_least": at_least, "aligned": aligned}
+    people, card = read_folder(pictures), {"kind": "folder", "at_least": at_least, "aligned": aligned}
+    people = {name: images for name, images in people.items() if len(images) >= at_least}
     return build_photos(folder, people, partial(prepare_photos, aligned=aligned), card, size, fitter)
 
 
@@ -138,41 +134,21 @@ def build_records(
     size: tuple[int, int],
     fitter: Fitter,
     aligned: bool = True,
-    leave_out: bool = False,
 ) -> FaceSet:
-    """Return a record file (CASIA-WebFace's `train.rec`) as a training set; options as build_folder.
+    """Return the people with `at_least` images in a record file (CASIA-WebFace's `train.rec`), as build_folder.
 
-    Raises AssetError for labels with gaps, which hint at people whose images are missing (`leave_out` accepts them).
+    People are named by their labels. Raises AssetError for a damaged file; otherwise as build_photos.
     """
-    given = read_records(records)
-    if given.gaps and not leave_out:
-        raise AssetError(
-            f"No image in {given.path} has label {given.gaps[0]} ({len(given.gaps)} such labels between the lowest and "
-            "the highest). Get the whole file, or continue without these people with leave_out=True."
-        )
-    people: dict[str, list[int]] = {str(label): [] for label in given.labels.unique().tolist()}
+    given, people = read_records(records), {}
     for index, label in enumerate(given.labels.tolist()):
-        people[str(label)].append(index)
-    people = _with_enough(people, at_least, given.path, leave_out)
+        people.setdefault(label, []).append(index)
+    people = {str(label): people[label] for label in sorted(people) if len(people[label]) >= at_least}
 
     def prepare(indices: list[int]) -> Prepared:
         return prepare_images((given.picture(index).float() / 255 for index in indices), aligned)
 
     card = {"kind": "records", "at_least": at_least, "aligned": aligned}
     return build_photos(folder, people, prepare, card, size, fitter)
-
-
-def _with_enough(people: dict[str, Sequence], at_least: int, source: Path, leave_out: bool) -> dict[str, Sequence]:
-    """Return the people with enough images. Raises AssetError naming one with fewer, unless they may be left out."""
-    few = [name for name, images in people.items() if len(images) < at_least]
-    if few and not leave_out:
-        raise AssetError(
-            f"{few[0]} in {source} has {len(people[few[0]])} images, fewer than {at_least} ({len(few)} such people). "
-            "Add some, or leave these people out with leave_out=True."
-        )
-    if len(few) == len(people):
-        raise AssetError(f"Nobody in {source} has {at_least} images; there is nothing to train on")
-    return {name: images for name, images in people.items() if name not in set(few)}
 
 
 def build_w300lp(folder: str | Path, model: MorphableModel, data: W300LP, size: tuple[int, int]) -> FaceSet:

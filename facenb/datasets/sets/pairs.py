@@ -5,7 +5,7 @@ So pose cannot tell the two kinds apart, and the network has to look at who it i
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol, runtime_checkable
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -14,17 +14,6 @@ from torch import Tensor
 from facenb.errors import RunError
 
 SLACK = 1e-5  # radians: turns exactly at a limit, as angles on a grid have them, count whatever the rounding
-
-
-@runtime_checkable
-class Pictures(Protocol):
-    """What pairs are made of: images of known people, such as a FaceSet."""
-
-    labels: Int[Tensor, " images"]  # one number for each person
-
-    def __len__(self) -> int: ...
-
-    def load(self, rows: Int[Tensor, " batch"], generator: torch.Generator | None = None) -> dict[str, Tensor]: ...
 
 
 @dataclass(frozen=True)
@@ -39,14 +28,14 @@ class PairData:
     and the second half with another. Rows may be given more often for further partners.
     """
 
-    pictures: Pictures
+    pictures: Any  # images of known people: a FaceSet, or anything with `labels`, a length and `load`
     yaw: Float[Tensor, " images"]  # radians; of the fit, because the truth is for evaluation
     apart: float  # radians
     near: float  # radians
 
     @classmethod
     def of(
-        cls, pictures: Pictures, yaw: Float[Tensor, " images"], apart: float | int = 30.0, near: float | int = 10.0
+        cls, pictures: Any, yaw: Float[Tensor, " images"], apart: float | int = 30.0, near: float | int = 10.0
     ) -> "PairData":
         """Return pairs of these images: `yaw` in radians, `apart` and `near` in degrees, both included.
 

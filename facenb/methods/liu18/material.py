@@ -111,7 +111,7 @@ def prepare(run: Run, folds: tuple[int, int] | None = None) -> Material:
     else:
         folds, fitter = tuple(sorted({pair.fold for pair in lfw.pairs()})), paper_fitter()
         records, size = asset("casia-webface-records"), chosen.size
-        whole = build_records(run.path("sets/casia"), records, 2, size, leave_out=True, fitter=fitter)
+        whole = build_records(run.path("sets/casia"), records, 2, size, fitter)
         apart = set()
     train, validation, _ = whole.split(chosen.validation, 0, run.seed, without=apart)
     names = whole.card.get("names", [])
