@@ -76,11 +76,6 @@ class TestSplit:
         one, same, other = (small.split(seed=s).test.rows.tolist() for s in (0, 0, 1))
         assert one == same != other
 
-    def test_a_person_with_one_picture(self, tmp_path):
-        alone = random_set(tmp_path / "set", [1, 1, 1, 1])
-        with pytest.raises(RunError, match=r"one image only \(2 such people\)"):
-            alone.split(validation=0.25, test=0.25)
-
     def test_people_named_are_in_no_part(self, tmp_path):
         """Their share is of those who remain; names count as the card lists them."""
         named = random_set(tmp_path / "set", card={"names": [f"person {k}" for k in range(40)]})

@@ -152,25 +152,18 @@ def _distinct(faces: Iterable[tuple[float, Tensor]]) -> list[Tensor]:
 def _movement(image: Tensor, points: Tensor) -> float:
     """Return the mean distance between a face's points and those found again in its upright crop, in sizes of the face.
 
-    The crop is twice as large as the face. Infinite if no face is found in it.
+    In the crop, twice as large as the face, the eye line is horizontal. Infinite if no face is found in it.
     """
-    onto, size = _upright(points)
-    crop = resample(image[None], onto, (CLOSE_UP, CLOSE_UP))[0].permute(1, 2, 0)
-    again, expected = _points(_bytes(crop)), onto.apply(points[None])
-    distances = (again - expected).norm(dim=-1).mean(1) / (float(onto.scale) * size)
-    return float(distances.min()) if len(again) else float("inf")
-
-
-def _upright(points: Tensor) -> tuple[Similarity, float]:
-    """Return the map from the photo to a crop in which the eye line is horizontal, and the face's size in pixels."""
     eyes = five_points(points)[:2].double()
     cosine, sine = ((eyes[1] - eyes[0]) / (eyes[1] - eyes[0]).norm()).tolist()
     rotation = torch.tensor([[cosine, sine], [-sine, cosine]], dtype=torch.float64)
     turned = points.double() @ rotation.T
     low, high = turned.amin(0), turned.amax(0)
-    size = float((high - low).max())
-    scale = CLOSE_UP / (2 * size)
-    return Similarity(torch.tensor([scale]), rotation[None], (CLOSE_UP / 2 - scale * (low + high) / 2)[None]), size
+    scale = CLOSE_UP / (2 * float((high - low).max()))
+    onto = Similarity(torch.tensor([scale]), rotation[None], (CLOSE_UP / 2 - scale * (low + high) / 2)[None])
+    crop = resample(image[None], onto, (CLOSE_UP, CLOSE_UP))[0].permute(1, 2, 0)
+    distances = (_points(_bytes(crop)) - onto.apply(points[None])).norm(dim=-1).mean(1) / (CLOSE_UP / 2)
+    return float(distances.min()) if len(distances) else float("inf")
 
 
 def _turned_back(points: Tensor, turns: int, width: int, height: int) -> Tensor:

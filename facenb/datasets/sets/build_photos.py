@@ -27,26 +27,6 @@ from facenb.photos.store import Prepared, prepare_images, prepare_photos
 from facenb.table import build_table
 
 
-def build_photos(
-    folder: str | Path,
-    people: dict[str, Sequence],
-    prepare: Callable[[list], Prepared],
-    card: dict,
-    size: tuple[int, int],
-    fitter: Fitter,
-) -> FaceSet:
-    """Return the training set of any photographs: each person's photos (of any type), and what prepares some of them.
-
-    Photos without a face are left out, then people with fewer than two photos (see FaceSet.left_out). A subject's
-    number is its place in the card's `names`. Raises RunError if the folder holds another set, or nobody is left.
-    """
-
-    def rows(photos: list, subject: Tensor) -> dict[str, Tensor]:
-        return _rows(prepare(photos), subject, fitter, size)
-
-    return _build(folder, people, rows, card, size, fitter.model)
-
-
 def _build(
     folder: str | Path,
     people: dict[str, Sequence],
@@ -55,7 +35,11 @@ def _build(
     size: tuple[int, int],
     model: MorphableModel,
 ) -> FaceSet:
-    """Return the set with the rows of all people's photos; `rows` makes those of a few people, given their numbers."""
+    """Return the set of all people's photos; `rows` makes the rows of a few people's, given whose each photo is.
+
+    A subject's number is its place in the card's `names`. Raises RunError if the folder holds another set, or nobody
+    is left.
+    """
     groups = list(people.values())
     counts = list(map(len, groups))
     card = {**card, "model": describe(model), "size": list(size), "names": list(people), "pictures_given": sum(counts)}
@@ -81,8 +65,14 @@ def _blocks(counts: Sequence[int]) -> list[list[int]]:
     return blocks
 
 
-def _rows(photos: Prepared, subject: Tensor, fitter: Fitter, size: tuple[int, int]) -> dict[str, Tensor]:
-    """Return the rows of a block: crops with the targets of the fit, and those of the mirrored photo."""
+def _rows(
+    prepare: Callable[[list], Prepared], fitter: Fitter, size: tuple[int, int], photos: list, subject: Tensor
+) -> dict[str, Tensor]:
+    """Return the rows of a block: crops with the targets of the fit, and those of the mirrored photo.
+
+    Photos without a face are left out, then people with fewer than two photos (see FaceSet.left_out).
+    """
+    photos = prepare(photos)
     usable = photos.found.clone()
     usable &= subject[usable].bincount(minlength=int(subject.max()) + 1)[subject] >= 2
     if not usable.any():
@@ -106,7 +96,8 @@ def build_lfw(folder: str | Path, at_least: int, size: tuple[int, int], lfw: LFW
     To train on several choices of folds, leave the people of each choice out by `FaceSet.split(without=...)`.
     """
     card = {"kind": "lfw", "at_least": at_least}
-    return build_photos(folder, lfw.with_at_least(at_least), prepare_photos, card, size, fitter)
+    rows = partial(_rows, prepare_photos, fitter, size)
+    return _build(folder, lfw.with_at_least(at_least), rows, card, size, fitter.model)
 
 
 def build_folder(
@@ -120,11 +111,12 @@ def build_folder(
     """Return the people with `at_least` images in a folder with one directory for each person as a training set.
 
     `aligned` images are 112x112 on InsightFace's five points already; others are cropped by their landmarks. Raises
-    ImageError naming an aligned image of another size; otherwise as read_folder and build_photos.
+    ImageError naming an aligned image of another size; otherwise as read_folder.
     """
     people, card = read_folder(pictures), {"kind": "folder", "at_least": at_least, "aligned": aligned}
     people = {name: images for name, images in people.items() if len(images) >= at_least}
-    return build_photos(folder, people, partial(prepare_photos, aligned=aligned), card, size, fitter)
+    rows = partial(_rows, partial(prepare_photos, aligned=aligned), fitter, size)
+    return _build(folder, people, rows, card, size, fitter.model)
 
 
 def build_records(
@@ -137,7 +129,7 @@ def build_records(
 ) -> FaceSet:
     """Return the people with `at_least` images in a record file (CASIA-WebFace's `train.rec`), as build_folder.
 
-    People are named by their labels. Raises AssetError for a damaged file; otherwise as build_photos.
+    People are named by their labels. Raises AssetError for a damaged file.
     """
     given, people = read_records(records), {}
     for index, label in enumerate(given.labels.tolist()):
@@ -148,14 +140,13 @@ def build_records(
         return prepare_images((given.picture(index).float() / 255 for index in indices), aligned)
 
     card = {"kind": "records", "at_least": at_least, "aligned": aligned}
-    return build_photos(folder, people, prepare, card, size, fitter)
+    return _build(folder, people, partial(_rows, prepare, fitter, size), card, size, fitter.model)
 
 
 def build_w300lp(folder: str | Path, model: MorphableModel, data: W300LP, size: tuple[int, int]) -> FaceSet:
     """Return 300W-LP as a training set: crops, and the fit of `model` to the landmarks of all turns of a photo.
 
-    The jaw line does not slide, because the landmarks are fixed points of a face, hidden ones too. A subject's number
-    is its place in the card's `names`. Raises RunError if the folder holds another set.
+    The jaw line does not slide, because the landmarks are fixed points of a face, hidden ones too.
     """
 
     def rows(images: list[int], subject: Tensor) -> dict[str, Tensor]:

@@ -168,7 +168,7 @@ class FaceSet:
         """Return training, validation and test people, drawn by seed; each person is in one of them only.
 
         `validation` and `test` are shares of the people; a share of 0 gives an empty set. People named in `without` are
-        in none. Raises RunError if another part would be empty, or a person of the training has one image only.
+        in none. Raises RunError if another part would be empty.
         """
         people = self.people[~torch.isin(self.people, self.numbers(without))]
         order = people[torch.randperm(len(people), generator=torch.Generator().manual_seed(seed))]
@@ -178,12 +178,6 @@ class FaceSet:
             if not len(part) and share:
                 raise RunError(f"The split leaves no {name} people of {len(order)}; change its shares")
         train = self.of(taught)
-        single = (train.labels.bincount() == 1).nonzero()[:, 0]
-        if len(single):
-            raise RunError(
-                f"Subject {int(train.people[single[0]])} of {self.table.folder} has one image only ({len(single)} such "
-                "people). Build the set with at least two images of each person."
-            )
         others = (replace(train, rows=self.rows[torch.isin(self.subjects, people)]) for people in (watched, tested))
         return Split(train, *others)
 
