@@ -459,8 +459,6 @@ class TestBadInput:
         assert (tmp_path / "file").read_text() == "mine"
 
     def test_two_trainings_in_one_folder(self, tmp_path):
-        pytest.importorskip("fcntl")
-
         def another(progress):
             with pytest.raises(RunError, match="another training runs in"):
                 run(modules(), tmp_path, fresh=True)

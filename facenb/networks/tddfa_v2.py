@@ -42,7 +42,7 @@ PARTS = {
     "pointwise.norm": "bn_sep",
 }
 SECOND_HEAD = "fc_lm."  # a head for landmarks, used only in the authors' training
-BASES = {  # the arrays of bfm68.npz and their shapes
+BASES = {  # the arrays of bfm68.npz and their shapes, in the order of TDDFA's arguments
     "v2_mean": (62,),
     "v2_std": (62,),
     "u_base": (204,),
@@ -141,13 +141,10 @@ class TDDFA(nn.Module):
     ):
         super().__init__()
         self.network = network
-        self.register_buffer("centre", centre)
-        self.register_buffer("deviation", deviation)
-        self.register_buffer("mean", mean)
-        self.register_buffer("identity_basis", identity_basis)
-        self.register_buffer("expression_basis", expression_basis)
-        self.register_buffer("grid_mean", grid_mean)
-        self.register_buffer("grid_basis", grid_basis)
+        buffers = {"centre": centre, "deviation": deviation, "mean": mean, "identity_basis": identity_basis}
+        buffers |= {"expression_basis": expression_basis, "grid_mean": grid_mean, "grid_basis": grid_basis}
+        for name, value in buffers.items():
+            self.register_buffer(name, value)
 
     @classmethod
     def load(cls, folder: str | Path) -> "TDDFA":
@@ -164,18 +161,10 @@ class TDDFA(nn.Module):
             if name not in arrays or arrays[name].shape != shape:
                 raise ModelFileError(f"{path} holds no {name} of shape {shape}; get the asset 3ddfa-v2 again")
         values = {name: torch.from_numpy(arrays[name]).float() for name in BASES}
-        columns = ("w_shp_base", "w_exp_base", "paf_w_shp")
-        bases = {name: values[name].unflatten(0, (-1, 3)).permute(2, 0, 1).contiguous() for name in columns}
-        return cls(
-            network,
-            values["v2_mean"],
-            values["v2_std"],
-            values["u_base"].unflatten(0, (-1, 3)),
-            bases["w_shp_base"],
-            bases["w_exp_base"],
-            values["paf_mu"],
-            bases["paf_w_shp"],
-        ).eval()
+        values["u_base"] = values["u_base"].unflatten(0, (-1, 3))
+        for name in ("w_shp_base", "w_exp_base", "paf_w_shp"):
+            values[name] = values[name].unflatten(0, (-1, 3)).permute(2, 0, 1).contiguous()
+        return cls(network, *values.values()).eval()
 
     def forward(self, crops: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch 62"]:
         """Return the coefficients, in the layout LUO19, of crops that `crop` makes."""

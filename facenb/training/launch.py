@@ -1,5 +1,6 @@
 """Where a training runs (device, processes, precision), and how a signal stops it."""
 
+import fcntl
 import logging
 import os
 import signal
@@ -77,11 +78,7 @@ def locked(folder: Path) -> Iterator[None]:
         raise RunError(f"cannot write to {folder} ({error.strerror}); choose another folder") from error
     with file:
         try:
-            import fcntl
-
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise RunError(f"another training runs in {folder}; end it first, or choose another folder") from error
-        except (ImportError, OSError):
-            pass  # Windows, and network disks without locks
         yield

@@ -23,6 +23,7 @@ from facenb.table import build_table
 LARGER = 1.2  # a photograph is so much larger than the image cut out of it
 RAISED = 0.04  # of the image's side: above the middle of the landmarks there is a forehead
 TOGETHER = 100  # images in memory at once
+TURN, MOVE, ZOOM = 0.15, 0.06, 0.1  # of varied images: radians, half sides, logarithm of the scale
 NOISE = 111  # part of a subject's random numbers that the noise of these landmarks uses
 
 
@@ -60,13 +61,10 @@ class PicturePairs:
         return torch.rand(other.shape, generator=generator).masked_fill(~other, -1.0).argmax(1)
 
 
-def vary(
-    batch: dict[str, Tensor], generator: torch.Generator, turn: float = 0.15, move: float = 0.06, zoom: float = 0.1
-) -> dict[str, Tensor]:
+def vary(batch: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
     """Return the same square images, half of the pairs mirrored, each turned, moved and scaled.
 
-    `turn` (radians), `move` (in half sides) and `zoom` are the largest changes. The landmarks go with them; those of a
-    mirrored image change sides.
+    TURN, MOVE and ZOOM are the largest changes. The landmarks follow; those of a mirrored image change sides.
     """
     image, landmarks = batch["image"], batch["landmarks"]
     count, extent = len(image), torch.tensor([image.shape[3], image.shape[2]]).to(landmarks)
@@ -75,7 +73,7 @@ def vary(
     points = torch.where(mirrored[:, None, None], points[:, MIRRORED_68] * torch.tensor([-1.0, 1.0]), points)
     image = torch.where(mirrored[:, None, None, None], image.flip(-1), image)
     angle, grow, u, v = 2 * torch.rand(4, count, generator=generator) - 1
-    angle, grow, shift = turn * angle, (zoom * grow).exp(), move * torch.stack([u, v], -1)
+    angle, grow, shift = TURN * angle, (ZOOM * grow).exp(), MOVE * torch.stack([u, v], -1)
     onto = torch.stack([angle.cos(), -angle.sin(), angle.sin(), angle.cos()], -1).view(-1, 2, 2)
     onto = onto * grow[:, None, None]  # from the new image to the old, as `grid_sample` needs it
     grid = functional.affine_grid(torch.cat([onto, shift[..., None]], 2), list(image.shape), align_corners=False)

@@ -146,12 +146,11 @@ class DetailLoss:
     """The loss of the detail code and its decoder. The coarse network is no longer trained.
 
     The coarse network predicts the expression for the decoder. It also predicts the vector to render with, unless the
-    batch holds a better one, "vector". `window`: pixels, see `local_photometric_loss`, which uses skin away from edges
-    of colour. A window of 0 means the paper's photometric loss on all skin.
+    batch holds a better one, "vector". Colours are compared by `local_photometric_loss` on skin away from edges.
     """
 
-    def __init__(self, stage: Stage, weights: Weights = Weights(), window: int = 11):
-        self.stage, self.weights, self.window = stage, weights, window
+    def __init__(self, stage: Stage, weights: Weights = Weights()):
+        self.stage, self.weights = stage, weights
         self.modules: dict[str, nn.Module] = {}  # networks that it uses and does not train: none
 
     def __call__(self, network: Deca, batch: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -167,10 +166,9 @@ class DetailLoss:
 
     def _of(self, network: Deca, maps: Tensor, flat: Tensor, images: Tensor) -> dict[str, Tensor]:
         drawn = self.stage.detailed(flat, self.stage.displacement(network.decoder, maps), tuple(images.shape[2:]))
-        compared = drawn.image, to_picture(images), self.stage.skin_mask(drawn, even=bool(self.window))
-        local, plain = losses.local_photometric_loss, losses.photometric_loss
+        mask = self.stage.skin_mask(drawn, even=True)
         parts = {
-            "photometric": local(*compared, self.window) if self.window else plain(*compared),
+            "photometric": losses.local_photometric_loss(drawn.image, to_picture(images), mask),
             "moving": (maps - partner(maps)).abs().mean(),
             "symmetry": losses.symmetry_loss(maps),
             "regularisation": losses.regularisation_loss(maps),
