@@ -384,7 +384,7 @@ class TestBadInput:
     def test_arrays_that_do_not_fit(self):
         with pytest.raises(ValueError, match=r"the same seeds and images, got \(1, 3\) and \(1, 4\)"):
             paired_difference(np.zeros(3), np.zeros(4), np.arange(3))
-        with pytest.raises(ValueError, match="3 values, but the subjects of 2 images"):
+        with pytest.raises(ValueError, match="3 values for the subjects of 2 images"):
             paired_difference(np.zeros(3), np.zeros(3), np.arange(2))
 
     def test_a_missing_value_is_named(self):
@@ -393,9 +393,9 @@ class TestBadInput:
 
     @pytest.mark.parametrize("people", [0, 1])
     def test_too_few_people(self, people):
-        with pytest.raises(ValueError, match=f"two or more, there is {people}"):
+        with pytest.raises(ValueError, match=f"at least two people, got {people}"):
             mean_of(np.zeros(3 * people), np.zeros(3 * people))
-        with pytest.raises(ValueError, match=f"two or more, there is {people}"):
+        with pytest.raises(ValueError, match=f"at least two people, got {people}"):
             bootstrap(lambda weights: weights.mean(1), people)
 
 

@@ -66,7 +66,7 @@ def test_truth_without_area_names_the_face():
 )
 def test_points_that_would_broadcast_are_refused(shapes):
     predicted, truth = (torch.rand(shape) for shape in shapes)
-    with pytest.raises(ValueError, match=r"one shape \(faces, points, 2\), got predicted "):
+    with pytest.raises(ValueError, match=r"the same shape \(faces, points, 2\), got predicted "):
         nme.__wrapped__(predicted, truth)
 
 
@@ -74,7 +74,7 @@ def test_points_that_would_broadcast_are_refused(shapes):
 def test_errors_and_yaw_are_of_the_same_faces(errors):
     yaw = torch.tensor([0.0, 0.7, 1.3])
     for function, more in ((by_yaw, ()), (mean_of_bins, (torch.arange(3),))):
-        with pytest.raises(ValueError, match=r"one shape \(faces\), got errors "):
+        with pytest.raises(ValueError, match=r"the same shape \(faces\), got errors "):
             function.__wrapped__(errors, yaw, *more)
 
 
@@ -120,7 +120,7 @@ def test_a_yaw_that_is_not_finite_names_the_face():
 
 
 def test_degrees_are_refused_and_half_a_turn_is_none():
-    with pytest.raises(ValueError, match="yaw of face 1 is -45: radians are expected"):
+    with pytest.raises(ValueError, match="yaw of face 1 is -45; pass radians"):
         yaw_bin(torch.tensor([0.1, -45.0]))
     assert yaw_bin(torch.tensor([math.pi, -math.pi])).tolist() == [2, 2]
 

@@ -114,9 +114,9 @@ class TestBadInput:
 
     def test_landmarks_alike_and_no_nose_tip(self, scan):
         vertices, triangles = sphere(80.0, 2)
-        with pytest.raises(LandmarkError, match="all alike"):
+        with pytest.raises(LandmarkError, match="all equal"):
             scan_errors(scan, marks(80.0), vertices, triangles, torch.zeros(68, 3))
-        with pytest.raises(LandmarkError, match="all alike"):
+        with pytest.raises(LandmarkError, match="all equal"):
             scan_errors(scan, marks(80.0)[30].expand(68, 3), vertices, triangles, marks(80.0))
 
     def test_an_unknown_alignment(self, scan):

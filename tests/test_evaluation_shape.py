@@ -117,7 +117,7 @@ class TestBadInput:
     @pytest.mark.parametrize("factor", [0.001, 1000.0])
     def test_a_truth_in_another_unit(self, model, faces, factor):
         for function in (shape_errors, lambda _, truth, __: best_in_span(model, truth)):
-            with pytest.raises(ValueError, match="the shape is not in mm: it spreads by"):
+            with pytest.raises(ValueError, match="the shape is not in mm: its spread"):
                 function(faces, factor * faces, model.landmarks)
 
     def test_a_prediction_in_another_unit_where_its_size_counts(self, model, faces):

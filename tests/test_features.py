@@ -88,7 +88,7 @@ class TestBadInput:
             verify_features(features, pairs)
 
     def test_mirrored_features_that_are_not_there(self, people):
-        with pytest.raises(ValueError, match="needs the features of the mirrored pictures"):
+        with pytest.raises(ValueError, match="needs the features of the mirrored images"):
             verify_features(*people, mirror="average")
         with pytest.raises(ValueError, match="choose one of '', 'average'"):
             verify_features(*people, mirror="both")

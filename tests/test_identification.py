@@ -137,5 +137,5 @@ class TestBadInput:
         gallery, owner, probe, asked = some_search()
         assert math.isnan(identify(gallery, owner, probe, asked + 1000).rank_rate())
         known = identify(gallery, owner, gallery, owner)
-        with pytest.raises(ValueError, match="needs strangers"):
+        with pytest.raises(ValueError, match="needs probes of other people"):
             known.dir_at(0.1)

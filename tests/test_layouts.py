@@ -69,9 +69,9 @@ def test_a_wrong_length_names_the_layout_meant_and_the_one_that_fits():
 
 
 def test_join_names_missing_unknown_and_misfitting_parts():
-    with pytest.raises(ValueError, match=r"LIU18 .*29 expression.* joined of parts .*'expresion': 29"):
+    with pytest.raises(ValueError, match=r"LIU18 .*29 expression.* joined from parts .*'expresion': 29"):
         LIU18.join({"identity": torch.zeros(199), "expresion": torch.zeros(29)})
-    with pytest.raises(ValueError, match=r"LIU18 .*29 expression.* joined of parts .*'expression': 30"):
+    with pytest.raises(ValueError, match=r"LIU18 .*29 expression.* joined from parts .*'expression': 30"):
         LIU18.join({"identity": torch.zeros(199), "expression": torch.zeros(30)})
 
 

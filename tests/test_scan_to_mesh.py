@@ -127,7 +127,7 @@ class TestBadInput:
     def test_triangles_of_another_mesh(self, corner):
         vertices, triangles = box()
         triangles[3, 1] = corner
-        with pytest.raises(ValueError, match=f"names vertex {corner}, but the mesh has 8"):
+        with pytest.raises(ValueError, match=f"uses vertex {corner}, but the mesh has 8"):
             ScanToMesh(vertices, triangles)
 
     def test_a_vertex_that_is_not_finite(self):

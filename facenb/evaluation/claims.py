@@ -1,7 +1,7 @@
 """Claims and their verdicts: the size of an effect, its interval, and whether that decides the claim.
 
-Intervals and p-values come from `intervals`: over people, and over seeds where a method was trained several times.
-Where several claims are judged together, `holm` and `decide` correct for their number.
+Intervals and p-values come from `intervals`. They cover new people, and also new seeds if a method was trained several
+times. If several claims are judged together, `holm` and `decide` correct for their number.
 """
 
 import html
@@ -30,19 +30,19 @@ def _people(subject: ArrayLike) -> tuple[np.ndarray, int]:
 
 
 def mean_of(values: ArrayLike, subject: ArrayLike, draws: int = 5000, seed: int = 0) -> Effect:
-    """Return the mean over the people's own means with its interval; every person counts the same.
+    """Return the mean over people of each person's mean value, with its interval. Every person has the same weight.
 
-    `values` (images), or (seeds, images) of a method trained several times: then trainings are resampled as well as
-    people (`with_seeds`), and the interval is for new people *and* new trainings. Raise ValueError for values that are
-    not finite, or of another number than the subjects.
+    `values` has shape (images), or (seeds, images) for a method that was trained several times. In the second case the
+    interval covers new people *and* new trainings (`with_seeds`). Raise ValueError if a value is not finite, or if
+    there are not as many values as subjects.
     """
     values = np.atleast_2d(_numpy(values).astype(np.float64))
     if not np.isfinite(values).all():
         row = int(np.argwhere(~np.isfinite(values))[0, -1])
-        raise ValueError(f"a value of row {row} is not finite; what is missing must be counted, not left in the mean")
+        raise ValueError(f"the value in row {row} is not finite; remove missing values and report how many there are")
     index, people = _people(subject)
     if values.shape[1] != len(index):
-        raise ValueError(f"there are {values.shape[1]} values, but the subjects of {len(index)} images")
+        raise ValueError(f"got {values.shape[1]} values for the subjects of {len(index)} images; pass one for each")
     count = np.bincount(index, minlength=people)
     means = np.stack([np.bincount(index, row, people) / count for row in values])
     over_seeds = means.mean(0)
@@ -51,10 +51,11 @@ def mean_of(values: ArrayLike, subject: ArrayLike, draws: int = 5000, seed: int 
 
 
 def paired_difference(first: ArrayLike, second: ArrayLike, subject: ArrayLike, seed: int = 0) -> Effect:
-    """Return first - second, image by image, as the mean over the people's own means (`mean_of`).
+    """Return the mean of first - second, taken image by image, with its interval over people (`mean_of`).
 
-    Both hold the same images in the same order, (images) or (seeds, images). Several seeds are paired one by one, or
-    all with the only one of a method without training. Raise ValueError for different images or seeds.
+    Both have shape (images) or (seeds, images), with the same images in the same order. Seed k of one is paired with
+    seed k of the other. A method without training has one row, which is paired with every seed. Raise ValueError if the
+    numbers of images or seeds do not match.
     """
     first, second = (np.atleast_2d(_numpy(values).astype(np.float64)) for values in (first, second))
     if first.shape[1] != second.shape[1] or (len(first) != len(second) and 1 not in (len(first), len(second))):
@@ -69,13 +70,14 @@ def bootstrap_pairs(
     draws: int = 2000,
     seed: int = 0,
 ) -> Effect:
-    """Return value and interval of a figure of pairs, by resampling the people they are made of.
+    """Return a statistic of pairs of images, with an interval from resampling the people in these pairs.
 
-    `statistic` takes weights (rows, pairs); the other two name the people of each pair. In a sample that holds person i
-    w_i times, a pair of i alone counts w_i times, and a pair of i and j w_i w_j times (Owen 2007). That is
-    right for what a person does to all their pairs, but counts the chance of a single pair three times where people are
-    in few pairs, as in LFW. So the draws are shrunk towards the value until their variance is the one of dyadic data,
-    `sum over people - sum over pairs` (Aronow, Samii, Assenova 2015), never below that of resampled pairs.
+    `statistic` takes weights (rows, pairs). The next two arguments give the two people of each pair. Suppose that
+    person i occurs w_i times in a sample. Then a pair of two images of i has weight w_i, and a pair of i and j has
+    weight w_i w_j (Owen 2007). This is right for effects that all pairs of a person share. But noise of a single pair
+    counts three times if people are in few pairs, as in LFW. So we shrink the draws towards the value until their
+    variance is the one for dyadic data, `sum over people - sum over pairs` (Aronow, Samii, Assenova 2015). We never
+    shrink it below the variance from resampling pairs.
     """
     index, people = _people(np.concatenate([_numpy(first_person), _numpy(second_person)]))
     left, right = np.split(index, 2)
@@ -94,7 +96,7 @@ def bootstrap_pairs(
 def _variance_of_pairs(
     statistic: Callable[[np.ndarray], np.ndarray], which: np.ndarray, draws: int, seed: int
 ) -> float:
-    """Return the variance of the statistic where the pairs of `which` are resampled and the others stay."""
+    """Return the variance of the statistic if only the pairs in `which` are resampled."""
     if which.sum() < 2:
         return 0.0
     random, rows = np.random.default_rng(seed + 1), max(1, intervals.CHUNK // len(which))
@@ -117,10 +119,10 @@ def difference_of_scores(
     draws: int = 2000,
     seed: int = 0,
 ) -> Effect:
-    """Return how much a measure of the curve is higher with the first scores than the second, as a fraction.
+    """Return a measure of the ROC curve for the first scores minus the same measure for the second, as a fraction.
 
-    `measure` is one of CURVE_MEASURES; the scores are of the same pairs. The figure is the mean over the folds as
-    `verify` gives it; the interval is over people (`bootstrap_pairs`).
+    `measure` is one of CURVE_MEASURES. Both scores belong to the same pairs. The effect is the mean over the folds, as
+    in `verify`. The interval is over people (`bootstrap_pairs`).
     """
     of = CURVE_MEASURES[measure]
     first, second, same = first.cpu(), second.cpu(), same.cpu()
@@ -145,11 +147,12 @@ def difference_of_accuracy(
     draws: int = 2000,
     seed: int = 0,
 ) -> Effect:
-    """Return how many more of the pairs the first method decides correctly than the second, as a fraction.
+    """Return the accuracy of the first method minus the accuracy of the second, as a fraction of the pairs.
 
-    The thresholds stay as `verify` chose them on other folds: what is resampled is the people they are used on. Every
-    pair counts the same, so with folds of one size this is the difference of the folds' means. Methods trained several
-    times give one verification per seed, paired one by one; then the seeds are resampled too (`with_seeds`).
+    The thresholds stay fixed, as `verify` chose them on the other folds. Only the test people are resampled. Every pair
+    has the same weight, so with folds of equal size this is the difference of the means over folds. A method that was
+    trained several times has one verification per seed, paired in order. Then the interval also covers new seeds
+    (`with_seeds`).
     """
     firsts, seconds = ([x] if isinstance(x, Verification) else list(x) for x in (first, second))
     gains = np.stack(
@@ -166,10 +169,10 @@ def difference_of_accuracy(
 
 
 def verdict(effect: Effect, at_least: float = 0.0) -> str:
-    """Return whether "more than `at_least`" holds, does not hold, or is not decided by the effect's interval.
+    """Return the verdict on the claim effect > `at_least`: "holds", "does not hold" or "not decided".
 
-    It holds where the whole interval lies above, and does not where none of it does. An interval that is NaN decides
-    nothing. A claim of "less than" is one of "more than" about the opposite difference.
+    The claim holds if the whole interval lies above `at_least`. It does not hold if no part of the interval does. If
+    the interval is NaN, the claim is not decided. To test "less than", change the sign of the effect and of `at_least`.
     """
     if effect.low > at_least:
         return "holds"
@@ -179,9 +182,9 @@ def verdict(effect: Effect, at_least: float = 0.0) -> str:
 def holm(p_values: ArrayLike) -> list[float]:
     """Return the p-values corrected for their number (Holm 1979).
 
-    If all below 0.05 are believed, at most one in twenty such families contains an error. The k-th smallest of m is
-    multiplied by m - k + 1; it is never less than the one before, and at most 1. A claim without a p-value (NaN) was
-    asked too: it counts among the m, and stays NaN.
+    If we accept all claims with a corrected p-value below 0.05, at most one in twenty families contains a false one.
+    The k-th smallest of m p-values is multiplied by m - k + 1. The result is at most 1, and never less than the result
+    before it. A claim without a p-value (NaN) counts among the m too, and stays NaN.
     """
     values = np.asarray(p_values, dtype=np.float64)
     adjusted, so_far = np.full(len(values), math.nan), 0.0
@@ -193,9 +196,10 @@ def holm(p_values: ArrayLike) -> list[float]:
 
 
 def decide(value: float, at_least: float, adjusted: float, level: float = 0.95) -> str:
-    """Return the verdict on "more than `at_least`" after `holm`: never stronger than the interval's own.
+    """Return the verdict on the claim effect > `at_least` after the correction by `holm`.
 
-    `value` is the effect, `adjusted` its corrected p. Without a p (NaN) nothing is decided.
+    `value` is the effect and `adjusted` its corrected p-value. If this is NaN, the claim is not decided. The correction
+    can turn a verdict into "not decided", but never the other way round.
     """
     if not 1 - adjusted > level:
         return "not decided"
@@ -204,7 +208,7 @@ def decide(value: float, at_least: float, adjusted: float, level: float = 0.95) 
 
 @dataclass(frozen=True)
 class Claim:
-    """A statement of the paper, the effect that was measured for it, and how large it has to be."""
+    """A statement of a paper, the effect that we measured to test it, and the size that the effect must exceed."""
 
     name: str  # as the report lists it, for instance "L2"
     statement: str
@@ -214,17 +218,17 @@ class Claim:
 
     @property
     def verdict(self) -> str:
-        """`verdict` of the effect, by itself: not corrected for the number of claims."""
+        """Return the verdict of this claim alone, not corrected for the number of claims."""
         return verdict(self.effect, self.at_least)
 
     @property
     def p_value(self) -> float:
-        """`Effect.p_value` of the claim."""
+        """Return the two-sided p-value of the claim (`Effect.p_value`)."""
         return self.effect.p_value(self.at_least)
 
     @property
     def measured(self) -> str:
-        """The effect in words: value, interval, how many people, and the required size."""
+        """Return a sentence with the effect, its interval, the number of people and the required size."""
         effect, unit = self.effect, f" {self.unit}" if self.unit else ""
         over = f"{effect.subjects} {effect.drawn}"
         ends = f"{effect.low:.3g} to {effect.high:.3g}{unit}"
@@ -236,14 +240,14 @@ class Claim:
 
     @classmethod
     def of_all(cls, name: str, statement: str, claims: Sequence["Claim"]) -> "Claim":
-        """Return the claim that requires all of the claims, represented by the one that is least likely to hold.
+        """Return the claim that all of the given claims hold. Its effect is that of the claim least likely to hold.
 
-        So it holds where every claim does, and does not hold where one does not. A rejection at 5 % needs no correction
+        It holds if every claim holds, and it does not hold if one of them does not. A test at 5 % needs no correction
         for the number of claims (intersection-union test, Berger 1982).
         """
 
         def support(claim: "Claim") -> float:
-            """Return one minus the one-sided p of the claim; a half without draws."""
+            """Return one minus the one-sided p-value of the claim, or 0.5 if there are no draws."""
             p = 1.0 if math.isnan(claim.p_value) else claim.p_value
             return 1 - p / 2 if claim.effect.value > claim.at_least else p / 2
 

@@ -1,6 +1,6 @@
-"""Preparation of features before they are compared: join the mirrored image's, subtract a mean, pool many into one.
+"""Prepare features before they are compared: join the mirrored image's feature, subtract a mean, pool several into one.
 
-Papers differ in these steps, and each changes a table by points. All are off unless asked for.
+Papers differ in these steps, and each step changes a result by several points. All of them are off by default.
 """
 
 from collections.abc import Callable, Mapping
@@ -18,17 +18,17 @@ MIRROR = ("", "average", "concatenate")
 def with_mirrored(
     features: Float[Tensor, "pictures features"], mirrored: Float[Tensor, "pictures features"] | None, how: str
 ) -> Float[Tensor, "pictures joined"]:
-    """Join the features of images and of the same images mirrored.
+    """Return the features of images joined with the features of the mirrored images.
 
-    `average` (InsightFace's script) or `concatenate` (SphereFace's, so that a cosine compares like with like); empty:
-    the images' own. Raise ValueError for another word, or where the mirrored ones are not given.
+    `how` is "average" (InsightFace's script), "concatenate" (SphereFace's script), or empty: then the features of the
+    images alone. Raise ValueError if `how` is anything else, or if the mirrored features are needed but not given.
     """
     if how not in MIRROR:
         raise ValueError(f"mirror is {how!r}; choose one of {', '.join(map(repr, MIRROR))}")
     if not how:
         return features
     if mirrored is None:
-        raise ValueError(f"mirror={how!r} needs the features of the mirrored pictures too")
+        raise ValueError(f"mirror={how!r} also needs the features of the mirrored images; pass them")
     return torch.cat([features, mirrored], 1) if how == "concatenate" else (features + mirrored) / 2
 
 
@@ -42,8 +42,9 @@ def verify_features(
 ) -> Verification:
     """Run `verify` on the cosines of features, prepared as the usual scripts for LFW do.
 
-    `mirror` as in `with_mirrored`. `subtract_mean`: subtract the mean feature of the images in the *other* folds'
-    pairs, each counted as often as pairs name it (the SphereFace script). Raise ValueError as `cosine` and `verify` do.
+    `mirror` is the `how` of `with_mirrored`. If `subtract_mean` is True, subtract the mean feature of the images in the
+    pairs of the *other* folds. An image in several pairs counts several times, as in the SphereFace script. Raise
+    ValueError as `cosine` and `verify` do.
     """
     features = with_mirrored(features, mirrored, mirror).cpu()
     rows = torch.cat([pairs.first, pairs.second])
@@ -56,19 +57,19 @@ def verify_features(
 
 
 class Templates(NamedTuple):
-    """One feature per template: the images that a protocol gives of a person at once, or a video."""
+    """One feature per template. A template is a set of images of one person that belong together, or a video."""
 
-    numbers: Int[Tensor, " templates"]  # in rising order
+    numbers: Int[Tensor, " templates"]  # in ascending order
     features: Float[Tensor, "templates features"]
 
     def rows(self, numbers: Int[Tensor, " chosen"]) -> Int[Tensor, " chosen"]:
-        """Return the rows of templates. Raise ValueError with the first that has none."""
+        """Return the rows of the given templates. Raise ValueError if a template has no images."""
         row = torch.searchsorted(self.numbers, numbers).clamp(max=len(self.numbers) - 1)
         absent = self.numbers[row] != numbers
         if absent.any():
             raise ValueError(
-                f"template {int(numbers[absent][0])} has no image ({int(absent.sum())} such); what is missing must "
-                "be counted: leave its pairs out and say how many"
+                f"template {int(numbers[absent][0])} has no image ({int(absent.sum())} such); leave out the pairs "
+                "of these templates and report how many there are"
             )
         return row
 
@@ -78,11 +79,11 @@ def pool(
     template: Int[Tensor, " pictures"],
     media: Int[Tensor, " pictures"] | None = None,
 ) -> Templates:
-    """Pool the images of each template into one feature: the mean over its media of the mean over a medium's images.
+    """Return one feature for each template: first average the images of each medium, then average the media.
 
-    So a video of a thousand frames weighs no more than a photo (Crosswhite et al. 2018, "Template adaptation for face
-    verification and identification"). Without `media` every image weighs the same, as frames of one video do. Images
-    count by direction, not by length. Raise ValueError for a feature without a direction.
+    So a video of a thousand frames has no more weight than a photo (Crosswhite et al. 2018, "Template adaptation for
+    face verification and identification"). Without `media` every image has the same weight, like the frames of one
+    video. Features are scaled to length 1 first. Raise ValueError if a feature is zero or not finite.
     """
     if media is None:
         media = torch.arange(len(features))

@@ -15,15 +15,15 @@ from facenb.evaluation.recognition import (
     verify_by_fold,
 )
 
-STEPS = 20  # of a weight from 0 to 1
+STEPS = 20  # of the weight, from 0 to 1
 
 
 def fuse(
     first: Float[Tensor, "*scores"], second: Float[Tensor, "*scores"], weight: float = 0.5
 ) -> Float[Tensor, "*scores"]:
-    """Return `(1 - weight) first + weight second`; the default orders pairs as the paper's sum of scores does.
+    """Return `(1 - weight) first + weight second`. The default sorts pairs in the same order as the paper's sum.
 
-    Both should be of one kind (cosines): a score ten times as large would drown the other.
+    Both scores should be of one kind (cosines). A score ten times as large as the other would decide alone.
     """
     return (1 - weight) * first + weight * second
 
@@ -31,7 +31,7 @@ def fuse(
 def best_weight(first: Float[Tensor, " pairs"], second: Float[Tensor, " pairs"], same: Bool[Tensor, " pairs"]) -> float:
     """Return the weight of the second score, in steps of a twentieth, with the largest area under the curve of `fuse`.
 
-    Of several that are equally good this is the middle one. Choose it on pairs that are not tested on.
+    If several weights are equally good, return the middle one. Do not use test pairs here.
     """
     areas = torch.tensor([area_under_roc(fuse(first, second, step / STEPS), same) for step in range(STEPS + 1)])
     best = (areas == areas.max()).nonzero()[:, 0]
@@ -46,7 +46,7 @@ def verify_fused(
     weigh: bool = False,
     measures: Mapping[str, Callable[[ROC], Tensor]] = CURVE_MEASURES,
 ) -> Verification:
-    """Run `verify` on the plain sum of two scores, or (`weigh`) with each fold's weight learned on all others."""
+    """Run `verify` on the sum of two scores. With `weigh`, learn each fold's weight on all other folds."""
     if not weigh:
         return verify(fuse(first, second), same, fold, measures)
 

@@ -1,7 +1,7 @@
-"""Identification, one against many: who of a gallery is on a probe image, and is it anybody of the gallery at all?
+"""Identification: which person of a gallery does a probe image show, if any?
 
-Scores are cosines, computed for a block of probes at a time. Three numbers per probe are kept, from which every rate
-follows exactly, without bins. Memory does not grow with the number of scores.
+Scores are cosines, computed for one block of probes at a time. We keep three numbers per probe. Every rate follows from
+them exactly, without bins. Memory does not grow with the number of scores.
 """
 
 import math
@@ -23,9 +23,9 @@ class Identification:
     """The result of searching a gallery for each probe."""
 
     mated: Bool[Tensor, " probes"]  # whether the probe's person is in the gallery
-    rank: Int[Tensor, " probes"]  # of the probe's person, 1 is first; 0 where it is not in the gallery
-    genuine: Float[Tensor, " probes"]  # score of the probe's person; NaN where it is not in the gallery
-    other: Float[Tensor, " probes"]  # best score of anybody else
+    rank: Int[Tensor, " probes"]  # of the probe's person, 1 is first; 0 if this person is not in the gallery
+    genuine: Float[Tensor, " probes"]  # score of the probe's person; NaN if this person is not in the gallery
+    other: Float[Tensor, " probes"]  # best score of any other person
     people: int  # in the gallery
 
     def rank_rate(self, rank: int = 1) -> float:
@@ -33,12 +33,13 @@ class Identification:
         return float((self.rank[self.mated] <= rank).double().mean())
 
     def threshold_at(self, far: float) -> float:
-        """Return the score that a probe's best must *exceed* so that at most this share of strangers is accepted.
+        """Return the threshold that accepts at most this share of strangers.
 
-        Raise ValueError where every probe's person is in the gallery.
+        A probe is accepted if its best score is *above* the threshold. Raise ValueError if every probe's person is in
+        the gallery.
         """
         if self.mated.all():
-            raise ValueError("every probe's person is in the gallery; a false accept rate needs strangers")
+            raise ValueError("every probe's person is in the gallery; a false accept rate needs probes of other people")
         strangers = self.other[~self.mated].sort(descending=True).values
         count = len(strangers)
         accepted = int(np.searchsorted(np.arange(count + 1) / count, far, side="right")) - 1
@@ -47,17 +48,17 @@ class Identification:
     def dir_at(self, far: float) -> float:
         """Return the detection and identification rate at a false accept rate (Phillips, Grother, Micheals 2011).
 
-        DIR: the share of mated probes whose person comes first and is accepted (open set). FAR: the share of strangers
-        for whom anybody is accepted. With n strangers, rates below 1/n all mean that none is.
+        DIR is the share of mated probes whose person comes first and is accepted (open set). FAR is the share of
+        strangers that are accepted as anybody. With n strangers, any rate below 1/n means that no stranger is accepted.
         """
         return float(self.found_at(far).double().mean())
 
     def found_at(self, far: float) -> Bool[Tensor, " mated"]:
-        """Return for each mated probe whether its person comes first, with a score accepted at this rate."""
+        """Return for each mated probe whether its person comes first and is accepted at this false accept rate."""
         return (self.rank[self.mated] == 1) & (self.genuine[self.mated] > self.threshold_at(far))
 
     def table(self) -> pd.Series:
-        """Return rank rates, and DIR where there are strangers, in per cent."""
+        """Return the rank rates, and DIR if there are strangers, in per cent."""
         rates = {f"rank-{rank}": 100 * self.rank_rate(rank) for rank in RANKS}
         if not self.mated.all():
             rates |= {f"DIR at FAR {100 * far:g}%": 100 * self.dir_at(far) for far in FARS}
@@ -71,16 +72,18 @@ def identify(
     probe_person: Int[Tensor, " probes"],
     block: int = BLOCK,
 ) -> Identification:
-    """Search for every probe in the gallery, by cosine.
+    """Search the gallery for every probe, by cosine.
 
-    A person with several templates scores by the best of them and takes one rank. Equal scores count against the
-    probe's person, so that features without information find nobody. `block`: scores held at a time. Features may be
-    tensors on a file (`torch.from_file`); neither is copied whole. Raise ValueError for an empty gallery or probe, and
-    for a feature that is zero or not finite: what is missing must be counted, not skipped.
+    If a person has several templates, the best of them gives the score, and the person takes one rank. Equal scores
+    count against the probe's person, so constant features find nobody. `block` is how many scores are in memory at a
+    time. Features may be memory-mapped (`torch.from_file`); they are never copied as a whole. Raise ValueError for an
+    empty gallery or probe set, and for a feature that is zero or not finite.
     """
     for name, features, person in (("gallery", gallery, gallery_person), ("probe", probe, probe_person)):
         if not len(features) or len(features) != len(person):
-            raise ValueError(f"the {name} has {len(features)} features of {len(person)} people; it needs one of each")
+            raise ValueError(
+                f"the {name} has {len(features)} features but {len(person)} people; pass one person for each feature"
+            )
     names, column = gallery_person.unique(return_inverse=True)
     single = len(names) == len(gallery)
     order = column.argsort(stable=True)
@@ -113,7 +116,7 @@ def _lengths(features: Tensor, name: str, block: int) -> Float[Tensor, " templat
     if bad.any():
         number, count = int(bad.nonzero()[0]), int(bad.sum())
         raise ValueError(
-            f"{name} feature {number} has no direction: it is zero or not finite ({count} such); what is missing must "
-            "be counted: give it the features of a failure, or leave it out and say so"
+            f"{name} feature {number} has no direction: it is zero or not finite ({count} such); leave such features "
+            "out and report how many there are"
         )
     return length

@@ -1,8 +1,8 @@
 """Landmark accuracy: normalised mean error and its mean over bins of yaw (Zhu et al. 2016, AFLW2000-3D).
 
-The error is divided by the size of the true landmarks' box. Two means circulate: of the three bins' means, and of all
-images; `YawTable` has both. A missing prediction is a NaN in the errors: it is counted beside the means, and in the
-cumulative curve it is a face that no threshold reaches.
+The error is divided by the size of the box around the true landmarks. Two means are in use: the mean over the three
+bins' means, and the mean over all images. `YawTable` has both. A missing prediction is a NaN in the errors. It is left
+out of the means and counted separately. In the cumulative curve its error counts as infinite.
 """
 
 import math
@@ -25,28 +25,29 @@ BINS = ((0.0, 30.0), (30.0, 60.0), (60.0, 90.0))  # |yaw| in degrees: [0, 30], (
 
 
 def _check(*axes: str | int, **values: Tensor) -> None:
-    """Raise ValueError unless all arrays have one shape, so that nothing is broadcast; a name stands for any length."""
+    """Raise ValueError unless all arrays have the same shape `axes`. A name in `axes` stands for any length."""
     shapes = {name: tuple(value.shape) for name, value in values.items()}
     first = next(iter(shapes.values()), ())
     wanted = tuple(size if isinstance(axis, str) else axis for axis, size in zip_longest(axes, first))
     if any(shape != wanted for shape in shapes.values()):
         listed = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
-        raise ValueError(f"all must have one shape ({', '.join(map(str, axes))}), got {listed}")
+        raise ValueError(f"all arrays must have the same shape ({', '.join(map(str, axes))}), got {listed}")
 
 
 def box_size(truth: Float[Tensor, "faces points 2"]) -> Float[Tensor, " faces"]:
-    """Return sqrt(width height) of the true landmarks' box. Raise LandmarkError for a box without area."""
+    """Return sqrt(width * height) of the box around the true landmarks. Raise LandmarkError if its area is zero."""
     size = (truth.amax(1) - truth.amin(1)).prod(-1).sqrt()
     if not (size > 0).all():  # NaN fails as well
         row = int((~(size > 0)).nonzero()[0])
-        raise LandmarkError(f"the true landmarks of face {row} span no box (size {float(size[row])})")
+        raise LandmarkError(f"the box around the true landmarks of face {row} has no area (size {float(size[row])})")
     return size
 
 
 def nme(predicted: Float[Tensor, "faces points 2"], truth: Float[Tensor, "faces points 2"]) -> Float[Tensor, " faces"]:
-    """Return the mean distance of a face's landmarks over `box_size`, as a fraction; NaN for a missing prediction.
+    """Return the mean landmark error of each face divided by `box_size`, as a fraction.
 
-    Raise ValueError for arrays of different shapes, LandmarkError as `box_size` does.
+    It is NaN if the prediction is missing. Raise ValueError for arrays of different shapes, and LandmarkError as
+    `box_size` does.
     """
     _check("faces", "points", 2, predicted=predicted, truth=truth)
     return (predicted - truth).norm(dim=-1).mean(1) / box_size(truth)
@@ -54,44 +55,44 @@ def nme(predicted: Float[Tensor, "faces points 2"], truth: Float[Tensor, "faces 
 
 @dataclass(frozen=True)
 class YawTable:
-    """Mean NME of each yaw bin as a fraction, the mean of the bins' means, and the numbers of faces."""
+    """The mean NME of each yaw bin as a fraction, the mean over the bins, and the numbers of faces."""
 
     bins: tuple[float, ...]
     mean: float
-    counts: tuple[int, ...]  # faces with a prediction, by bin
-    missed: tuple[int, ...]  # faces without one, by bin: never part of the means
+    counts: tuple[int, ...]  # faces with a prediction, per bin
+    missed: tuple[int, ...]  # faces without a prediction, per bin; they are not in the means
 
     @property
     def mean_of_images(self) -> float:
-        """Mean of all images with a prediction: mostly frontal faces, where most images are frontal."""
+        """The mean over all images with a prediction. If most faces are frontal, they dominate it."""
         filled = [(value, count) for value, count in zip(self.bins, self.counts, strict=True) if count]
         return sum(value * count for value, count in filled) / sum(self.counts) if filled else math.nan
 
     def percent(self) -> list[float]:
-        """Return the bins and their mean, in per cent."""
+        """Return the mean of each bin and the mean over the bins, in per cent."""
         return [100 * value for value in (*self.bins, self.mean)]
 
 
 def yaw_bin(yaw: Float[Tensor, " faces"]) -> Int[Tensor, " faces"]:
-    """Return which of `BINS` each |yaw| (radians) lies in; above 90 degrees the last.
+    """Return the index into `BINS` for each |yaw| (radians). Above 90 degrees it is the last bin.
 
-    Raise LandmarkError for a yaw that is not finite, ValueError for one beyond pi (degrees?).
+    Raise LandmarkError if a yaw is not finite, ValueError if |yaw| > pi (it may be in degrees).
     """
     if not torch.isfinite(yaw).all():
         raise LandmarkError(f"yaw of face {int((~torch.isfinite(yaw)).nonzero()[0])} is not finite")
-    beyond = yaw.abs() > math.pi + 1e-3  # rounding turns no pi into degrees
+    beyond = yaw.abs() > math.pi + 1e-3  # allows for rounding of pi
     if beyond.any():
         row = int(beyond.nonzero()[0])
-        raise ValueError(f"yaw of face {row} is {float(yaw[row]):g}: radians are expected, between -pi and pi")
-    # Radians of float32 do not hit the edges exactly; a ten-thousandth of a degree decides no face.
+        raise ValueError(f"yaw of face {row} is {float(yaw[row]):g}; pass radians between -pi and pi")
+    # float32 radians miss the edges of the bins by rounding, so round to a ten-thousandth of a degree.
     edges = torch.tensor([high + 1e-4 for _, high in BINS[:-1]], dtype=torch.float64, device=yaw.device)
     return torch.bucketize(yaw.abs().double().rad2deg(), edges)
 
 
 def by_yaw(errors: Float[Tensor, " faces"], yaw: Float[Tensor, " faces"]) -> YawTable:
-    """Return the NME by |yaw| (radians). NaN errors are misses and counted apart.
+    """Return the NME by |yaw| (radians). A NaN error is a missing prediction and is counted separately.
 
-    A bin without a prediction has the mean NaN, and so has the mean of the bins. Raise as `yaw_bin` does.
+    If a bin has no prediction, its mean and the mean over the bins are NaN. Raise as `yaw_bin` does.
     """
     _check("faces", errors=errors, yaw=yaw)
     bins = yaw_bin(yaw)
@@ -99,7 +100,7 @@ def by_yaw(errors: Float[Tensor, " faces"], yaw: Float[Tensor, " faces"]) -> Yaw
     for number in range(len(BINS)):
         inside = errors[bins == number]
         scored = inside[~inside.isnan()]
-        means.append(float(scored.double().mean()))  # NaN without any
+        means.append(float(scored.double().mean()))  # NaN if the bin is empty
         counts.append(len(scored))
         missed.append(len(inside) - len(scored))
     return YawTable(tuple(means), sum(means) / len(means), tuple(counts), tuple(missed))
@@ -108,10 +109,10 @@ def by_yaw(errors: Float[Tensor, " faces"], yaw: Float[Tensor, " faces"]) -> Yaw
 def mean_of_bins(
     errors: Float[Tensor, " faces"], yaw: Float[Tensor, " faces"], subject: Int[Tensor, " faces"]
 ) -> tuple[Callable[[np.ndarray], np.ndarray], int]:
-    """Return the mean of the bins' means as a statistic for `facenb.evaluation.claims.bootstrap`, and the people.
+    """Return the mean over the bins as a statistic for `facenb.evaluation.claims.bootstrap`, and the number of people.
 
-    The statistic takes weights (draws, people), how often each person is drawn. It is NaN where they leave a bin
-    without a prediction. Raise as `yaw_bin` does.
+    The statistic takes weights (draws, people): how often each person is drawn. It is NaN if a draw has a bin without a
+    prediction. Raise as `yaw_bin` does.
     """
     _check("faces", errors=errors, yaw=yaw, subject=subject)
     values, bins = errors.double().numpy(), yaw_bin(yaw).numpy()
@@ -129,32 +130,32 @@ def mean_of_bins(
 
 
 def found_by_all(errors: Sequence[Float[Tensor, " faces"]]) -> Bool[Tensor, " faces"]:
-    """Return the faces for which every method has a prediction: only there may rows with misses be compared."""
+    """Return whether every method has a prediction, for each face. Compare methods on these faces only."""
     return ~torch.stack(list(errors)).isnan().any(0)
 
 
 @dataclass(frozen=True)
 class CumulativeCurve:
-    """The share of all faces, misses among them, whose error is at most each threshold."""
+    """The share of all faces (with or without a prediction) whose error is at most each threshold."""
 
     thresholds: Float[Tensor, " thresholds"]  # NME as a fraction
     share: Float[Tensor, " thresholds"]
-    missed: int  # faces without a prediction, which no threshold reaches
+    missed: int  # faces without a prediction; their error counts as infinite
 
     @property
     def area(self) -> float:
-        """Area under the curve over its whole width, as a fraction: 1 where every error is zero."""
+        """The area under the curve as a fraction of the whole plot: 1 if every error is zero."""
         width = float(self.thresholds[-1] - self.thresholds[0])
         return float(torch.trapezoid(self.share, self.thresholds)) / width
 
     @property
     def failures(self) -> float:
-        """Share of faces whose error is larger than the last threshold, or that have no prediction."""
+        """The share of faces that have no prediction, or an error above the last threshold."""
         return 1 - float(self.share[-1])
 
 
 def cumulative_curve(errors: Float[Tensor, " faces"]) -> CumulativeCurve:
-    """Return the share of faces with at most each error, for 201 thresholds from 0 to 10 % of the box."""
+    """Return the cumulative error curve, for 201 thresholds from 0 to 10 % of the box size."""
     thresholds = torch.linspace(0, 0.1, 201, dtype=torch.float64)
     missed = errors.isnan()
     share = torch.searchsorted(errors[~missed].double().sort().values, thresholds, right=True).double() / len(errors)
@@ -166,17 +167,17 @@ def posed_landmarks(
     observed: Float[Tensor, "faces points 2"],
     targets: Float[Tensor, "#faces landmarks 3"],
 ) -> Float[Tensor, "faces landmarks 2"]:
-    """Return where a shape's `targets` (mm) lie in an image that shows its `points` at `observed` (pixels).
+    """Return the image positions (pixels) of a shape's `targets` (mm), with the pose that fits `points` to `observed`.
 
-    For shapes without a pose, as a network's or the mean face: the weak perspective camera of least squares over the
-    points. Faces whose observations are not finite are misses, NaN.
+    Use it for shapes without a pose, such as the mean face. The pose is the weak perspective camera that projects
+    `points` (mm) nearest to `observed` (pixels), by least squares. The result is NaN if `observed` is not finite.
     """
     seen = observed.isfinite().flatten(1).all(1)
     placed = observed.new_full((len(observed), targets.shape[1], 2), torch.nan)
     if not seen.any():
         return placed
     points, targets = (x.expand(len(observed), -1, -1)[seen].double() for x in (points, targets))
-    flip = points.new_tensor([1.0, -1.0])  # pixels count v down
+    flip = points.new_tensor([1.0, -1.0])  # in pixels v points down
     upward = observed[seen].double() * flip
     middle = upward.mean(1, keepdim=True)
     weights = torch.ones_like(upward[..., 0])
@@ -188,7 +189,7 @@ def posed_landmarks(
 
 
 def fitted_landmarks(model: MorphableModel, fit: Fit) -> Float[Tensor, "images 68 2"]:
-    """Return where a fit puts the model's 68 landmarks in each image, in pixels; hidden ones too, never sliding."""
+    """Return the model's 68 landmarks projected by a fit, in pixels: fixed points of the head, hidden or not."""
     points, offsets = model.landmarks.of(model.mean), model.landmarks.of(model.identity_basis)
     shape = points + torch.tensordot(fit.identity[fit.subject], offsets, 1)
     shape = shape + torch.tensordot(fit.expression, model.landmarks.of(model.expression_basis), 1)

@@ -1,9 +1,9 @@
-"""Shape against a scan as on MICC Florence and BU-3DFE: surface to surface, since their vertices do not correspond.
+"""Error of a predicted shape against a scan, as on MICC Florence and BU-3DFE. Vertices need not correspond.
 
-Two alignments are in use, and their numbers cannot be compared. Liu et al. 2018 bring the prediction onto the scan by
-the 68 landmarks alone (Procrustes) and crop the scan to 95 mm about the nose tip. Others continue with rigid ICP, which
-removes what the landmarks left of a shift or a turn. Errors are distances of the scan's points to the surface.
-Procrustes leaves the size free, as `evaluation.shape` does; rigid ICP does not, so there a wrong size counts.
+Two alignments are in use, and their numbers cannot be compared. Liu et al. 2018 align the prediction with the scan by
+the 68 landmarks alone (Procrustes), and crop the scan to 95 mm around the nose tip. Others continue with rigid ICP,
+which removes the remaining shift and rotation. The error is the distance of each scan point to the predicted surface.
+Procrustes changes the size of the prediction, as `evaluation.shape` does. Rigid ICP keeps it, so a wrong size counts.
 """
 
 from collections.abc import Mapping, Sequence
@@ -30,24 +30,24 @@ class ScanErrors:
 
     @property
     def mean(self) -> float:
-        """Mean distance."""
+        """The mean distance."""
         return float(self.distances.mean())
 
     @property
     def rms(self) -> float:
-        """Root of the mean squared distance."""
+        """The root mean square distance."""
         return float(self.distances.double().square().mean().sqrt())
 
 
 def crop_points(points: Float[Tensor, "points 3"], nose_tip: Float[Tensor, " 3"]) -> Float[Tensor, "inside 3"]:
     """Return the points of a scan within 95 mm of its nose tip.
 
-    Raise ValueError where there is none, and for a scan that is not in mm.
+    Raise ValueError if there is no such point, or if the scan is not in mm.
     """
     check_millimetres("the scan", points)
     inside = (points - nose_tip).norm(dim=1) <= RADIUS
     if not inside.any():
-        raise ValueError(f"no point of the scan lies within {RADIUS} mm of its nose tip; is that on this scan?")
+        raise ValueError(f"no point of the scan lies within {RADIUS} mm of its nose tip; check the landmarks")
     return points[inside]
 
 
@@ -63,9 +63,9 @@ def scan_errors(
     """Return the errors of a predicted surface (any mesh) against a scan's points, both with the same landmarks, in mm.
 
     `align` "procrustes" aligns by the landmarks alone (Liu et al. 2018); "icp" refines this on the cropped points.
-    `scale` leaves the size free; None: with "procrustes" only, as ICP is reported rigid. A scan of unknown size needs
-    True. Raise ValueError for an unknown alignment, a scan that is not in mm (the prediction too, where its size
-    counts), or an empty crop; LandmarkError for landmarks that are all alike.
+    `scale` allows the alignment to change the size. None means True for "procrustes" and False for "icp", as the papers
+    do. Pass True for a scan of unknown size. Raise ValueError for an unknown alignment, a scan that is not in mm, a
+    prediction that is not in mm if its size counts, or an empty crop. Raise LandmarkError if all landmarks are equal.
     """
     if align not in ALIGNMENTS:
         raise ValueError(f"align is {align!r}; it must be one of {', '.join(ALIGNMENTS)}")
@@ -73,7 +73,7 @@ def scan_errors(
     if not scale:
         check_millimetres("the prediction", vertices)
     inside = crop_points(points, landmarks[NOSE_TIP])
-    similarity(landmarks[None], predicted_landmarks[None])  # raises for landmarks of the scan that are all alike
+    similarity(landmarks[None], predicted_landmarks[None])  # raises if all landmarks of the scan are equal
     placement = similarity(predicted_landmarks[None], landmarks[None], scale)
     if align == "icp":
         return ScanErrors(icp(inside, ScanToMesh(vertices, triangles), placement, scale).distances)
@@ -82,20 +82,20 @@ def scan_errors(
 
 @dataclass(frozen=True)
 class Pooled:
-    """One value per subject, from the frames of its video."""
+    """One value per subject: the mean over the frames of a video."""
 
     subjects: tuple[str, ...]
-    values: Float[Tensor, "subjects ..."]  # the mean of the frames
-    frames: tuple[int, ...]  # how many frames each mean is of
-    missing: tuple[int, ...]  # how many frames each subject lacks
+    values: Float[Tensor, "subjects ..."]  # mean over the frames
+    frames: tuple[int, ...]  # number of frames in each mean
+    missing: tuple[int, ...]  # number of frames without a prediction
 
 
 def pool_frames(values: Float[Tensor, "frames ..."], subjects: Sequence[str], allow_missing: bool = False) -> Pooled:
-    """Return the mean of predicted shapes or coefficients over each subject's frames, in order of the first frames.
+    """Return the mean of predicted shapes or coefficients over each subject's frames, in order of first appearance.
 
-    A frame without a prediction is a row that is not finite. Raise ValueError with the subjects' names where frames are
-    missing, unless `allow_missing`: then the means are of the others, and the missing frames are counted. A subject
-    without any frame always raises.
+    A row that is not finite is a frame without a prediction. Raise ValueError with the subject's name if there are such
+    frames. With `allow_missing`, take the mean over the other frames and count the missing ones. Raise ValueError in
+    any case if a subject has no frame with a prediction.
     """
     usable = values.flatten(1).isfinite().all(1)
     names = tuple(dict.fromkeys(subjects))
@@ -104,7 +104,7 @@ def pool_frames(values: Float[Tensor, "frames ..."], subjects: Sequence[str], al
     missing = (total - present).tolist()
     if any(missing) and not allow_missing:
         lacking = ", ".join(f"{name} ({count})" for name, count in zip(names, missing, strict=True) if count)
-        raise ValueError(f"frames without a prediction: {lacking}; predict them, or pass allow_missing=True and say so")
+        raise ValueError(f"frames without a prediction: {lacking}; predict them, or pass allow_missing=True")
     if (present == 0).any():
         name = names[int((present == 0).nonzero()[0])]
         raise ValueError(f"{name} has no frame with a prediction; count it as missing")
@@ -120,11 +120,11 @@ def by_yaw(
     errors: Mapping[tuple[str, float], ScanErrors],
     allow_missing: bool = False,
 ) -> pd.DataFrame:
-    """Return BU-3DFE's table: a row for each |yaw| (degrees) from the largest, and `avg`, the mean of these rows.
+    """Return BU-3DFE's table: one row per |yaw| (degrees, largest first), and `avg`, the mean over these rows.
 
-    `errors` are by scan and signed yaw. Columns: `mean` and `rms` (mm, means over images), `pictures`, `missing`. Raise
-    ValueError for images without a prediction, unless `allow_missing`: then `missing` counts them, and a row without
-    any image is NaN and not part of `avg`. Errors of unexpected images raise too.
+    The keys of `errors` are (scan, signed yaw). The columns are `mean` and `rms` (mm, means over images), `pictures`
+    and `missing`. Raise ValueError if an image has no prediction. With `allow_missing`, count it in `missing`; a row
+    without any prediction is then NaN and not in `avg`. Raise ValueError for a key that no scan and yaw match.
     """
     wanted = [(scan, float(yaw)) for yaw in yaws for scan in expected]
     given = {(scan, float(yaw)): error for (scan, yaw), error in errors.items()}

@@ -2,8 +2,8 @@
 
 Sanyal et al., RingNet, CVPR 2019, and the challenge's evaluation. Seven landmarks align the prediction with the scan,
 and the scan is cropped to the face. Then the scan-to-mesh distance is minimised over rotation, translation and (except
-in the metrical variant) scale; the remaining distances are the error. The challenge's own code allows the landmarks'
-alignment to be a reflection where that fits better; here it never is one.
+in the metrical variant) scale. The remaining distances are the errors. In the challenge's code the alignment of the
+landmarks may be a reflection. Here it never is.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,39 +25,37 @@ from facenb.morphable.alignment import similarity
 
 SEVEN = (36, 39, 42, 45, 33, 48, 54)  # of iBUG's 68: eye corners from the person's right, nose bottom, mouth corners
 UNITS = {"mm": 1.0, "cm": 10.0, "m": 1000.0}  # in mm
-EYES = (55.0, 145.0)  # mm: the distance of any person's outer eye corners is well inside; tells the unit
-STEP, REACH = 0.01, 30.0  # mm: steps and reach of the histograms that `pooled_intervals` resamples
+EYES = (55.0, 145.0)  # mm: range of the distance between outer eye corners; used to recognise the unit
+STEP, REACH = 0.01, 30.0  # mm: bin width and largest value of the histograms in `pooled_intervals`
 LIMIT = 8.0  # mm: where the cumulative curve ends
 
 
 @dataclass(frozen=True)
 class NowErrors:
-    """One prediction against one scan."""
+    """The errors of one prediction against one scan."""
 
-    distances: Float[Tensor, " points"]  # mm, of each scan vertex in the crop to the aligned surface
-    inside: Bool[Tensor, " vertices"]  # which vertices of the scan those are
-    registration: Registration  # of the prediction onto the scan; its scale converts the prediction's unit to mm
-    unit: str  # the prediction's unit by its eye distance: mm, cm, m or unknown
+    distances: Float[Tensor, " points"]  # mm, from each scan vertex in the crop to the aligned surface
+    inside: Bool[Tensor, " vertices"]  # which vertices of the scan are in the crop
+    registration: Registration  # from prediction to scan; its scale includes the conversion to mm
+    unit: str  # unit of the prediction, from its eye distance: mm, cm, m or unknown
 
 
 def unit_of(landmarks: Float[Tensor, "7 3"]) -> str:
-    """Return the unit that makes the distance of the outer eye corners a person's: mm, cm or m; else unknown."""
+    """Return the unit (mm, cm or m) in which the outer eye corners have a plausible distance, else "unknown"."""
     eyes = float((landmarks[0] - landmarks[3]).norm())
     return next((unit for unit, size in UNITS.items() if EYES[0] <= eyes * size <= EYES[1]), "unknown")
 
 
 def crop_scan(vertices: Float[Tensor, "vertices 3"], landmarks: Float[Tensor, "7 3"]) -> Bool[Tensor, " vertices"]:
-    """Return which vertices are the face: those in a sphere about the nose, sized by the landmarks.
+    """Return which vertices belong to the face: those inside a sphere around the nose.
 
-    Centre: nose bottom + 0.3 (bridge - nose bottom), the bridge being the middle of the inner eye corners. Radius:
-    0.7 (outer eye distance + distance of nose bottom and bridge). Raise ValueError for vertices that are not finite, or
-    none inside.
+    The centre is nose bottom + 0.3 (bridge - nose bottom), where the bridge is midway between the inner eye corners.
+    The radius is 0.7 (distance of the outer eye corners + distance from nose bottom to bridge). Raise ValueError if a
+    vertex is not finite, or if no vertex is inside.
     """
     if not vertices.isfinite().all():
         row = int((~vertices.isfinite().all(1)).nonzero()[0])
-        raise ValueError(
-            f"vertex {row} of the scan is not finite; drop such vertices, with their triangles, beforehand"
-        )
+        raise ValueError(f"vertex {row} of the scan is not finite; remove such vertices and their triangles first")
     bottom, bridge = landmarks[4], (landmarks[1] + landmarks[2]) / 2
     centre = bottom + 0.3 * (bridge - bottom)
     radius = 0.7 * ((landmarks[0] - landmarks[3]).norm() + (bridge - bottom).norm())
@@ -67,7 +65,7 @@ def crop_scan(vertices: Float[Tensor, "vertices 3"], landmarks: Float[Tensor, "7
         nearest = float(distance.min()) if len(distance) else float("nan")
         raise ValueError(
             f"the crop of {float(radius):.4g} mm about the nose is empty: the nearest of {len(vertices)} scan vertices "
-            f"is {nearest:.4g} mm away; do landmarks and scan have one position and unit?"
+            f"is {nearest:.4g} mm away; check that landmarks and scan have the same position and unit"
         )
     return inside
 
@@ -81,15 +79,15 @@ def now_errors(
     metrical: bool = False,
     unit: str = "mm",
 ) -> NowErrors:
-    """Return the errors of a predicted mesh, of any topology, against a scan in mm; both with their seven landmarks.
+    """Return the errors of a predicted mesh of any topology against a scan in mm. Both need their seven landmarks.
 
-    `metrical`: no scale is solved for, and the prediction's `unit` (mm, cm, m) counts. Raise ValueError for a scan that
-    is not in mm by its eyes, a metrical prediction in another unit than `unit`, vertices in another unit than their
-    landmarks, an empty crop, and meshes that `ScanToMesh` refuses; LandmarkError for landmarks that are not finite or
-    all alike.
+    With `metrical`, the alignment keeps the size, and `unit` is the prediction's unit (mm, cm, m). Raise ValueError if
+    the scan is not in mm (checked by its eye distance), if a metrical prediction is not in `unit`, if vertices and
+    landmarks have different units, if the crop is empty, or if `ScanToMesh` cannot use the mesh. Raise LandmarkError if
+    landmarks are not finite or all equal.
     """
     if unit not in UNITS:
-        raise ValueError(f"there is no unit {unit!r}; there are {', '.join(UNITS)}")
+        raise ValueError(f"there is no unit {unit!r}; choose one of {', '.join(UNITS)}")
     for name, points in (("scan", scan_landmarks), ("prediction", landmarks)):
         if not points.isfinite().all():
             row = int((~points.isfinite().all(1)).nonzero()[0])
@@ -119,10 +117,10 @@ def now_errors(
 
 @dataclass(frozen=True)
 class NowRow:
-    """The distances of some images, all vertices pooled."""
+    """The distances of a group of images, pooled over all vertices."""
 
-    images: int  # with a prediction
-    missed: int  # without one
+    images: int  # images with a prediction
+    missed: int  # images without a prediction
     median: float  # mm
     mean: float
     std: float
@@ -131,8 +129,8 @@ class NowRow:
     def curve(self) -> tuple[Tensor, Tensor]:
         """Return thresholds from 0 to LIMIT mm, and the share of vertices whose distance is at most each.
 
-        An image without a prediction counts as one whose vertices no threshold reaches, with the average number of
-        vertices: leaving out the hard images gains nothing.
+        An image without a prediction counts with infinite distances at an average number of vertices. So a method
+        gains nothing by leaving out hard images.
         """
         thresholds = torch.linspace(0, LIMIT, 161, dtype=torch.float64)
         below = torch.searchsorted(self.distances, thresholds, right=True).double()
@@ -142,30 +140,31 @@ class NowRow:
 
 @dataclass(frozen=True)
 class NowTable:
-    """The scores over all images and by condition, and the names of the missing images."""
+    """The scores over all images and for each condition, and the names of the missing images."""
 
     all: NowRow
-    conditions: dict[str, NowRow]  # those in the list of images
+    conditions: dict[str, NowRow]  # only conditions that occur in the list of images
     missing: tuple[str, ...]
 
 
 def now_table(
     images: Sequence[str], distances: Mapping[str, Float[Tensor, " points"]], allow_missing: bool = False
 ) -> NowTable:
-    """Pool the distances (mm) of `images`, named `subject/condition/picture.jpg` as in the challenge's lists.
+    """Return the NoW table of `images`, named `subject/condition/picture.jpg` as in the challenge's lists.
 
-    Raise ValueError for images without distances unless `allow_missing` (then they are counted beside the scores, and
-    as failures in the curve), for distances of images not in the list, or distances that are empty or not finite.
+    `distances` holds the distances (mm) of each image. Raise ValueError if an image has no distances. With
+    `allow_missing`, count such images, and treat them as failures in the curve. Raise ValueError for distances of an
+    image that is not in the list, and for distances that are empty or not finite.
     """
     names = list(images)
     if not names or len(set(names)) < len(names):
-        raise ValueError(f"{len(names)} images, {len(set(names))} of them different; give each once, and one or more")
+        raise ValueError(f"got {len(names)} images, {len(set(names))} of them different; pass each image once")
     unexpected = sorted(set(distances) - set(names))
     if unexpected:
-        raise ValueError(f"there are distances of {unexpected[0]}, which is not in the list ({len(unexpected)} such)")
+        raise ValueError(f"got distances of {unexpected[0]}, which is not in the list ({len(unexpected)} such)")
     for name, values in distances.items():
         if not len(values) or not values.isfinite().all():
-            raise ValueError(f"the {len(values)} distances of {name} are empty or not finite; leave out a miss")
+            raise ValueError(f"the {len(values)} distances of {name} are empty or not finite; leave out missing images")
     missing = tuple(name for name in names if name not in distances)
     if missing and not allow_missing:
         raise ValueError(
@@ -189,7 +188,8 @@ def _row(names: list[str], distances: Mapping[str, Tensor]) -> NowRow:
 def pooled_intervals(distances: Mapping[str, Float[Tensor, " points"]], seed: int = 0) -> dict[str, Effect]:
     """Return `median`, `mean` and `std` of the pooled distances (mm), each with an interval that resamples people.
 
-    All points of a person's images stay together. Figures are those of a histogram in steps of STEP mm up to REACH.
+    All points of a person's images are drawn together. To save time, the statistics come from histograms with bins of
+    STEP mm up to REACH.
     """
     people: dict[str, list[Tensor]] = {}
     for name, values in distances.items():
@@ -213,10 +213,10 @@ def pooled_intervals(distances: Mapping[str, Float[Tensor, " points"]], seed: in
 def score(
     data: Now, submission: Submission, metrical: bool = False, unit: str = "mm", allow_missing: bool = False
 ) -> NowTable:
-    """Score a submission folder, of this project's or any other method, on the scans of a split.
+    """Return the NoW scores of a submission folder, from any method, on the scans of a split.
 
-    Raise as `now_errors` and `now_table` do, with the image's name. A missing prediction raises before anything is
-    computed, unless `allow_missing`.
+    Raise as `now_errors` and `now_table` do, with the name of the image. Unless `allow_missing`, raise ValueError for a
+    missing prediction before computing anything.
     """
     missing = submission.missing(data.images)
     if missing and not allow_missing:

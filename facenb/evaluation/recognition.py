@@ -1,6 +1,6 @@
-"""Verification: do two images show one person? ROC and its figures, and the protocol of folds (Huang et al. 2007).
+"""Verification: do two images show the same person? The ROC curve, its measures, and folds (Huang et al. 2007).
 
-A high score means one person. A pair is accepted where `score >= threshold`. Rates are fractions.
+A high score means the same person. A pair is accepted if `score >= threshold`. Rates are fractions.
 """
 
 import math
@@ -16,9 +16,9 @@ from torch import Tensor
 
 
 class ROC(NamedTuple):
-    """False and true accept rates, from the threshold that accepts no pair (inf) down to the one that accepts all.
+    """False and true accept rates, from the threshold that accepts no pair (inf) to the one that accepts all pairs.
 
-    With weights of pairs there is a curve for each row of weights, over the same thresholds.
+    If pairs have weights, there is one curve for each row of weights, over the same thresholds.
     """
 
     far: Float[Tensor, "*draws steps"]
@@ -26,26 +26,26 @@ class ROC(NamedTuple):
     thresholds: Float[Tensor, " steps"]
 
     def area(self) -> Float[Tensor, "*draws"]:
-        """Return the area under the curve: the chance that one person's pair beats two people's; ties count half."""
+        """Return the area under the curve: the probability that a genuine pair scores above an impostor pair."""
         return torch.trapezoid(self.tar, self.far)
 
     def equal_error_rate(self) -> Float[Tensor, "*draws"]:
-        """Return the rate where false accepts equal false rejects, on straight lines between thresholds."""
-        excess = self.far + self.tar - 1  # false accepts less false rejects: rises from -1 to 1
+        """Return the rate at which false accepts equal false rejects, by linear interpolation between thresholds."""
+        excess = self.far + self.tar - 1  # false accept rate minus false reject rate: rises from -1 to 1
         after = (excess >= 0).long().argmax(-1, keepdim=True).clamp(min=1)
         (low, high), (start, end) = [[x.gather(-1, after - 1), x.gather(-1, after)] for x in (excess, self.far)]
         return (start + (end - start) * -low / (high - low))[..., 0]
 
     def tar_at(self, far: float) -> Float[Tensor, "*draws"]:
-        """Return the highest true accept rate of the thresholds with at most this false accept rate (a step, no line).
+        """Return the highest true accept rate at a false accept rate of at most `far`, without interpolation.
 
-        With n pairs of two people, all rates below 1/n mean: no false accept.
+        With n pairs of different people, any `far` below 1/n means that no such pair is accepted.
         """
         best = torch.where(self.far <= far, self.tar, 0.0).amax(-1)
         return torch.where((self.far + self.tar)[..., -1].isnan(), math.nan, best)
 
 
-# What a paper's table reports of a curve, in its order and under its names; as fractions.
+# The curve's measures in the order and under the names of the paper's tables, as fractions.
 CURVE_MEASURES: dict[str, Callable[[ROC], Tensor]] = {
     "100-EER": lambda curve: 1 - curve.equal_error_rate(),
     "AUC": ROC.area,
@@ -53,13 +53,13 @@ CURVE_MEASURES: dict[str, Callable[[ROC], Tensor]] = {
     "TAR-1%": lambda curve: curve.tar_at(0.01),
 }
 MEASURES = ("accuracy", *CURVE_MEASURES)
-# A sixth, for large sets: a fold of 300 pairs of two people (LFW) has no rate between 0 and 0.33 %, so there it means
-# no false accept at all.
+# A sixth measure for large sets. A fold of LFW has 300 pairs of different people, so there 0.1 % means that none of
+# them is accepted.
 STRICT_MEASURES = {**CURVE_MEASURES, "TAR-0.1%": lambda curve: curve.tar_at(0.001)}
 
 
 def cosine(first: Float[Tensor, "pairs features"], second: Float[Tensor, "pairs features"]) -> Float[Tensor, " pairs"]:
-    """Return the cosine of each pair's features. Raise ValueError for a feature that is zero or not finite."""
+    """Return the cosine between the two features of each pair. Raise ValueError if one is zero or not finite."""
     for features in (first, second):
         usable = (features != 0).any(1) & features.isfinite().all(1)
         if not usable.all():
@@ -68,10 +68,10 @@ def cosine(first: Float[Tensor, "pairs features"], second: Float[Tensor, "pairs 
 
 
 def check_pairs(scores: Float[Tensor, " pairs"], same: Bool[Tensor, " pairs"], where: str = "the pairs") -> None:
-    """Raise ValueError unless all scores are finite and there are pairs of both kinds; `where` names the pairs."""
+    """Raise ValueError unless all scores are finite and there are pairs of both kinds. The error names `where`."""
     if not scores.isfinite().all():
         row = int((~scores.isfinite()).nonzero()[0])
-        raise ValueError(f"the score of pair {row} in {where} is {float(scores[row])}; a missing pair must be counted")
+        raise ValueError(f"the score of pair {row} in {where} is {float(scores[row])}; leave out missing pairs")
     if same.all() or not same.any():
         kind = "of one person" if len(same) and same.all() else "of two people"
         raise ValueError(f"{where} ({len(same)}) are all {kind}; a rate needs pairs of both kinds")
@@ -82,14 +82,14 @@ def roc(
     same: Bool[Tensor, " pairs"],
     weights: Float[Tensor, "draws pairs"] | None = None,
 ) -> ROC:
-    """Return the curve over all thresholds that accept different pairs; equal scores are accepted together.
+    """Return the ROC curve with one threshold for each distinct score, in float64.
 
-    `weights` (0 or more) let a pair count several times, or not at all; a row that leaves no pair of one kind gives
-    NaN. Works in float64. Raise ValueError for scores that are not finite, or pairs of one kind only.
+    `weights` (0 or more) say how often each pair counts. A row of weights without pairs of both kinds gives NaN. Raise
+    ValueError for scores that are not finite, or pairs of one kind only.
     """
     check_pairs(scores, same)
     ranked, order = scores.double().sort(descending=True)
-    last = torch.cat([ranked[1:] != ranked[:-1], same.new_ones(1)])  # the last of equal scores
+    last = torch.cat([ranked[1:] != ranked[:-1], same.new_ones(1)])  # True at the last of equal scores
     weights = torch.ones(len(scores)).to(ranked) if weights is None else weights.double()
     mass = weights[..., order]
     rates = []
@@ -101,20 +101,20 @@ def roc(
 
 
 def area_under_roc(scores: Float[Tensor, " pairs"], same: Bool[Tensor, " pairs"]) -> float:
-    """Return the area under the curve of the pairs."""
+    """Return the area under the ROC curve of the pairs."""
     return float(roc(scores, same).area())
 
 
 def best_threshold(scores: Float[Tensor, " pairs"], same: Bool[Tensor, " pairs"]) -> float:
-    """Return the threshold of highest accuracy, half way between the two scores that it separates.
+    """Return the threshold with the highest accuracy, midway between the two scores that it separates.
 
-    Of several that are equally good this is the middle one, as the extreme ones fit these pairs and no others. It is
-    -inf or inf where accepting all, or none, is best.
+    If several are equally good, return the middle one, since it generalises better to new pairs. It is -inf if
+    accepting all pairs is best, and inf if accepting none is best.
     """
     check_pairs(scores, same)
     ranked, order = scores.double().sort()
     positive = same[order].long()
-    # Correct decisions when the lowest k are refused, k = 0 .. n.
+    # Number of correct decisions if the lowest k scores are rejected, k = 0 .. n.
     refused = torch.cat([positive.new_zeros(1), (1 - positive).cumsum(0)])
     right = refused + torch.cat([positive.flip(0).cumsum(0).flip(0), positive.new_zeros(1)])
     apart = torch.cat([ranked[1:] != ranked[:-1], same.new_ones(1)])
@@ -126,18 +126,18 @@ def best_threshold(scores: Float[Tensor, " pairs"], same: Bool[Tensor, " pairs"]
         return -math.inf if cut == 0 else math.inf
     low, high = float(ranked[cut - 1]), float(ranked[cut])
     middle = low / 2 + high / 2
-    return middle if low < middle <= high else high  # neighbours in floating point have nothing between them
+    return middle if low < middle <= high else high  # no float lies between neighbouring floats
 
 
 @dataclass(frozen=True)
 class Verification:
-    """The measures of each fold as fractions, with the thresholds, decisions and scores behind them."""
+    """The measures of each fold as fractions, with thresholds, decisions and scores."""
 
     folds: tuple[int, ...]
     values: Float[Tensor, "folds measures"]  # in the order of `measures`
     thresholds: tuple[float, ...]  # each chosen on the other folds
-    right: Bool[Tensor, " pairs"]  # whether a pair was decided correctly, in the order the pairs were given
-    scores: Float[Tensor, " pairs"]  # of each pair in its own fold
+    right: Bool[Tensor, " pairs"]  # whether each pair was decided correctly
+    scores: Float[Tensor, " pairs"]  # score of each pair in its fold
     measures: tuple[str, ...] = MEASURES
 
     def mean(self) -> dict[str, float]:
@@ -145,11 +145,11 @@ class Verification:
         return dict(zip(self.measures, self.values.mean(0).tolist(), strict=True))
 
     def std(self) -> dict[str, float]:
-        """Return the standard deviation over the folds (n - 1), as the papers print it behind the mean."""
+        """Return the standard deviation over the folds (n - 1), as the papers print it after the mean."""
         return dict(zip(self.measures, self.values.std(0).tolist(), strict=True))
 
     def table(self) -> pd.DataFrame:
-        """Return the folds, their mean and standard deviation, in per cent."""
+        """Return a table of the folds, their mean and standard deviation, in per cent."""
         rows = torch.cat([self.values, self.values.mean(0)[None], self.values.std(0)[None]])
         return pd.DataFrame(100 * rows.numpy(), [*self.folds, "mean", "std"], list(self.measures)).rename_axis("fold")
 
@@ -162,9 +162,9 @@ class Verification:
 
     @classmethod
     def join(cls, verifications: Sequence["Verification"]) -> "Verification":
-        """Join verifications of different folds into one, for networks that each serve some of the folds.
+        """Join verifications of different folds into one. Use it if different networks test different folds.
 
-        Raise ValueError where a fold occurs twice.
+        Raise ValueError if a fold occurs twice.
         """
         folds = tuple(fold for verification in verifications for fold in verification.folds)
         if len(set(folds)) != len(folds):
@@ -181,10 +181,10 @@ def verify(
     fold: Int[Tensor, " pairs"],
     measures: Mapping[str, Callable[[ROC], Tensor]] = CURVE_MEASURES,
 ) -> Verification:
-    """Judge each fold at the threshold that is best on the pairs of all others (LFW View 2, Huang et al. 2007).
+    """Test each fold with the threshold that is best on all other folds (LFW View 2, Huang et al. 2007).
 
-    The measures of the curve need no threshold. Raise ValueError for a single fold, a fold with pairs of one kind
-    only, and scores that are not finite.
+    The measures of the curve need no threshold. Raise ValueError if there is only one fold, if a fold has pairs of one
+    kind only, or if scores are not finite.
     """
     return verify_by_fold(lambda _: scores, same, fold, measures)
 
@@ -195,15 +195,15 @@ def verify_by_fold(
     fold: Int[Tensor, " pairs"],
     measures: Mapping[str, Callable[[ROC], Tensor]] = CURVE_MEASURES,
 ) -> Verification:
-    """Run `verify` for scores that are themselves learned: a mean to subtract, a weight of a sum.
+    """Run `verify` for scores that need training, such as a mean to subtract or the weight of a sum.
 
-    For every fold `scores_for(others)` receives the pairs it may learn from, those of all other folds, and returns the
-    scores of all pairs. The folds must share no person, or the scores would be learned from people they are tested on.
+    For each fold, `scores_for(others)` gets a mask of the pairs in all other folds. It may learn from them, and returns
+    the scores of all pairs. No person may be in two folds, otherwise the scores would be learned from test people.
     """
     same, fold = same.cpu(), fold.cpu()
     folds = fold.unique().tolist()
     if len(folds) < 2:
-        raise ValueError(f"{len(folds)} fold cannot be judged: the threshold comes from other folds; give two or more")
+        raise ValueError(f"got {len(folds)} fold, but the threshold comes from other folds; pass at least two folds")
     right, judged, thresholds, rows = torch.zeros_like(same), [], [], []
     for number in folds:
         here = fold == number
@@ -223,7 +223,7 @@ def verify_by_fold(
 
 
 class Pairs(NamedTuple):
-    """Rows of the two images of each pair, whether they show one person, and the fold."""
+    """The rows of the two images of each pair, whether they show the same person, and the fold."""
 
     first: Int[Tensor, " pairs"]
     second: Int[Tensor, " pairs"]
@@ -232,10 +232,11 @@ class Pairs(NamedTuple):
 
 
 def draw_pairs(subject: Int[Tensor, " pictures"], each: int, folds: int = 10, seed: int = 0) -> Pairs:
-    """Draw pairs as LFW has them, for a set without a list: in each fold `each` of one person and `each` of two.
+    """Draw pairs like LFW's, for a set without a list of pairs.
 
-    No person is in two folds, no pair occurs twice, and all people of a fold give as many pairs of their own as
-    possible. Raise ValueError where the people or their images do not suffice, with their numbers.
+    Each fold has `each` pairs of the same person and `each` pairs of different people. No person is in two folds, and
+    no pair occurs twice. As many people of a fold as possible have pairs of their own. Raise ValueError, with the
+    numbers, if there are too few people or images.
     """
     random = np.random.default_rng(seed)
     labels = subject.cpu().numpy()
@@ -248,14 +249,14 @@ def draw_pairs(subject: Int[Tensor, " pictures"], each: int, folds: int = 10, se
         single = [random.permutation(p[np.stack(np.triu_indices(len(p), 1), 1)]) for p in pictures]
         turn = np.concatenate(
             [np.arange(len(pairs)) + random.random() for pairs in single]
-        )  # every person's first, then ...
+        )  # one pair of every person first, then ...
         alike = np.concatenate(single)[np.argsort(turn, kind="stable")][:each]
         owner, everyone = np.repeat(np.arange(len(pictures)), [len(p) for p in pictures]), np.concatenate(pictures)
         possible = (len(everyone) ** 2 - sum(len(p) ** 2 for p in pictures)) // 2
         if len(alike) < each or 2 * each > possible:
             raise ValueError(
                 f"fold {number} has {len(members)} people, {len(everyone)} images, {sum(map(len, single))} pairs of "
-                f"one person and {possible} of two: too few to draw {each} of each; ask for fewer pairs or folds"
+                f"one person and {possible} of two: too few to draw {each} of each; draw fewer pairs or folds"
             )
         unlike: dict[tuple, None] = {}
         while len(unlike) < each:

@@ -1,10 +1,10 @@
-"""Lay a mesh onto a scan: the rigid motion, or similarity, of least squared scan-to-mesh distance.
+"""Align a mesh with a scan: find the rigid motion or similarity with the smallest squared scan-to-mesh distances.
 
-The distance of a point to a surface changes with the surface's motion along the line to its closest point and, to first
-order, not otherwise. That gives the exact derivatives of the distances, and scipy's Levenberg-Marquardt does the rest;
-on smooth skin this is point-to-plane ICP (Chen and Medioni 1992). The tree of the mesh stays as it is: the points of
-the scan are moved to it and the distances back, in the scan's unit. Minimised in the mesh's unit, a huge mesh would
-win, since points shrunk to nothing are near any surface.
+If the surface moves, the distance of a point to it changes, to first order, only by the motion along the line to its
+closest point. This gives exact derivatives of the distances for scipy's Levenberg-Marquardt method. On smooth skin the
+method equals point-to-plane ICP (Chen and Medioni 1992). We move the points of the scan and not the mesh, so that the
+mesh's search tree can be reused. Distances are converted back to the scan's unit. In the mesh's unit, enlarging the
+mesh would always help, since the scan would shrink to a point on its surface.
 """
 
 from dataclasses import dataclass
@@ -19,26 +19,26 @@ from facenb.evaluation.scan import ScanToMesh
 from facenb.morphable.alignment import Similarity
 from facenb.morphable.model import axis_angle_to_matrix
 
-FEW = 2000, 15  # points that find most of the way before all take the last steps: so many, or one in so many
-# Ends when a step lowers the cost, or is long against all steps before, by less than this share.
+FEW = 2000, 15  # the first steps use only some points: at least 2000, or one in 15
+# Stop when the relative decrease of the cost, or the relative length of the step, is below this.
 ENOUGH = 1e-7
-MOST = 100  # looks for the closest points; a dozen is usual
+MOST = 100  # most searches for the closest points; about twelve are usual
 
 
 @dataclass(frozen=True)
 class Registration:
-    """A mesh laid onto points."""
+    """A mesh aligned with points."""
 
-    similarity: Similarity  # of the mesh, from its own position to the points' (a batch of one)
-    distances: Float[Tensor, " points"]  # of all points to the moved surface, in the points' unit
+    similarity: Similarity  # from the mesh to the points (a batch of one)
+    distances: Float[Tensor, " points"]  # from each point to the moved surface, in the points' unit
 
 
 def icp(points: Float[Tensor, "points 3"], surface: ScanToMesh, start: Similarity, scale: bool = False) -> Registration:
-    """Lay a mesh onto a scan's points, from `start` on (a batch of one); with its size free if `scale`.
+    """Return the alignment of a mesh with a scan's points, starting from `start` (a batch of one).
 
-    With `scale` this is the refinement of the NoW challenge, without it that of its metrical variant (Sanyal et al.
-    2019). The result is the optimum near the start, never a reflection and never worse than the start. A motion that
-    the points do not determine, as for collinear ones, is not made.
+    `scale` allows the size to change. With it, this is the refinement of the NoW challenge; without it, the refinement
+    of the metrical variant (Sanyal et al. 2019). The result is a local optimum. It is never a reflection and never
+    worse than the start. A motion that the points do not determine, for instance with collinear points, stays zero.
     """
     points = points.detach().double().cpu()
     middle = points.mean(0)
@@ -51,12 +51,12 @@ def icp(points: Float[Tensor, "points 3"], surface: ScanToMesh, start: Similarit
 
 
 def _look(points: Tensor, surface: ScanToMesh, placement: Similarity) -> tuple[Tensor, Tensor, Tensor]:
-    """Return each point's distance to the moved surface, the unit direction to it from there, and the closest point."""
+    """Return each point's distance to the moved surface, the unit vector from there to the point, and the closest."""
     scale, rotation, shift = placement.scale[0], placement.rotation[0], placement.shift[0]
     distances, closest, triangle = surface.closest(((points - shift) @ rotation) / scale)
     distances, closest = distances * scale, scale * closest @ rotation.T + shift
     apart = points - closest
-    # On the surface itself the direction is the normal's; the distance there is zero whatever its sign.
+    # For a point on the surface the direction is the normal. Its sign does not matter, since the distance is zero.
     on_surface = distances <= 1e-9 * (1 + apart.abs().max())
     direction = apart / torch.where(on_surface, 1.0, distances)[:, None]
     direction[on_surface] = surface.normals()[triangle[on_surface]] @ rotation.T
@@ -64,17 +64,17 @@ def _look(points: Tensor, surface: ScanToMesh, placement: Similarity) -> tuple[T
 
 
 class _Distances:
-    """The distances as a function of a step: a turn about the points' middle, a shift, and a growth, all in radii."""
+    """The distances as a function of a step: rotation about the points' centre, shift and scaling, in radii."""
 
     def __init__(
         self, points: Tensor, surface: ScanToMesh, start: Similarity, scale: bool, middle: Tensor, radius: float
     ):
         self.points, self.surface, self.start = points, surface, start
         self.middle, self.radius, self.unknowns = middle, radius, 7 if scale else 6
-        self.last = None  # scipy asks for values and derivatives apart, at the same step
+        self.last = None  # scipy asks for values and derivatives separately, at the same step
 
     def moved(self, step: np.ndarray) -> Similarity:
-        """Return the start, turned and grown about the points' middle, then shifted."""
+        """Return the start after a step: rotated and scaled about the points' centre, then shifted."""
         turn = axis_angle_to_matrix(torch.from_numpy(step[:3]))
         growth = float(np.exp(step[6])) if len(step) > 6 else 1.0
         scale, rotation, shift = (part[0].double() for part in self.start)
@@ -82,7 +82,7 @@ class _Distances:
         return Similarity((scale * growth)[None], (turn @ rotation)[None], shift[None])
 
     def look(self, step: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the distances in radii and their derivatives by a step, exact for a small turn."""
+        """Return the distances in radii and their derivatives with respect to a step, exact for small rotations."""
         if self.last is None or not np.array_equal(self.last[0], step):
             placement = self.moved(step)
             distances, direction, closest = _look(self.points, self.surface, placement)
@@ -94,7 +94,7 @@ class _Distances:
         return self.last[1:]
 
     def minimised(self) -> Registration:
-        """Return the registration of least squared distances near the start."""
+        """Return the registration that minimises the squared distances near the start."""
         result = least_squares(
             lambda step: self.look(step)[0],
             np.zeros(self.unknowns),

@@ -1,7 +1,7 @@
-"""Distances of points to a mesh's surface, never merely to its vertices.
+"""Distances from points to the surface of a mesh, not only to its vertices.
 
-Between vertices 3 mm apart the distance to the nearest vertex is about a millimetre even for points on the surface: as
-much as whole methods differ by.
+If vertices are 3 mm apart, a point on the surface is about a millimetre from the nearest vertex. This is as large as
+the differences between methods.
 """
 
 import igl
@@ -12,22 +12,22 @@ from torch import Tensor
 
 
 class ScanToMesh:
-    """A mesh with the tree of its triangles' boxes (libigl), built once.
+    """A mesh with a search tree over its triangles (libigl), built once.
 
-    Triangles without area count as the segment or point that they are; vertices of no triangle are no surface.
+    A triangle without area counts as a segment or a point. A vertex without a triangle does not belong to the surface.
     """
 
     def __init__(self, vertices: Float[Tensor, "vertices 3"], triangles: Int[Tensor, "triangles 3"]):
-        """Raise ValueError for a mesh without triangles, vertices that are not finite, or corners it does not have."""
+        """Raise ValueError if there are no triangles, a vertex is not finite, or a triangle has an unknown vertex."""
         self.vertices = np.ascontiguousarray(vertices.detach().cpu().numpy(), np.float64)
         self.triangles = np.ascontiguousarray(triangles.detach().cpu().numpy(), np.int64)
         if not len(self.triangles):
-            raise ValueError("the mesh has no triangles; a surface is needed, points alone are none")
+            raise ValueError("the mesh has no triangles; pass a surface, not points alone")
         low, high = self.triangles.min(), self.triangles.max()
         if low < 0 or high >= len(self.vertices):
             raise ValueError(
-                f"a triangle names vertex {high if low >= 0 else low}, but the mesh has {len(self.vertices)} vertices: "
-                "triangles of another mesh?"
+                f"a triangle uses vertex {high if low >= 0 else low}, but the mesh has {len(self.vertices)} vertices; "
+                "check that the triangles belong to this mesh"
             )
         _check_finite("vertex", "of the mesh ", self.vertices)
         self._tree = igl.AABB()
@@ -36,7 +36,7 @@ class ScanToMesh:
     def closest(
         self, points: Float[Tensor, "points 3"]
     ) -> tuple[Float[Tensor, " points"], Float[Tensor, "points 3"], Int[Tensor, " points"]]:
-        """Return each point's distance to the surface, its closest point there, and that point's triangle, in float64.
+        """Return each point's distance to the surface, the closest surface point, and its triangle, in float64.
 
         The distance is unsigned, in the unit of the mesh. Raise ValueError for points that are not finite.
         """
@@ -48,7 +48,7 @@ class ScanToMesh:
         return torch.from_numpy(np.sqrt(squared)), torch.from_numpy(closest), torch.from_numpy(triangle)
 
     def normals(self) -> Float[Tensor, "triangles 3"]:
-        """Return the triangles' unit normals, outward where corners run counter-clockwise; zero without area."""
+        """Return the triangles' unit normals, outward if corners are counter-clockwise; zero if the area is zero."""
         return torch.from_numpy(igl.per_face_normals(self.vertices, self.triangles, np.zeros(3)))
 
 

@@ -1,8 +1,8 @@
 """Shape accuracy as Liu18 measures it, and the smallest error that any shape in a model's span can reach.
 
-Shapes are aligned by Procrustes on the 3D landmarks and compared within a crop about the nose tip. The paper's "RMSE",
-the mean of |s* - s| / n over shapes, would be too small by about sqrt(n) if taken literally. We report both the mean
-distance and the root of the mean square, by name.
+Shapes are aligned by Procrustes on the 3D landmarks and compared within a crop around the nose tip. The paper defines
+"RMSE" as the mean of |s* - s| / n over shapes. Taken literally, this is too small by a factor of about sqrt(n). We
+report the mean distance and the root mean square distance, each under its own name.
 """
 
 from dataclasses import dataclass
@@ -14,11 +14,11 @@ from torch import Tensor
 from facenb.morphable.alignment import similarity
 from facenb.morphable.model import Embedding, MorphableModel, axis_angle_to_matrix
 
-RADIUS = 95.0  # mm about the nose tip (Liu et al. 2018, section 4.1)
+RADIUS = 95.0  # mm around the nose tip (Liu et al. 2018, section 4.1)
 NOSE_TIP = 30  # of iBUG's 68 landmarks
 CHUNK = 2**20  # vertices at a time: memory does not grow with the number of faces
 ROUNDS = 20
-SPREAD = (3.0, 1000.0)  # mm: a face's vertices about their mean, from an eye of 20 mm to a whole body
+SPREAD = (3.0, 1000.0)  # mm: plausible spread of vertices about their mean, from part of an eye to a whole body
 
 
 @dataclass(frozen=True)
@@ -26,44 +26,45 @@ class ShapeErrors:
     """Distances of corresponding vertices within the crop, in mm."""
 
     mean: Float[Tensor, " faces"]  # mean distance
-    rms: Float[Tensor, " faces"]  # root of the mean squared distance
+    rms: Float[Tensor, " faces"]  # root mean square distance
     per_vertex: Float[Tensor, "faces vertices"]  # NaN outside the crop
 
     def map(self) -> Float[Tensor, " vertices"]:
-        """Return the mean distance of each vertex over the faces whose crop holds it; NaN where none does."""
+        """Return each vertex's mean distance over the faces with this vertex in the crop; NaN if there is none."""
         return self.per_vertex.nanmean(0)
 
 
 def _check(name: str, vertices: Tensor) -> None:
     usable = vertices.isfinite().flatten(1).all(1)
     if not usable.all():
-        raise ValueError(f"{name} of face {int((~usable).nonzero()[0])} is not finite; a missing shape must be counted")
+        raise ValueError(f"{name} of face {int((~usable).nonzero()[0])} is not finite; leave out missing shapes")
 
 
 def check_millimetres(name: str, points: Float[Tensor, "*faces points 3"]) -> None:
-    """Raise ValueError unless points spread about their mean (root mean square) as those of a face in mm do.
+    """Raise ValueError unless the spread of the points (root mean square about their mean) is plausible in mm.
 
-    Tells metres and micrometres from millimetres, for any part of a head. Centimetres of a head could be mm of an eye.
+    This finds points in metres or micrometres, for any part of a head. It cannot find centimetres, since a head in cm
+    is as large as an eye in mm.
     """
     spread = points.var(-2, correction=0).sum(-1).sqrt()
-    strange = spread[~((spread >= SPREAD[0]) & (spread <= SPREAD[1]))]  # NaN as well
+    strange = spread[~((spread >= SPREAD[0]) & (spread <= SPREAD[1]))]  # true for NaN, too
     if len(strange):
         raise ValueError(
-            f"{name} is not in mm: it spreads by {float(strange[0]):.3g} about its mean, faces by {SPREAD[0]:g} to "
-            f"{SPREAD[1]:g} mm, most by about 80; convert it to mm"
+            f"{name} is not in mm: its spread about the mean is {float(strange[0]):.3g}, but {SPREAD[0]:g} to "
+            f"{SPREAD[1]:g} is expected (about 80 for a face); convert it to mm"
         )
 
 
 def crop(vertices: Float[Tensor, "faces vertices 3"], landmarks: Embedding) -> Bool[Tensor, "faces vertices"]:
     """Return which vertices lie within RADIUS of a face's nose tip.
 
-    Raise ValueError for vertices that are not in mm, or none so near.
+    Raise ValueError if the vertices are not in mm, or if none is that near.
     """
     check_millimetres("the shape", vertices)
     tip = landmarks.of(vertices)[:, NOSE_TIP]
     inside = (vertices - tip[:, None]).square().sum(-1) <= RADIUS**2
     if not inside.any(1).all():
-        raise ValueError(f"no vertex lies within {RADIUS} mm of the nose tip; is it on the shapes?")
+        raise ValueError(f"no vertex lies within {RADIUS} mm of the nose tip; check the landmarks")
     return inside
 
 
@@ -73,11 +74,12 @@ def shape_errors(
     landmarks: Embedding,
     align: bool = True,
 ) -> ShapeErrors:
-    """Return the errors of predicted shapes in correspondence with the truth (Liu18, section 4.1).
+    """Return the errors of predicted shapes whose vertices correspond to the truth (Liu18, section 4.1).
 
-    Unless `align` is False, each is moved by the similarity that brings its landmarks onto the true ones. Errors are
-    taken over the vertices near the true nose tip (`crop`). One truth may serve all predictions. Raise ValueError for
-    shapes that are not finite, a truth that is not in mm (a prediction, where it is not aligned), or an empty crop.
+    Unless `align` is False, a similarity first aligns the landmarks of each prediction with the true landmarks. Errors
+    are computed over the vertices near the true nose tip (`crop`). A truth with a batch of one is used for all
+    predictions. Raise ValueError if a shape is not finite, the truth is not in mm, a prediction that is not aligned is
+    not in mm, or the crop is empty.
     """
     _check("the predicted shape", predicted)
     _check("the true shape", truth)
@@ -103,18 +105,18 @@ def shape_errors(
 def best_in_span(
     model: MorphableModel, truth: Float[Tensor, "faces vertices 3"], neutral: bool = False
 ) -> Float[Tensor, "faces vertices 3"]:
-    """Return the shape of the model's span nearest to each true one (least squares over the crop), in its position.
+    """Return the shape in the model's span that is nearest to each true shape (least squares over the crop).
 
-    Solves for coefficients (without any prior), rotation, shift and size together: linear least squares in all but the
-    rotation, which takes Gauss-Newton steps. So `shape_errors(best, truth, ..., align=False).rms` is the lower bound
-    for every shape of the span, however it is aligned: the bound that claim L5 asks for. The mean distance, and errors
-    after `align`, have no such guarantee. Outside the crop the result is an extrapolation. `neutral` leaves the
-    expressions out. Raise ValueError for a truth that is not finite, and as `crop` does.
+    Solve for coefficients (without a prior), rotation, shift and size together. The problem is linear in all of them
+    except the rotation, which takes Gauss-Newton steps. The result is aligned with the truth. No shape in the span has
+    a smaller rms, however it is aligned, than `shape_errors(best, truth, ..., align=False).rms`. Claim L5 needs this
+    bound. It does not hold for the mean distance, or for errors after `align`. Outside the crop the result is an
+    extrapolation. `neutral` leaves out the expressions. Raise ValueError for a truth that is not finite, or as `crop`.
     """
     _check("the true shape", truth)
     basis = model.identity_basis if neutral else torch.cat([model.identity_basis, model.expression_basis])
     shifts = torch.eye(3).to(model.mean)[:, None].expand(-1, len(model.mean), -1)
-    # With the mean among the components the size is free, and the problem stays linear.
+    # With the mean face as one more component, the size is free and the problem stays linear.
     design = torch.cat([basis, shifts, model.mean[None]]).double().flatten(1)  # (C, 3V)
     design = design / design.norm(dim=1, keepdim=True).clamp(min=1e-12)
     best = torch.empty_like(truth)
@@ -130,7 +132,7 @@ def best_in_span(
 def _inverse_gram(design: Tensor, inside: Bool[Tensor, "faces vertices"]) -> Float[Tensor, "faces c c"]:
     """Return the pseudo-inverse of `D W D^T` for each face's crop.
 
-    Crops differ in few vertices, so the product over the common ones is computed once.
+    Crops differ in few vertices, so the product over the common vertices is computed once.
     """
     common = inside.double().mean(0) > 0.5
     columns = design.unflatten(1, (-1, 3))  # (C, V, 3)
@@ -144,9 +146,9 @@ def _inverse_gram(design: Tensor, inside: Bool[Tensor, "faces vertices"]) -> Flo
 
 
 def _nearest(design: Tensor, mean: Tensor, truth: Tensor, inside: Tensor) -> Float[Tensor, "faces vertices 3"]:
-    """Return `best_in_span` of a few faces: D p + mean, turned and back in the truth's frame."""
+    """Return `best_in_span` of a few faces: D p + mean, rotated back to the axes of the truth."""
     weights = inside.double()[..., None]
-    # All in the model's axes, about the mean of the truth: x -> R^T (x - middle).
+    # Work on the model's axes, with the mean of the truth as origin: x -> R^T (x - middle).
     middle = (truth * weights).sum(1, keepdim=True) / weights.sum(1, keepdim=True)
     rotation = similarity(mean[None], truth).rotation
     inverse = _inverse_gram(design, inside)

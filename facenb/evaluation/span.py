@@ -1,11 +1,10 @@
-"""The smallest error that a model's span can reach on a scan: the shape whose surface is nearest to the scan's points.
+"""The smallest error that a model's span can reach on a scan: fit the model's surface to the scan's points.
 
-A scan has other vertices than the model, so correspondences are unknown. They are found as in ICP: each point's closest
-surface point is held for a step, its distance along the surface's normal is linear in coefficients, turn, shift and
-size, and all are solved for together (point-to-plane, Chen and Medioni 1992, with the model's coefficients among the
-unknowns). A prior keeps the first steps sensible and fades until the last steps have next to none; a step that
-increases the distance is dropped and the next one is shorter. This finds a shape near the start, not provably the
-nearest of all.
+The vertices of scan and model do not correspond, so we find correspondences as in ICP. In each step the closest surface
+point of each scan point is fixed. The distance along the surface normal is then linear in the coefficients, rotation,
+shift and size, and we solve for all of them together (point-to-plane, Chen and Medioni 1992). A prior stabilises the
+first steps and becomes weaker until it hardly matters. A step that increases the distance is dropped, and the next one
+is shorter. The result is a local optimum.
 """
 
 from dataclasses import dataclass
@@ -21,21 +20,21 @@ from facenb.evaluation.shape import check_millimetres
 from facenb.morphable.alignment import Similarity, similarity
 from facenb.morphable.model import MorphableModel, axis_angle_to_matrix
 
-INNER = slice(17, 68)  # of the 68: brows, nose, eyes, mouth; sources disagree about the jaw line of a scan
+INNER = slice(17, 68)  # of the 68: brows, nose, eyes, mouth; sources define the jaw line of a scan differently
 ROUNDS = 16
-PRIORS = (300.0, 1.0)  # mm^2: weight of a squared coefficient against squared distances, at first and at least
+PRIORS = (300.0, 1.0)  # mm^2: weight of the squared coefficients, in the first step and at least
 FADES = 0.6  # factor on the prior after a step that lowers the distance
-DAMPING = 1e-4, 10.0  # of the diagonal: the least, and its factor after a step that increases the distance
-MOST = 6000  # points used: more would take longer and say no more about some 200 coefficients
-ROBUST = 3.0  # mm: from here on a distance pulls no harder (Huber): hair and scanner debris are no face
-LENGTH = 50.0  # mm: scales turns to the size of shifts
+DAMPING = 1e-4, 10.0  # relative to the diagonal: the smallest, and the factor after a step that increases the distance
+MOST = 6000  # most points used; more would take longer and not determine 200 coefficients better
+ROBUST = 3.0  # mm: larger distances count linearly (Huber), so that hair and scan artefacts matter less
+LENGTH = 50.0  # mm: scales rotations to the size of shifts
 
 
 @dataclass(frozen=True)
 class SpanFit:
-    """A shape of the model's span, laid onto a scan."""
+    """A shape in the model's span, aligned with a scan."""
 
-    vertices: Float[Tensor, "vertices 3"]  # in the scan's position
+    vertices: Float[Tensor, "vertices 3"]  # on the scan's axes
     identity: Float[Tensor, " identity"]
     expression: Float[Tensor, " expression"]
     placement: Similarity  # from the model's axes to the scan's, a batch of one
@@ -43,13 +42,13 @@ class SpanFit:
 
     @property
     def distance(self) -> float:
-        """Mean distance of the points to this shape's surface, mm."""
+        """The mean distance from the points to the surface of this shape, mm."""
         return min(self.distances)
 
 
 @dataclass(frozen=True)
 class _Shape:
-    """A shape with its placement and the points' closest points on it, all on the model's axes."""
+    """A shape with its placement, and the surface point closest to each scan point, on the model's axes."""
 
     placement: Similarity
     coefficients: Float[Tensor, " components"]
@@ -63,7 +62,7 @@ class _Shape:
     def of(
         cls, model: MorphableModel, rows: Tensor, target: Tensor, placement: Similarity, coefficients: Tensor
     ) -> "_Shape":
-        """Compute the shape and find the closest points."""
+        """Compute the shape, and find the closest point for each scan point."""
         vertices = model.mean + (rows @ coefficients.float()) if len(coefficients) else model.mean
         points = ((target - placement.shift[0]) @ placement.rotation[0]) / placement.scale[0]
         distances, closest, triangle = ScanToMesh(vertices, model.triangles).closest(points.float())
@@ -78,18 +77,18 @@ def fit_surface(
     scale: bool = True,
     neutral: bool = False,
 ) -> SpanFit:
-    """Return the shape of the model's span nearest to a scan's points (mm), starting from the scan's 68 landmarks.
+    """Return the shape in the model's span nearest to a scan's points (mm), starting from the scan's 68 landmarks.
 
-    `points` should be those that are scored, cropped already. `scale` leaves the size free; `neutral` leaves the
-    expressions out. The result is the round with the smallest mean distance, so it is never farther away than the mean
-    face aligned by the landmarks. Raise ValueError for points that are not in mm.
+    Pass only the `points` that are used for the error, after the crop. `scale` allows the size to change, and `neutral`
+    leaves out the expressions. The result is the step with the smallest mean distance. So it is never farther away than
+    the start, the mean face aligned by landmarks. Raise ValueError if the points are not in mm.
     """
     check_millimetres("the scan", points)
     if len(points) > MOST:
         points = points[torch.randperm(len(points), generator=torch.Generator().manual_seed(0))[:MOST]]
     target = points.double()
     basis = model.identity_basis if neutral else torch.cat([model.identity_basis, model.expression_basis])
-    rows = basis.permute(1, 2, 0).contiguous()  # (V, 3, C): a vertex's displacements lie together
+    rows = basis.permute(1, 2, 0).contiguous()  # (V, 3, C): the values of a vertex are contiguous
     placement = similarity(model.landmarks.of(model.mean)[None, INNER], landmarks[None, INNER], scale)
     best = _Shape.of(model, rows, target, placement, torch.zeros(len(basis), dtype=torch.float64))
     history = [best.distance]
@@ -112,7 +111,7 @@ def fit_surface(
 def _step(
     current: _Shape, rows: Tensor, triangles: Tensor, strength: float, damping: float, scale: bool
 ) -> tuple[Similarity, Tensor]:
-    """Return placement and coefficients after a Gauss-Newton step on the distances along the normals."""
+    """Return placement and coefficients after a Gauss-Newton step that reduces the distances along the normals."""
     corners = triangles[current.triangle]  # (P, 3)
     a, b, c = current.vertices[corners].double().unbind(1)
     normal = torch.nn.functional.normalize(torch.linalg.cross(b - a, c - a), dim=1)
@@ -120,8 +119,8 @@ def _step(
     weights[~np.isfinite(weights).all(1)] = 1.0, 0.0, 0.0  # a triangle without area counts as its first corner
     residual = ((current.points - current.closest) * normal).sum(1)
     along = (torch.from_numpy(weights)[:, :, None] * normal[:, None]).float()  # (P, 3 corners, 3)
-    displaced = torch.einsum("pkd,pkdc->pc", along, rows[corners]).double()  # by each coefficient, along the normal
-    # points' = growth * turn points + shift on the model's axes, to first order; the placement takes its inverse.
+    displaced = torch.einsum("pkd,pkdc->pc", along, rows[corners]).double()  # mm along the normal per coefficient
+    # To first order, the points move by a similarity on the model's axes. The placement changes by its inverse.
     columns = [displaced, -torch.linalg.cross(current.points, normal) / LENGTH, -normal]
     if scale:
         columns.append(-(current.points * normal).sum(1, keepdim=True) / LENGTH)

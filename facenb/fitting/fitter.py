@@ -18,25 +18,25 @@ from facenb.imaging.camera import WeakPerspective
 from facenb.morphable.model import Embedding, MorphableModel
 
 ROUNDS = 7  # Liu et al. 2018: "converges in at most 7 rounds"
-# Prior strengths are the variance in mm^2 of a landmark about where the model can put it, per coordinate: with noise
-# of that variance and coefficients N(0, 1) the fit is the most probable face. 2 mm is what two annotators differ by
-# on a face of ordinary size (about 3 % of the distance between the eyes).
+# A prior strength is the variance (mm^2, per coordinate) of a landmark around its true position. With noise of this
+# variance and coefficients N(0, 1), the fit is the most probable face. 2 mm is about how much two annotators differ
+# (3 % of the distance between the eyes).
 PRIOR = 4.0
 FEW = 8  # images up to which forming the matrices is faster than conjugate gradients
-# Images of 68 points solved at once: what a core's cache holds; enough to fill a GPU.
+# Images of 68 points solved at once: as many as fit into a core's cache; enough to fill a GPU.
 CHUNK = {"cpu": 512, "cuda": 16384}
-FORMED = 4  # the direct step stores this many times more per image
+FORMED = 4  # the direct step needs this many times more memory per image
 
 
 @dataclass(frozen=True)
 class Fit:
-    """Camera and coefficients of N images of S subjects."""
+    """The camera and coefficients of N images of S subjects."""
 
     identity: Float[Tensor, "subjects identity"]
     expression: Float[Tensor, "images expression"]
     camera: WeakPerspective
     subject: Int[Tensor, " images"]  # row of `identity`; rows are in the order of the sorted subject labels
-    error: Float[Tensor, " images"]  # root mean square distance of the landmarks, pixels, by weight
+    error: Float[Tensor, " images"]  # weighted root mean square distance of the landmarks, pixels
     objective: Float[Tensor, " rounds_and_start"]  # total over all subjects in mm^2: at the start and after each round
     unit: Float[Tensor, " images"]  # pixels per mm in which an image's residuals were measured
     labels: Int[Tensor, " subjects"]  # the caller's subject number of each row of `identity`
@@ -61,15 +61,15 @@ def fit(
     with `u_hat = f P R (mean + A a + E e) + t`. `unit` is the scale f of the mean face in that image, held fixed, so
     that residuals are in mm and an image of any size gives the same answer. The prior is ours: the paper writes none.
 
-    `landmarks` in pixels (v down). `contour` says what landmarks 0 to 16 mark. "fixed": the same points of the head in
-    every pose, hidden ones as well, as in AFLW2000-3D, 300W-LP and the output of any 3D method. "sliding": the visible
-    outline of the face, as a person marks it in a photo (300-W, LFW annotations); then they move along the model's
-    contour lines with the pose, and from 4 mm on their residuals count linearly (Huber). `subject`: images with the
-    same number share an identity; None: each image is its own subject. `weights` multiply squared residuals; a landmark
-    of weight 0 is not there and may be NaN. `embedding`: the landmarks on the model's surface; None: the model's 68.
-    Runs at most `rounds` rounds of joint Gauss-Newton steps (facenb.fitting.solve); the objective never rises.
-    Raise LandmarkError with the image's number for landmarks that are not finite, of the wrong count, or no face;
-    ValueError for a negative prior, or a contour that does not slide on this model.
+    `landmarks` are in pixels (v down). `contour` states what landmarks 0 to 16 mark. "fixed": the same points of the
+    head in every pose, visible or hidden, as in AFLW2000-3D, 300W-LP and the output of any 3D method. "sliding": the
+    visible outline of the face, as a person marks it in a photo (300-W, LFW annotations). Then the model points slide
+    along contour lines with the pose, and residuals above 4 mm count linearly (Huber).
+    Images with the same number in `subject` share an identity; None means that each image is its own subject. `weights`
+    multiply squared residuals. A landmark of weight 0 is ignored and may be NaN. `embedding` gives the landmarks on the
+    model's surface; None means the model's 68. Runs at most `rounds` joint Gauss-Newton steps (facenb.fitting.solve).
+    The objective never rises. Raise LandmarkError with the image's number if landmarks are not finite, have the wrong
+    count or do not form a face. Raise ValueError for a negative prior, or if the model has no sliding contour.
     """
     if not (identity_prior >= 0 and expression_prior >= 0 and rounds >= 0):
         raise ValueError(
@@ -104,7 +104,7 @@ def _fit_chunk(
     step: Step,
     images: Tensor,
 ) -> tuple[State, Tensor, Tensor, list[float]]:
-    """Fit the images of whole subjects; return the state and error in pixels, the unit, and the objectives."""
+    """Fit all images of some subjects; return the state and error in pixels, the unit, and the objectives."""
     subject = row[images] - row[images].min()
     subjects, weights = int(subject.max()) + 1, weights[images]
     observed, middle, unit, camera = _start(points, landmarks[images], weights)
@@ -118,18 +118,18 @@ def _fit_chunk(
 
 
 def _flip(values: Tensor) -> Tensor:
-    return values.new_tensor([1.0, -1.0])  # pixels count v down
+    return values.new_tensor([1.0, -1.0])  # in pixels v points down
 
 
 def _total(histories: tuple[list[float], ...]) -> Float[Tensor, " rounds_and_start"]:
-    """Sum the objectives of chunks that took different numbers of rounds."""
+    """Return the sum of the chunks' objectives, which may have different numbers of rounds."""
     longest = max(map(len, histories))
     rows = [history + history[-1:] * (longest - len(history)) for history in histories]
     return torch.tensor(rows, dtype=torch.float64).sum(0)
 
 
 def _chunks(row: Tensor, subjects: int, size: int) -> Iterator[Tensor]:
-    """Yield indices of images: whole subjects together, subjects in order, about `size` images at a time."""
+    """Yield indices of about `size` images at a time. All images of a subject are in the same chunk."""
     order = torch.argsort(row, stable=True)
     ends = torch.bincount(row, minlength=subjects).cumsum(0).tolist()
     start = last = 0
@@ -143,7 +143,7 @@ def _chunks(row: Tensor, subjects: int, size: int) -> Iterator[Tensor]:
 
 @contextmanager
 def _one_thread() -> Iterator[int]:
-    """Let each operation use one thread, and yield how many it used before: on small matrices more cost time."""
+    """Limit torch to one thread, which is faster for small matrices, and yield the previous number of threads."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -153,7 +153,7 @@ def _one_thread() -> Iterator[int]:
 
 
 def _in_parallel(work: Callable[[Tensor], tuple], chunks: list[Tensor], threads: int) -> list[tuple]:
-    """Apply `work` to the chunks, on a CPU one chunk per thread."""
+    """Apply `work` to all chunks. On a CPU each thread takes one chunk at a time."""
     if chunks[0].is_cuda or threads == 1 or len(chunks) == 1:
         return [work(chunk) for chunk in chunks]
     with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
@@ -161,17 +161,17 @@ def _in_parallel(work: Callable[[Tensor], tuple], chunks: list[Tensor], threads:
 
 
 def _start(points: Points, landmarks: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Tensor, tuple]:
-    """Find the camera that fits the mean face best, and the observations in mm by that camera's scale.
+    """Find the camera that fits the mean face best, and use its scale to convert the observations to mm.
 
-    Returns the observations (N, L, 2), y up; the position in pixels, y up, that became their origin (N, 2); pixels per
-    mm (N,); and the camera in mm.
+    Return the observations (N, L, 2) in mm, y up; their origin (N, 2) in pixels, y up; pixels per mm (N,); and the
+    camera in mm.
     """
     observed = landmarks * _flip(landmarks)
     share = (weights / weights.sum(1, keepdim=True))[..., None]
     middle = (share * observed).sum(1, keepdim=True)
     size = (share * (observed - middle).square()).sum((1, 2)).sqrt()
     mean = points.mean[: points.landmarks]
-    pixels = size / (mean - mean.mean(0)).square().sum(1).mean().sqrt()  # good to a factor of two
+    pixels = size / (mean - mean.mean(0)).square().sum(1).mean().sqrt()  # correct to a factor of two
     observed = (observed - middle) / pixels[:, None, None]
     camera = scaled_orthographic(mean[None], observed, weights)
     camera = refine_pose(mean[None], observed, weights, *camera)

@@ -1,10 +1,10 @@
-"""The weak perspective camera that projects known points to observed places: in closed form, then by Gauss-Newton.
+"""Find the weak perspective camera that projects known points to observed positions: closed form, then Gauss-Newton.
 
-Observations `q` are (x, y) with y **up**, so the camera is `q = scale (R x)[:2] + shift` without a sign;
+Observations `q` are (x, y) with y **up**, so the camera is `q = scale (R x)[:2] + shift` without a change of sign.
 `facenb.fitting.fit` converts pixels to this form and back.
 
 A pose step is the vector (w_x, w_y, w_z, log scale, shift_x, shift_y): R becomes exp(w) R. The first four are divided
-by LENGTH, so that a unit of each moves a point of the face by about a millimetre. This keeps the normal matrix well
+by LENGTH, so that one unit of each moves a point of the face by about a millimetre. This keeps the normal matrix well
 conditioned in float32.
 """
 
@@ -12,13 +12,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-LENGTH = 50.0  # mm, the typical distance of a landmark from the axes it is turned about
+LENGTH = 50.0  # mm, the typical distance of a landmark from an axis of rotation
 
 
 def _pose_form() -> Tensor:
     """Return (4, 2, 6): the derivative of (q_x, q_y) by a pose step is linear in (1, y_x, y_y, y_z), y = scale R x."""
     form = torch.zeros(4, 2, 6)
-    form[3, 1, 0] = -1  # w_x lowers y by z
+    form[3, 1, 0] = -1  # a rotation w_x lowers y by z
     form[3, 0, 1] = 1
     form[2, 0, 2], form[1, 1, 2] = -1, 1
     form[1, 0, 3], form[2, 1, 3] = 1, 1
@@ -27,23 +27,23 @@ def _pose_form() -> Tensor:
 
 
 POSE_FORM = _pose_form()
-# The matrix of the cross product with w, flat, is w @ CROSS.
+# w @ CROSS is the flattened matrix of the cross product with w.
 CROSS = torch.tensor([[0, 0, 0, 0, 0, -1, 0, 1, 0], [0, 0, 1, 0, 0, 0, -1, 0, 0], [0, -1, 0, 1, 0, 0, 0, 0, 0.0]])
-SETTLED = 1e-6  # relative decrease of every image's error at which `refine_pose` ends early
+SETTLED = 1e-6  # `refine_pose` ends early if no image's error decreases by more than this fraction
 
 
 def homogeneous(turned: Float[Tensor, "images points 3"]) -> Float[Tensor, "images points 4"]:
-    """Return (1, y / LENGTH), in which every pose derivative is linear."""
+    """Return (1, y / LENGTH). Every pose derivative is linear in it."""
     return torch.cat([torch.ones_like(turned[..., :1]), turned / LENGTH], -1)
 
 
 def pose_jacobian(turned: Float[Tensor, "images points 3"]) -> Float[Tensor, "images 2 points 6"]:
-    """Return the derivatives of projected points by a pose step; `turned` are the scaled camera coordinates y."""
+    """Return the derivatives of projected points with respect to a pose step. `turned` holds y = scale R x."""
     return (homogeneous(turned) @ POSE_FORM.to(turned).flatten(1)).unflatten(-1, (2, 6)).transpose(1, 2)
 
 
 def rotation_step(step: Float[Tensor, "images 3"]) -> Float[Tensor, "images 3 3"]:
-    """Return exp of an axis-angle vector in radians (Rodrigues), exact to rounding for any length."""
+    """Return exp of an axis-angle vector in radians (Rodrigues), accurate for any length."""
     angle = step.norm(dim=1)[:, None, None] / torch.pi
     cross = (step @ CROSS.to(step)).unflatten(1, (3, 3))
     # sin(a) / a and (1 - cos(a)) / a^2; torch.sinc(x) is sin(pi x) / (pi x), and 1 at 0.
@@ -57,7 +57,7 @@ def apply_step(
     shift: Float[Tensor, "images 2"],
     step: Float[Tensor, "images 6"],
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the camera after a pose step, which turns by at most one radian and scales by at most e."""
+    """Return the camera after a pose step, limited to one radian of rotation and a factor e of scale."""
     small = step[:, :4] / LENGTH
     small = small / small.norm(dim=1, keepdim=True).clamp(min=1.0)
     return rotation_step(small[:, :3]) @ rotation, scale * small[:, 3].exp(), shift + step[:, 4:]
@@ -71,15 +71,15 @@ def scaled_orthographic(
     """Return rotation, scale and shift in closed form (DeMenthon and Davis 1995, POS).
 
     `points` in mm, one set for all images or one per image; `observed` with y up. Solves for the affine camera M (2, 3)
-    by least squares and replaces it by the nearest matrix with orthogonal rows of equal length, found by its polar
-    decomposition (M M^T)^(-1/2) M. Exact for exact observations; otherwise a start for `refine_pose`.
+    by least squares. Then the polar decomposition (M M^T)^(-1/2) M gives the nearest matrix with orthogonal rows of
+    equal length. The result is exact for exact observations. Otherwise it is a start for `refine_pose`.
     """
     total = weights.sum(1).clamp(min=torch.finfo(weights.dtype).tiny)[:, None]
     share = (weights / total)[..., None]
     centre, middle = (share * points).sum(1), (share * observed).sum(1)
     x = points - centre[:, None]
     second = (share * x).mT @ x  # (N, 3, 3)
-    # Points that lie nearly in a plane leave one direction open: the ridge closes it.
+    # If the points lie nearly in a plane, one direction is not determined. The ridge makes the system solvable.
     ridge = 1e-6 * second.diagonal(dim1=1, dim2=2).sum(1)
     second = second + ridge[:, None, None] * torch.eye(3).to(x)
     affine = torch.linalg.solve(second, (share * x).mT @ (observed - middle[:, None])).mT  # (N, 2, 3)
@@ -108,11 +108,11 @@ def refine_pose(
 ) -> tuple[Float[Tensor, "images 3 3"], Float[Tensor, " images"], Float[Tensor, "images 2"]]:
     """Return the camera after Gauss-Newton steps on the camera alone.
 
-    A step that does not lower an image's error is dropped and the next one is shorter (Levenberg-Marquardt). Ends early
-    when no error falls any more.
+    A step that does not lower an image's error is dropped, and the next one is shorter (Levenberg-Marquardt). Stops
+    early when no error decreases any more.
     """
     camera = (rotation, scale, shift)
-    both = weights.repeat(1, 2)  # of x and of y
+    both = weights.repeat(1, 2)  # weights of x, then of y
     turned, residual = _project(points, observed, *camera)
     cost = (both * residual.square()).sum(1)
     damping = torch.full_like(cost, 1e-4)
@@ -137,7 +137,7 @@ def refine_pose(
 
 
 def _project(points: Tensor, observed: Tensor, rotation: Tensor, scale: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the scaled camera coordinates y (N, P, 3), and the residuals, all of x before all of y (N, 2 P)."""
+    """Return the scaled camera coordinates y (N, P, 3), and the residuals (N, 2 P): all x, then all y."""
     turned = points @ (scale[:, None, None] * rotation).mT
     return turned, (turned[..., :2] + shift[:, None] - observed).mT.flatten(1)
 

@@ -1,8 +1,8 @@
 """A face in an image as one flat vector: pose [f R | t], identity, expression (3DDFA, Luo et al. 2019).
 
-The pose is a 3x4 matrix, row by row, that leads from the model's axes (mm) to the image as everywhere here: u to the
-right and v down in pixels, depth in pixels growing away from the camera. So its 3x3 part is the scale f times a
-rotation, diag(1, -1, -1) R. (The released 3DDFA counts v upwards.) Depth has no zero under weak perspective: t_z = 0.
+The pose is a 3x4 matrix, stored row by row. It maps the model's axes (mm) to the image: u to the right, v down, and
+depth away from the camera, all in pixels. So its 3x3 part is f diag(1, -1, -1) R, with the scale f. (In the released
+3DDFA, v points up.) Weak perspective does not determine the zero of depth, so t_z = 0.
 """
 
 from collections.abc import Mapping
@@ -16,11 +16,11 @@ from facenb.morphable.alignment import Similarity
 from facenb.morphable.layouts import Layout
 from facenb.morphable.model import Embedding, MorphableModel
 
-AXES = (1.0, -1.0, -1.0)  # from the camera's x right, y up, z towards it, to u right, v down, depth
+AXES = (1.0, -1.0, -1.0)  # from camera axes (x right, y up, z towards the camera) to u right, v down, depth
 
 
 def own_layout(model: MorphableModel) -> Layout:
-    """Return the layout of a model with all its components: 12 pose, identity, expression."""
+    """Return the layout with all components of a model: 12 for the pose, then identity and expression."""
     parts = {"pose": 12, "identity": len(model.identity_basis), "expression": len(model.expression_basis)}
     return Layout(model.name, parts)
 
@@ -33,7 +33,7 @@ def pose_of(camera: WeakPerspective) -> Float[Tensor, "batch 12"]:
 
 
 def camera_of(pose: Float[Tensor, "batch 12"]) -> WeakPerspective:
-    """Return the camera of [f R | t]: the nearest rotation and the mean scale if its 3x3 part is no scaled rotation."""
+    """Return the camera of [f R | t]. If the 3x3 part is no scaled rotation, use the nearest one."""
     matrix = pose.unflatten(1, (3, 4))
     u, strength, v = torch.linalg.svd(torch.tensor(AXES).to(pose)[:, None] * matrix[:, :, :3])
     sign = torch.ones_like(strength)
@@ -47,8 +47,8 @@ def yaw_of(pose: Float[Tensor, "batch 12"]) -> Float[Tensor, " batch"]:
 
 
 def move_camera(camera: WeakPerspective, move: Similarity) -> WeakPerspective:
-    """Return the camera of the image after a similarity of its pixels, `u' = scale rotation u + shift`."""
-    flip = torch.tensor([[1.0, -1.0], [-1.0, 1.0]])  # pixels count v down, the camera's axes y up
+    """Return the camera after a similarity of the image's pixels, `u' = scale rotation u + shift`."""
+    flip = torch.tensor([[1.0, -1.0], [-1.0, 1.0]])  # v points down in pixels, y points up on the camera's axes
     turn = torch.eye(3, dtype=torch.float64).repeat(len(move.scale), 1, 1)
     turn[:, :2, :2] = flip * move.rotation
     rotation, scale = turn @ camera.rotation.double(), move.scale * camera.scale.double()
@@ -57,7 +57,7 @@ def move_camera(camera: WeakPerspective, move: Similarity) -> WeakPerspective:
 
 
 def mirrored_move(move: Similarity, width: Float[Tensor, " batch"], crop: int) -> Similarity:
-    """Return the move that cuts the mirrored crop (`crop` pixels wide) out of the mirrored image (`width` wide)."""
+    """Return the similarity that cuts the mirrored crop (`crop` pixels wide) from the mirrored image (`width` wide)."""
     flip = torch.tensor([-1.0, 1.0], dtype=torch.float64)
     rotation = flip[:, None] * move.rotation * flip
     edge = torch.zeros_like(move.shift)
@@ -69,10 +69,10 @@ def mirrored_move(move: Similarity, width: Float[Tensor, " batch"], crop: int) -
 def leading(
     model: MorphableModel, identity: int, expression: int
 ) -> tuple[MorphableModel, Float[Tensor, "full reduced"], Float[Tensor, "full_e reduced_e"]]:
-    """Return the model with the components that explain most, and the matrices from its coefficients to the new ones.
+    """Return the model with the components that explain most, and the matrices from old to new coefficients.
 
-    `basis = U S V^T`: new components are the rows of `S V^T`, new coefficients `c U`, as white as the old. For a basis
-    of principal components this is to cut it off.
+    With `basis = U S V^T`, the new components are the rows of `S V^T` and the new coefficients are `c U`. They stay
+    whitened. If the basis already holds principal components, this only drops the last ones.
     """
     bases, turns = {}, []
     for name, count in (("identity_basis", identity), ("expression_basis", expression)):
@@ -88,9 +88,10 @@ def leading(
 
 
 class PosedModel(nn.Module):
-    """Points of a model under flat coefficients of a layout, and how a network's outputs are whitened.
+    """Compute points of a model from flat coefficient vectors, and whiten these vectors for a network.
 
-    `whitened = (flat - centre) / deviation`, both of the training images; what never varied has deviation 1.
+    `whitened = (flat - centre) / deviation`, with the mean and standard deviation over the training images. If a
+    coefficient never varies, its deviation is 1.
     """
 
     def __init__(
@@ -100,13 +101,13 @@ class PosedModel(nn.Module):
         training: Float[Tensor, "rows coefficients"],
         points: Embedding | None = None,
     ):
-        """Take flat vectors of the training images, and the points that count (None: all vertices).
+        """Take the flat vectors of the training images, and the points to compute (None: all vertices).
 
         Raise ValueError if the layout is not the model's.
         """
         super().__init__()
         if layout.parts != own_layout(model).parts:
-            raise ValueError(f"{layout} is not the layout of {model.name}, which needs {own_layout(model)}")
+            raise ValueError(f"{layout} is not the layout of {model.name}; use {own_layout(model)}")
         self.layout = layout
         deviation = training.std(0, correction=0)
         buffers = {name: getattr(model, name) for name in ("mean", "identity_basis", "expression_basis")}
@@ -116,11 +117,11 @@ class PosedModel(nn.Module):
             self.register_buffer(name, value.clone(), persistent=False)
 
     def whiten(self, flat: Float[Tensor, "batch coefficients"]) -> Float[Tensor, "batch coefficients"]:
-        """Return what a network should predict for these coefficients."""
+        """Return the whitened coefficients, which a network predicts."""
         return (flat - self.centre) / self.deviation
 
     def flat(self, whitened: Float[Tensor, "batch coefficients"]) -> Float[Tensor, "batch coefficients"]:
-        """Return the coefficients of a network's outputs."""
+        """Return the coefficients for a network's outputs (the inverse of `whiten`)."""
         return self.centre + self.deviation * whitened
 
     def shape(self, parts: Mapping[str, Tensor]) -> Float[Tensor, "batch points 3"]:
@@ -130,7 +131,7 @@ class PosedModel(nn.Module):
         return self.mean + (coefficients @ basis).unflatten(1, (-1, 3))
 
     def forward(self, flat: Float[Tensor, "batch coefficients"]) -> Float[Tensor, "batch points 3"]:
-        """Return where the points lie in the image, V(p): u, v and depth in pixels."""
+        """Return the image positions V(p) of the points: u, v and depth in pixels."""
         parts = self.layout.split(flat)
         matrix = parts["pose"].unflatten(1, (3, 4))
         return self.shape(parts) @ matrix[:, :, :3].mT + matrix[:, None, :, 3]

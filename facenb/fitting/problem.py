@@ -1,4 +1,4 @@
-"""The fitting problem in the form the solver works on: millimetres, y up, one row of weights per image."""
+"""The fitting problem in the solver's form: millimetres, y up, one row of weights per image."""
 
 from dataclasses import dataclass
 
@@ -10,13 +10,13 @@ from facenb.errors import LandmarkError
 from facenb.morphable.model import Embedding, MorphableModel
 
 JAW = 17  # landmarks 0 to 16 of the 68 lie on the contour of the face
-LEAST = 4  # landmarks that fix a weak perspective camera
+LEAST = 4  # fewest landmarks that determine a weak perspective camera
 CONTOURS = ("fixed", "sliding")
 
 
 @dataclass(frozen=True)
 class Points:
-    """The model points that landmarks can stand for: first the landmarks themselves, then the contour lines' vertices.
+    """The model points that can match a landmark: first the landmarks themselves, then the vertices of contour lines.
 
     With a fixed contour there are no contour lines, and point j is landmark j.
     """
@@ -25,14 +25,12 @@ class Points:
     identity: Float[Tensor, "identity coordinates"]  # coordinates = 3 points, mm per standard deviation
     expression: Float[Tensor, "expression coordinates"]
     landmarks: int
-    candidates: int  # points of a contour line; 0 with a fixed contour
-    outward: Float[Tensor, "17 2"] | None = (
-        None  # unit vectors from the middle of the face to the jaw, on the model's x, y
-    )
+    candidates: int  # number of points on a contour line; 0 with a fixed contour
+    outward: Float[Tensor, "17 2"] | None = None  # unit vectors (x, y) from the centre of the face to the jaw landmarks
 
     @classmethod
     def of(cls, model: MorphableModel, embedding: Embedding | None, contour: str) -> "Points":
-        """Gather the model's points. Raise ValueError for an unknown contour, or one that this model cannot slide."""
+        """Gather the model's points. Raise ValueError if `contour` is unknown, or "sliding" without contour lines."""
         if contour not in CONTOURS:
             raise ValueError(f"contour is {contour!r}; it must be one of {', '.join(CONTOURS)}")
         chosen = (model.landmarks if embedding is None else embedding).to(model.device)
@@ -63,13 +61,13 @@ class Points:
     def on_outline(
         self, positions: Float[Tensor, "images points 3"], rotation: Float[Tensor, "images 3 3"]
     ) -> Int[Tensor, "images landmarks"]:
-        """Return which point stands for each landmark: the outline on the side turned away, else the landmark itself.
+        """Return the model point for each landmark: a point of the outline on the far side, else the landmark itself.
 
-        `positions` on camera axes. A jaw landmark is on the side turned away when the direction from the middle of the
-        face to it points away from the viewer. There an annotator marks the outline, so we take the point of the
-        landmark's line that lies farthest out in that direction, turned with the head's roll (Zhu et al. 2015). The
-        line's nearest point to the observed landmark would fit better, but a face that is too wide would then have its
-        landmarks inside itself, and nothing would pull it narrower.
+        `positions` are on camera axes. A jaw landmark is on the far side if the direction from the centre of the face
+        to it points away from the viewer. There an annotator marks the outline. So we take the point of the landmark's
+        contour line that lies farthest out in this direction, after the head's roll (Zhu et al. 2015). The point
+        nearest to the observed landmark would fit better. But then a face that is too wide could match landmarks inside
+        its outline, and nothing would make it narrower.
         """
         turned_away = rotation[:, 2, :2] @ self.outward.T < 0  # (N, 17)
         up = torch.nn.functional.normalize(rotation[:, :2, 1], dim=1)  # the head's y axis in the image
@@ -86,7 +84,7 @@ class Points:
 def check(
     points: Points, landmarks: Tensor, subject: Tensor | None, weights: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return landmarks with 0 where unseen, weights, each image's row of the identity table, and the rows' labels.
+    """Return landmarks (0 if ignored), weights, each image's row of the identity table, and the subject of each row.
 
     Raise LandmarkError with the number of the first image that cannot be fitted, and the reason.
     """
@@ -97,34 +95,34 @@ def check(
         )
     count = len(landmarks)
     if count == 0:
-        raise LandmarkError("there are no images: landmarks have length 0; give at least one image")
+        raise LandmarkError("there are no images: landmarks have length 0; pass at least one image")
     if weights is None:
         weights = torch.ones_like(landmarks[..., 0])
     if weights.shape != landmarks.shape[:2]:
         raise LandmarkError(f"weights have shape {tuple(weights.shape)}, landmarks {tuple(landmarks.shape)}: one each")
     weights = weights.to(landmarks)
-    _refuse(~(weights.isfinite() & (weights >= 0)).all(1), "a negative or not finite weight; weights are >= 0")
+    _refuse(~(weights.isfinite() & (weights >= 0)).all(1), "a weight that is negative or not finite; use weights >= 0")
     seen = weights > 0
     _refuse(
         (seen & ~landmarks.isfinite().all(-1)).any(1),
-        "a landmark that is NaN or infinite but has weight; set its weight to 0 or leave the image out",
+        "a landmark that is not finite but has a weight above 0; set its weight to 0 or leave the image out",
     )
     landmarks = torch.where(seen[..., None], landmarks, torch.zeros_like(landmarks))
-    _refuse(seen.sum(1) < LEAST, f"fewer than {LEAST} landmarks with weight, which fix no camera; leave it out")
-    _refuse(_flat(landmarks, seen), "landmarks all alike or on one line, which is no face; leave it out")
+    _refuse(seen.sum(1) < LEAST, f"fewer than {LEAST} landmarks with weight, too few to find a camera; leave it out")
+    _refuse(_flat(landmarks, seen), "landmarks that are all equal or on one line; leave it out")
     if subject is None:
         row = torch.arange(count, device=landmarks.device)
         return landmarks, weights, row, row
     if subject.shape != (count,):
         raise LandmarkError(
-            f"subject has shape {tuple(subject.shape)}, but there are {count} images: one subject an image"
+            f"subject has shape {tuple(subject.shape)}, but there are {count} images; pass one subject per image"
         )
     labels, row = torch.unique(subject.to(landmarks.device), return_inverse=True)
     return landmarks, weights, row, labels
 
 
 def _flat(landmarks: Tensor, seen: Tensor) -> Tensor:
-    """Return whether an image's seen landmarks span less than a thousandth of their length across it."""
+    """Return whether the used landmarks of an image lie on a line: width below a thousandth of their length."""
     share = seen.double()[..., None] / seen.sum(1).clamp(min=1)[:, None, None]
     centred = landmarks.double() - (share * landmarks).sum(1, keepdim=True)
     spread = (share * centred).mT @ centred  # (N, 2, 2)

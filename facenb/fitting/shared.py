@@ -1,8 +1,8 @@
-"""The Gauss-Newton step of many images with equal weights, without forming the identity's normal matrices.
+"""The Gauss-Newton step for many images with equal weights. It does not build the identity's normal matrices.
 
-Solves the equations of `facenb.fitting.solve.DirectStep`. The Schur complement is never formed: conjugate gradients
-apply it through the landmarks, preconditioned with the identity's own normal matrix. That matrix needs only six Gram
-blocks of the basis, which never change, and six numbers per image.
+It solves the same equations as `facenb.fitting.solve.DirectStep` by conjugate gradients. These only need the product of
+the Schur complement with a vector, which is computed through the landmarks. The preconditioner is the identity's part
+of the normal matrix. It is a sum of six constant Gram blocks of the basis, weighted by six numbers per image.
 """
 
 from collections.abc import Callable
@@ -16,14 +16,14 @@ from facenb.fitting.pose import POSE_FORM, homogeneous, pose_jacobian
 from facenb.fitting.problem import Points
 from facenb.fitting.solve import Problem, Residuals, State, jitter
 
-PAIRS = ((0, 0), (1, 1), (2, 2), (0, 1), (0, 2), (1, 2))  # the entries of a symmetric 3x3 matrix
-MOST_STEPS = 200  # of conjugate gradients; ordinary priors end after ten to forty
-FORCING = 1e-6  # conjugate gradients end when the power of every subject's residual fell by this factor,
-GAIN = 1e-7  # or when a step takes less than this share off the subject's objective
+PAIRS = ((0, 0), (1, 1), (2, 2), (0, 1), (0, 2), (1, 2))  # the six distinct entries of a symmetric 3x3 matrix
+MOST_STEPS = 200  # of conjugate gradients; with ordinary priors, ten to forty are enough
+FORCING = 1e-6  # conjugate gradients end when every subject's squared residual has fallen by this factor,
+GAIN = 1e-7  # or when a step lowers the subject's objective by less than this fraction
 
 
 def gram_blocks(basis: Float[Tensor, "components coordinates"]) -> Float[Tensor, "6 components components"]:
-    """Return G_kl + G_lk over axes k <= l, summed over points: B^T C B = sum_kl C_kl G_kl for a symmetric 3x3 C."""
+    """Return G_kl + G_lk for axes k <= l, summed over points: B^T C B = sum_kl C_kl G_kl for a symmetric 3x3 C."""
     axes = basis.unflatten(1, (-1, 3))
     blocks = torch.einsum("ajk,bjl->klab", axes, axes)
     return torch.stack([blocks[k, l] if k == l else blocks[k, l] + blocks[l, k] for k, l in PAIRS])
@@ -31,20 +31,20 @@ def gram_blocks(basis: Float[Tensor, "components coordinates"]) -> Float[Tensor,
 
 @dataclass(frozen=True)
 class SharedStep:
-    """The step, with the products of the bases that it uses in every round."""
+    """The step, with products of the bases that it uses in every round."""
 
     identity: Float[Tensor, "6 identity identity"]
     expression: Float[Tensor, "6 expression expression"]
 
     @classmethod
     def of(cls, points: Points) -> "SharedStep":
-        """Compute the products of a model's points."""
+        """Compute the products for a model's points."""
         return cls(gram_blocks(points.identity), gram_blocks(points.expression))
 
     def __call__(
         self, problem: Problem, state: State, current: Residuals, damping: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the step of pose and expression of every image and of identity of every subject."""
+        """Return the step of pose and expression for each image, and of identity for each subject."""
         points = problem.points
         images = Images.of(problem, state, current)
         factor = torch.linalg.cholesky(images.normal(self.expression, damping[problem.subject]))
@@ -60,7 +60,7 @@ class SharedStep:
         right = -(rest @ points.identity.T) - problem.identity_prior * state.identity
 
         def schur(direction: Tensor) -> Tensor:
-            """Apply the identity's normal matrix, less what the images' own parameters can take over."""
+            """Return the product of the Schur complement with a change of identity."""
             offset = (direction @ points.identity)[problem.subject]  # (N, 3 P)
             local, pull = images.of_shape(offset)
             left = problem.gather(pull - images.to_shape(_solved(factor, local)))
@@ -75,17 +75,17 @@ class SharedStep:
 
 @dataclass(frozen=True)
 class Images:
-    """The Jacobian of every image's landmarks, applied and transposed but never stored."""
+    """Products with the Jacobian of every image's landmarks and its transpose. The Jacobian itself is never stored."""
 
     problem: Problem
     view: Float[Tensor, "images 2 3"]  # mm on the model's axes to mm in the image
     metric: Float[Tensor, "images 3 3"]  # view^T view
     turned: Float[Tensor, "images points 3"]
-    lever: Float[Tensor, "images points 4"]  # what a pose step moves a landmark by is linear in it
+    lever: Float[Tensor, "images points 4"]  # the motion of a landmark under a pose step is linear in it
 
     @classmethod
     def of(cls, problem: Problem, state: State, current: Residuals) -> "Images":
-        """Linearise every image at a state."""
+        """Linearise every image around a state."""
         view = state.scale[:, None, None] * state.rotation[:, :2]
         return cls(problem, view, view.mT @ view, current.turned, homogeneous(current.turned))
 
@@ -94,27 +94,27 @@ class Images:
         return torch.stack([self.metric[:, k, l] for k, l in PAIRS], 1)
 
     def gradient(self, residual: Tensor, expression: Tensor) -> tuple[Tensor, Tensor]:
-        """Return half the gradient in pose and expression (N, 6 + E), and in the shape's coordinates (N, 3 P)."""
+        """Return half the gradient for pose and expression (N, 6 + E), and for the shape's coordinates (N, 3 P)."""
         pull = (residual @ self.view).flatten(1)
         prior = self.problem.expression_prior * expression
         inner = pull @ self.problem.points.expression.T + prior
         return torch.cat([_pose_adjoint(self.lever.mT @ residual), inner], 1), pull
 
     def of_shape(self, offset: Tensor) -> tuple[Tensor, Tensor]:
-        """Return J^T J of a change of shape (N, 3 P): in pose and expression, and in the shape's coordinates."""
+        """Return J^T J times a change of shape (N, 3 P): the parts for pose and expression, and for the shape."""
         offset = offset.unflatten(1, (-1, 3))
         pull = (offset @ self.metric).flatten(1)
         pose = _pose_adjoint((self.lever.mT @ offset) @ self.view.mT)
         return torch.cat([pose, pull @ self.problem.points.expression.T], 1), pull
 
     def to_shape(self, local: Tensor) -> Float[Tensor, "images coordinates"]:
-        """Return J^T J of a step in pose and expression, in the shape's coordinates."""
+        """Return J^T J times a step of pose and expression: the part for the shape's coordinates."""
         pose = torch.einsum("nc,kdc->nkd", local[:, :6], POSE_FORM.to(local)) @ self.view  # (N, 4, 3)
         offset = (local[:, 6:] @ self.problem.points.expression).unflatten(1, (-1, 3))
         return torch.baddbmm(offset @ self.metric, self.lever, pose).flatten(1)
 
     def normal(self, gram: Tensor, damping: Tensor) -> Float[Tensor, "images local local"]:
-        """Return the normal matrix of each image's own parameters, pose first."""
+        """Return each image's normal matrix for pose and expression, in this order."""
         points = self.problem.points
         count = len(points.expression)
         normal = self.view.new_zeros(len(self.view), 6 + count, 6 + count)
@@ -132,7 +132,7 @@ class Images:
 
 
 def _pose_adjoint(moments: Float[Tensor, "images 4 2 ..."]) -> Float[Tensor, "images 6 ..."]:
-    """Return J^T f of a pose step from the moments sum_j (1, y_j) f_j^T of a field f over the landmarks."""
+    """Return J^T f for the pose part of J, from the moments sum_j (1, y_j) f_j^T of vectors f_j at the landmarks."""
     return torch.einsum("kc,nk...->nc...", POSE_FORM.to(moments).flatten(0, 1), moments.flatten(1, 2))
 
 
@@ -141,7 +141,8 @@ def conjugate_gradients(
 ) -> Float[Tensor, "systems unknowns"]:
     """Solve a batch of symmetric positive definite systems, one per row, at the same time.
 
-    End when, for every row, the residual's power has fallen to FORCING or a step gains less than `enough` (S, 1).
+    End when, for every row, the squared residual has fallen by FORCING, or a step lowers the objective by less than
+    `enough` (S, 1).
     """
     solution, residual = torch.zeros_like(right), right
     direction = conditioned = precondition(residual)
@@ -152,7 +153,7 @@ def conjugate_gradients(
             break
         applied = apply(direction)
         length = power / (direction * applied).sum(1, keepdim=True).clamp(min=tiny)
-        gain = length * power  # what this step takes off the linearised objective
+        gain = length * power  # how much this step lowers the linearised objective
         solution, residual = solution + length * direction, residual - length * applied
         conditioned = precondition(residual)
         before, power = power, (residual * conditioned).sum(1, keepdim=True)

@@ -1,11 +1,12 @@
-"""Gauss-Newton on camera, expression and shared identity together, with each step checked before it is taken.
+"""Gauss-Newton steps on camera, expression and shared identity together. Only steps that lower the objective are taken.
 
 One **round** linearises every image once and solves the joint normal equations. Pose and expression belong to one image
-and are eliminated; the identity that a subject's images share is solved from what is left (the Schur complement).
-Plain alternation, as the paper writes it, stops early where the three depend on each other; this does not.
+and are eliminated first. The remaining equations (the Schur complement) give the identity, which all images of a
+subject share. The paper alternates between the three instead. Where they depend on each other, alternation converges
+slowly.
 
-`DirectStep` forms these matrices, for few images or unequal weights. `facenb.fitting.shared` solves the same equations
-without forming them, which is faster for many images.
+`DirectStep` builds these matrices, for few images or unequal weights. `facenb.fitting.shared` solves the same equations
+without building them, which is faster for many images.
 """
 
 from collections.abc import Callable
@@ -19,16 +20,16 @@ from torch import Tensor
 from facenb.fitting.pose import apply_step, pose_jacobian, where
 from facenb.fitting.problem import JAW, Points
 
-# Added to a normal matrix, as a share of its mean diagonal: without a prior it may lack rank, exactly or by rounding.
+# Added to the diagonal of a normal matrix, relative to its mean: without a prior the matrix may be singular.
 JITTER = {torch.float32: 1e-6, torch.float64: 1e-10}
-STOP = 1e-4  # relative decrease of a batch's objective below which further rounds are not worth their time
-# Contour landmarks that slide pull no harder from this distance on (Huber): 2 standard deviations of the noise that the
-# prior assumes. A mark this far from the outline is not on it, and must not bend the face by ten standard deviations.
+STOP = 1e-4  # stop if a round lowers the objective of a batch by less than this fraction
+# For sliding contour landmarks, larger residuals count linearly (Huber). This is 2 standard deviations of the noise
+# that the prior assumes. A landmark so far from the outline is probably not on it, and must not distort the face.
 OUTLIER = 4.0  # mm
 
 
 class State(NamedTuple):
-    """What is fitted. The camera is in y-up millimetres: q = scale (rotation x)[:2] + shift."""
+    """The fitted parameters. The camera works in mm with y up: q = scale (rotation x)[:2] + shift."""
 
     rotation: Float[Tensor, "images 3 3"]
     scale: Float[Tensor, " images"]
@@ -43,18 +44,18 @@ class State(NamedTuple):
 
 
 class Residuals(NamedTuple):
-    """How a state's landmarks compare with the observed ones."""
+    """The differences between a state's landmarks and the observed landmarks."""
 
-    point: Int[Tensor, "images landmarks"] | None  # which point stands for each landmark; None: point j for landmark j
+    point: Int[Tensor, "images landmarks"] | None  # model point of each landmark; None: point j for landmark j
     turned: Float[Tensor, "images landmarks 3"]  # scaled camera coordinates
     residual: Float[Tensor, "images landmarks 2"]  # mm
-    weights: Float[Tensor, "images landmarks"]  # the caller's, lowered for outliers of a sliding contour
+    weights: Float[Tensor, "images landmarks"]  # the caller's weights, lowered for outliers of a sliding contour
     cost: Float[Tensor, " subjects"]  # the objective in mm^2, float64
 
 
 @dataclass(frozen=True)
 class Problem:
-    """Observations and what is known of them."""
+    """The observations, their weights and subjects, and the priors."""
 
     points: Points
     observed: Float[Tensor, "images landmarks 2"]  # mm, y up
@@ -73,7 +74,7 @@ Step = Callable[[Problem, State, Residuals, Tensor], tuple[Tensor, Tensor, Tenso
 
 
 def evaluate(problem: Problem, state: State) -> Residuals:
-    """Return the residuals of a state and each subject's objective, with the contour where this state has it."""
+    """Return the residuals of a state and each subject's objective, with the contour points chosen for this state."""
     points = problem.points
     offset = (state.identity @ points.identity)[problem.subject] + state.expression @ points.expression
     turned = (points.mean + offset.unflatten(1, (-1, 3))) @ (state.scale[:, None, None] * state.rotation).mT
@@ -96,8 +97,9 @@ def evaluate(problem: Problem, state: State) -> Residuals:
 def solve(problem: Problem, state: State, rounds: int, step: Step) -> tuple[State, Residuals, list[float]]:
     """Run at most `rounds` rounds; return the state, its residuals, and the objective (mm^2) before and after each.
 
-    A subject whose step does not lower its objective keeps its state and tries a shorter step in the next round
-    (Levenberg-Marquardt). The objective of a trial is taken with the contour of the trial, so it never rises.
+    If a step does not lower a subject's objective, the subject keeps its state and tries a shorter step in the next
+    round (Levenberg-Marquardt). The objective of a trial uses the contour points of the trial state. So the objective
+    never rises.
     """
     current = evaluate(problem, state)
     damping = state.scale.new_zeros(problem.subjects)
@@ -106,7 +108,7 @@ def solve(problem: Problem, state: State, rounds: int, step: Step) -> tuple[Stat
         trial = state.moved(*step(problem, state, current, damping))
         tried = evaluate(problem, trial)
         better = tried.cost < current.cost
-        worse = ~(tried.cost <= (1 + STOP) * current.cost)  # a NaN is worse
+        worse = ~(tried.cost <= (1 + STOP) * current.cost)  # NaN counts as worse
         if bool(better.all()):
             state, current = trial, tried
         else:
@@ -119,9 +121,9 @@ def solve(problem: Problem, state: State, rounds: int, step: Step) -> tuple[Stat
 
 
 def _keep_better(better: Tensor, subject: Tensor, old: tuple, new: tuple) -> tuple[State, Residuals]:
-    """Return the new state and residuals of the subjects that are better and the old ones of the others."""
+    """Return the new state and residuals of the subjects that improved, and the old ones of all other subjects."""
     image = better[subject]
-    rows = (*[image] * 4, better), (*[image] * 4, better)  # the last field of either has a row per subject
+    rows = (*[image] * 4, better), (*[image] * 4, better)  # rows are images, except in the last field: subjects
     state, residuals = (
         kind(*(a if a is None else where(mask, b, a) for mask, a, b in zip(masks, before, after, strict=True)))
         for kind, masks, before, after in zip((State, Residuals), rows, old, new, strict=True)
@@ -130,15 +132,15 @@ def _keep_better(better: Tensor, subject: Tensor, old: tuple, new: tuple) -> tup
 
 
 def jitter(diagonal: Tensor) -> Tensor:
-    """Return what is added to the diagonals (rows, components) of normal matrices that may lack rank."""
+    """Return the small values to add to the diagonals (rows, components) of normal matrices that may be singular."""
     return JITTER[diagonal.dtype] * diagonal.mean(1, keepdim=True)
 
 
 @dataclass(frozen=True)
 class DirectStep:
-    """The Gauss-Newton step of pose, expression and identity from the images' own Jacobians."""
+    """The Gauss-Newton step of pose, expression and identity, from explicit Jacobians."""
 
-    axes: Float[Tensor, "3 points components"]  # the bases of expression and identity, by coordinate
+    axes: Float[Tensor, "3 points components"]  # the bases of expression and identity, one slice per axis
 
     @classmethod
     def of(cls, points: Points) -> "DirectStep":
@@ -149,12 +151,12 @@ class DirectStep:
     def __call__(
         self, problem: Problem, state: State, current: Residuals, damping: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the step of pose and expression of every image and of identity of every subject."""
+        """Return the step of pose and expression for each image, and of identity for each subject."""
         local = 6 + len(problem.points.expression)
         jacobian = torch.cat([pose_jacobian(current.turned), self._shape_jacobian(state, current.point)], -1)
         jacobian = jacobian.flatten(1, 2)  # (N, 2 L, 6 + E + I)
         weighted = (current.weights.repeat(1, 2)[..., None] * jacobian).mT
-        # The last column is the gradient: it is eliminated like all others.
+        # The last column is the gradient. It is eliminated like all other columns.
         system = weighted @ torch.cat([jacobian, current.residual.mT.flatten(1)[..., None]], 2)
         system[:, 6:local, -1] += problem.expression_prior * state.expression
         inner = system[:, :local, :local]
@@ -176,7 +178,7 @@ class DirectStep:
     def _shape_jacobian(
         self, state: State, point: Int[Tensor, "images landmarks"] | None
     ) -> Float[Tensor, "images 2 landmarks components"]:
-        """Return the derivatives of the projected landmarks by expression and identity."""
+        """Return the derivatives of the projected landmarks with respect to expression and identity."""
         axes = self.axes if point is None else self.axes[:, point].transpose(0, 1)  # (3, L, C) or (N, 3, L, C)
         view = state.scale[:, None, None] * state.rotation[:, :2]
         return (view @ axes.flatten(-2)).unflatten(2, axes.shape[-2:])

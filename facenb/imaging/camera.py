@@ -65,7 +65,7 @@ class Perspective:
     """Pinhole camera: `u = c_u + f X / Z`, `v = c_v - f Y / Z` with Z the depth along the viewing direction."""
 
     rotation: Float[Tensor, "batch 3 3"]
-    position: Float[Tensor, "batch 3"]  # of the model's origin on the camera's axes, mm; its z is minus the distance
+    position: Float[Tensor, "batch 3"]  # the model's origin on the camera's axes, mm; z is minus the distance
     focal: Float[Tensor, " batch"]  # pixels
     principal: Float[Tensor, "batch 2"]  # pixel position (u, v) of the optical axis
     is_perspective = True

@@ -1,4 +1,4 @@
-"""Compile kernels with numba, and keep their machine code in a folder that this user may write."""
+"""Compile kernels with numba, and cache the machine code in a folder that this user can write to."""
 
 import functools
 import os
@@ -10,7 +10,7 @@ from numba import config, njit
 
 
 def compiled(**options) -> Callable:
-    """Return a decorator that compiles a function to run without the GIL, and keeps the machine code for later."""
+    """Return a decorator that compiles a function without the GIL and caches its machine code."""
     choose_cache_folder()
     options |= {"nogil": True, "error_model": "numpy"}
 
@@ -25,15 +25,15 @@ def compiled(**options) -> Callable:
 
 @functools.cache
 def choose_cache_folder() -> None:
-    """Point numba to a folder of our choice, unless NUMBA_CACHE_DIR or the folder beside the source can be written.
+    """Set numba's cache folder, unless NUMBA_CACHE_DIR is set or the folder of the source can be written.
 
-    The choice is the user's cache folder, else one among the temporary files. It must belong to this user alone, since
-    numba runs what it finds there.
+    It is the user's cache folder, or else a temporary folder. Only this user may have access to it, because numba runs
+    the code that it finds there.
     """
     beside = Path(__file__).parent / "__pycache__"
     if _is_writable(Path(config.CACHE_DIR) if config.CACHE_DIR else beside):
         return
-    home = Path(os.path.expanduser("~"))  # "~" itself where nobody knows the home folder
+    home = Path(os.path.expanduser("~"))  # stays "~" if the home folder is unknown
     candidates = [home / ".cache" / "numba"] if home.is_absolute() else []
     candidates.append(Path(tempfile.gettempdir()) / f"facenb-numba-{os.getuid()}")
     config.CACHE_DIR = next((str(folder) for folder in candidates if _is_writable(folder) and _is_private(folder)), "")

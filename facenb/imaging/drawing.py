@@ -1,4 +1,4 @@
-"""Soft shapes on a batch of images: distances in pixels to capsules, lenses and polygons, and how to paint them."""
+"""Draw soft shapes on a batch of images: signed distances in pixels to capsules, lenses and polygons, and painting."""
 
 import torch
 from jaxtyping import Float
@@ -12,13 +12,13 @@ Number = Float[Tensor, " batch"]
 
 
 def pixel_centres(size: tuple[int, int], like: Tensor) -> Points:
-    """Return u and v of every pixel centre as two planes, which are much faster to work on than pairs."""
+    """Return u and v of every pixel centre as two separate planes, which is faster than an array of pairs."""
     v, u = torch.meshgrid(torch.arange(size[0]).to(like) + 0.5, torch.arange(size[1]).to(like) + 0.5, indexing="ij")
     return torch.stack([u, v])
 
 
 def spread(value: Tensor) -> Tensor:
-    """Return a value per image as (batch, 1, 1, ...), to be broadcast with a field of pixels."""
+    """Return one value per image with shape (batch, 1, 1), to broadcast it over the pixels."""
     return value[:, None, None]
 
 
@@ -29,7 +29,7 @@ def along(points: Points, origin: Pair, direction: Pair) -> Field:
 
 
 def capsule(points: Points, start: Pair, end: Pair) -> tuple[Field, Field]:
-    """Return the distance to a segment in pixels, and where along it the closest point lies (0 start, 1 end)."""
+    """Return the distance to a segment in pixels, and the position of its closest point (0 start, 1 end)."""
     axis = end - start
     share = along(points, start, axis / (axis * axis).sum(-1, keepdim=True).clamp(min=1e-9)).clamp(0, 1)
     u = points[0] - start[:, :1, None] - share * axis[:, :1, None]
@@ -38,9 +38,9 @@ def capsule(points: Points, start: Pair, end: Pair) -> tuple[Field, Field]:
 
 
 def lens(points: Points, centre: Pair, right: Pair, down: Pair, power: Number) -> Field:
-    """Return the signed distance to a superellipse, in pixels to first order; its half axes must not be parallel.
+    """Return the approximate signed distance in pixels to a superellipse with half axes `right` and `down`.
 
-    Power 2 gives an ellipse, higher powers come close to a parallelogram.
+    Power 2 gives an ellipse; higher powers approach a parallelogram. The half axes must not be parallel.
     """
     power = spread(power)
     inverse = torch.linalg.inv(torch.stack([right, down], -1))  # rows: the dual axes
@@ -67,7 +67,7 @@ def polygon(points: Points, corners: Float[Tensor, "batch corners 2"]) -> Field:
 
 
 def smooth_curve(corners: Float[Tensor, "batch corners 2"]) -> Float[Tensor, "batch points 2"]:
-    """Return a closed Catmull-Rom curve through the corners, four points a side."""
+    """Return a closed Catmull-Rom curve through the corners, with four points per side."""
     before, after, second = (corners.roll(shift, 1) for shift in (1, -1, -2))
     t = torch.arange(4).to(corners)[:, None] / 4
     p0, p1, p2, p3 = (p[:, :, None] for p in (before, corners, after, second))
@@ -76,17 +76,17 @@ def smooth_curve(corners: Float[Tensor, "batch corners 2"]) -> Float[Tensor, "ba
 
 
 def cover(distance: Field) -> Field:
-    """Return the share of each pixel that a shape at signed `distance` covers; its edge is one pixel wide."""
+    """Return how much of each pixel a shape covers (0 to 1), from the signed distance to its edge."""
     return (0.5 - distance).clamp(0, 1)
 
 
 def paint(image: Float[Tensor, "batch height width 3"], colour: Tensor | float, share: Field) -> Tensor:
-    """Return the image with `colour` laid over it."""
+    """Return the image blended with `colour`; `share` is the weight of the colour (0 to 1)."""
     return image + (colour - image) * share[..., None]
 
 
 def cast_shadow(image: Float[Tensor, "batch height width 3"], share: Field, strength: float) -> Tensor:
-    """Return the image darkened below a shape, as by a lamp overhead; the shadow grows with the image."""
+    """Return the image with a shadow below a shape, as from a lamp overhead. Its width is relative to the image."""
     step = max(1, share.shape[1] // 40)
     below = functional.pad(share, (0, 0, step, 0))[:, : share.shape[1]]
     blurred = functional.avg_pool2d(below[:, None], 2 * step + 1, 1, step)[:, 0]
@@ -94,7 +94,7 @@ def cast_shadow(image: Float[Tensor, "batch height width 3"], share: Field, stre
 
 
 def lambert(height: Field, lamp: Float[Tensor, "batch 3"], floor: float) -> Field:
-    """Return the shading of a relief (heights in pixels) by a lamp towards (right, down, viewer), 1 facing the lamp."""
+    """Return the matt shading of a relief (heights in pixels). `lamp` is a direction (right, down, viewer)."""
     if min(height.shape[1:]) == 1:
         return torch.ones_like(height)
     down, right = torch.gradient(height, dim=(1, 2))

@@ -1,16 +1,16 @@
 """Light as nine real spherical harmonics: the irradiance of a surface as a function of its normal.
 
 Conventions:
-- The basis is orthonormal over the sphere (the integral of Y_i Y_j is 1 if i = j, else 0), without the sign
-  (-1)^m, in the order 1; y, z, x; xy, yz, 3z^2-1, xz, x^2-y^2 of a unit normal.
-- `light` (batch, 9, 3) holds, per colour, the coefficients of the irradiance over pi: `albedo * (Y(n) @ light)` is the
-  colour of a Lambertian surface. The cosine lobe is already in them (Ramamoorthi and Hanrahan 2001, Eq. 7-9).
+- The basis is orthonormal over the sphere (the integral of Y_i Y_j is 1 if i = j, else 0), without the factor
+  (-1)^m. The order is 1; y, z, x; xy, yz, 3z^2-1, xz, x^2-y^2 of a unit normal.
+- `light` (batch, 9, 3) holds the coefficients of irradiance / pi for each colour. A Lambertian surface has the colour
+  `albedo * (Y(n) @ light)`. The coefficients include the cosine lobe (Ramamoorthi and Hanrahan 2001, Eq. 7-9).
 - Normals and light directions are on the camera's axes (x right, y up, z towards the camera), so the light stays where
   it is when the head turns. Colours are linear in [0, 1]; no gamma is applied anywhere.
 
-Other conventions, from published code: DECA orders 1, x, y, z, xy, xz, yz, x^2-y^2, 3z^2-1 and puts the lobe, without
-the pi of degree 0, into its constants. Deng et al. 2019 have our order with the signs of (-1)^m and other lobe
-constants; they store (3 colours, 9) flat and add 0.8 to each colour's first coefficient.
+Published code has other conventions. DECA uses the order 1, x, y, z, xy, xz, yz, x^2-y^2, 3z^2-1. Its constants include
+the lobe, but without the pi of degree 0. Deng et al. 2019 use our order with the factor (-1)^m and other lobe
+constants. They store (3 colours, 9) as a flat vector and add 0.8 to the first coefficient of each colour.
 """
 
 import math
@@ -24,9 +24,9 @@ C1 = math.sqrt(3 / (4 * math.pi))  # y, z, x
 C2 = math.sqrt(15 / (4 * math.pi))  # xy, yz, xz
 C2_ZZ = math.sqrt(5 / (16 * math.pi))  # 3z^2-1
 C2_XY = math.sqrt(15 / (16 * math.pi))  # x^2-y^2
-LOBE = (math.pi, *(2 * math.pi / 3,) * 3, *(math.pi / 4,) * 5)  # max(cos, 0), coefficient by coefficient
+LOBE = (math.pi, *(2 * math.pi / 3,) * 3, *(math.pi / 4,) * 5)  # coefficients of max(cos, 0)
 
-_DECA_INDEX = (0, 2, 3, 1, 4, 6, 8, 5, 7)  # our i-th is DECA's _DECA_INDEX[i]-th
+_DECA_INDEX = (0, 2, 3, 1, 4, 6, 8, 5, 7)  # our coefficient i is DECA's coefficient _DECA_INDEX[i]
 _DECA_SCALE = (1.0, *LOBE[1:])
 _DENG_1, _DENG_2 = 2 * math.pi / math.sqrt(3), 2 * math.pi / math.sqrt(8)
 _DENG_SCALE = (math.pi, -_DENG_1, _DENG_1, -_DENG_1, _DENG_2, -_DENG_2, _DENG_2, -_DENG_2, _DENG_2)
@@ -47,14 +47,14 @@ def _basis(x: Tensor, y: Tensor, z: Tensor, axis: int) -> Tensor:
 def irradiance(
     normals: Float[Tensor, "batch *points 3"], light: Float[Tensor, "batch 9 3"]
 ) -> Float[Tensor, "batch *points 3"]:
-    """Return the irradiance over pi of surfaces with these unit normals: the factor from albedo to colour."""
+    """Return irradiance / pi for these unit normals, so that colour = albedo * result."""
     planes = normals.flatten(1, -2).transpose(1, 2).contiguous()  # (B, 3, N): four times as fast as on triples
     received = light.transpose(1, 2) @ _basis(*planes.unbind(1), axis=1)
     return received.transpose(1, 2).reshape(normals.shape)
 
 
 def ambient(colour: Float[Tensor, "batch 3"]) -> Float[Tensor, "batch 9 3"]:
-    """Return a light that comes equally from everywhere: every surface gets the colour albedo * `colour`."""
+    """Return a light that is the same from all directions: every surface gets the colour albedo * `colour`."""
     light = colour.new_zeros(len(colour), 9, 3)
     light[:, 0] = colour / C0
     return light
@@ -63,8 +63,8 @@ def ambient(colour: Float[Tensor, "batch 3"]) -> Float[Tensor, "batch 9 3"]:
 def directional(direction: Float[Tensor, "batch 3"], colour: Float[Tensor, "batch 3"]) -> Float[Tensor, "batch 9 3"]:
     """Return a distant light from `direction` (any length): the projection of colour * max(cos, 0) on the basis.
 
-    Nine coefficients are the closest fit. They exceed `colour` by 1/16 where a surface faces the light, and fall to
-    -0.04 of it at 122 degrees.
+    Nine coefficients only approximate this function. The result is 1/16 too high for a surface that faces the light,
+    and falls to -0.04 times `colour` at 122 degrees.
     """
     towards = torch.nn.functional.normalize(direction, dim=-1)
     return (spherical_harmonics(towards) * towards.new_tensor(LOBE))[..., None] * colour[:, None]

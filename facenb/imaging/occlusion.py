@@ -1,9 +1,9 @@
 """Occluders painted over faces: hand, glasses, sunglasses, surgical mask, and blocks of arbitrary pixels (Rana).
 
-The 68 landmarks alone say where an occluder lies, so it fits a photograph as well as a rendering, frontal or turned.
-Lengths are in mm of a face whose outer eye corners are 90 mm apart and whose nasion and chin are 108 mm apart. The
-longer of the two in the image sets the scale, since a turn shortens one and a nod the other. Left and right are the
-image's.
+The 68 landmarks alone determine where an occluder lies. So it works for photographs and renderings, and for any yaw.
+Lengths are in mm of a standard face: 90 mm between the outer eye corners and 108 mm from nasion to chin. Yaw shortens
+the first distance in the image and pitch the second, so the larger ratio of pixels to mm gives the scale. Left and
+right mean sides of the image.
 """
 
 from collections.abc import Callable, Sequence
@@ -31,12 +31,12 @@ from facenb.imaging.drawing import (
 )
 
 KINDS = ("hand", "glasses", "sunglasses", "mask", "blocks")
-DRAWS = 24  # uniform numbers an image; each kind takes what it needs, so that seeds mean the same for ever
+DRAWS = 24  # uniform random numbers per image; a fixed number, so that a seed always gives the same occluder
 SKIN = ((0.25, 0.14, 0.09), (0.55, 0.35, 0.25), (0.80, 0.58, 0.45), (0.95, 0.76, 0.66))
 CLOTH = ((0.55, 0.74, 0.86), (0.93, 0.94, 0.95), (0.10, 0.10, 0.12), (0.93, 0.70, 0.76), (0.60, 0.80, 0.72))
 FRAMES = ((0.05, 0.05, 0.06), (0.30, 0.17, 0.09), (0.55, 0.56, 0.58), (0.45, 0.08, 0.10))
 
-# A left hand seen from its back, fingers up; unit: wrist to the middle finger's tip, origin in its middle.
+# The back of a left hand, fingers up. The unit is the length of the hand, and the origin is its centre.
 KNUCKLES = ((-0.140, 0.070), (-0.045, 0.095), (0.050, 0.080), (0.135, 0.035))
 FINGERS = ((-0.06, 0.37, 0.046), (0.0, 0.41, 0.048), (0.06, 0.38, 0.045), (0.16, 0.29, 0.038))  # lean, length, radius
 PHALANGES = (0.0, 0.46, 0.76, 1.0)
@@ -45,30 +45,30 @@ THUMB = ((-0.10, -0.36), (-0.21, -0.16), (-0.30, 0.02))
 
 @dataclass(frozen=True)
 class Face:
-    """Where a face is in its image, and the random numbers of its occluder."""
+    """Position, axes and scale of a face in its image, and the random numbers for its occluder."""
 
     landmarks: Float[Tensor, "batch 68 2"]
-    right: Float[Tensor, "batch 2"]  # unit vector along the eyes
-    down: Float[Tensor, "batch 2"]  # unit vector square to it
+    right: Float[Tensor, "batch 2"]  # unit vector along the line through the eyes
+    down: Float[Tensor, "batch 2"]  # unit vector perpendicular to `right`
     scale: Float[Tensor, " batch"]  # pixels per mm
     points: Float[Tensor, "2 height width"]  # pixel centres
     chance: Float[Tensor, "batch draws"]  # uniform numbers in [0, 1)
 
     def at(self, *numbers: int) -> Float[Tensor, "batch 2"]:
-        """Return the mean of landmarks."""
+        """Return the mean position of some landmarks, in pixels."""
         return self.landmarks[:, list(numbers)].mean(1)
 
     def between(self, draw: int, low: float, high: float) -> Float[Tensor, " batch"]:
-        """Return a uniform number in [low, high) for each image."""
+        """Return a uniform random number in [low, high) for each image."""
         return low + (high - low) * self.chance[:, draw]
 
     def choice(self, draw: int, table: tuple) -> Tensor:
-        """Return a row of a table for each image."""
+        """Return a random row of a table for each image."""
         rows = self.chance.new_tensor(table)
         return rows[(self.chance[:, draw] * len(rows)).long()]
 
     def any_landmark(self, draw: int) -> Float[Tensor, "batch 2"]:
-        """Return a landmark of each image."""
+        """Return a random landmark of each image, in pixels."""
         index = (self.chance[:, draw] * 68).long()
         return self.landmarks[torch.arange(len(index), device=index.device), index]
 
@@ -81,20 +81,21 @@ def occlude(
     size: float = 1.0,
     most: float = 0.9,
 ) -> tuple[Float[Tensor, "batch height width 3"], Bool[Tensor, "batch height width"]]:
-    """Return images with an occluder over each face, and the pixels it hides. RGB in [0, 1], landmarks in pixels.
+    """Return images with an occluder over each face, and masks of the hidden pixels.
 
-    Image k is drawn from `seed + k`, or from `seed[k]`, whatever else is in the batch; `size` 1 is natural. Under clear
-    glasses, the lenses hide nothing. Raise LandmarkError if landmarks are not 68, not finite or all equal; ImageError
-    if more than `most` of a face (the hull of its landmarks) would be hidden; ValueError for other images, kinds, sizes
-    or numbers of seeds.
+    Images are RGB in [0, 1], landmarks are in pixels. Image k uses the random seed `seed + k`, or `seed[k]`. So it does
+    not depend on the other images of the batch. `size` 1 is the natural size. The lenses of clear glasses hide nothing.
+    Raise LandmarkError unless there are 68 finite landmarks that differ. Raise ImageError if more than the fraction
+    `most` of a face (the convex hull of its landmarks) would be hidden. Raise ValueError if the images, `kind`, `size`
+    or the number of seeds are not valid.
     """
     check_faces(image, landmarks)
     if not image.is_floating_point():
-        raise ValueError(f"images of {image.dtype} must be floats, RGB in [0, 1]; divide bytes by 255")
+        raise ValueError(f"expected float images, RGB in [0, 1], got {image.dtype}; divide bytes by 255")
     if kind not in KINDS:
         raise ValueError(f"occluder {kind!r} is unknown: choose one of {', '.join(KINDS)}")
     if not size > 0:
-        raise ValueError(f"size {size} of the occluder must be positive")
+        raise ValueError(f"the size of the occluder must be positive, got {size}")
     drawers = {"hand": _hand, "mask": _mask, "blocks": _blocks, "glasses": _glasses, "sunglasses": _sunglasses}
     occluded, share = drawers[kind](image, _find_face(image, landmarks, seed), size)
     mask = share >= 0.5
@@ -109,42 +110,42 @@ def occlude(
 
 
 def check_faces(image: Tensor, landmarks: Tensor) -> None:
-    """Raise ValueError unless there is a batch of RGB images, LandmarkError unless each has 68 landmarks."""
+    """Raise ValueError unless `image` is a batch of RGB images, and LandmarkError unless each has 68 landmarks."""
     if image.dim() != 4 or image.shape[3] != 3:
-        raise ValueError(f"images {tuple(image.shape)} must be (batch, height, width, 3), the channels last")
+        raise ValueError(f"expected images of shape (batch, height, width, 3), got {tuple(image.shape)}")
     if landmarks.shape != (len(image), 68, 2):
         raise LandmarkError(
-            f"landmarks {tuple(landmarks.shape)} of {len(image)} images must be the 68 of iBUG for each, (x, y) in "
-            "pixels; `to_68` takes them from MediaPipe's 478"
+            f"expected landmarks of shape ({len(image)}, 68, 2), got {tuple(landmarks.shape)}. Pass the 68 points in "
+            "iBUG order, (x, y) in pixels; `to_68` selects them from MediaPipe's 478"
         )
 
 
 def hidden_share(
     mask: Bool[Tensor, "batch height width"], landmarks: Float[Tensor, "batch points 2"]
 ) -> Float[Tensor, " batch"]:
-    """Return the share of each face that a mask covers: of the hull of its landmarks, as far as it is in the image."""
+    """Return the fraction of each face that a mask covers. The face is the part of its landmarks' hull in the image."""
     shares, centres = [], pixel_centres(tuple(mask.shape[1:]), landmarks).permute(1, 2, 0)
     for covered, points in zip(mask, landmarks, strict=True):
-        sides = landmarks.new_tensor(ConvexHull(points.detach().cpu().double().numpy()).equations)  # outwards, offset
+        sides = landmarks.new_tensor(ConvexHull(points.detach().cpu().double().numpy()).equations)  # normal, offset
         face = (centres @ sides[:, :2].T + sides[:, 2] < 0).all(-1)
         shares.append((covered & face).sum() / face.sum().clamp(min=1))
     return torch.stack(shares).to(landmarks.dtype) if shares else landmarks.new_zeros(0)
 
 
 def _find_face(image: Tensor, landmarks: Tensor, seed: int | Sequence[int]) -> Face:
-    """Return axes and scale of each face, and its random numbers."""
+    """Return the axes and scale of each face, and the random numbers for its occluder."""
     eyes, height = landmarks[:, 45] - landmarks[:, 36], landmarks[:, 8] - landmarks[:, 27]
     scale = torch.maximum(eyes.norm(dim=-1) / 90, height.norm(dim=-1) / 108)
     bad = ~(landmarks.isfinite().all(-1).all(-1) & (scale > 1e-3))
     if bad.any():
         rows = bad.nonzero().flatten().tolist()
-        raise LandmarkError(f"images {rows}: landmarks are not finite or all equal, so no occluder can be placed")
+        raise LandmarkError(f"images {rows}: the landmarks are not finite or all equal; leave these images out")
     level = eyes / scale[:, None] / 90
-    upright = torch.stack([height[:, 1], -height[:, 0]], -1) / scale[:, None] / 108  # a turned face has no eye line
+    upright = torch.stack([height[:, 1], -height[:, 0]], -1) / scale[:, None] / 108  # for profiles
     right = functional.normalize(level * level.norm(dim=-1, keepdim=True) + 0.5 * upright, dim=-1)
     seeds = [seed + k for k in range(len(image))] if isinstance(seed, int) else [int(s) for s in seed]
     if len(seeds) != len(image):
-        raise ValueError(f"{len(seeds)} seeds for {len(image)} images: give one number, or one for each image")
+        raise ValueError(f"{len(seeds)} seeds for {len(image)} images; pass one number, or one for each image")
     chance = [torch.rand(DRAWS, generator=torch.Generator().manual_seed(s)) for s in seeds]
     chance = torch.stack(chance).to(image) if chance else image.new_zeros(0, DRAWS)
     down = torch.stack([-right[:, 1], right[:, 0]], -1)
@@ -152,7 +153,7 @@ def _find_face(image: Tensor, landmarks: Tensor, seed: int | Sequence[int]) -> F
 
 
 def _lamp(face: Face) -> Float[Tensor, "batch 3"]:
-    """Return the direction to a lamp above the face, somewhat to one side."""
+    """Return the direction to a lamp above the face and a little to one side."""
     return torch.stack([face.between(20, -0.7, 0.7), face.between(21, -0.9, -0.4), 1 + 0 * face.scale], -1)
 
 
@@ -165,7 +166,7 @@ def _glasses(image, face, size, dark=False):
     thick = spread(face.scale * face.between(2, 1.2, 2.4))
     lenses, hinges, bridge = [], [], []
     for outer, inner, eye, side in ((36, 39, range(36, 42), -1), (45, 42, range(42, 48), 1)):
-        width = face.at(inner) - face.at(outer)  # the eye's own shortening shows how far this side is turned
+        width = face.at(inner) - face.at(outer)  # the width of the eye shows how far this side is turned away
         share = ((width * face.right).sum(-1).abs() / (30 * face.scale)).clamp(0.3, 1.1)[:, None]
         across, upward = face.right * share * 26 * unit, face.down * 21 * unit
         centre = face.at(*eye) + face.down * 3 * unit + side * across * 0.06
@@ -178,7 +179,7 @@ def _glasses(image, face, size, dark=False):
         arm = capsule(face.points, hinge, ear - face.down * 6 * unit)[0] - thick
         frame = torch.minimum(frame, torch.where(spread(near), arm, torch.inf))
     rim = cover(frame)
-    height = along(face.points, face.at(*range(36, 48)), face.down / (21 * unit))  # -1 top of the lens, 1 bottom
+    height = along(face.points, face.at(*range(36, 48)), face.down / (21 * unit))  # -1 at its top, 1 at its bottom
     streak = along(face.points, face.at(27), (face.right + 0.6 * face.down) / (18 * unit)).frac().abs()
     gleam = ((streak - 0.5).abs() < 0.12) & (height < 0.2)
     pane = cover(glass) * (0.93 if dark else 0.06)
@@ -189,7 +190,7 @@ def _glasses(image, face, size, dark=False):
 
 
 def _near_sides(face: Face) -> tuple[Tensor, Tensor]:
-    """Return whether the left and the right cheek are turned to the viewer, so that what runs to the ear is seen."""
+    """Return whether the left and the right cheek face the viewer, so that arms or strings to the ear are visible."""
     left, right = (((face.at(*jaw) - face.at(28)) * face.right).sum(-1) for jaw in ((2, 3, 4), (12, 13, 14)))
     return -left > 0.4 * right, right > -0.4 * left
 
@@ -203,7 +204,7 @@ def _mask(image, face, size):
     corners = torch.stack([face.at(2), *jaw, face.at(14), *reversed(top)], 1)
     corners = middle[:, None] + (corners - middle[:, None]) * size
     bulge = [face.at(29), face.at(35), face.at(54), face.at(9, 55), face.at(7, 59), face.at(48), face.at(31)]
-    bulge = middle[:, None] + (torch.stack(bulge, 1) - middle[:, None]) * size * 1.2  # over nose and mouth from aside
+    bulge = middle[:, None] + (torch.stack(bulge, 1) - middle[:, None]) * size * 1.2  # nose and mouth in side views
     outlines = (polygon(face.points, smooth_curve(outline)) for outline in (corners, bulge))
     distance = torch.minimum(*outlines)
     share = cover(distance)
@@ -264,7 +265,7 @@ def _hand(image, face, size):
 
 
 def _hand_frame(face: Face, size: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return the hand's middle and length in pixels, the direction of its fingers and the one across."""
+    """Return the hand's centre and length in pixels, the direction of its fingers, and the perpendicular direction."""
     turn = face.between(1, -1.4, 1.4)
     flip = torch.where(face.chance[:, 2] < 0.5, -1.0, 1.0).to(face.scale)
     length = face.scale * 165 * size * (face.between(3, 0.85, 1.1))
@@ -275,7 +276,7 @@ def _hand_frame(face: Face, size: float) -> tuple[Tensor, Tensor, Tensor, Tensor
 def _bones(spot: Callable, aside: Tensor, splay: Tensor) -> tuple[list, list, list]:
     """Return capsules (start, end, radius at both ends), nails (start, end, radius) and creases (joint, axis, radius).
 
-    `spot(x, y)` places a point of the hand in the image; radii are shares of its length.
+    `spot(x, y)` gives the image position of a point of the hand. Radii are fractions of the hand's length.
     """
     bones = [(spot(0.0, -0.50), spot(0.0, -2.5), 0.13, 0.18)]
     bones += [(spot(0.45 * x, -0.44), spot(x, y), 0.085, 0.064) for x, y in KNUCKLES]
@@ -295,7 +296,7 @@ def _bones(spot: Callable, aside: Tensor, splay: Tensor) -> tuple[list, list, li
 
 
 def _skin(face: Face) -> Float[Tensor, "batch 3"]:
-    """Return a skin tone between those of the table."""
+    """Return a random skin tone, interpolated between the tones of the table."""
     tones = face.chance.new_tensor(SKIN)
     position = face.chance[:, 0] * (len(tones) - 1)
     low = position.floor().long().clamp(max=len(tones) - 2)
@@ -303,7 +304,7 @@ def _skin(face: Face) -> Float[Tensor, "batch 3"]:
 
 
 def _blocks(image, face, size):
-    """Paint one to three rectangles, each of one arbitrary colour or of an arbitrary value at every pixel."""
+    """Paint one to three rectangles. Each has a random colour, or a random value at every pixel."""
     share = torch.zeros_like(image[..., 0])
     for block in range(3):
         first = 6 * block
@@ -323,7 +324,7 @@ def _blocks(image, face, size):
 
 
 def _noise(face: Face, image: Tensor, block: int) -> Tensor:
-    """Return a value for every pixel, from the image's own random numbers."""
+    """Return a random value for every pixel, seeded by the image's random numbers."""
     noise = torch.empty_like(image)
     for row, seed in enumerate(((face.chance[:, 23] * 2**24).long() + block).tolist()):
         noise[row] = torch.rand(image.shape[1:], generator=torch.Generator().manual_seed(seed))

@@ -1,21 +1,21 @@
-"""Rasteriser: which triangle each pixel sees, and where in it. A torch reference and a numba kernel that agree.
+"""Rasteriser: find the triangle that each pixel sees, and the position in it. A torch reference and a numba kernel.
 
 Conventions:
-- Input is (u, v) in pixels and depth in mm, as `camera` makes them; pixel (row, column) is sampled at its centre,
-  u = column + 0.5, v = row + 0.5. Depth grows away from the camera: the smallest wins, a tie goes to the lowest
-  triangle index. Under perspective, 1 / depth is what is linear on the image.
+- The input is (u, v) in pixels and depth in mm, as `camera` returns them. Pixel (row, column) is sampled at its centre,
+  u = column + 0.5, v = row + 0.5. Depth grows away from the camera. A pixel sees the triangle with the smallest depth,
+  or the lowest index if depths are equal. Under perspective, 1 / depth is linear on the image.
 - Coverage is decided on vertices snapped to 1/1024 pixel. Edge functions are then whole numbers below 2^53, which
   float64 and int64 hold exactly; the top-left rule gives a pixel centre on a shared edge to exactly one triangle.
-- Depth is compared in float64 with the same operations in the same order in both backends, so that they choose the
-  same triangle, bit for bit, on any machine.
-- Barycentrics are the closed form of the unsnapped vertices, held to [0, 1] where the snapping moved an edge over a
-  pixel centre; their derivative is that of the closed form. Coverage itself has no derivative: silhouettes get none.
+- Both backends compare depths in float64 with the same operations in the same order. So they choose the same triangle
+  on any machine.
+- Barycentrics are computed from the unsnapped vertices. If snapping moved an edge over a pixel centre, they are clamped
+  to [0, 1], but keep the derivative of the unclamped formula. Coverage has no derivative, so silhouettes get none.
 
 Outcomes:
 - Back faces are drawn like front faces.
-- A triangle is dropped whole, and nothing else changes, if one of its vertices is not finite, lies further than
-  32768 pixels or 1e12 mm from the origin, or (perspective) has depth <= 1 mm: there is no clipping.
-- A triangle without area after snapping covers nothing. What is off the image is not drawn. No triangles: background.
+- There is no clipping. A triangle is dropped as a whole if one of its vertices is not finite, is more than 32768 pixels
+  or 1e12 mm from the origin, or (under perspective) has depth <= 1 mm.
+- A triangle without area after snapping covers nothing. Without triangles, all pixels are background.
 """
 
 from dataclasses import dataclass
@@ -27,18 +27,18 @@ from torch import Tensor
 from facenb.imaging import raster_numba
 from facenb.imaging.raster_numba import FAR, FLAT, LIMIT, NEAR, SUBPIXELS
 
-TRIANGLES = 1 << 22  # prepared at once, over all images: about 1 GB
-PAIRS = 1 << 23  # triangle-pixel pairs held at once on a GPU: about 1 GB; an eighth of that on a CPU
+TRIANGLES = 1 << 22  # most triangles prepared at once, over all images: about 1 GB
+PAIRS = 1 << 23  # most triangle-pixel pairs at once on a GPU: about 1 GB; an eighth of that on a CPU
 
 # On a GPU the torch code below must reach 20,000 images a second at 112 pixels (batch 64, 9,384 triangles, forward;
-# `benchmarks/render.py` prints it), about 0.19 G triangles a second. If it does not, `_nearest_triangle` gives way to
-# the CUDA rasteriser of nvdiffrast (`RasterizeCudaContext`, which returns the triangle of each pixel as here);
-# `_locate`, `interpolate` and `texture.shade` stay as they are, since they are differentiable torch operations.
+# `benchmarks/render.py` prints it), about 0.19 G triangles a second. If it does not, replace `_nearest_triangle` by the
+# CUDA rasteriser of nvdiffrast (`RasterizeCudaContext`), which also returns the triangle of each pixel. `_locate`,
+# `interpolate` and `texture.shade` can stay, since they are differentiable torch operations.
 
 
 @dataclass(frozen=True)
 class Fragments:
-    """What each pixel sees: triangle (background -1), barycentrics (background 0) and depth in mm (background inf)."""
+    """For each pixel: triangle index (background -1), barycentrics (background 0), depth in mm (background inf)."""
 
     triangle: Int[Tensor, "batch height width"]
     barycentric: Float[Tensor, "batch height width 3"]
@@ -54,18 +54,18 @@ def rasterize(
 ) -> Fragments:
     """Return the nearest triangle at each pixel centre; barycentrics and depth are differentiable in `projected`.
 
-    `projected` holds u, v in pixels and depth in mm, `size` is (height, width). Backend "numba" needs the CPU, "torch"
-    runs anywhere, "auto" is numba on the CPU. Raise ValueError if a triangle names a vertex that is not there, for a
-    size outside 1 to 32768, or for an unknown backend.
+    `projected` holds u, v in pixels and depth in mm; `size` is (height, width). Backend "numba" needs the CPU, "torch"
+    runs anywhere, "auto" means numba on the CPU and else torch. Raise ValueError if a triangle uses a vertex that does
+    not exist, if a side of `size` is not in 1 to 32768, or if the backend is unknown.
     """
     height, width = size
     if not (1 <= height <= LIMIT and 1 <= width <= LIMIT):
-        raise ValueError(f"image size {height} x {width}: height and width must lie in 1 to {LIMIT} pixels")
+        raise ValueError(f"image size {height} x {width}: height and width must be in 1 to {LIMIT} pixels")
     check_triangles(triangles, projected.shape[1])
     if uses_numba(projected, backend):
         return Fragments(*raster_numba.rasterize(projected, triangles, size, perspective))
     with torch.no_grad():
-        step = max(1, TRIANGLES // max(1, len(triangles)))  # images at a time
+        step = max(1, TRIANGLES // max(1, len(triangles)))  # number of images at a time
         nearest = [_nearest_triangle(images, triangles, size, perspective) for images in projected.split(step)]
     triangle = torch.cat(nearest)
     return Fragments(triangle, *_locate(projected, triangles, triangle, perspective))
@@ -90,7 +90,7 @@ def interpolate(
 
 
 def uses_numba(tensor: Tensor, backend: str) -> bool:
-    """Return whether `backend` means the numba kernels for this tensor. Raise ValueError if it cannot."""
+    """Return whether to use the numba kernels for this tensor. Raise ValueError if the backend cannot be used."""
     if backend not in ("auto", "torch", "numba"):
         raise ValueError(f"backend {backend!r} is unknown: choose auto, torch or numba")
     if backend == "numba" and tensor.device.type != "cpu":
@@ -99,14 +99,14 @@ def uses_numba(tensor: Tensor, backend: str) -> bool:
 
 
 def check_triangles(triangles: Int[Tensor, "triangles 3"], vertices: int) -> None:
-    """Raise ValueError if a triangle names a vertex that is not there.
+    """Raise ValueError if a triangle uses a vertex that does not exist.
 
-    On a GPU nothing is checked: the check would wait for the device, which reports such an index itself.
+    On a GPU nothing is checked. The check would have to wait for the device, which reports a wrong index anyway.
     """
     if triangles.device.type == "cpu" and len(triangles):
         low, high = triangles.aminmax()
         if low < 0 or high >= vertices:
-            raise ValueError(f"triangles name vertices {low} to {high}, but there are only {vertices} vertices")
+            raise ValueError(f"triangles use vertices {low} to {high}, but there are only {vertices} vertices")
 
 
 def _nearest_triangle(projected, triangles, size, perspective) -> Int[Tensor, "batch height width"]:
@@ -125,7 +125,7 @@ def _nearest_triangle(projected, triangles, size, perspective) -> Int[Tensor, "b
             best = torch.full_like(nearest, torch.inf).scatter_reduce_(0, pixel, order, "amin")
             wins = torch.where(order == best[pixel], owner, count)
             lowest = torch.full_like(winner, count).scatter_reduce_(0, pixel, wins, "amin")
-            nearer = best < nearest  # an earlier run holds lower indices of the same image, so it keeps a tie
+            nearer = best < nearest  # earlier runs have lower indices, so they win if depths are equal
             winner = torch.where(nearer, lowest, winner)
             nearest = torch.where(nearer, best, nearest)
     return torch.where(winner < count, winner, -1).view(batch, height, width)
@@ -135,8 +135,8 @@ def _nearest_triangle(projected, triangles, size, perspective) -> Int[Tensor, "b
 class _Setup:
     """Triangles that have a pixel centre in their bounding box, over the whole batch, in order of (image, triangle)."""
 
-    corner: Tensor  # (N, 3, 2) snapped, float64 whole numbers, turned so that the area is positive
-    order: Tensor  # (N, 3) what decides who is in front, over twice the area
+    corner: Tensor  # (N, 3, 2) snapped to whole numbers (float64), ordered so that the area is positive
+    order: Tensor  # (N, 3) the depth order of each corner, divided by twice the area
     bias: Tensor  # (N, 3) 0 where the edge opposite the corner is a top or left one, else 1
     box: Tensor  # (N, 3) first column, first row, columns
     pairs: Tensor  # (N,) pixels in the box
@@ -165,14 +165,14 @@ def _set_up(projected, triangles, size, perspective) -> _Setup:
     turn = torch.where(back[:, None], torch.tensor([0, 2, 1], device=back.device), torch.arange(3, device=back.device))
     corner = snapped[image, triangle].gather(1, turn[..., None].expand(-1, -1, 2))
     order = order[image, triangle].gather(1, turn) / area[image, triangle].abs()[:, None]
-    edge = corner[:, [2, 0, 1]] - corner[:, [1, 2, 0]]  # opposite each corner
+    edge = corner[:, [2, 0, 1]] - corner[:, [1, 2, 0]]  # the edge opposite each corner
     top_left = (edge[..., 1] < 0) | ((edge[..., 1] == 0) & (edge[..., 0] > 0))
     box = torch.cat([low[image, triangle], extent[image, triangle, :1]], -1).long()
     return _Setup(corner, order, (~top_left).double(), box, pairs[image, triangle].long(), image, triangle)
 
 
 def _runs(pairs: Tensor, budget: int) -> list[tuple[int, int, int]]:
-    """Return (first, end, pairs) of runs of triangles with about `budget` pairs each."""
+    """Return (first, end, pairs) for runs of triangles with about `budget` pairs each."""
     total = pairs.cumsum(0)
     count = int(total[-1]) if len(total) else 0
     if count <= budget:
@@ -184,7 +184,7 @@ def _runs(pairs: Tensor, budget: int) -> list[tuple[int, int, int]]:
 
 
 def _test_pixels(setup: _Setup, run: tuple[int, int, int], size: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
-    """Return each covered pixel of each triangle: its flat index, the order value there, the triangle."""
+    """Return the covered pixels of each triangle: flat pixel index, depth order there, triangle index."""
     first, end, total = run
     pairs, box = setup.pairs[first:end], setup.box[first:end]
     owner = torch.repeat_interleave(torch.arange(end - first, device=pairs.device), pairs, output_size=total)
@@ -204,14 +204,14 @@ def _test_pixels(setup: _Setup, run: tuple[int, int, int], size: tuple[int, int]
 
 
 def seen_corners(triangle, triangles, vertices) -> tuple[Tensor, Tensor]:
-    """Return indices (N,) of pixels that see a triangle, and (N, 3) of its corners among all images' vertices."""
+    """Return the indices of pixels that see a triangle (N,), and of its corners in the batch's vertices (N, 3)."""
     pixel = (triangle.flatten() >= 0).nonzero()[:, 0]
     image = pixel // (triangle.shape[1] * triangle.shape[2])
     return pixel, image[:, None] * vertices + triangles[triangle.flatten()[pixel]]
 
 
 def _locate(projected, triangles, triangle, perspective) -> tuple[Tensor, Tensor]:
-    """Return barycentrics and depth of the seen triangles at the pixel centres, by the closed form."""
+    """Return barycentrics and depth at each pixel centre, in the triangle that the pixel sees."""
     height, width = triangle.shape[1:]
     pixel, corner = seen_corners(triangle, triangles, projected.shape[1])
     u, v, z = projected.flatten(0, 1)[corner].double().unbind(-1)  # (N, 3) each

@@ -1,8 +1,8 @@
-"""Renderer: a lit face on an image, differentiable in vertices, albedo or texture, camera and light.
+"""Render a lit face, differentiable with respect to vertices, albedo or texture, camera and light.
 
 Light is computed at each vertex and interpolated over the triangle (Gouraud), since nine harmonics vary slowly along
-the edges of a face mesh. Colours are linear in [0, 1], unclamped and without gamma, so that gradients survive. Clamp an
-image before you show or store it. Normals and light are on the camera's axes.
+the edges of a face mesh. Colours are linear, without gamma and not clamped to [0, 1], so that gradients do not vanish.
+Clamp an image before you show or store it. Normals and light are on the camera's axes.
 """
 
 from dataclasses import dataclass
@@ -18,13 +18,13 @@ from facenb.imaging.lighting import irradiance
 from facenb.imaging.raster import LIMIT, Fragments, check_triangles, interpolate, rasterize, uses_numba
 from facenb.imaging.texture import Texture, shade
 
-BUFFER = 256  # pixels on each side of the depth buffer of `visibility`
-TOLERANCE = 2.0  # mm behind the nearest surface that still count as seen
+BUFFER = 256  # pixels per side of the depth buffer in `visibility`
+TOLERANCE = 2.0  # mm: a point this far behind the nearest surface still counts as visible
 
 
 @dataclass(frozen=True)
 class Rendering:
-    """What the camera sees; depth (mm) is inf and normals are 0 where there is no surface."""
+    """A rendered image with its fragments. At the background, depth (mm) is inf and normals are 0."""
 
     image: Float[Tensor, "batch height width 3"]  # linear RGB, [0, 1] unless the light is brighter
     fragments: Fragments
@@ -33,7 +33,7 @@ class Rendering:
 
     @property
     def mask(self) -> Bool[Tensor, "batch height width"]:
-        """Return where a surface is seen."""
+        """Return True for pixels that see a surface."""
         return self.fragments.triangle >= 0
 
     @property
@@ -50,7 +50,7 @@ class Rendering:
 def vertex_normals(
     vertices: Float[Tensor, "batch vertices 3"], triangles: Int[Tensor, "triangles 3"], backend: str = "auto"
 ) -> Float[Tensor, "batch vertices 3"]:
-    """Return unit normals: the mean over the surrounding triangles weighted by area; 0 for a vertex of no triangle."""
+    """Return unit normals: the area-weighted mean over the surrounding triangles; 0 for a vertex without a triangle."""
     check_triangles(triangles, vertices.shape[1])
     if uses_numba(vertices, backend):
         return raster_numba.unit_normals(vertices, triangles)
@@ -103,12 +103,12 @@ def visibility(
     size: tuple[int, int] | None = None,
     backend: str = "auto",
 ) -> Bool[Tensor, "batch points"]:
-    """Return whether points on the surface are seen: at most 2 mm behind the nearest surface there.
+    """Return whether points on the surface are visible: at most 2 mm behind the nearest surface.
 
-    All in mm on model axes; batches of one are broadcast. The depth buffer is the object's own (its bounding box on 256
-    pixels), so the answer does not depend on the image's size. The deepest of the four pixels around a point counts, as
-    a slanted surface passes through it. With `normals`, a point facing away is not seen; with `size` (height, width), a
-    point off the image is not seen.
+    All inputs are in mm on model axes; batches of one are broadcast. The depth buffer covers the object's bounding box
+    with 256 pixels per side, so the result does not depend on the size of an image. Each point is compared with the
+    deepest of the four pixels around it, because a surface may be slanted. With `normals`, points that face away are
+    not visible. With `size` (height, width), points outside the image are not visible.
     """
     with torch.no_grad():
         projected, seen = camera.project(vertices), camera.project(points)
@@ -130,7 +130,7 @@ def visibility(
 
 
 def _frame(projected: Tensor, perspective: bool) -> tuple[Tensor, Tensor]:
-    """Return the upper left corner (batch, 1, 2) of each object in the image, and the factor that fits it to BUFFER."""
+    """Return the upper left corner (batch, 1, 2) of each object's box, and the factor that scales the box to BUFFER."""
     usable = projected.abs().amax(-1, keepdim=True) <= LIMIT  # false for NaN, too
     usable = usable & (projected[..., 2:] > 0) if perspective else usable
     low = torch.where(usable, projected, torch.inf).amin(1, keepdim=True)[..., :2]
@@ -139,7 +139,7 @@ def _frame(projected: Tensor, perspective: bool) -> tuple[Tensor, Tensor]:
 
 
 def _towards_camera(camera: Camera, points: Tensor, normals: Tensor) -> Tensor:
-    """Return numbers that are positive where a normal has a component towards the camera."""
+    """Return a number for each point that is positive if its normal points towards the camera."""
     turned = normals @ camera.rotation.transpose(-1, -2)
     if not camera.is_perspective:
         return turned[..., 2]

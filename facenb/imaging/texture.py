@@ -1,12 +1,12 @@
-"""UV textures: colours and displacements of a surface, kept as images that are wrapped around a mesh.
+"""UV textures: the colours and displacements of a surface, stored as images that are wrapped around a mesh.
 
 Conventions:
 - uv lies in [0, 1] with the origin bottom left, as in OBJ files and `MorphableModel.uv`. Row 0 of an image is the top
-  (v = 1), texel centres lie at +0.5, and outside the image its border is continued.
-- A pixel reads the texture bilinearly at its centre and takes no mip level: `Texture.reduced` prepares a coarser one.
+  (v = 1), and texel centres lie at +0.5. Outside the image, the border pixels repeat.
+- A pixel samples the texture bilinearly at its centre. There are no mip levels; `Texture.reduced` makes a coarser copy.
 - Relief tilts the smooth normal by the gradient of the displacement on the surface, `n' = normalize(n - grad d)` (Blinn
-  1978; without stored tangents as in Mikkelsen 2010). The gradient is that of the triangle's own map from uv to 3D, so
-  islands of the texture may be turned or mirrored, and a stretched triangle has flatter wrinkles.
+  1978; without stored tangents as in Mikkelsen 2010). The gradient uses each triangle's map from uv to 3D. So parts of
+  the texture may be rotated or mirrored, and wrinkles on a stretched triangle are flatter.
 """
 
 from dataclasses import dataclass, replace
@@ -23,12 +23,12 @@ from facenb.imaging.raster import Fragments, check_triangles, interpolate, seen_
 
 @dataclass(frozen=True)
 class Texture:
-    """The look of a surface as images, for `render` in place of an albedo per vertex."""
+    """The appearance of a surface as images. Pass it to `render` instead of an albedo per vertex."""
 
     image: Float[Tensor, "_batch rows columns 3"]  # linear RGB; a batch of one is shared, not copied
     uv: Float[Tensor, "points 2"]
-    triangles: Int[Tensor, "triangles 3"]  # into uv: a row for each triangle of the mesh
-    tint: Float[Tensor, "_tints vertices 3"] | None = None  # factor on the image, per vertex of the mesh
+    triangles: Int[Tensor, "triangles 3"]  # rows of uv, for each triangle of the mesh
+    tint: Float[Tensor, "_tints vertices 3"] | None = None  # factor for the colours, per vertex of the mesh
     relief: Float[Tensor, "_reliefs relief_rows relief_columns"] | None = None  # displacement in mm, outwards positive
 
     def __post_init__(self):
@@ -44,7 +44,7 @@ class Texture:
 def sample(
     image: Float[Tensor, "_images rows columns channels"], uv: Float[Tensor, "batch height width 2"]
 ) -> Float[Tensor, "batch height width channels"]:
-    """Return the bilinear values of images at uv; an image batch of one serves all."""
+    """Return images sampled bilinearly at uv; an image batch of one is broadcast."""
     grid = torch.stack([2 * uv[..., 0] - 1, 1 - 2 * uv[..., 1]], -1)
     planes = image.permute(0, 3, 1, 2).expand(len(uv), -1, -1, -1)
     return functional.grid_sample(planes, grid, padding_mode="border", align_corners=False).permute(0, 2, 3, 1)
@@ -71,9 +71,9 @@ def shade(
 ) -> Float[Tensor, "batch height width 3"]:
     """Return the colour of each pixel: texture times tint times light; 0 at the background.
 
-    Vertices (mm) are on the model's axes, their unit normals already turned to the camera's. The numba kernel has no
-    backward: where a gradient is asked for, torch's operations run instead. Raise ValueError unless the texture has a
-    row for each triangle, and images, reliefs and lights are one or as many as the renderings.
+    Vertices (mm) are on the model's axes, and their unit normals on the camera's axes. The numba kernel has no backward
+    pass, so torch operations run if a gradient is needed. Raise ValueError unless the texture has a row for each
+    triangle, and images, reliefs and lights have a batch of one or of the number of renderings.
     """
     if len(texture.triangles) != len(triangles):
         raise ValueError(f"the texture has {len(texture.triangles)} triangles, the mesh {len(triangles)}")
@@ -114,6 +114,6 @@ def _gradient(
     normal = normal / normal.square().sum(-1, keepdim=True).clamp(min=texture_numba.TINY)
     uv_a, uv_b, uv_c = texture.uv.to(vertices)[texture.triangles[fragments.triangle.flatten()[pixel]]].unbind(1)
     steps = slope.flatten(0, 2)[pixel]
-    rise_b, rise_c = ((steps * (end - uv_a)).sum(-1, keepdim=True) for end in (uv_b, uv_c))  # mm along both edges
+    rise_b, rise_c = ((steps * (end - uv_a)).sum(-1, keepdim=True) for end in (uv_b, uv_c))  # mm, along two edges
     gradient = rise_b * torch.linalg.cross(c - a, normal) + rise_c * torch.linalg.cross(normal, b - a)
     return vertices.new_zeros(slope[..., 0].numel(), 3).index_copy(0, pixel, gradient).view(*slope.shape[:3], 3)

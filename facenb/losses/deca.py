@@ -1,7 +1,7 @@
 """The losses of DECA (Feng et al. 2021, Sections 4.1 and 4.2), one function per equation.
 
-Where the paper sums without saying over what, these are means, so that a weight does not depend on the number of pixels
-or coefficients. The weights belong to the training. Of an empty batch each loss is 0.
+The paper writes sums and does not always say over what. These losses are means, so a weight does not depend on the
+number of pixels or coefficients. The training sets the weights. Each loss of an empty batch is 0.
 """
 
 import torch
@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from facenb.losses.common import mean
 
-PARTS = (17, 5, 5, 9, 6, 6, 20)  # landmarks of jaw line, brows, nose, eyes, mouth, in this order
+PARTS = (17, 5, 5, 9, 6, 6, 20)  # number of landmarks of jaw line, brows, nose, eyes, mouth, in this order
 LIDS = ((37, 41), (38, 40), (43, 47), (44, 46))  # upper and lower landmarks of both eyes
 
 
@@ -21,7 +21,7 @@ def landmark_loss(predicted: Float[Tensor, "batch 68 2"], target: Float[Tensor, 
 
 
 def eye_closure_loss(predicted: Float[Tensor, "batch 68 2"], target: Float[Tensor, "batch 68 2"]) -> Float[Tensor, ""]:
-    """Return L_eye: the mean |difference| of the offsets from lower to upper lid, wherever the eye is."""
+    """Return L_eye: the mean |difference| of the offsets from lower to upper lid, independent of the eye's position."""
     upper, lower = (list(side) for side in zip(*LIDS, strict=True))
     return mean(((predicted[:, upper] - predicted[:, lower]) - (target[:, upper] - target[:, lower])).abs())
 
@@ -29,7 +29,7 @@ def eye_closure_loss(predicted: Float[Tensor, "batch 68 2"], target: Float[Tenso
 def parts_loss(predicted: Float[Tensor, "batch 68 2"], target: Float[Tensor, "batch 68 2"]) -> Float[Tensor, ""]:
     """Return the mean |difference| of landmarks relative to the mean of their part (jaw line, brow, nose, eye, mouth).
 
-    Ours, not the paper's: an error of the whole head would otherwise hide an open mouth.
+    This loss is ours. Without it, an error in the position of the whole head would hide an open mouth.
     """
     centred = [part - part.mean(1, keepdim=True) for part in (predicted - target).split(PARTS, 1)]
     return mean(torch.cat(centred, 1).abs())
@@ -52,10 +52,11 @@ def local_photometric_loss(
     window: int = 11,
     grain: int = 3,
 ) -> Float[Tensor, ""]:
-    """Return the same of a band-passed difference: its mean over `grain` pixels less its mean over `window` pixels.
+    """Return the photometric loss of a band-pass filtered difference, over the skin pixels of `mask`.
 
-    Ours, not the paper's. Errors of coarse shape, light and albedo are smooth, and wrinkles should not explain them;
-    errors finer than a wrinkle are the sensor's noise. Both sizes are odd.
+    The filter is the mean over `grain` pixels minus the mean over `window` pixels; both sizes are odd. This loss is
+    ours. Errors of coarse shape, light and albedo are smooth, and wrinkles should not explain them. Errors finer than a
+    wrinkle are noise of the sensor.
     """
     skin = mask[:, None].to(rendered)
     masked = torch.cat([(rendered - image).permute(0, 3, 1, 2) * skin, skin], 1)
@@ -70,7 +71,7 @@ def local_photometric_loss(
 def identity_loss(
     rendered: Float[Tensor, "batch features"], image: Float[Tensor, "batch features"]
 ) -> Float[Tensor, ""]:
-    """Return L_id: 1 - cosine of a recognition network's features of rendering and image, mean over the batch."""
+    """Return L_id: 1 - cosine between a recognition network's features of rendering and image, mean over the batch."""
     return mean(1 - functional.cosine_similarity(rendered, image))
 
 
@@ -80,10 +81,10 @@ def prior_loss(coefficients: Float[Tensor, "batch coefficients"]) -> Float[Tenso
 
 
 def symmetry_loss(displacement: Float[Tensor, "batch rows columns"]) -> Float[Tensor, ""]:
-    """Return L_sym: the mean |difference| of a displacement map and its mirror image, mm, for a symmetric texture."""
+    """Return L_sym: the mean |difference| (mm) of a displacement map and its mirror image (symmetric texture)."""
     return mean((displacement - displacement.flip(-1)).abs())
 
 
 def regularisation_loss(displacement: Float[Tensor, "batch rows columns"]) -> Float[Tensor, ""]:
-    """Return L_reg: the mean |displacement|, mm."""
+    """Return L_reg: the mean |displacement| in mm."""
     return mean(displacement.abs())

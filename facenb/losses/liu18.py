@@ -12,7 +12,7 @@ def coefficient_loss(
 ) -> Float[Tensor, ""]:
     """Return the mean squared difference of codes: the Euclidean loss of phase I.
 
-    The mean over dimensions gives a long code no more weight than a short one; the paper does not print its factor.
+    The mean over dimensions gives a long code the same weight as a short one. The paper does not print its factor.
     """
     return mean((predicted - target).square())
 
@@ -21,11 +21,11 @@ def shape_loss(
     predicted: Float[Tensor, "batch vertices 3"], target: Float[Tensor, "batch vertices 3"]
 ) -> Float[Tensor, ""]:
     """Return L_R in mm^2: the mean squared distance of vertices over images and vertices."""
-    return 3 * functional.mse_loss(predicted, target)  # one pass over what is large
+    return 3 * functional.mse_loss(predicted, target)  # one pass over large tensors
 
 
 def joint_loss(
     reconstruction: Float[Tensor, ""], identification: Float[Tensor, ""], weight: float
 ) -> Float[Tensor, ""]:
-    """Return L = lambda_R L_R + L_C of phase III; `weight` is lambda_R, in the paper 0.5, then 1."""
+    """Return L = lambda_R L_R + L_C of phase III; `weight` is lambda_R: in the paper first 0.5, then 1."""
     return weight * reconstruction + identification

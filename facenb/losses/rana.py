@@ -1,9 +1,10 @@
-"""The distillation loss of Rana: the learner on the occluded image against its teacher on the clear one.
+"""Rana's distillation loss: compare the learner on the occluded image with its teacher on the clear image.
 
-The paper's loss is the mean squared difference over the whole vector: `distillation_loss` without a spread. There each
-coefficient counts by its unit, so coefficients with large numbers dominate. Ours divides by each coefficient's spread
-over the training images, so that all count alike. `effect_loss`, also ours, compares what the coefficients do. The
-paper's text promises the detail code as well, but its loss leaves it out; a code is distilled in the same way.
+The paper's loss is the mean squared difference over the whole vector (`distillation_loss` without a spread). There the
+weight of a coefficient depends on its unit, so coefficients with large values dominate. Our version divides by each
+coefficient's spread over the training images, so that all have the same weight. `effect_loss`, also ours, compares the
+points of the face that the coefficients produce. The paper's text promises the detail code as well, but its loss leaves
+it out. A detail code can be distilled with the same functions.
 """
 
 import torch
@@ -13,8 +14,8 @@ from torch import Tensor
 from facenb.losses.common import mean
 from facenb.morphable.layouts import Layout, difference
 
-SOFT = 0.01  # in the points' unit: shorter distances count by their square, so that the slope at 0 is defined
-STILL = 1e-4  # relative spread below which a coefficient counts as constant, as the depth t_z of 3DDFA-V2's pose
+SOFT = 0.01  # in the points' unit: smaller distances count quadratically, so that the gradient at 0 is defined
+STILL = 1e-4  # relative spread below which a coefficient is constant, such as the depth t_z of 3DDFA-V2's pose
 
 
 def distillation_loss(
@@ -26,8 +27,8 @@ def distillation_loss(
 ) -> Float[Tensor, ""]:
     """Return the mean squared difference of two vectors; the teacher gets no gradient.
 
-    `spread`: divides each difference (`coefficient_spread`); None: as in the paper. Raise ValueError if the layouts
-    differ: the 236 coefficients of DECA and the 257 of Deng have no difference.
+    `spread` divides each difference (`coefficient_spread`); None gives the paper's loss. Raise ValueError if the
+    layouts differ: DECA's 236 coefficients cannot be compared with Deng's 257.
     """
     error = difference(teacher.detach(), learner, teacher_layout, learner_layout)
     return mean((error if spread is None else error / spread).square())
@@ -36,9 +37,9 @@ def distillation_loss(
 def effect_loss(
     teacher: Float[Tensor, "batch points axes"], learner: Float[Tensor, "batch points axes"]
 ) -> Float[Tensor, ""]:
-    """Return the mean distance of the points that two vectors place, in their unit; the teacher gets no gradient.
+    """Return the mean distance between the points of two coefficient vectors. The teacher gets no gradient.
 
-    The distance is not squared, so that points far off, under an occluder, do not dominate.
+    The distance is in the points' unit. It is not squared, so that large errors under an occluder do not dominate.
     """
     square = (learner - teacher.detach()).square().sum(-1)
     return mean((square + SOFT**2).sqrt() - SOFT)
@@ -47,7 +48,7 @@ def effect_loss(
 def coefficient_spread(teacher: Float[Tensor, "images coefficients"]) -> Float[Tensor, " coefficients"]:
     """Return the standard deviation of each of the teacher's coefficients over the training images, in its own unit.
 
-    A coefficient that never changes has the spread inf: it counts for nothing.
+    A coefficient that never changes gets the spread inf, so it has no weight.
     """
     spread = teacher.double().std(0, correction=0)
     still = spread <= STILL * teacher.double().abs().amax(0)

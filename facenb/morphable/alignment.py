@@ -1,4 +1,4 @@
-"""Procrustes alignment: rotation, shift and, if wanted, scale that bring points nearest to others (Umeyama 1991)."""
+"""Procrustes alignment: the rotation, shift and optional scale from points to their targets (Umeyama 1991)."""
 
 from typing import NamedTuple
 
@@ -10,14 +10,14 @@ from facenb.errors import LandmarkError
 
 
 class Similarity(NamedTuple):
-    """`x -> scale * R x + shift`, one for each of a batch; points are rows."""
+    """A batch of similarities `x -> scale * R x + shift`; points are rows."""
 
     scale: Float[Tensor, " batch"]
     rotation: Float[Tensor, "batch dimensions dimensions"]
     shift: Float[Tensor, "batch dimensions"]
 
     def apply(self, points: Float[Tensor, "batch points dimensions"]) -> Float[Tensor, "batch points dimensions"]:
-        """Return the moved points, computed in float64 and given back in their own dtype."""
+        """Return the moved points, computed in float64 and returned in the dtype of `points`."""
         turned = points.double() @ self.rotation.transpose(1, 2)
         return (self.scale[:, None, None] * turned + self.shift[:, None]).to(points.dtype)
 
@@ -27,11 +27,11 @@ def similarity(
     target: Float[Tensor, "_targets points dimensions"],
     scale: bool = True,
 ) -> Similarity:
-    """Return the similarity (without `scale`: rigid motion) of least squared distance from source to target.
+    """Return the similarity from source to target with the smallest squared distances (Umeyama 1991, Eq. 40-42).
 
-    It is never a reflection. Works in float64; a batch of one on either side serves all of the other (Umeyama 1991, Eq.
-    40-42). If points lie on a line, the rotation about it is arbitrary. Raise LandmarkError, naming the row, if points
-    are not finite or all alike.
+    Without `scale` it is a rigid motion. It is never a reflection. Works in float64; a batch of one is broadcast. If
+    all points lie on a line, the rotation about this line is arbitrary. Raise LandmarkError with the row if points are
+    not finite or all equal.
     """
     source, target = torch.broadcast_tensors(source.double(), target.double())
     middle, aim = source.mean(1, keepdim=True), target.mean(1, keepdim=True)
@@ -39,7 +39,7 @@ def similarity(
     usable = (variance > 0) & variance.isfinite() & target.isfinite().all(2).all(1)
     if not usable.all():
         raise LandmarkError(
-            f"points {int((~usable).nonzero()[0])} of {len(usable)} cannot be aligned: not finite, or all alike"
+            f"points {int((~usable).nonzero()[0])} of {len(usable)} cannot be aligned: they are not finite or all equal"
         )
     left, singular, right = torch.linalg.svd((target - aim).transpose(1, 2) @ (source - middle))
     sign = torch.ones_like(singular)
@@ -55,6 +55,6 @@ def align(
     target: Float[Tensor, "_targets points dimensions"],
     scale: bool = True,
 ) -> Float[Tensor, "_aligned points dimensions"]:
-    """Return the source points, moved onto the target by `similarity`."""
+    """Return the source points after alignment with the target by `similarity`."""
     move = similarity(source, target, scale)
     return move.apply(source.expand(len(move.scale), -1, -1))

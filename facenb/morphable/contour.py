@@ -1,10 +1,10 @@
-"""Where the 17 jaw-line landmarks may slide: the lines of a face that its outline crosses as the head turns.
+"""The contour lines on which the 17 jaw-line landmarks may slide when the head turns.
 
 An annotator marks the outline of the face in the image as its jaw line. When the head turns, another part of the cheek
-becomes the outline ("landmark marching", Zhu et al. 2015). A contour line is the section of the mean face with the
-half-plane that holds the viewing axis z and one jaw-line landmark. It runs over the cheek, from beside the nose to
-behind the jaw. At any yaw or pitch the outline crosses each line near the point where an annotator looks for that
-landmark.
+becomes the outline ("landmark marching", Zhu et al. 2015). A contour line is the intersection of the mean face with a
+half-plane. The half-plane starts at an axis parallel to z and contains one jaw-line landmark. The line runs over the
+cheek, from beside the nose to behind the jaw. At any yaw or pitch, the outline crosses each line near the point where
+an annotator marks this landmark.
 """
 
 import torch
@@ -14,26 +14,26 @@ from torch import Tensor
 from facenb.errors import ModelFileError
 
 JAW = 17  # landmarks 0 to 16 of the 68
-CANDIDATES = 26  # vertices of each line
-# A line ends in front at this share of its landmark's distance from the axis: beside the nose on the cheeks,
-# below the lower lip at the chin, so that neither nose nor lips are ever taken for the outline of the face.
+CANDIDATES = 26  # number of vertices of each line
+# The front end of a line, as a fraction of its landmark's distance from the axis. It lies beside the nose on the cheeks
+# and below the lower lip at the chin, so nose and lips are never taken for the outline of the face.
 FRONT_SIDEWAYS, FRONT_BELOW = 0.4, 0.75
-# It ends at this share of that distance behind the landmark, along the surface: on the cheeks about as far as the jaw
-# line of FLAME's own table moves up to a yaw of 39 degrees (0.25 to 0.38); at the chin far enough to hold its lower
-# edge, which is the outline, where a source puts the landmark in front of it (ICT-FaceKit: 6 mm), ...
+# The back end of a line: how far it continues behind the landmark, as a fraction of the same distance. On the cheeks
+# this is about as far as the jaw line in FLAME's table moves up to a yaw of 39 degrees (0.25 to 0.38). At the chin it
+# reaches the lower edge, which is the outline, even if the landmark lies in front of it (ICT-FaceKit: 6 mm).
 BACK = 0.3
-# ... or where it flares out, beyond this share of that distance: there an ear begins.
+# The line ends earlier if its distance from the axis exceeds this multiple of the landmark's: there the ear begins.
 FLARE = 1.04
 
 
 def contour_lines(
     mean: Float[Tensor, "vertices 3"], triangles: Int[Tensor, "triangles 3"], landmarks: Float[Tensor, "68 3"]
 ) -> Int[Tensor, "17 candidates"]:
-    """Return vertices along the section through each jaw-line landmark, from the cheek to behind the jaw.
+    """Return the vertices of the contour line of each jaw-line landmark, from the cheek to behind the jaw.
 
-    `mean` and `landmarks` (its 68 points) in mm on the model's axes. The half-planes fan out from an axis parallel to
-    z through the mean of the inner 51 landmarks. The vertex nearest to the landmark is always on its line; a vertex
-    repeats where the mesh is coarser than the line. Raise ModelFileError if a half-plane misses the mesh.
+    `mean` and `landmarks` (its 68 points) are in mm on the model's axes. All half-planes start at an axis parallel to z
+    through the mean of the inner 51 landmarks. The vertex nearest to a landmark is always on its line. If the mesh is
+    coarse, vertices repeat. Raise ModelFileError if a half-plane does not meet the mesh.
     """
     mean, landmarks = mean.detach().cpu().double(), landmarks.detach().cpu().double()
     triangles = triangles.detach().cpu().long()
@@ -42,7 +42,7 @@ def contour_lines(
 
 
 def _line(mean: Tensor, triangles: Tensor, centre: Tensor, landmark: Tensor) -> Tensor:
-    """Return vertices, evenly spaced along the section through one landmark."""
+    """Return evenly spaced vertices along the contour line of one landmark."""
     outward = landmark[:2] - centre
     reach = outward.norm()
     edges, points, links = _section(mean, triangles, centre, outward / reach)
@@ -58,7 +58,7 @@ def _line(mean: Tensor, triangles: Tensor, centre: Tensor, landmark: Tensor) -> 
     chain = torch.tensor([*reversed(front), *back[1:]])  # crossings from front to back
     stops = torch.linspace(0, 1, CANDIDATES, dtype=torch.float64) * _arc(points[chain])[-1]
     chosen = chain[(_arc(points[chain]) - stops[:, None]).abs().argmin(1)]
-    ends = edges[chosen]  # (26, 2), the mesh edge that each crossing lies on
+    ends = edges[chosen]  # (26, 2), the mesh edge of each crossing
     distance = (mean[ends] - points[chosen, None]).norm(dim=-1)
     line = ends.gather(1, distance.argmin(1, keepdim=True))[:, 0]
     line[(points[chosen] - landmark).norm(dim=-1).argmin()] = (mean - landmark).norm(dim=-1).argmin()
@@ -66,13 +66,13 @@ def _line(mean: Tensor, triangles: Tensor, centre: Tensor, landmark: Tensor) -> 
 
 
 def _section(mean: Tensor, triangles: Tensor, centre: Tensor, outward: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return edges that cross the half-plane (E, 2), the crossings (E, 3) and pairs that share a triangle (S, 2)."""
+    """Return edges that cross the half-plane (E, 2), the crossings (E, 3), and pairs in one triangle (S, 2)."""
     flat = mean[:, :2] - centre
     side = flat[:, 0] * outward[1] - flat[:, 1] * outward[0]
     above, ahead = (side >= 0)[triangles], (flat @ outward > 0)[triangles]
     cut = triangles[above.any(1) & ~above.all(1) & ahead.all(1)]  # (S, 3)
     pairs = torch.stack([cut, cut.roll(-1, 1)], -1)  # (S, 3, 2), the triangle's edges
-    crossed = (side[pairs[..., 0]] >= 0) != (side[pairs[..., 1]] >= 0)  # two of three
+    crossed = (side[pairs[..., 0]] >= 0) != (side[pairs[..., 1]] >= 0)  # two of the three edges
     edges, links = torch.unique(pairs[crossed].sort(-1).values, dim=0, return_inverse=True)
     a, b = edges.unbind(-1)
     share = side[a] / (side[a] - side[b])
@@ -80,7 +80,7 @@ def _section(mean: Tensor, triangles: Tensor, centre: Tensor, outward: Tensor) -
 
 
 def _walks(links: Tensor, start: int) -> tuple[list[int], list[int]]:
-    """Return the crossings from `start` along the surface in both directions, up to a border or once around."""
+    """Return the crossings along the surface from `start` in both directions, up to a border or once around."""
     neighbours: dict[int, list[int]] = {}
     for a, b in links.tolist():
         neighbours.setdefault(a, []).append(b)
@@ -102,5 +102,5 @@ def _until(walk: list[int], beyond: Tensor) -> list[int]:
 
 
 def _arc(points: Tensor) -> Tensor:
-    """Return the length along a chain of points up to each of them."""
+    """Return the length along a chain of points from its start to each point."""
     return torch.cat([points.new_zeros(1), (points[1:] - points[:-1]).norm(dim=-1).cumsum(0)])

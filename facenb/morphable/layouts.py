@@ -1,7 +1,8 @@
-"""Coefficient layouts: how networks pack a face into one flat vector, each part by name.
+"""Coefficient layouts: the named parts of the flat vector that describes a face, and their order.
 
-A coefficient vector means nothing without its layout: Rana compares the 257 coefficients of a learner with the 236 of
-its teacher, two vectors with different meanings. A layout splits and joins vectors by name and refuses other vectors.
+A coefficient vector means nothing without its layout. Rana compares the 257 coefficients of a learner with the 236 of
+its teacher, but the two vectors have different meanings. A layout splits and joins vectors by name, and raises an error
+for a vector of another length.
 """
 
 from collections.abc import Mapping
@@ -14,7 +15,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Layout:
-    """Named consecutive slices of a flat coefficient vector; parts in another order are another layout."""
+    """Named consecutive slices of a flat coefficient vector. The order matters."""
 
     name: str
     parts: Mapping[str, int]  # length of each part, in order
@@ -35,7 +36,7 @@ class Layout:
 
     @property
     def slices(self) -> dict[str, slice]:
-        """Return where each part lies in the flat vector."""
+        """Return the slice of each part in the flat vector."""
         slices, start = {}, 0
         for part, length in self.parts.items():
             slices[part] = slice(start, start + length)
@@ -43,7 +44,7 @@ class Layout:
         return slices
 
     def check(self, flat: Float[Tensor, "..."], what: str = "this vector") -> None:
-        """Raise ValueError, naming the layout meant and one that fits, unless `flat` has this layout's length."""
+        """Raise ValueError unless `flat` has this layout's length. The error names a layout that would fit."""
         length = flat.shape[-1]
         if length != self.size:
             fitting = "".join(f", the length of {layout}" for layout in LAYOUTS.values() if layout.size == length)
@@ -55,13 +56,13 @@ class Layout:
         return {part: flat[..., where] for part, where in self.slices.items()}
 
     def join(self, parts: Mapping[str, Float[Tensor, "*batch part"]]) -> Float[Tensor, "*batch coefficients"]:
-        """Return the flat vectors of all parts, given in any order; leading dimensions are broadcast.
+        """Return the flat vectors of all parts. Parts may be in any order; leading dimensions are broadcast.
 
         Raise ValueError if a part is missing, unknown or of a wrong length.
         """
         lengths = {part: value.shape[-1] for part, value in parts.items()}
         if lengths != dict(self.parts):
-            raise ValueError(f"{self} cannot be joined of parts {lengths}")
+            raise ValueError(f"{self} cannot be joined from parts {lengths}")
         batch = torch.broadcast_shapes(*(value.shape[:-1] for value in parts.values()))
         return torch.cat([parts[part].expand(*batch, length) for part, length in self.parts.items()], -1)
 
@@ -90,7 +91,7 @@ def difference(
 ) -> Float[Tensor, "batch coefficients"]:
     """Return `learner - teacher`, coefficient by coefficient, as a distillation loss needs it (Rana).
 
-    Raise ValueError, naming both layouts, unless they are the same one and both vectors have its length.
+    Raise ValueError with both names unless the layouts are equal and both vectors have this layout's length.
     """
     if teacher_layout != learner_layout:
         raise ValueError(f"the teacher has {teacher_layout}, the learner {learner_layout}: no difference; {_ADVICE}")

@@ -1,4 +1,4 @@
-"""Parts cut out of a model, finer meshes for detailed faces, texture coordinates per vertex."""
+"""Cut parts out of a model, subdivide meshes for detailed faces, and get texture coordinates per vertex."""
 
 from dataclasses import dataclass, replace
 
@@ -11,7 +11,7 @@ from facenb.morphable.model import Embedding, Joints, MorphableModel
 
 @dataclass(frozen=True)
 class Subdivision:
-    """A mesh four times as fine: a new vertex in the middle of each edge; the old ones come first and stay in place."""
+    """A mesh with four times as many triangles. The old vertices come first, then the middle of each edge."""
 
     triangles: Int[Tensor, "fine 3"]
     edges: Int[Tensor, "edges 2"]
@@ -35,7 +35,7 @@ class Subdivision:
 
 
 def vertex_uv(model: MorphableModel) -> Float[Tensor, "vertices 2"]:
-    """Return one texture coordinate a vertex, at seams the first. Raise ValueError if a vertex has none."""
+    """Return one texture coordinate per vertex (at seams the first one). Raise ValueError if a vertex has none."""
     if model.uv is None:
         raise ValueError(
             f"{model.name} has no texture coordinates; FLAME's are in a file of their own (read_flame's `texture`: "
@@ -46,7 +46,7 @@ def vertex_uv(model: MorphableModel) -> Float[Tensor, "vertices 2"]:
     texel = torch.full((len(model.mean),), len(model.uv)).to(model.uv_triangles)
     texel.scatter_reduce_(0, model.triangles.flatten(), model.uv_triangles.flatten(), "amin")
     if (texel == len(model.uv)).any():
-        raise ValueError(f"{model.name} has vertices of no triangle, which have no texture coordinate; cut them out")
+        raise ValueError(f"{model.name} has vertices without a triangle, so without a texture coordinate; cut them out")
     return model.uv[texel]
 
 
@@ -66,11 +66,11 @@ def cut(model: MorphableModel, vertices: Int[Tensor, " kept"]) -> MorphableModel
         lost = joints.regressor.clone()
         lost[:, kept] = 0
         if lost.any():
-            raise ValueError(f"the part of {model.name} lacks vertices that its joints hang on; keep them as well")
+            raise ValueError(f"the part of {model.name} lacks vertices that its joints depend on; keep them as well")
         correctives = None if joints.correctives is None else joints.correctives[:, kept]
         joints = Joints(joints.names, joints.parents, joints.regressor[:, kept], joints.weights[kept], correctives)
     names = ["mean", "identity_basis", "expression_basis", "albedo_mean", "albedo_basis"]
-    names += ["uv"] if model.uv_triangles is None else []  # else uv has rows of its own
+    names += ["uv"] if model.uv_triangles is None else []  # else uv has its own rows
     arrays = {name: getattr(model, name) for name in names}
     return replace(
         model,
@@ -85,7 +85,7 @@ def cut(model: MorphableModel, vertices: Int[Tensor, " kept"]) -> MorphableModel
 
 
 def landmark_vertices(model: MorphableModel) -> Int[Tensor, " vertices"]:
-    """Return all vertices that landmarks and joints depend on: enough to compute the landmarks of a posed face."""
+    """Return all vertices that landmarks and joints depend on. They are enough to compute landmarks of a posed face."""
     needed = model.landmarks.vertices.flatten()
     if model.joints is not None:
         needed = torch.cat([needed, (model.joints.regressor != 0).any(0).nonzero()[:, 0]])

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from facenb import savefile
 
-KIND = "MorphableModel 2"  # raise the number with a change that old files do not fit
+KIND = "MorphableModel 2"  # raise the number if a change makes old files unreadable
 
 
 def axis_angle_to_matrix(axis_angle: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3 3"]:
@@ -37,7 +37,7 @@ class Embedding:
         return cls(index[:, None].expand(-1, 3).contiguous(), weights)
 
     def of(self, vertices: Float[Tensor, "*batch vertices 3"]) -> Float[Tensor, "*batch points 3"]:
-        """Return the points' positions on a mesh, or on a basis, whose rows are meshes of offsets."""
+        """Return the points' positions on a mesh, or their offsets for each row of a basis."""
         corners = zip(self.vertices.T, self.weights.to(vertices.dtype).T, strict=True)
         first, second, third = (vertices.index_select(-2, row) * share[:, None] for row, share in corners)
         return first + second + third
@@ -57,14 +57,14 @@ class Joints:
     parents: tuple[int, ...]  # -1 for the root; a parent comes before its children
     regressor: Float[Tensor, "joints vertices"]  # joint positions from the unposed vertices
     weights: Float[Tensor, "vertices joints"]
-    correctives: Float[Tensor, "features vertices 3"] | None = None  # mm per unit of (R - I), 9 a non-root joint
+    correctives: Float[Tensor, "features vertices 3"] | None = None  # mm per unit of (R - I), 9 per non-root joint
 
     def skin(
         self, vertices: Float[Tensor, "batch vertices 3"], pose: Float[Tensor, "batch joints 3"]
     ) -> Float[Tensor, "batch vertices 3"]:
-        """Return vertices bent by one axis-angle rotation a joint (Li et al. 2017, Eq. 1-2).
+        """Return vertices bent by one axis-angle rotation per joint (Li et al. 2017, Eq. 1-2).
 
-        Vertices and result in mm, pose in radians. Raise ValueError for a pose with another number of joints.
+        Vertices and result are in mm, the pose in radians. Raise ValueError for a pose with another number of joints.
         """
         if pose.shape[1] != len(self.parents):
             raise ValueError(f"the pose has {pose.shape[1]} rotations, {len(self.parents)} are needed: {self.names}")
@@ -92,7 +92,7 @@ class Joints:
 
 @dataclass(frozen=True)
 class MorphableModel:
-    """Mean face plus linear bases: `s = mean + identity_basis a + expression_basis e` (Liu et al. 2018, Eq. 6).
+    """A mean face plus linear bases: `s = mean + identity_basis a + expression_basis e` (Liu et al. 2018, Eq. 6).
 
     Everything is in millimetres on the project's axes. A basis row is the offset of one standard deviation, so
     coefficients of people are about N(0, 1). Where the expressions are blendshapes (ICT-FaceKit, Surrey), a row is the
@@ -104,17 +104,17 @@ class MorphableModel:
     triangles: Int[Tensor, "triangles 3"]  # counter-clockwise seen from outside
     identity_basis: Float[Tensor, "identity vertices 3"]
     expression_basis: Float[Tensor, "expression vertices 3"]
-    landmarks: Embedding  # the 68 points of Multi-PIE / iBUG, in their order; none where the source names none
+    landmarks: Embedding  # the 68 points of Multi-PIE / iBUG, in their order; empty if the source has none
     expression_names: tuple[str, ...] = ()
     albedo_mean: Float[Tensor, "vertices 3"] | None = None  # RGB in [0, 1]
     albedo_basis: Float[Tensor, "albedo vertices 3"] | None = None
     uv: Float[Tensor, "texels 2"] | None = None  # in [0, 1], origin bottom left as in OBJ
-    uv_triangles: Int[Tensor, "triangles 3"] | None = None  # into uv; None: uv is one a vertex
+    uv_triangles: Int[Tensor, "triangles 3"] | None = None  # rows of uv; None: uv has one row per vertex
     regions: Mapping[str, Int[Tensor, "..."]] = field(default_factory=dict)  # vertex indices by name
     joints: Joints | None = None
     # For each of the 17 jaw-line landmarks the vertices it may slide along when the head turns, from front to back.
     contour: Int[Tensor, "17 candidates"] | None = None
-    source: str = ""  # where it came from and its licence, for records and captions
+    source: str = ""  # origin and licence of the model, for records and captions
 
     @property
     def device(self) -> torch.device:
@@ -126,10 +126,10 @@ class MorphableModel:
         expression: Float[Tensor, "#batch expression"] | None = None,
         pose: Float[Tensor, "#batch joints 3"] | None = None,
     ) -> Float[Tensor, "batch vertices 3"]:
-        """Return vertices in mm for whitened coefficients; n coefficients belong to the basis' first n components.
+        """Return vertices in mm for whitened coefficients. n coefficients belong to the first n components.
 
-        A batch of one is shared by the whole batch. Raise ValueError if there are more coefficients than components, or
-        a pose for a model without joints.
+        A batch of one is broadcast. Raise ValueError if there are more coefficients than components, or if a pose is
+        given for a model without joints.
         """
         offset = self.mean.new_zeros(1, self.mean.numel())
         for what, coefficients, basis in (
@@ -151,7 +151,7 @@ class MorphableModel:
         return self.joints.skin(vertices.expand(batch, -1, -1), pose.expand(batch, -1, -1))
 
     def albedo(self, coefficients: Float[Tensor, "batch albedo"] | None = None) -> Float[Tensor, "batch vertices 3"]:
-        """Return vertex colours (RGB, not clipped) for whitened albedo coefficients, by default the mean's.
+        """Return vertex colours (RGB, not clipped) for whitened albedo coefficients. The default is the mean.
 
         Raise ValueError if the model has no albedo, or fewer components than there are coefficients.
         """
@@ -168,10 +168,10 @@ class MorphableModel:
     def project(
         self, vertices: Float[Tensor, "batch vertices 3"], neutral: bool = False
     ) -> tuple[Float[Tensor, "batch identity"], Float[Tensor, "batch expression"]]:
-        """Return coefficients of the nearest shape in the model's span (least squares over all vertices, in mm).
+        """Return the coefficients of the nearest shape in the model's span (least squares over all vertices).
 
-        The vertices must be aligned with the model already; `neutral` leaves the expression at zero. Where components
-        are linearly dependent on this mesh, these are the smallest coefficients that give the nearest shape.
+        The vertices (mm) must already be aligned with the model. With `neutral` the expression stays zero. If
+        components are linearly dependent, return the smallest coefficients that give the nearest shape.
         """
         count = len(self.identity_basis)
         basis = self.identity_basis if neutral else torch.cat([self.identity_basis, self.expression_basis])
@@ -185,7 +185,7 @@ class MorphableModel:
     def sample(
         self, count: int, generator: torch.Generator | None = None, expression: bool = True
     ) -> tuple[Float[Tensor, "batch identity"], Float[Tensor, "batch expression"]]:
-        """Return coefficients of random faces from N(0, 1); `expression=False` leaves the faces neutral."""
+        """Return coefficients of random faces, drawn from N(0, 1). With `expression=False` the faces are neutral."""
         identity = torch.randn(count, len(self.identity_basis), generator=generator).to(self.mean)
         size = count, len(self.expression_basis)
         expressions = torch.randn(size, generator=generator) if expression else torch.zeros(size)
@@ -194,12 +194,12 @@ class MorphableModel:
     def explained_variance(self) -> Float[Tensor, " identity"]:
         """Return the share of the variance of random faces (mm^2) that the first 1, 2, ... components explain.
 
-        k components explain the variance of faces projected onto their span. For an orthogonal basis this is the usual
-        sum of eigenvalues. If components overlap (ICT-FaceKit cropped to the face), the first ones also explain a part
-        of the later ones. With `basis^T = Q R`, step k explains the squared norm of R's row k.
+        k components explain the variance of faces after projection onto their span. For an orthogonal basis this is the
+        usual sum of eigenvalues. If components are not orthogonal (ICT-FaceKit cropped to the face), the first also
+        explain a part of the later ones. With `basis^T = Q R`, component k adds the squared norm of row k of R.
         """
         triangle = torch.linalg.qr(self.identity_basis.double().flatten(1).T, mode="r").R  # (min(3V, C), C)
-        variance = triangle.new_zeros(len(self.identity_basis))  # none left for components beyond the coordinates
+        variance = triangle.new_zeros(len(self.identity_basis))  # zero for components beyond the number of coordinates
         variance[: len(triangle)] = triangle.square().sum(1)
         return (variance.cumsum(0) / variance.sum()).to(self.mean.dtype)
 
