@@ -45,6 +45,10 @@ def verified(run, method, accuracy, data="SynthFace, unseen people", unit="%", p
     )
 
 
+def measured(run, metric, value, experiment, method, data, protocol, unit="%"):
+    run.record(metric, value, unit, experiment=experiment, method=method, data=data, protocol=protocol)
+
+
 def claimed(run, name, effect, at_least=0.0, statement="it does"):
     run.claim(Claim(name, statement, effect, "mm", at_least), experiment="ablation", data="SynthFace")
 
@@ -69,15 +73,8 @@ class TestTables:
     def test_the_papers_cells_are_as_printed_whatever_was_measured_here(self, folder, comparison):
         run, paper = Run("16", folder=str(folder)), TABLES[comparison.table]
         for given in comparison.metrics.values():
-            run.record(
-                given[0],
-                7.77,
-                "mm",
-                experiment=comparison.experiment,
-                method=(*comparison.methods, "3DDFA")[0],
-                data="X",
-                protocol=comparison.protocols[0],
-            )
+            method = (*comparison.methods, "3DDFA")[0]
+            measured(run, given[0], 7.77, comparison.experiment, method, "X", comparison.protocols[0], "mm")
         table = Report.of(folder).table(comparison)
         theirs = table[[c for c in table.columns if not c[0].startswith("here")]]
         printed = sorted(value for cells in paper.rows.values() for value in cells if value)
@@ -112,15 +109,7 @@ class TestTables:
     def test_measures_go_down_where_methods_go_across(self, folder):
         run = Run("13", folder=str(folder))
         for yaw, value in ((90, 2.5), (0, 1.5)):
-            run.record(
-                f"RMSE yaw {yaw}",
-                value,
-                "mm",
-                experiment="shape",
-                method="phase III",
-                data="SynthFace scans",
-                protocol="BU-3DFE pose",
-            )
+            measured(run, f"RMSE yaw {yaw}", value, "shape", "phase III", "SynthFace scans", "BU-3DFE pose", "mm")
         table = Report.of(folder).table(COMPARED["bu3dfe pose"])
         theirs, ours = dict.fromkeys(table.columns.get_level_values(0))
         assert table.loc["90", (theirs, "Liu18")] == "2.09" and table.loc["90", (ours, "phase III")] == "2.50"
@@ -136,15 +125,8 @@ class TestTables:
     def test_two_notebooks_beside_one_printed_table(self, folder):
         """14 and 10 both measure what 2DASL printed, in two sections; neither takes the other's numbers."""
         for number, experiment, method in (("14", "landmarks", "phase III"), ("10", "siamese", "+ both")):
-            Run(number, folder=str(folder)).record(
-                "NME 0-30",
-                float(number),
-                "%",
-                experiment=experiment,
-                method=method,
-                data="AFLW2000-3D",
-                protocol="NME 68, original labels",
-            )
+            run, protocol = Run(number, folder=str(folder)), "NME 68, original labels"
+            measured(run, "NME 0-30", float(number), experiment, method, "AFLW2000-3D", protocol)
         report, where = Report.of(folder), "here: AFLW2000-3D · NME 68, original labels · quick-synthetic"
         for comparison, own, value in ((COMPARED["aflw"], "phase III", "14.00"), (SIAMESE["aflw"], "+ both", "10.00")):
             table = report.table(comparison)
@@ -154,15 +136,7 @@ class TestTables:
     def test_of_two_that_stand_for_one_row_the_first_is_beside_it(self, folder):
         run = Run("12", folder=str(folder))
         for method in ("teacher", "by effect", "plain"):
-            run.record(
-                "median",
-                1.25,
-                "mm",
-                experiment="occlusion",
-                method=method,
-                data="SynthFace scans",
-                protocol="NoW, occluded",
-            )
+            measured(run, "median", 1.25, "occlusion", method, "SynthFace scans", "NoW, occluded", "mm")
         index = list(Report.of(folder).table(OCCLUSION["now"]).index)
         assert {"DECA · here: teacher", "Learner · here: plain", "by effect"} < set(index)
         assert len(index) == len(set(index))
@@ -170,15 +144,7 @@ class TestTables:
     def test_each_occluder_has_its_columns(self, folder):
         run = Run("12", folder=str(folder))
         for kind in ("clear", "hand"):
-            run.record(
-                "NME mean of images",
-                4.0,
-                "%",
-                experiment="occlusion",
-                method="teacher",
-                data="AFLW2000-3D",
-                protocol=kind,
-            )
+            measured(run, "NME mean of images", 4.0, "occlusion", "teacher", "AFLW2000-3D", kind)
         run.record("median", 1.0, "mm", experiment="occlusion", method="teacher", data="x", protocol="NoW, occluded")
         here = Report.of(folder).here(OCCLUSION["occluded"])
         assert list(here.columns) == [

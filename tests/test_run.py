@@ -176,8 +176,10 @@ class TestOneNotebook:
             print(sys.executable)
             print(os.getcwd())
             print(any(line.split()[-1].startswith(os.environ["TMPDIR"]) for line in open("/proc/net/unix")))
-            (Path(run_folder) / "models").mkdir()
-            (Path(run_folder) / "models/model.bin").write_bytes(b"abc")
+            (Path(run_folder) / "sets/pairs").mkdir(parents=True)
+            (Path(run_folder) / "sets/pairs/card.json").write_bytes(b"abc")
+            (Path(run_folder) / "networks").mkdir()
+            (Path(run_folder) / "networks/encoder.safetensors").write_bytes(b"abc")
             import time; time.sleep(0.3)
             """,
         )
@@ -191,12 +193,12 @@ class TestOneNotebook:
         assert record(tmp_path / "run", "01_small") == made
         assert made["status"] == "done"
         assert made["parameters"]["run_folder"] == str(tmp_path / "run")
-        assert made["seed"] == 3 and made["versions"]["torch"] and made["device"]
-        assert made["commit"] == results.commit().rstrip("+")
+        assert made["parameters"]["seed"] == 3 and made["versions"]["torch"] and made["device"]
+        assert made["commit"] == results.commit()
         assert 200 < made["peak_memory_mb"] < 6000
         assert 0.3 < made["wall_seconds"] < 60
         sha = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"  # FIPS 180-2, "abc"
-        assert made["data"] == {"models/model.bin": sha}
+        assert made["checksums"]["sets/pairs"] == sha[:16] and made["networks"] == {"encoder": sha}
         assert not kernels(sockets) and not list(sockets.glob("facenb-*"))
         left = {path.name for path in (tmp_path / "run/executed").iterdir()}
         assert left == {"01_small.ipynb", ".01_small.lock"}

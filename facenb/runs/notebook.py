@@ -81,16 +81,10 @@ def _held(folder: Path, name: str, wait: bool) -> Iterator[None]:
         yield
 
 
-def checksums(folder: Path) -> dict[str, str]:
-    """Return the SHA-256 of every file that this run's notebooks hand to each other (`models/` and `sets/`)."""
-    files = [path for part in ("models", "sets") for path in sorted((folder / part).rglob("*")) if path.is_file()]
-    return {str(path.relative_to(folder)): digest(path) for path in files if path.exists()}
-
-
 def run_notebook(
     path: str | Path,
-    parameters: Mapping[str, Any] | None = None,
-    run_folder: str | Path = "",
+    parameters: Mapping[str, Any],
+    run_folder: str | Path,
     timeout: int | None = None,
     wait: bool = False,
 ) -> dict[str, Any]:
@@ -101,7 +95,7 @@ def run_notebook(
     """
     source = Path(path).resolve()
     notebook = read_notebook(source)
-    values = read_parameters(notebook, {**DEFAULTS, **(parameters or {})})
+    values = read_parameters(notebook, {**DEFAULTS, **parameters})
     folder = results.run_folder(run_folder, values["profile"], values["data"])
     values |= read_parameters(notebook, {"run_folder": str(folder)})
     with explained(folder, RunError, "--run-folder names another folder."), _held(folder, source.stem, wait):
@@ -151,15 +145,12 @@ def _run(source: Path, notebook, parameters: dict[str, Any], folder: Path, timeo
 
 def _first_record(source: Path, parameters: Mapping[str, Any]) -> dict[str, Any]:
     cuda = parameters["device"] != "cpu" and torch.cuda.is_available()
-    commit = results.commit()
     return {
         "notebook": source.stem,
         "status": "running",
         "parameters": parameters,
-        "seed": parameters["seed"],
         "notebook_sha256": digest(source),
-        "commit": commit.rstrip("+"),
-        "changed": commit.endswith("+"),
+        "commit": results.commit(),
         "versions": results.versions(),
         "device": results.device_name(torch.device("cuda" if cuda else "cpu")),
         "machine": platform.platform(),
@@ -173,8 +164,8 @@ def _last_record(folder: Path, start: float) -> dict[str, Any]:
         "ended": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "wall_seconds": round(time.monotonic() - start, 2),
         "peak_memory_mb": round(kilobytes / 1000),  # of the largest process: as a rule the kernel
-        "data": checksums(folder),
-        "assets": results.assets(),
+        "checksums": results.checksums(folder),
+        "networks": {path.stem: digest(path) for path in sorted(folder.glob("networks/*.safetensors"))},
     }
 
 

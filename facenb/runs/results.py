@@ -1,6 +1,6 @@
 """A notebook's run: its parameters, the folder for its results, and one record for every number that it measures.
 
-A run folder holds `executed/` (notebooks), `records/` (a line of JSON for each number), `figures/`, `models/`, `sets/`.
+A run folder holds `executed/` (notebooks), `records/` (a line of JSON for each number), figures, networks and sets.
 """
 
 import errno
@@ -75,10 +75,15 @@ def versions() -> dict[str, str]:
     return numbers
 
 
-def assets() -> dict[str, str]:
-    """Return the SHA-256 of the manifest of each data set and released model on this machine."""
-    ready = {name: marker(entry) for name, entry in load_entries().items() if is_ready(entry)}
-    return {name: record["manifest"] for name, record in ready.items() if record}
+def checksums(folder: Path) -> dict[str, str]:
+    """Return what identifies the data of this moment: the ready assets, and the sets of a run folder.
+
+    The first 16 digits of a SHA-256: of an asset's manifest, and of a set's card, which describes its content.
+    """
+    digests = {f"sets/{path.parent.name}": digest(path) for path in sorted(folder.glob("sets/*/card.json"))}
+    markers = {name: marker(entry) for name, entry in load_entries().items() if is_ready(entry)}
+    digests |= {name: record["manifest"] for name, record in markers.items() if record}
+    return {name: value[:16] for name, value in digests.items()}
 
 
 def check_choice(name: str, value: Any, allowed: tuple[str, ...]) -> str:
@@ -164,16 +169,11 @@ class Run:
             raise RunError(f"{self.notebook} does not serve data={self.data!r}: {why}. Use one of: {', '.join(data)}.")
 
     def checksums(self) -> dict[str, str]:
-        """Return what identifies the data of this moment: the ready assets and the sets of the run folder.
-
-        The first 16 digits of a SHA-256: of an asset's manifest, and of a set's card, which describes its content.
-        """
-        cards = sorted(self.folder.glob("sets/*/card.json"))
-        files = [*cards, *sorted(data_folder().glob("*/.facenb.json"))]
-        times = [(str(path), path.stat().st_mtime_ns) for path in files]
+        """Return `checksums` of the run folder, read again only if a file has changed."""
+        files = sorted([*self.folder.glob("sets/*/card.json"), *data_folder().glob("*/.facenb.json")])
+        times = [(path, path.stat().st_mtime_ns) for path in files]
         if times != self._checksums[0]:
-            digests = {f"sets/{path.parent.name}": digest(path) for path in cards} | assets()
-            self._checksums = times, {name: value[:16] for name, value in digests.items()}
+            self._checksums = times, checksums(self.folder)
         return self._checksums[1]
 
     def record(
