@@ -34,7 +34,7 @@ def write_json(path: str | Path, content: Mapping[str, Any]) -> None:
         partial.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
-def digest(path: Path, kind: str = "sha256") -> str:
-    """Return the checksum of a file, in hexadecimal."""
+def digest(path: Path) -> str:
+    """Return the SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:
-        return hashlib.file_digest(file, kind).hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()

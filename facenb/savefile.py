@@ -40,8 +40,6 @@ def load(path: str | Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]
     Raise ModelFileError if it is missing, damaged, of another format, or of another kind.
     """
     path = Path(path)
-    if not path.is_file():
-        raise ModelFileError(f"there is no file {path}")
     try:
         with safe_open(path, "pt") as file:
             header = file.metadata() or {}

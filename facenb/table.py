@@ -45,10 +45,6 @@ class Table:
     def __len__(self) -> int:
         return self.rows
 
-    def __getstate__(self) -> dict:
-        """Leave mapped files out: another process maps them itself."""
-        return {**self.__dict__, "_open": {} if self.folder.name else self._open}
-
     def column(self, name: str) -> np.ndarray:
         """Return a whole field, memory-mapped. The first call compares the file with its checksum.
 

@@ -79,8 +79,7 @@ def test_json_is_read_back_by_any_reader(tmp_path):
     assert json.loads((tmp_path / "a.json").read_bytes()) == {"x": [1, "é"]}
 
 
-def test_digests_are_the_published_ones(tmp_path):
-    """Of "abc", from FIPS 180 and RFC 1321."""
+def test_the_digest_is_the_published_one(tmp_path):
+    """Of "abc", from FIPS 180."""
     (tmp_path / "abc").write_text("abc")
     assert digest(tmp_path / "abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
-    assert digest(tmp_path / "abc", "md5") == "900150983cd24fb0d6963f7d28e17f72"

@@ -58,9 +58,9 @@ def test_from_pictures_to_figures(small):
     [
         ("template_pair_label", "1 9 1\n", "template 9, which has no image"),
         ("template_pair_label", "1 4 7\n", "expected 0 or 1 for a pair, got 7"),
-        ("template_pair_label", "1 4\n", "Expected 3 columns"),
-        ("face_tid_mid", "1.jpg one 10\n", "'one' is not a number"),
-        ("face_tid_mid", "", "is not a table"),
+        ("template_pair_label", "1 4\n", "expected 3 and found 2"),
+        ("face_tid_mid", "1.jpg one 10\n", "face_tid_mid.txt is not a table .* 'one'"),
+        ("face_tid_mid", "", "face_tid_mid.txt has no rows"),
         ("name_5pts_score", "8.jpg 0 1 2 3 4 5 6 7 8 9 1\n", "list different images"),
     ],
 )
@@ -119,5 +119,5 @@ def test_what_is_wrong_with_ijb_a_is_named(ijba):
     with pytest.raises(AssetError, match="template 99"):
         read_ijba(ijba, 3)
     metadata.write_text(metadata.read_text().replace("SUBJECT_ID", "WHO"))
-    with pytest.raises(AssetError, match="no column SUBJECT_ID; it has TEMPLATE_ID, WHO"):
+    with pytest.raises(AssetError, match=r"verify_metadata_3.csv .* not found: \['SUBJECT_ID'\]"):
         read_ijba(ijba, 3)

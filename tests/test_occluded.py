@@ -7,7 +7,6 @@ from facenb.datasets.sets.faces import FaceSet
 from facenb.datasets.sets.occluded import CLEAR, Copies, join_faces, paint_copies
 from facenb.errors import ImageError, LandmarkError
 from facenb.imaging.occlusion import KINDS, occlude
-from facenb.training import Data
 
 
 def face_points(size: int) -> torch.Tensor:
@@ -39,16 +38,13 @@ def copies(faces) -> Copies:
     return paint_copies(faces, KINDS, each=3, seed=5)
 
 
-def test_is_data_of_the_training_loop(copies):
-    assert isinstance(copies, Data) and len(copies) == 18
-
-
-def test_batch_holds_the_copy_and_its_own_clear_face(faces, copies):
-    batch = copies.load(torch.tensor([0, 4, 17]))
-    assert batch["row"].tolist() == [0, 1, 5]
-    expected = faces.image[[0, 1, 5]].permute(0, 3, 1, 2) / 127.5 - 1
-    assert torch.allclose(batch["clear"], expected, atol=1e-6)
-    assert (batch["occluded"] != batch["clear"]).flatten(1).any(1).all()
+def test_copies_belong_to_their_faces(faces, copies):
+    rows = torch.tensor([0, 4, 17])
+    assert len(copies) == 18 and copies.row[rows].tolist() == [0, 1, 5]
+    occluded, clear = copies.inputs(rows), faces.image[[0, 1, 5]].permute(0, 3, 1, 2) / 127.5 - 1
+    assert (occluded != clear).flatten(1).any(1).all()
+    seen = copies.hidden < 1
+    assert seen.all() and torch.allclose(occluded, copies.image[rows].permute(0, 3, 1, 2) / 127.5 - 1, atol=1e-6)
 
 
 def test_a_copy_depends_on_its_face_and_seed_alone(faces, copies):
@@ -67,7 +63,7 @@ def test_what_is_painted_is_the_occluder_that_is_named(faces):
     """Clear glasses hide nothing but their rims; a mask hides the mouth, dark glasses the eyes."""
     for kind, hidden, seen in (("mask", 66, 37), ("sunglasses", 40, 8)):
         painted = paint_copies(faces, [kind], sizes=(1.0,))
-        assert painted.of_kind(kind).all()
+        assert (painted.kind == KINDS.index(kind)).all()
         changed = (painted.image != faces.image).any(-1)
         for point, expected in ((hidden, True), (seen, False)):
             u, v = faces.read(["landmarks"])["landmarks"][0, point].long().clamp(0, 47).tolist()

@@ -1,7 +1,6 @@
 """Record files written here from the format's description, part by part; read back, and each kind of damage named."""
 
 import io
-import pickle
 import struct
 from dataclasses import replace
 
@@ -126,12 +125,6 @@ def test_a_record_in_parts(tmp_path, times):
     records = read_records(write(tmp_path, {0: head([2.0, 2.0]), 1: content}))
     assert records.labels.tolist() == [3]
     assert np.array_equal(records.picture(0).numpy(), pixels)
-
-
-def test_another_process_opens_the_file_itself(small):
-    records = read_records(small)
-    records.picture(0)
-    assert np.array_equal(pickle.loads(pickle.dumps(records)).picture(3).numpy(), picture(3))
 
 
 @pytest.mark.parametrize("index", [-1, 5])

@@ -76,9 +76,9 @@ class TestMark:
         """A detector that finds the places (68, 3) it is told, wherever the scan shows them: `sees(places)`."""
         shown, plain = {}, scan_views._look
 
-        def remember(scan, side, field):
+        def remember(scan, field):
             shown.update(scan=scan, field=field)
-            return plain(scan, side, field)
+            return plain(scan, field)
 
         def told(places):
             def detect(image, closer):

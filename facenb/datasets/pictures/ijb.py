@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from facenb.datasets.layout import find_folder
+from facenb.datasets.layout import AGAIN, find_folder
 from facenb.errors import AssetError
 
 GALLERIES = {"ijbb": ("S1", "S2"), "ijbc": ("G1", "G2")}
@@ -137,29 +137,14 @@ def _table(
 
     `titles` is the number of lines of titles to skip. Raises AssetError naming the file and what is wrong.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise AssetError(f"There is no {path}. Place the set's own files there.")
+    first = {"sep": separator, "header": None, "skiprows": titles, "names": columns, "usecols": range(len(columns))}
+    kinds = {column: str if column == "FILE" else "float64" for column in columns}
     try:
-        table = pd.read_csv(
-            path, sep=separator, header=0 if named else None, skiprows=titles, dtype=str, engine="python"
-        )
-    except (ValueError, pd.errors.ParserError) as error:
-        raise AssetError(f"{path} is not a table ({error}). Get it again.") from error
-    if named:
-        table.columns = [str(title).strip().upper() for title in table.columns]
-        if missing := [title for title in columns if title not in table]:
-            raise AssetError(f"{path} has no column {missing[0]}; it has {', '.join(table.columns)}")
-    elif table.shape[1] < len(columns) or not len(table):
-        raise AssetError(f"Expected {len(columns)} columns in {path}, got {len(table)} rows of {table.shape[1]}")
-    else:
-        table = table.iloc[:, : len(columns)].set_axis(columns, axis=1)
-    for column in columns:
-        if column != "FILE":
-            text, table[column] = table[column], pd.to_numeric(table[column], errors="coerce")
-            if table[column].isna().any():
-                entry = text[table[column].isna()].iloc[0]
-                raise AssetError(f"{path}, column {column}: {entry!r} is not a number")
+        table = pd.read_csv(path, dtype=kinds, **({"usecols": columns} if named else first))
+    except (OSError, ValueError, pd.errors.ParserError) as error:
+        raise AssetError(f"{path} is not a table of {', '.join(map(str, columns))} ({error}). {AGAIN}") from error
+    if not len(table) or table.isna().any(axis=None):
+        raise AssetError(f"{path} has no rows, or a row without {len(columns)} columns. {AGAIN}")
     table.attrs["path"] = path
     return table
 

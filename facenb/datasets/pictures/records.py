@@ -40,9 +40,6 @@ class Records:
     def __len__(self) -> int:
         return len(self.keys)
 
-    def __getstate__(self) -> dict:
-        return {"path": self.path, "keys": self.keys, "offsets": self.offsets}  # another process opens the file itself
-
     @cached_property
     def _bytes(self) -> mmap.mmap:
         with self.path.open("rb") as file:

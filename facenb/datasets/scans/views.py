@@ -25,6 +25,7 @@ from facenb.photos.landmarks import detect, to_68
 YAWS = tuple(range(-90, 91, 10))  # degrees: BU-3DFE as Liu et al. 2018 render it
 FIELD = 215.0  # mm that the image's shorter side shows: a face with some room, as in the training images
 FINER = 2  # rendered that many times larger and averaged
+SIDE = 512  # pixels of an image on which landmarks are found
 EYES = 90.0  # mm from one outer eye corner to the other: about an adult's
 REACH = 4.0  # mm about a landmark within which the skin nearest to the viewer is looked for
 JUMPS = (8.0,) * 17 + (25.0,) * 51  # mm that it has to lie in front: on the jaw line less, as no nose is near
@@ -88,25 +89,25 @@ def render_views(
     return ScanViews(image.clamp(0, 1), both[..., 3] > 0.5, camera, landmarks)
 
 
-def mark(scan: Scan, side: int = 512) -> Float[Tensor, "68 3"]:
+def mark(scan: Scan) -> Float[Tensor, "68 3"]:
     """Return the 68 landmarks of a scan that looks at the viewer: MediaPipe's on its image, laid back onto the surface.
 
     They are found twice, the second time closer to the face. A point beside the scan (the jaw line may be) goes to the
     nearest place on it. One that falls past the jaw onto the neck, or through a hole, goes to the skin in front of it.
     Raises LandmarkError, naming the scan, if no face is seen; AssetError without the detector.
     """
-    landmarks = _look(replace(scan, landmarks=None), side, FIELD)
+    landmarks = _look(replace(scan, landmarks=None), FIELD)
     across = float((landmarks[36] - landmarks[45]).norm())  # of a scan in any unit
-    return _look(replace(scan, landmarks=landmarks), side, 2.4 * across)
+    return _look(replace(scan, landmarks=landmarks), 2.4 * across)
 
 
-def _look(scan: Scan, side: int, field: float) -> Float[Tensor, "68 3"]:
-    views = render_views(scan, (0.0,), (side, side), field)
+def _look(scan: Scan, field: float) -> Float[Tensor, "68 3"]:
+    views = render_views(scan, (0.0,), (SIDE, SIDE), field)
     faces = detect(views.image[0], closer=True)
     if not faces.count:
         raise LandmarkError(f"No face is seen on the scan {scan.name}. Turn it to the viewer or give its 68 landmarks.")
     points, camera = to_68(faces.pick()), views.camera  # pixels
-    depth = rasterize(camera.project(scan.vertices[None]), scan.triangles, (side, side)).depth[0]
+    depth = rasterize(camera.project(scan.vertices[None]), scan.triangles, (SIDE, SIDE)).depth[0]
     rows, columns = depth.isfinite().nonzero(as_tuple=True)
     centres, depths = torch.stack([columns, rows], 1) + 0.5, depth[rows, columns]
     tree = cKDTree(centres.numpy())

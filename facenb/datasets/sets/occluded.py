@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int, UInt8
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from facenb.datasets.sets.augmentation import network_input
@@ -25,9 +25,8 @@ TRIES = 20  # to place an occluder that leaves something of the face
 
 @dataclass(frozen=True)
 class Copies:
-    """Occluded copies of faces; implements the protocol of `facenb.training`."""
+    """Occluded copies of faces."""
 
-    faces: FaceSet
     row: Int[Tensor, " copies"]  # of the face
     kind: Int[Tensor, " copies"]  # in KINDS, or CLEAR
     size: Float[Tensor, " copies"]  # of the occluder
@@ -37,17 +36,9 @@ class Copies:
     def __len__(self) -> int:
         return len(self.row)
 
-    def of_kind(self, kind: str) -> Bool[Tensor, " copies"]:
-        """Return which copies have this occluder."""
-        return self.kind == KINDS.index(kind)
-
     def inputs(self, rows: Int[Tensor, " batch"]) -> Float[Tensor, "batch 3 height width"]:
         """Return copies as a network takes them: RGB in [-1, 1], channels first."""
         return network_input(self.image[rows], None)
-
-    def load(self, rows: Int[Tensor, " batch"], generator: torch.Generator | None = None) -> dict[str, Tensor]:
-        """Return a batch: `occluded` and `clear` (B, 3, H, W) in [-1, 1], and `row`, the faces. Nothing is random."""
-        return {"occluded": self.inputs(rows), "clear": self.faces.inputs(self.row[rows]), "row": self.row[rows]}
 
 
 def join_faces(*sets: FaceSet) -> FaceSet:
@@ -97,7 +88,7 @@ def paint_copies(
         for part in torch.tensor(copies).split(TOGETHER):
             seeds, rows = [numbers[copy][3] for copy in part.tolist()], row[part]
             image[part], hidden[part] = _paint(images[rows], landmarks[rows], name, seeds, size, most, rows)
-    return Copies(faces, row, kind, size_of, image, hidden)
+    return Copies(row, kind, size_of, image, hidden)
 
 
 def _paint(
