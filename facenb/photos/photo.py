@@ -3,7 +3,6 @@
 import functools
 import json
 import os
-import shutil
 import tempfile
 import time
 from dataclasses import dataclass, field, replace
@@ -183,14 +182,11 @@ def save(face: PhotoFace, folder: str | Path, force: bool = False) -> Path:
     start = time.perf_counter()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        work = Path(tempfile.mkdtemp(prefix=".facenb-", dir=folder))
-        try:
-            _write_all(face, work)
+        with tempfile.TemporaryDirectory(prefix=".facenb-", dir=folder) as work:
+            _write_all(face, Path(work))
             face.seconds["save"] = time.perf_counter() - start
             for name in FILES:
-                os.replace(work / name, folder / name)
-        finally:
-            shutil.rmtree(work, ignore_errors=True)
+                os.replace(Path(work, name), folder / name)
     except OSError as error:
         raise RunError(f"cannot write to {folder} ({error.strerror}); choose another folder or free space") from error
     return folder

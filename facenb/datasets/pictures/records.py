@@ -123,13 +123,10 @@ def read_records(path: str | Path) -> Records:
     for file in (path, index):
         if not file.is_file() or not file.stat().st_size:
             raise AssetError(f"{file} is missing or empty; a record file needs both .rec and .idx")
-    offsets: dict[int, int] = {}
-    for number, line in enumerate(index.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
-        try:
-            key, offset = line.split("\t")
-            offsets[int(key)] = int(offset)
-        except ValueError as error:
-            raise AssetError(f"{index}, line {number}, is not a key and an offset: {line[:60]!r}. {AGAIN}") from error
+    try:
+        offsets = dict(np.loadtxt(index, np.int64, delimiter="\t", ndmin=2).tolist())
+    except ValueError as error:
+        raise AssetError(f"{index} does not hold a key and an offset in each line ({error}). {AGAIN}") from error
     keys = _image_keys(Records(path, (), offsets))
     missing = [key for key in keys if key not in offsets]
     if missing or not keys:

@@ -142,19 +142,14 @@ class Submission:
         """Return the files of mesh and landmarks, None for one that is missing."""
         condition_of(image)
         stem = self.folder / PurePosixPath(image).with_suffix("")
-        meshes, marks = (
-            [stem.with_name(stem.name + end) for end in ends] for ends in ((".obj", ".ply"), (".npy", ".txt"))
-        )
-        return next(filter(Path.is_file, meshes), None), next(filter(Path.is_file, marks), None)
+        files = [[Path(f"{stem}{end}") for end in ends] for ends in ((".obj", ".ply"), (".npy", ".txt"))]
+        return tuple(next(filter(Path.is_file, choice), None) for choice in files)
 
     def missing(self, images: Iterable[str]) -> dict[str, str]:
         """Return the images without a whole prediction, and what they lack."""
-        lacks = {}
-        for image in images:
-            files = zip(("mesh", "landmarks"), self._files(image), strict=True)
-            if names := [name for name, file in files if file is None]:
-                lacks[image] = f"no {' and no '.join(names)}"
-        return lacks
+        reasons = {(True, True): "no mesh and no landmarks", (True, False): "no mesh", (False, True): "no landmarks"}
+        lacks = {image: tuple(file is None for file in self._files(image)) for image in images}
+        return {image: reasons[lack] for image, lack in lacks.items() if any(lack)}
 
     def prediction(self, image: str) -> Mesh7:
         """Return an image's prediction, in the unit of its file. Raises AssetError if it is missing or damaged."""
