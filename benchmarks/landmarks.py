@@ -1,4 +1,4 @@
-"""The 68 landmarks of SynthFace's mesh, measured on ICT-FaceKit's mean face by non-rigid registration.
+"""Landmarks, regions and edges of lids on SynthFace's mesh; the 68 landmarks by non-rigid registration to ICT-FaceKit.
 
 Six points are set by hand. They start a registration that bends our mean head onto ICT-FaceKit's, which has landmarks
 of its own; theirs then lie on our surface. Landmarks of lids and inner lips move on to the nearest vertex of the edge
@@ -6,9 +6,13 @@ that they mark. Jaw line and brows then move to where 300W has them, whose conve
 shipped with the package. Run `python benchmarks/landmarks.py` to measure again (needs the asset ict-facekit).
 """
 
+import json
+
 import igl
 import numpy as np
 import torch
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
 from facenb.assets import asset
@@ -16,9 +20,9 @@ from facenb.files import write_json
 from facenb.morphable.alignment import similarity
 from facenb.morphable.formats.ict import read_ict
 from facenb.morphable.model import MorphableModel
-from facenb.synthface.expressions import edges, lid_rims, mean_head
+from facenb.synthface.expressions import mean_head
 from facenb.synthface.heads import load_heads
-from facenb.synthface.regions import LANDMARKS
+from facenb.synthface.regions import LANDMARKS, REGIONS, landmarks
 
 SEEDS = {  # landmark: place on the mean head, mm
     8: (0.0, -93.0, 70.0),
@@ -38,6 +42,9 @@ _PAIRS = ((0, 16), (17, 26), (31, 35), (48, 54), (55, 59), (60, 64), (65, 67))  
 # how far the row lies further back (mm).
 SPACED = {range(0, 9): (5.0, 0.92, 11.0), range(21, 16, -1): (5.0, 1.0, 0.0)}
 CHIN_DOWN = 4.0  # mm: 300W's chin lies lower, too
+LIP_RINGS = 8  # rings of vertices from the mouth's lining to the border of the red
+# Skin below this line of (depth, height) in mm belongs to the neck: nape, ear, angle of the jaw, chin.
+NECK_LINE = ((-140.0, -40.0, 0.0, 66.0), (-62.0, -48.0, -66.0, -100.0))
 MIRRORED = list(range(68))  # the landmark on the other side
 for first, last in _PAIRS:
     MIRRORED[first : last + 1] = range(last, first - 1, -1)
@@ -115,7 +122,7 @@ def _on_line(point: np.ndarray, bent: np.ndarray, line: np.ndarray) -> tuple[lis
 
 def edge_landmarks() -> dict[int, np.ndarray]:
     """Return the vertices among which a landmark of lids or inner lips is searched."""
-    (left_upper, left_lower), (right_upper, right_lower) = lid_rims()
+    (left_upper, left_lower), (right_upper, right_lower) = find_lid_rims()
     upper_lip, lower_lip = edges(load_heads().part("mouth"), 3)
     table = {k: right_upper for k in (37, 38)} | {k: right_lower for k in (40, 41)}
     table |= {k: left_upper for k in (43, 44)} | {k: left_lower for k in (46, 47)}
@@ -155,11 +162,116 @@ def _kernel(points: np.ndarray, controls: np.ndarray, width: float) -> np.ndarra
     return np.exp(-squared / (2 * width**2))
 
 
+def find_regions() -> dict[str, np.ndarray]:
+    """Return vertex indices by the name of the region; `left` is the person's left."""
+    heads, mean = load_heads(), mean_head()
+    x, y, z = np.abs(mean[:, 0]), mean[:, 1], mean[:, 2]
+    skin, eye = _mask(heads.part("skin")), _mask(heads.part("eye"))
+    ear = skin & (_moved("l-ear-scale-incr") + _moved("r-ear-scale-incr") > 2.0)
+    ear &= (np.abs(y - 1) < 36) & (np.abs(z + 24) < 26) & (x > 55)
+    neck = skin & ~ear & (y < np.interp(z, *NECK_LINE))
+    scalp = skin & ~ear & ~neck & ((y > 74) | ((z < -30) & (y > 0)) | ((z < 5) & (y > 40)) | (z < -50))
+    face = _largest(skin & ~ear & ~neck & ~scalp & (z > 5) | _mask(landmarks().vertices.numpy()))
+    ear, scalp = ear & ~face, scalp & ~face
+    inside = [_mask(heads.part(name)) for name in ("mouth", "tongue", "upper_teeth", "lower_teeth")]
+    masks = dict(
+        face=face,
+        nose=face & (_moved("nose-trans-forward") > 2.5),
+        brows=face & (_from_brow_line(mean) < 4.5),
+        lips=skin & _rings_around(heads.part("mouth"), LIP_RINGS),
+        ears=ear,
+        scalp=scalp,
+        skin=skin,
+        eyelids=face & (((x - 31.0) / 18) ** 2 + ((y - 21.5) / 11) ** 2 < 1) & (z > 40),
+        left_eye=eye & (mean[:, 0] > 0),
+        right_eye=eye & (mean[:, 0] < 0),
+        mouth_inside=np.logical_or.reduce(inside),
+    )
+    return {name: np.flatnonzero(mask) for name, mask in masks.items()}
+
+
+def _mask(vertices: np.ndarray) -> np.ndarray:
+    return np.isin(np.arange(len(mean_head())), vertices)
+
+
+def _largest(mask: np.ndarray) -> np.ndarray:
+    """Return the mask (V,) of the largest connected part of the triangles that lie wholly in a mask."""
+    triangles = load_heads().triangles
+    inside = triangles[mask[triangles].all(1)]
+    links = coo_array((np.ones(len(inside)), (inside[:, 0], inside[:, 1])), shape=(len(mask), len(mask)))
+    links += coo_array((np.ones(len(inside)), (inside[:, 1], inside[:, 2])), shape=(len(mask), len(mask)))
+    part = connected_components(links, directed=False)[1]
+    return part == np.bincount(part[inside[:, 0]]).argmax()
+
+
+def _moved(change: str) -> np.ndarray:
+    """Return how far (V,) in mm a local change moves each vertex."""
+    heads = load_heads()
+    row = heads.changes[[2 * heads.change_names.index(change)]].toarray()
+    return np.linalg.norm(row.reshape(-1, 3), axis=1)
+
+
+def _rings_around(vertices: np.ndarray, rings: int) -> np.ndarray:
+    """Return the mask (V,) of the vertices within so many edges, without the vertices themselves."""
+    triangles, start = load_heads().triangles, _mask(vertices)
+    near = start.copy()
+    for _ in range(rings):
+        near[triangles[near[triangles].any(1)]] = True
+    return near & ~start
+
+
+def _from_brow_line(mean: np.ndarray) -> np.ndarray:
+    """Return the distance (V,) in mm, seen from the front, to the lines through the landmarks of a brow."""
+    marks = landmarks().of(torch.from_numpy(mean))[17:27, :2].numpy()
+    distances = []
+    for a, b in [(k, k + 1) for k in range(9) if k != 4]:
+        along = marks[b] - marks[a]
+        share = np.clip((mean[:, :2] - marks[a]) @ along / (along @ along), 0, 1)
+        distances.append(np.linalg.norm(mean[:, :2] - marks[a] - share[:, None] * along, axis=1))
+    return np.where(mean[:, 2] > 30, np.min(distances, 0), np.inf)
+
+
+def find_lid_rims() -> tuple[tuple[np.ndarray, np.ndarray], ...]:
+    """Return the front edge of the upper and of the lower lid, of the left then the right eye; x ascends.
+
+    Both run from corner to corner.
+    """
+    sockets, mean = load_heads().part("socket"), mean_head()
+    return tuple(edges(sockets[side * mean[sockets, 0] > 0], 3) for side in (1, -1))
+
+
+def edges(lining: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the upper and lower half, x ascending, of the ring of skin `count` edges outside a lining's vertices."""
+    heads, mean = load_heads(), mean_head()
+    for _ in range(count):
+        touching = np.unique(heads.triangles[np.isin(heads.triangles, lining).any(1)])
+        ring, lining = np.setdiff1d(touching, lining), np.union1d(lining, touching)
+    pairs = heads.triangles[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2)
+    pairs = pairs[np.isin(pairs, ring).all(1)]
+    left, right = ring[mean[ring, 0].argmin()], ring[mean[ring, 0].argmax()]
+    ways = []
+    for first in pairs[pairs[:, 0] == left, 1]:
+        way = [left, first]
+        while way[-1] != right:
+            way += [k for k in pairs[pairs[:, 0] == way[-1], 1] if k != way[-2]]
+        ways.append(np.array(way))
+    return tuple(sorted(ways, key=lambda way: -mean[way, 1].mean()))
+
+
 def main() -> None:
+    """Write the landmarks, and then the regions, which go by them."""
     model = read_ict(asset("ict-facekit") / "ict_face_head_11248.npz")
     vertices, weights, distance = measure(model)
     write_json(LANDMARKS, {"vertices": vertices.tolist(), "weights": np.round(weights, 5).tolist()})
     print(f"inner 51: {distance[17:].mean():.2f} mm from ICT-FaceKit's, jaw line: {distance[:17].mean():.2f} mm")
+    write_regions()
+
+
+def write_regions() -> None:
+    """Write the regions and the edges of the lids."""
+    found = {name: vertices.tolist() for name, vertices in find_regions().items()}
+    rims = [[rim.tolist() for rim in eye] for eye in find_lid_rims()]
+    REGIONS.write_text(json.dumps({"regions": found, "lid_rims": rims}, separators=(",", ":")) + "\n")
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ people apart, how near the landmarks of 3DDFA-V2 and MediaPipe are to the true o
 
 import argparse
 import time
-from dataclasses import replace
 
 import numpy as np
 import torch
@@ -74,17 +73,17 @@ def describe(method: str, predicted: torch.Tensor, photos: Photographs) -> str:
 def draw_sheet(synth: SynthFace, path: str, people: int = 64, columns: int = 4, side: int = 108) -> None:
     """Write a picture of people at rest, each seen from three sides, before a plain wall."""
     lamp = torch.tensor([[0.45, 0.45, 1.0]]), torch.tensor([[0.72, 0.70, 0.68]])
-    scene = {"light": (ambient(torch.tensor([[0.42, 0.42, 0.43]])) + directional(*lamp))[0]}
-    scene |= {"background": torch.full((side, side, 3), 0.75)}
+    light = (ambient(torch.tensor([[0.42, 0.42, 0.43]])) + directional(*lamp))[0]
+    wall = torch.full((side, side, 3), 0.75)
     size, texels = (side, side), photographs._texels((side, side), 2, 185.0)
     tiles = []
     for k in range(people):
-        person = photographs._Person.make(synth, k, texels)
-        drawn = photographs._Scene.draw(synth, person, 0, size, 0.0, False)
-        scenes = []
+        person, scenes = photographs._Person(synth, k, texels), []
         for yaw, shift in ((0.0, 0.5), (40.0, 1.3), (85.0, 2.1)):  # to the right: the back of the head is seen
-            angles = torch.tensor([np.radians(yaw), 0.0, 0.0], dtype=torch.float32)
-            scenes.append(replace(drawn, angles=angles, framing=np.array([1.2, shift, 0.6, 0.5]), **scene))
+            scene = photographs._Scene(synth, person, 0, size, 0.0, False)
+            scene.angles = torch.tensor([np.radians(yaw), 0.0, 0.0], dtype=torch.float32)
+            scene.framing, scene.light, scene.background = np.array([1.2, shift, 0.6, 0.5]), light, wall
+            scenes.append(scene)
         shots = photographs._expose(synth, scenes, texels, size, "weak", 2, 0.0, 185.0)
         tiles.append(torch.cat(list(shots.image), 1))
     sheet = torch.cat([torch.cat(tiles[k : k + columns], 1) for k in range(0, people, columns)])

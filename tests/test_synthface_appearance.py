@@ -94,7 +94,7 @@ def test_only_beard_and_make_up_change_between_photographs():
     generator = np.random.default_rng(0)
     for person in PEOPLE[:6]:
         bare = skin.paint(person.look, SMALL)
-        days = [skin.dress(bare, person.look, skin.Styling.draw(person.look, generator)) for _ in range(4)]
+        days = [skin.dress(bare, person.look, skin.Styling.draw(person.look, generator), "bald") for _ in range(4)]
         at = skin.layers(SMALL)
         eyes = at["part"] == atlas.EYE
         forehead = (at["front"] > 0.9) & (at["y"] > 35) & (at["y"] < 60)

@@ -13,9 +13,10 @@ import torch
 from facenb.assets import asset
 from facenb.errors import AssetError
 from facenb.morphable.formats.ict import read_ict
-from facenb.synthface.expressions import EXPRESSIONS, lid_rims, mean_head
+from facenb.synthface.expressions import EXPRESSIONS, mean_head
 from facenb.synthface.heads import load_heads
 from facenb.synthface.people import SynthFace
+from facenb.synthface.regions import lid_rims, regions
 from facenb.synthface.subjects import SUBJECTS
 
 GOLDEN = Path(__file__).parent / "data" / "synthface_people.npz"
@@ -104,6 +105,13 @@ class TestMesh:
         nearest = SYNTH.landmarks.vertices.gather(1, SYNTH.landmarks.weights.argmax(1, keepdim=True))[:, 0]
         for name, marks in {"lips": range(48, 68), "eyelids": range(36, 48), "nose": range(28, 34)}.items():
             assert set(nearest[list(marks)].tolist()) <= set(SYNTH.regions[name].tolist())
+
+    def test_regions_and_lids_are_those_that_the_script_finds(self):
+        script = measuring()
+        for name, vertices in script.find_regions().items():
+            np.testing.assert_array_equal(vertices, regions()[name])
+        for eye, stored in zip(script.find_lid_rims(), lid_rims(), strict=True):
+            assert all(np.array_equal(a, b) for a, b in zip(eye, stored, strict=True))
 
     def test_landmarks_against_those_of_ict_facekit(self):
         try:

@@ -11,6 +11,7 @@ from scipy.sparse import csr_array
 
 from facenb.synthface.heads import load_heads
 from facenb.synthface.inner import eyeball, turn
+from facenb.synthface.regions import lid_rims
 
 # ARKit's names; left and right are the person's, values in [0, 1].
 EXPRESSIONS = tuple(
@@ -159,34 +160,6 @@ def _closing(neutral: np.ndarray, blink: np.ndarray, eye: int) -> np.ndarray:
     # gap = (a + b x) closing by least squares; wide columns count most, as the corners' are noisy.
     a, b = np.linalg.lstsq(closing[:, None] * np.stack([np.ones_like(x), x], 1), gap)[0]
     return a + b * np.clip(neutral[:, 0], x[0], x[-1])
-
-
-@cache
-def lid_rims() -> tuple[tuple[np.ndarray, np.ndarray], ...]:
-    """Return the front edge of the upper and of the lower lid, of the left then the right eye; x ascends.
-
-    Both run from corner to corner.
-    """
-    sockets, mean = load_heads().part("socket"), mean_head()
-    return tuple(edges(sockets[side * mean[sockets, 0] > 0], 3) for side in (1, -1))
-
-
-def edges(lining: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the upper and lower half, x ascending, of the ring of skin `count` edges outside a lining's vertices."""
-    heads, mean = load_heads(), mean_head()
-    for _ in range(count):
-        touching = np.unique(heads.triangles[np.isin(heads.triangles, lining).any(1)])
-        ring, lining = np.setdiff1d(touching, lining), np.union1d(lining, touching)
-    pairs = heads.triangles[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2)
-    pairs = pairs[np.isin(pairs, ring).all(1)]
-    left, right = ring[mean[ring, 0].argmin()], ring[mean[ring, 0].argmax()]
-    ways = []
-    for first in pairs[pairs[:, 0] == left, 1]:
-        way = [left, first]
-        while way[-1] != right:
-            way += [k for k in pairs[pairs[:, 0] == way[-1], 1] if k != way[-2]]
-        ways.append(np.array(way))
-    return tuple(sorted(ways, key=lambda way: -mean[way, 1].mean()))
 
 
 @cache

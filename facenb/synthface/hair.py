@@ -6,13 +6,15 @@ shirt closes the neck.
 """
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 
 import igl
 import numpy as np
+import torch
 from scipy import sparse
 from scipy.ndimage import gaussian_filter
 from scipy.spatial import cKDTree
+from torch import Tensor
 
 from facenb.synthface import atlas
 from facenb.synthface.expressions import mean_head
@@ -84,37 +86,48 @@ def choose(traits: dict[str, float], recession: float, generator: np.random.Gene
     return [str(name) for name in generator.choice(list(likely), 3, p=shares / shares.sum())]
 
 
-@lru_cache(maxsize=1)
-def topology() -> tuple[np.ndarray, np.ndarray]:
-    """Return triangles (T, 3) into the vertices of hair and uv (V, 2) in the atlas's tile of strands."""
-    left, bottom, right, top = np.array(atlas.HAIR) / atlas.SIZE
-    generator = np.random.Generator(np.random.PCG64(11))
-    start = generator.random(RIBBONS) * 0.8
-    across = start[:, None, None] + np.array([0.0, 0.2])
-    along = np.linspace(0.98, 0.02, STEPS + 1)[None, :, None]
-    uv = np.stack(np.broadcast_arrays(across, along), -1).reshape(-1, 2)
+@dataclass(frozen=True)
+class Mesh:
+    """Head, then hair, then shirt as one mesh with texture coordinates."""
+
+    triangles: Tensor
+    uv: Tensor
+    uv_triangles: Tensor
+    hair: int  # the first triangle of the hair
+    shirt: int  # the first triangle of the shirt
+
+
+@cache
+def mesh() -> Mesh:
+    """Return how head, hair and shirt hang together: the same for all styles."""
+    heads = load_heads()
     corner = 2 * (STEPS + 1) * np.arange(RIBBONS)[:, None] + 2 * np.arange(STEPS)
     pairs = [corner, corner + 2, corner + 1], [corner + 1, corner + 2, corner + 3]
-    triangles = np.stack([np.stack(pair, -1) for pair in pairs], 2).reshape(-1, 3)
-    cap, cap_triangles = _cap()
+    ribbons = np.stack([np.stack(pair, -1) for pair in pairs], 2).reshape(-1, 3)
+    (cap, cap_triangles), (shirt, shirt_triangles) = _cap(), _shirt()
+    first = 2 * RIBBONS * (STEPS + 1)
+    meshes = [ribbons, cap_triangles + first, shirt_triangles + first + len(cap)]
+    triangles = torch.from_numpy(np.concatenate(meshes))
+    start = np.random.Generator(np.random.PCG64(11)).random(RIBBONS) * 0.8
+    along = np.linspace(0.98, 0.02, STEPS + 1)[:, None]
+    uv = np.stack(np.broadcast_arrays(start[:, None, None] + (0.0, 0.2), along), -1).reshape(-1, 2)
     offset = _scalp()[0][cap] - CROWN
     around = np.abs(np.arctan2(offset[:, 0], offset[:, 2])) / np.pi  # mirrored, so that no seam is needed
     cap_uv = np.stack([around, 1 - np.clip(np.linalg.norm(offset, axis=1) / 250, 0, 1)], -1)
+    left, bottom, right, top = np.array(atlas.HAIR) / atlas.SIZE
     uv = (left, bottom) + (right - left, top - bottom) * np.concatenate([uv, cap_uv])
-    shirt, shirt_triangles = _shirt()
     cloth = np.reshape(atlas.CLOTH, (2, 2)).mean(0) / atlas.SIZE  # of one colour
-    uv = np.concatenate([uv, np.broadcast_to(cloth, (len(shirt), 2))])
-    first = 2 * RIBBONS * (STEPS + 1)
-    meshes = [triangles, cap_triangles + first, shirt_triangles + first + len(cap)]
-    return np.concatenate(meshes), uv.astype(np.float32)
+    uv = np.concatenate([uv, np.broadcast_to(cloth, (len(shirt), 2))]).astype(np.float32)
+    return Mesh(
+        triangles=torch.cat([torch.from_numpy(heads.triangles), triangles + len(heads.component)]),
+        uv=torch.from_numpy(np.concatenate([heads.uv, uv])),
+        uv_triangles=torch.cat([torch.from_numpy(heads.uv_triangles), triangles + len(heads.uv)]),
+        hair=len(heads.triangles),
+        shirt=len(heads.triangles) + len(ribbons) + len(cap_triangles),
+    )
 
 
-def count_hair() -> int:
-    """Return how many of the first triangles are hair; the others are the shirt."""
-    return len(topology()[0]) - len(_shirt()[1])
-
-
-@lru_cache(maxsize=1)
+@cache
 def _shirt() -> tuple[np.ndarray, np.ndarray]:
     """Return a collar and shoulders on the template: rings that widen from the edge of the neck, and triangles."""
     vertices, triangles, _ = _scalp()
@@ -129,14 +142,13 @@ def _shirt() -> tuple[np.ndarray, np.ndarray]:
         ring = middle + (rim - middle) * (wide, 1, deep)
         ring[:, 1] = (1 - level) * rim[:, 1] + height * (level or 1)
         rings.append(ring)
-    count = len(rim)
-    a = (count * np.arange(len(rings) - 1)[:, None] + np.arange(count)).ravel()
-    b = (count * np.arange(len(rings) - 1)[:, None] + (np.arange(count) + 1) % count).ravel()
-    faces = [np.stack([a, a + count, b], -1), np.stack([b, a + count, b + count], -1)]
+    a = np.arange((len(rings) - 1) * len(rim))
+    b = a - a % len(rim) + (a + 1) % len(rim)  # the next one of its ring
+    faces = [np.stack([a, a + len(rim), b], -1), np.stack([b, a + len(rim), b + len(rim)], -1)]
     return np.concatenate(rings), np.concatenate(faces)
 
 
-@lru_cache(maxsize=1)
+@cache
 def _cap() -> tuple[np.ndarray, np.ndarray]:
     """Return the vertices of the scalp and triangles between them: a shell below the ribbons that closes gaps."""
     vertices, triangles, _ = _scalp()
@@ -145,7 +157,7 @@ def _cap() -> tuple[np.ndarray, np.ndarray]:
     return cap, local.reshape(-1, 3)
 
 
-@lru_cache(maxsize=1)
+@cache
 def _scalp() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return the template in mm from between the eyes, its skin's triangles, and roots (RIBBONS, 3) on the scalp."""
     heads = load_heads()

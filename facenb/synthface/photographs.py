@@ -4,8 +4,7 @@ Picture j of subject k of seed s is always the same: its numbers come from a gen
 computed one person at a time. Hair, beard and make-up vary between the pictures of a person.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, fields, replace
 from functools import cache, cached_property
 
 import numpy as np
@@ -20,8 +19,7 @@ from facenb.imaging.raster import interpolate, rasterize
 from facenb.imaging.render import Rendering, render, vertex_normals, visibility
 from facenb.imaging.texture import Texture
 from facenb.synthface import atlas, hair, skin, wrinkles
-from facenb.synthface.heads import load_heads
-from facenb.synthface.people import Subject, SynthFace
+from facenb.synthface.people import SynthFace
 from facenb.synthface.regions import landmarks
 
 HAIR, PICTURE = 11, 100  # streams of a subject's random numbers
@@ -77,72 +75,39 @@ class Photographs:
     @property
     def mask(self) -> Bool[Tensor, "batch height width"]:
         """Return where head or hair is seen; depth and normals know the shirt, too."""
-        return (self._seen[2] >= 0) & (self._seen[2] < _mesh().shirt)
+        return (self._seen[2] >= 0) & (self._seen[2] < hair.mesh().shirt)
 
     @property
     def hair(self) -> Bool[Tensor, "batch height width"]:
         """Return the part of the mask that is hair."""
-        return (self._seen[2] >= _mesh().hair) & (self._seen[2] < _mesh().shirt)
+        return self.mask & (self._seen[2] >= hair.mesh().hair)
 
-    @cached_property
+    @property
     def visible(self) -> Bool[Tensor, "batch 68"]:
         """Return which landmarks are on the image, not hidden by head or hair."""
-        marks, triangles, seen = landmarks(), _mesh().triangles, []
-        covering = triangles[: _mesh().shirt]  # the shirt hides no landmark
-        for whole, shape, camera in self._batches():
-            normals = marks.of(vertex_normals(shape, triangles[: _mesh().hair]))
-            normals[:, 36:] = camera.rotation[:, 2:]  # eyes and lips lie on rolled-in rims, whose normals say nothing
-            head_and_hair = whole[:, : covering.max() + 1]
-            size = tuple(self.image.shape[1:3])
-            seen.append(visibility(head_and_hair, covering, camera, marks.of(shape), normals, size))
-        return torch.cat(seen)
+        return self._seen[3]
 
     @cached_property
-    def _seen(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Depth, normals and triangle (-1: none) at each pixel's centre."""
-        triangles, seen = _mesh().triangles, []
-        for whole, _, camera in self._batches():
-            size = tuple(self.image.shape[1:3])
-            fragments = rasterize(camera.project(whole), triangles, size, camera.is_perspective)
-            normals = vertex_normals(whole, triangles) @ camera.rotation.transpose(1, 2)
-            normals = functional.normalize(interpolate(fragments, normals, triangles), dim=-1)
-            seen.append((fragments.depth, normals, fragments.triangle))
-        return tuple(torch.cat(values) for values in zip(*seen, strict=True))
-
-    def _batches(self) -> Iterator[tuple[Tensor, Tensor, Camera]]:
-        """Yield vertices with hair and shirt, vertices of the head, and camera of some pictures at a time."""
+    def _seen(self) -> tuple[Tensor, ...]:
+        """Depth, normals and triangle (-1: none) at each pixel's centre, and which landmarks are seen."""
+        mesh, marks, size, seen = hair.mesh(), landmarks(), tuple(self.image.shape[1:3]), []
+        covering = mesh.triangles[: mesh.shirt]  # the shirt hides no landmark
         for rows in torch.arange(len(self)).split(TOGETHER):
             grown = [
-                hair.follow(_growth(code, self.image.shape[1:3]), neutral.numpy())
+                torch.from_numpy(hair.follow(_growth(code, size), neutral.numpy()))
                 for code, neutral in zip(self.hairstyle[rows].tolist(), self.neutral[rows], strict=True)
             ]
+            shape, whole = self.shape[rows], torch.cat([self.shape[rows], torch.stack(grown)], 1)
             camera = type(self.camera)(*(getattr(self.camera, f.name)[rows] for f in fields(self.camera)))
-            shape = self.shape[rows]
-            yield torch.cat([shape, torch.from_numpy(np.stack(grown))], 1), shape, camera
-
-
-@dataclass(frozen=True)
-class _Mesh:
-    """Head, hair and shirt as one mesh with texture coordinates; triangles from `hair`, then `shirt` on are theirs."""
-
-    triangles: Tensor
-    uv: Tensor
-    uv_triangles: Tensor
-    hair: int
-    shirt: int
-
-
-@cache
-def _mesh() -> _Mesh:
-    heads = load_heads()
-    triangles, uv = (torch.from_numpy(array) for array in hair.topology())
-    return _Mesh(
-        triangles=torch.cat([torch.from_numpy(heads.triangles), triangles + len(heads.component)]),
-        uv=torch.cat([torch.from_numpy(heads.uv), uv]),
-        uv_triangles=torch.cat([torch.from_numpy(heads.uv_triangles), triangles + len(heads.uv)]),
-        hair=len(heads.triangles),
-        shirt=len(heads.triangles) + hair.count_hair(),
-    )
+            fragments = rasterize(camera.project(whole), mesh.triangles, size, camera.is_perspective)
+            normals = vertex_normals(whole, mesh.triangles) @ camera.rotation.transpose(1, 2)
+            normals = functional.normalize(interpolate(fragments, normals, mesh.triangles), dim=-1)
+            facing = marks.of(vertex_normals(shape, mesh.triangles[: mesh.hair]))
+            facing[:, 36:] = camera.rotation[:, 2:]  # eyes and lips lie on rolled-in rims, whose normals say nothing
+            obstacles = whole[:, : covering.max() + 1]
+            visible = visibility(obstacles, covering, camera, marks.of(shape), facing, size)
+            seen.append((fragments.depth, normals, fragments.triangle, visible))
+        return tuple(torch.cat(values) for values in zip(*seen, strict=True))
 
 
 def _growth(code: int, size: tuple[int, int]) -> hair.Growth:
@@ -179,8 +144,8 @@ def photograph(
     batches, people = [], {}
     for first in range(0, len(subjects), step):
         pairs = list(zip(subjects, pictures, strict=True))[first : first + step]
-        people = {k: people.get(k) or _Person.make(synth, k, texels) for k in dict(pairs)}
-        scenes = [_Scene.draw(synth, people[k], j, size, np.radians(yaw_limit), expressive) for k, j in pairs]
+        people = {k: people.get(k) or _Person(synth, k, texels) for k in dict(pairs)}
+        scenes = [_Scene(synth, people[k], j, size, np.radians(yaw_limit), expressive) for k, j in pairs]
         batches.append(_expose(synth, scenes, texels, size, camera, supersample, noise, view))
     return concatenate(batches)
 
@@ -192,39 +157,21 @@ def _texels(size: tuple[int, int], supersample: int, view: float) -> int:
     return int(atlas.SIZE / 2**halvings)
 
 
-@dataclass(frozen=True)
 class _Person:
     """What all pictures of a subject share."""
 
-    subject: Subject
-    bare: np.ndarray  # texture without hair, beard and make-up
-    styles: list[str]  # of hair
-    hair: dict[int, np.ndarray] = field(default_factory=dict)  # vertices by hairstyle, made when first worn
-
-    @classmethod
-    def make(cls, synth: SynthFace, index: int, texels: int) -> "_Person":
-        subject = synth.subject(index)
-        styles = hair.choose(subject.traits, subject.look.recession, synth.generator(index, HAIR))
-        return cls(subject, skin.paint(subject.look, texels), styles)
+    def __init__(self, synth: SynthFace, index: int, texels: int):
+        self.subject = synth.subject(index)
+        self.bare = skin.paint(self.subject.look, texels)  # texture without hair, beard and make-up
+        names = hair.choose(self.subject.traits, self.subject.look.recession, synth.generator(index, HAIR))
+        self.hairstyles = [list(hair.STYLES).index(name) for name in names]
+        self.strands: dict[int, np.ndarray] = {}  # vertices of hair and shirt by hairstyle, made when first worn
 
 
-@dataclass(frozen=True)
 class _Scene:
     """Everything random about one picture."""
 
-    person: _Person
-    picture: int
-    expression: Tensor
-    angles: Tensor
-    framing: np.ndarray  # (4,) size in the frame, shift (u, v), distance; in [0, 1)
-    light: Tensor
-    background: Tensor  # (height, width, 3)
-    grain: np.ndarray  # (height, width, 3) standard normal
-    styling: skin.Styling
-    hairstyle: int
-
-    @classmethod
-    def draw(cls, synth, person: _Person, picture: int, size, yaw_limit: float, expressive: bool) -> "_Scene":
+    def __init__(self, synth: SynthFace, person: _Person, picture: int, size, yaw_limit: float, expressive: bool):
         index = person.subject.index
         if picture < 0:
             raise ValueError(f"Pictures are numbered from 0, got picture {picture} of subject {index}.")
@@ -233,36 +180,29 @@ class _Scene:
         mood, pose, frame, lamp, wall, grain, styling = (
             np.random.Generator(np.random.PCG64(s)) for s in sequence.spawn(7)
         )
+        self.person, self.picture, self.size = person, picture, size
+        self.expression = _draw_expression(mood, synth.expression_names) * float(expressive)
         yaw = yaw_limit * (2 * pose.random() - 1)
         pitch, roll = np.radians(np.clip(pose.normal(size=2), -2.5, 2.5) * (9.0, 7.0))
-        style = list(hair.STYLES).index(person.styles[styling.integers(len(person.styles))])
-        return cls(
-            person=person,
-            picture=picture,
-            expression=_draw_expression(mood, synth.expression_names) * float(expressive),
-            angles=torch.tensor([yaw, pitch, roll], dtype=torch.float32),
-            framing=frame.random(4),
-            light=_draw_light(lamp),
-            background=_draw_background(wall, size),
-            grain=grain.standard_normal((*size, 3)),
-            hairstyle=style + len(hair.STYLES) * int(styling.random() < 0.3),
-            styling=skin.Styling.draw(person.subject.look, styling),
-        )
+        self.angles = torch.tensor([yaw, pitch, roll], dtype=torch.float32)
+        self.framing = frame.random(4)  # size in the frame, shift (u, v), distance; in [0, 1)
+        self.light, self.background = _draw_light(lamp), _draw_background(wall, size)
+        self.grain = grain.standard_normal((*size, 3))
+        style = person.hairstyles[styling.integers(len(person.hairstyles))]
+        self.hairstyle = style + len(hair.STYLES) * int(styling.random() < 0.3)
+        self.styling = skin.Styling.draw(person.subject.look, styling)
 
     def dressed(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return texture, vertices of hair and shirt in mm (NaN: none) and their brightness."""
         person, look = self.person, self.person.subject.look
-        texture = skin.dress(person.bare, look, self.styling)
         style = list(hair.STYLES)[self.hairstyle % len(hair.STYLES)]
-        if style != "bald":
-            skin.shade_scalp(texture, look, 0.6 if style == "buzz" else 0.92, style == "ring")
-        texture[atlas.tile(atlas.CLOTH, len(texture))] = self.styling.cloth
+        texture = skin.dress(person.bare, look, self.styling, style)
         tile, bright = hair.strand_tile(len(texture))
         texture[tile] = look.hair * bright[..., None]
-        growth = _growth(self.hairstyle, self.background.shape[:2])
-        if self.hairstyle not in person.hair:
-            person.hair[self.hairstyle] = hair.follow(growth, person.subject.neutral.numpy())
-        return texture, person.hair[self.hairstyle], growth.tint
+        growth = _growth(self.hairstyle, self.size)
+        if self.hairstyle not in person.strands:
+            person.strands[self.hairstyle] = hair.follow(growth, person.subject.neutral.numpy())
+        return texture, person.strands[self.hairstyle], growth.tint
 
 
 def _draw_expression(generator: np.random.Generator, names: tuple[str, ...]) -> Tensor:
@@ -348,7 +288,7 @@ def _expose(synth, scenes: list[_Scene], texels: int, size, kind: str, supersamp
     angles, light = torch.stack([s.angles for s in scenes]), torch.stack([s.light for s in scenes])
     camera = _place_camera(scenes, synth.landmarks.of(neutral), euler_to_matrix(angles), size, kind, view)
     images, strands, tints = (torch.from_numpy(np.stack(x)) for x in zip(*(s.dressed() for s in scenes), strict=True))
-    mesh = _mesh()
+    mesh = hair.mesh()
     texture = Texture(
         image=images,
         uv=mesh.uv,
@@ -378,9 +318,8 @@ def _develop(fine: Rendering, scenes: list[_Scene], supersample: int, noise: flo
     """Return the images: the rendering averaged, over its background, with grain."""
     image, cover = fine.image, fine.mask[..., None].float()
     if supersample > 1:
-        image, cover = (
-            functional.avg_pool2d(x.permute(0, 3, 1, 2), supersample).permute(0, 2, 3, 1) for x in (image, cover)
-        )
+        planes = (x.permute(0, 3, 1, 2) for x in (image, cover))
+        image, cover = (functional.avg_pool2d(x, supersample).permute(0, 2, 3, 1) for x in planes)
     background = torch.stack([s.background for s in scenes])
     grain = torch.from_numpy(np.stack([s.grain for s in scenes]).astype(np.float32))
     return background.mul_(1 - cover).add_(image).add_(grain, alpha=noise).clamp_(0.0, 1.0)
@@ -391,8 +330,9 @@ def concatenate(batches: list[Photographs]) -> Photographs:
     if len({type(p.camera) for p in batches}) != 1:
         raise ValueError("batches of different cameras (or none at all) cannot become one")
 
-    def join(parts: list) -> dict:
-        return {f.name: torch.cat([getattr(p, f.name) for p in parts]) for f in fields(parts[0]) if f.name != "camera"}
+    def join(values: list) -> dict:
+        names = [f.name for f in fields(values[0]) if f.name != "camera"]
+        return {name: torch.cat([getattr(value, name) for value in values]) for name in names}
 
     cameras = [p.camera for p in batches]
     return Photographs(camera=type(cameras[0])(**join(cameras)), **join(batches))

@@ -13,8 +13,9 @@ from scipy.spatial import cKDTree
 
 from facenb.synthface import atlas
 from facenb.synthface.atlas import EYE, MOUTH, SKIN, TONGUE, UPPER_TEETH, smooth_step
-from facenb.synthface.expressions import lid_rims, mean_head
+from facenb.synthface.expressions import mean_head
 from facenb.synthface.heads import load_heads
+from facenb.synthface.regions import lid_rims
 
 # What is left of white light (RGB): without pigment, and absorbed by one unit of melanin and of blood (log).
 UNPIGMENTED = np.array([0.95, 0.86, 0.79], np.float32)
@@ -323,8 +324,8 @@ def _worn(size: int) -> tuple[tuple[slice, slice], dict[str, np.ndarray]]:
     return box, {name: field[box] for name, field in (at | {"short": noises(size)["short"]}).items()}
 
 
-def dress(texture: np.ndarray, look: Look, styling: Styling) -> np.ndarray:
-    """Return a person's texture (size, size, 3) with the beard, make-up and flush of one photograph."""
+def dress(texture: np.ndarray, look: Look, styling: Styling, hairstyle: str) -> np.ndarray:
+    """Return a person's texture (size, size, 3) with beard, make-up, flush, scalp and shirt of one photograph."""
     box, at = _worn(len(texture))
     colour, lips = texture[box], styling.lip_colour
     if look.beard:
@@ -344,14 +345,16 @@ def dress(texture: np.ndarray, look: Look, styling: Styling) -> np.ndarray:
     flushed = styling.flush * at["flush"][..., None] * np.array([0, 0.14, 0.12], np.float32)
     dressed = texture.copy()
     dressed[box] = np.clip(colour * (1 - flushed), 0.005, 0.98)
+    if hairstyle != "bald":
+        dressed = _blend(dressed, 0.8 * look.hair, _scalp(look, len(texture), hairstyle))
+    dressed[atlas.tile(atlas.CLOTH, len(texture))] = styling.cloth
     return dressed
 
 
-def shade_scalp(texture: np.ndarray, look: Look, share: float, ring: bool) -> None:
-    """Colour the scalp of a texture (size, size, 3) in place; `ring` leaves the top of the head bare."""
-    at, noise = layers(len(texture)), noises(len(texture))
+def _scalp(look: Look, size: int, hairstyle: str) -> np.ndarray:
+    """Return how much (size, size) of the scalp short hair and roots cover; a ring leaves the top of the head bare."""
+    at = layers(size)
     cover = smooth_step(at["scalp"] - look.recession * at["temple"], -1.5, 3.5) * at["skin"]
-    if ring:
+    if hairstyle == "ring":
         cover = cover * (1 - smooth_step(at["y"], 42, 58) * smooth_step(at["depth"], -160, -140))
-    cover = np.clip(share * cover * (0.9 + 0.2 * noise["short"]), 0, 1)
-    texture[:] = _blend(texture, 0.8 * look.hair, cover)
+    return np.clip((0.6 if hairstyle == "buzz" else 0.92) * cover * (0.9 + 0.2 * noises(size)["short"]), 0, 1)
