@@ -130,7 +130,8 @@ def test_the_glb_holds_the_displaced_face_at_rest_and_its_jaw(network, stage, tm
     images = torch.rand(1, 3, 64, 64) * 2 - 1
     rest, targets = morph_targets(network, stage, network(images), network.detail_code(images))
     grey = torch.full_like(rest, 0.7)
-    path = save_animated_glb(tmp_path / "face.glb", rest, stage.fine.triangles, grey, targets)
+    motionless = torch.zeros(2, len(targets))
+    path = save_animated_glb(tmp_path / "face.glb", rest, stage.fine.triangles, grey, targets, motionless)
     (mesh,) = trimesh.load(path, process=False).geometry.values()
     edges, own = stage.fine.edges.numpy(), DECA.split(coefficients())
     still = {name: torch.zeros_like(own[name]) for name in ("global_pose", "jaw_pose", "expression")}

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cosine_similarity, cross_entropy
 
 from facenb.networks.heads import HEADS, make_head
 
@@ -82,22 +82,13 @@ def test_softmax_is_a_linear_layer():
     head, code = make("softmax"), codes()
     with torch.no_grad():
         head.bias.normal_()
-    expected = code @ head.weight.T + head.bias
-    assert torch.allclose(head(code, LABELS), expected) and torch.allclose(head.scores(code), expected)
+    assert torch.allclose(head(code, LABELS), code @ head.weight.T + head.bias)
 
 
 @pytest.mark.parametrize("name", ["cosface", "arcface"])
 def test_a_margin_of_zero_is_cosine_softmax(name):
     head, code = make(name, scale=20.0, margin=0.0), codes()
     assert torch.allclose(head(code, LABELS), 20 * angles(head, code).cos(), atol=1e-6)
-
-
-@pytest.mark.parametrize("name", MARGINS)
-def test_scores_have_no_margin(name):
-    head, code = make(name), codes()
-    with_margin, without = head(code, LABELS), head.scores(code)
-    at = torch.zeros(len(LABELS), CLASSES).scatter(1, LABELS[:, None], 1).bool()
-    assert (with_margin[at] < without[at]).all() and torch.equal(with_margin[~at], without[~at])
 
 
 def aligned(name: str, **options) -> tuple[torch.nn.Module, torch.Tensor]:
@@ -203,7 +194,7 @@ def test_codes_of_two_people_are_told_apart_after_some_steps(name):
         optimiser.zero_grad()
         cross_entropy(head(code, torch.tensor([0, 1])), torch.tensor([0, 1])).backward()
         optimiser.step()
-    assert head.scores(code).argmax(1).tolist() == [0, 1]
+    assert cosine_similarity(code[:, None], head.weight, dim=2).argmax(1).tolist() == [0, 1]
 
 
 def test_no_pictures_give_no_logits():

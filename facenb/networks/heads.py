@@ -1,8 +1,8 @@
 """Class heads: codes and labels to logits for `torch.nn.functional.cross_entropy`.
 
-`head(codes, labels)` returns the logits to train on, in which the head's margin makes the true class harder.
-`head.scores(codes)` returns them without margin. theta_j is the angle between a code and the weight of class j. Heads
-compute in 32 bits, also in a 16 bit training: angles near 0 need it.
+`head(codes, labels)` returns the logits to train on, in which the head's margin makes the true class harder. theta_j
+is the angle between a code and the weight of class j. Heads compute in 32 bits, also in a 16 bit training: angles near
+0 need it.
 """
 
 import math
@@ -27,16 +27,12 @@ class Softmax(nn.Module):
         self.weight = nn.Parameter(nn.init.xavier_uniform_(torch.empty(classes, features)))
         self.bias = nn.Parameter(torch.zeros(classes))
 
-    def scores(self, codes: Float[Tensor, "batch features"]) -> Float[Tensor, "batch classes"]:
-        """Return the logits."""
-        with full_precision(codes):
-            return functional.linear(codes.to(self.weight), self.weight, self.bias)
-
     def forward(
         self, codes: Float[Tensor, "batch features"], labels: Int[Tensor, " batch"]
     ) -> Float[Tensor, "batch classes"]:
         """Return the logits; softmax has no margin, so the labels do not matter."""
-        return self.scores(codes)
+        with full_precision(codes):
+            return functional.linear(codes.to(self.weight), self.weight, self.bias)
 
 
 class Angular(nn.Module, ABC):
@@ -46,11 +42,6 @@ class Angular(nn.Module, ABC):
         super().__init__()
         self.weight = nn.Parameter(nn.init.xavier_uniform_(torch.empty(classes, features)))
 
-    def cosines(self, codes: Float[Tensor, "batch features"]) -> Float[Tensor, "batch classes"]:
-        """Return cos theta_j; 0 for a code of length zero."""
-        codes = functional.normalize(codes.to(self.weight), eps=SHORTEST)
-        return functional.linear(codes, functional.normalize(self.weight, eps=SHORTEST)).clamp(-1, 1)
-
     @abstractmethod
     def length(self, codes: Float[Tensor, "batch features"]) -> Float[Tensor, "#batch 1"]:
         """Return the factor of the cosines."""
@@ -59,19 +50,15 @@ class Angular(nn.Module, ABC):
     def margin(self, cosine: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
         """Return what replaces the cosine of the true class."""
 
-    def scores(self, codes: Float[Tensor, "batch features"]) -> Float[Tensor, "batch classes"]:
-        """Return the logits without margin."""
-        with full_precision(codes):
-            return self.length(codes) * self.cosines(codes)
-
     def forward(
         self, codes: Float[Tensor, "batch features"], labels: Int[Tensor, " batch"]
     ) -> Float[Tensor, "batch classes"]:
-        """Return the logits to train on."""
+        """Return the logits to train on. A code of length zero has cosines of 0."""
         with full_precision(codes):
-            cosines, index = self.cosines(codes), labels[:, None]
-            harder = self.margin(cosines.gather(1, index)[:, 0])
-            return self.length(codes) * cosines.scatter(1, index, harder[:, None])
+            directions = functional.normalize(codes.to(self.weight), eps=SHORTEST)
+            cosines = functional.linear(directions, functional.normalize(self.weight, eps=SHORTEST)).clamp(-1, 1)
+            harder = self.margin(cosines.gather(1, labels[:, None])[:, 0])
+            return self.length(codes) * cosines.scatter(1, labels[:, None], harder[:, None])
 
 
 class CosFace(Angular):

@@ -217,14 +217,12 @@ def square_box(points: Float[Tensor, "faces points 2"]) -> Float[Tensor, "faces 
     return torch.cat([centre - half, centre + half], 1)
 
 
-def crop(
-    image: Float[Tensor, "height width 3"], boxes: Float[Tensor, "faces 4"], size: int = SIDE
-) -> Float[Tensor, "faces 3 size size"]:
+def crop(image: Float[Tensor, "height width 3"], boxes: Float[Tensor, "faces 4"]) -> Float[Tensor, "faces 3 120 120"]:
     """Return each box of an RGB photo in [0, 1] as the network's input: BGR, (byte - 127.5) / 128; black outside.
 
     Bilinear without antialiasing, as the images that the network was trained on.
     """
-    steps = (torch.arange(size, device=image.device) + 0.5) / size
+    steps = (torch.arange(SIDE, device=image.device) + 0.5) / SIDE
     v, u = torch.meshgrid(steps, steps, indexing="ij")
     extent = (boxes[:, 2:] - boxes[:, :2])[:, None, None]
     uv = boxes[:, None, None, :2] + torch.stack([u, v], -1) * extent

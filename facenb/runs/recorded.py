@@ -36,11 +36,11 @@ def problems(record: Any) -> str:
     return f"{', '.join(bad)} missing or of another kind" if bad else ""
 
 
-def read_records(folder: str | Path, latest: bool = True) -> pd.DataFrame:
+def read_records(folder: str | Path) -> pd.DataFrame:
     """Return the records of a run folder as a table: of each notebook, seed and profile the latest run only.
 
-    If a cell of that run was repeated, its last measurement counts. `latest=False` keeps everything. A line that is not
-    a record is left out with a warning that names the file, the line and the reason.
+    If a cell of that run was repeated, its last measurement counts. A line that is not a record is left out with a
+    warning that names the file, the line and the reason.
     """
     lines, keys = [], []
     for path in sorted(Path(folder).glob("records/*.jsonl")):
@@ -60,7 +60,7 @@ def read_records(folder: str | Path, latest: bool = True) -> pd.DataFrame:
     table = pd.DataFrame(lines)
     if "n" in table:
         table["n"] = table["n"].astype("Int64")  # whole numbers, also beside records that have none
-    if latest and len(table):
+    if len(table):
         newest = table.groupby(["notebook", "seed", "profile"])["run"].transform("max") == table["run"]
         table = table[newest & ~pd.Series(keys).duplicated(keep="last")]
     return table.reset_index(drop=True)

@@ -30,18 +30,11 @@ def facing(layout: Layout, flat: Float[Tensor, "batch all"]) -> Float[Tensor, "b
 
 @torch.no_grad()
 def detailed_mesh(
-    network: Deca,
-    stage: Stage,
-    flat: Float[Tensor, "batch all"],
-    code: Float[Tensor, "#batch detail"],
-    details: bool = True,
+    network: Deca, stage: Stage, flat: Float[Tensor, "batch all"], code: Float[Tensor, "#batch detail"]
 ) -> Float[Tensor, "batch fine 3"]:
-    """Return the vertices of the fine mesh, mm. With `details` they have the person's wrinkles in each expression."""
-    vertices = posed(stage.model, stage.layout, flat)
-    if not details:
-        return stage.fine.at(vertices)
+    """Return the vertices of the fine mesh, mm, with the person's wrinkles in each expression."""
     maps = network.displacement(flat, code.expand(len(flat), -1))
-    return stage.relief(vertices, stage.displacement(network.decoder, maps))
+    return stage.relief(posed(stage.model, stage.layout, flat), stage.displacement(network.decoder, maps))
 
 
 def at_rest(stage: Stage, flat: Float[Tensor, "one all"]) -> Float[Tensor, "one all"]:

@@ -173,9 +173,9 @@ def _fine_uv(model: MorphableModel, fine: Subdivision) -> Float[Tensor, "fine 2"
     return split.at(model.uv)[texel]
 
 
-def window_of(model: MorphableModel, margin: float = 0.01) -> tuple[float, float, float, float]:
+def window_of(model: MorphableModel) -> tuple[float, float, float, float]:
     """Return the part of the texture (left, bottom, right, top) that a mesh uses, symmetric about the middle."""
-    uv = vertex_uv(model)
+    uv, margin = vertex_uv(model), 0.01
     half = float((uv[:, 0] - 0.5).abs().max()) + margin
     low, high = float(uv[:, 1].min()) - margin, float(uv[:, 1].max()) + margin
     return (0.5 - half, low, 0.5 + half, high)
