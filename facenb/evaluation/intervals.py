@@ -51,7 +51,7 @@ class Sample:
         return bias, float((self.influence**3).sum() / (6 * spread)) if skewed else 0.0
 
     def _ends(self) -> tuple[float, float, float, float]:
-        """Return normal score and value of the lowest and highest quantile that this number of draws can resolve."""
+        """Return the lowest and highest quantile that the draws can resolve, each as normal score and value."""
         last = 1 / (len(self.draws) + 1)
         low, high = np.quantile(self.draws, [last, 1 - last])
         return float(ndtri(last)), float(low), float(ndtri(1 - last)), float(high)
@@ -157,9 +157,10 @@ def draw_weights(people: int, draws: int, random: np.random.Generator) -> np.nda
 def draw(
     statistic: Callable[[np.ndarray], np.ndarray], people: int, width: int, draws: int, seed: int
 ) -> tuple[float, np.ndarray, np.ndarray]:
-    """Return the statistic of all people, of `draws` bootstrap samples, and of all but one person (the jackknife).
+    """Return the statistic for all people, its values for `draws` bootstrap samples, and its jackknife values.
 
-    `width` is the number of weights that the statistic computes per sample. It limits how many run at a time.
+    A jackknife value leaves out one person. The statistic may expand the weights of a sample to `width` numbers, which
+    limits how many samples fit into memory.
     """
     random = np.random.default_rng(seed)
     rows = max(1, CHUNK // max(width, people))

@@ -25,7 +25,7 @@ BINS = ((0.0, 30.0), (30.0, 60.0), (60.0, 90.0))  # |yaw| in degrees: [0, 30], (
 
 
 def _check(*axes: str | int, **values: Tensor) -> None:
-    """Raise ValueError unless all arrays have the same shape `axes`. A name in `axes` stands for any length."""
+    """Raise ValueError unless all arrays have the shape `axes`. A name in `axes` stands for any length."""
     shapes = {name: tuple(value.shape) for name, value in values.items()}
     first = next(iter(shapes.values()), ())
     wanted = tuple(size if isinstance(axis, str) else axis for axis, size in zip_longest(axes, first))

@@ -136,7 +136,7 @@ class _Setup:
     """Triangles that have a pixel centre in their bounding box, over the whole batch, in order of (image, triangle)."""
 
     corner: Tensor  # (N, 3, 2) snapped to whole numbers (float64), ordered so that the area is positive
-    order: Tensor  # (N, 3) the depth order of each corner, divided by twice the area
+    order: Tensor  # (N, 3) depth (or -1 / depth) of each corner, divided by twice the area
     bias: Tensor  # (N, 3) 0 where the edge opposite the corner is a top or left one, else 1
     box: Tensor  # (N, 3) first column, first row, columns
     pairs: Tensor  # (N,) pixels in the box

@@ -1,7 +1,7 @@
 """The losses of DECA (Feng et al. 2021, Sections 4.1 and 4.2), one function per equation.
 
 The paper writes sums and does not always say over what. These losses are means, so a weight does not depend on the
-number of pixels or coefficients. The training sets the weights. Each loss of an empty batch is 0.
+number of pixels or coefficients. The weights are chosen in the training code. Each loss of an empty batch is 0.
 """
 
 import torch
