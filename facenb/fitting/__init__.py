@@ -2,5 +2,3 @@
 
 from facenb.fitting.fitter import Fit, fit
 from facenb.fitting.pose import scaled_orthographic
-
-__all__ = ["Fit", "fit", "scaled_orthographic"]

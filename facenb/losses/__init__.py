@@ -3,16 +3,3 @@
 from facenb.losses.liu18 import coefficient_loss, joint_loss, shape_loss
 from facenb.losses.luo19 import contrastive_loss, feature_identity_loss, vdc, wpdc
 from facenb.losses.rana import coefficient_spread, distillation_loss, effect_loss
-
-__all__ = [
-    "coefficient_loss",
-    "coefficient_spread",
-    "contrastive_loss",
-    "distillation_loss",
-    "effect_loss",
-    "feature_identity_loss",
-    "joint_loss",
-    "shape_loss",
-    "vdc",
-    "wpdc",
-]

@@ -16,19 +16,3 @@ from facenb.show.figures import (
 )
 from facenb.show.live import Live
 from facenb.show.views import View, explore, view
-
-__all__ = [
-    "CLAY",
-    "COLOURS",
-    "Live",
-    "View",
-    "colour_by",
-    "colour_scale",
-    "draw_landmarks",
-    "explore",
-    "figure",
-    "sheet",
-    "snapshot",
-    "studio_light",
-    "view",
-]

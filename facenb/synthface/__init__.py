@@ -3,13 +3,3 @@
 from facenb.synthface.model import build_model, course_model, residual_by_components, with_jaw
 from facenb.synthface.people import Subject, SynthFace
 from facenb.synthface.subjects import SUBJECTS
-
-__all__ = [
-    "SUBJECTS",
-    "Subject",
-    "SynthFace",
-    "build_model",
-    "course_model",
-    "residual_by_components",
-    "with_jaw",
-]

@@ -6,5 +6,3 @@ from facenb.training.launch import Stopped
 from facenb.training.logbook import History, Progress, TensorBoard, read_log
 from facenb.training.loop import train
 from facenb.training.settings import Settings
-
-__all__ = ["Data", "History", "Progress", "Settings", "Stopped", "TensorBoard", "read_log", "train", "training_name"]

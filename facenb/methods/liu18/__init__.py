@@ -23,32 +23,10 @@ if TYPE_CHECKING:
     from facenb.methods.liu18.plans import plan
 
 MODULES = ("plans", "phases", "measures", "material")  # from the lightest to the heaviest
-__all__ = [
-    "Coefficients",
-    "Material",
-    "TOGETHER",
-    "TestErrors",
-    "encode",
-    "encode_pairs",
-    "mean_coefficients",
-    "measure",
-    "measure_model",
-    "measure_network",
-    "need_network",
-    "paper_fitter",
-    "phase_one",
-    "phase_three",
-    "phase_two",
-    "plan",
-    "prepare",
-    "reconstruction_loss",
-    "shapes",
-    "training_folder",
-]
 
 
 def __getattr__(name: str) -> Any:
-    for module in MODULES if name in __all__ else ():
+    for module in () if name.startswith("_") else MODULES:
         content = vars(import_module(f"{__name__}.{module}"))
         if name in content:
             return content[name]

@@ -15,18 +15,6 @@ from facenb.morphable.formats.reading import reading
 from facenb.morphable.formats.surrey import read_surrey
 from facenb.morphable.model import MorphableModel
 
-__all__ = [
-    "read",
-    "read_bfm2009",
-    "read_bfm_grid",
-    "read_bfm_hdf5",
-    "read_flame",
-    "read_flame_npz",
-    "read_ict",
-    "read_ict_folder",
-    "read_surrey",
-]
-
 KNOWN = (
     "BFM-2009 (.mat), BFM-2017/2019 (.h5), FLAME (.pkl, .npz), Surrey (.bin), ICT-FaceKit (folder or .npz), "
     "the BFM grid of 3DDFA-V2 (.npz) and facenb's own .safetensors"
