@@ -113,7 +113,7 @@ class Photographs:
 def _growth(code: int, size: tuple[int, int]) -> hair.Growth:
     """Return the growth of a hairstyle for pictures of a size."""
     mirrored, style = divmod(code, len(hair.STYLES))
-    return hair.grow(list(hair.STYLES)[style], bool(mirrored), coarse=min(size) < COARSE)
+    return hair.grow(style, bool(mirrored), coarse=min(size) < COARSE)
 
 
 def photograph(
@@ -164,7 +164,7 @@ class _Person:
         self.subject = synth.subject(index)
         self.bare = skin.paint(self.subject.look, texels)  # texture without hair, beard and make-up
         names = hair.choose(self.subject.traits, self.subject.look.recession, synth.generator(index, HAIR))
-        self.hairstyles = [list(hair.STYLES).index(name) for name in names]
+        self.hairstyles = [hair.STYLES.index(name) for name in names]
         self.strands: dict[int, np.ndarray] = {}  # vertices of hair and shirt by hairstyle, made when first worn
 
 
@@ -195,7 +195,7 @@ class _Scene:
     def dressed(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return texture, vertices of hair and shirt in mm (NaN: none) and their brightness."""
         person, look = self.person, self.person.subject.look
-        style = list(hair.STYLES)[self.hairstyle % len(hair.STYLES)]
+        style = hair.STYLES[self.hairstyle % len(hair.STYLES)]
         texture = skin.dress(person.bare, look, self.styling, style)
         tile, bright = hair.strand_tile(len(texture))
         texture[tile] = look.hair * bright[..., None]
