@@ -61,14 +61,11 @@ def read_labels(photo: Path, name: str) -> tuple[Float[Tensor, "68 2"], np.ndarr
     """
     path = sibling(photo, ".mat")
     values = read_arrays(path)
-    missing = [key for key in (name, "Pose_Para") if key not in values]
-    if missing:
-        raise AssetError(f"{path} has no {missing[0]}; it has {', '.join(values) or 'nothing'}. {AGAIN}")
-    points, pose = np.asarray(values[name]), np.asarray(values["Pose_Para"]).ravel()
-    if points.ndim != 2 or points.shape[0] < 2 or points.shape[1] != 68 or len(pose) != 7:
-        raise AssetError(f"Expected (2, 68) landmarks and 7 pose values in {path}, got {points.shape} and {len(pose)}.")
-    if not (np.isfinite(points).all() and np.isfinite(pose).all()):
-        raise AssetError(f"{path} holds numbers that are not finite. {AGAIN}")
+    points, pose = np.asarray(values.get(name, np.nan)), np.ravel(values.get("Pose_Para", np.nan))
+    finite = np.isfinite(points).all() and np.isfinite(pose).all()
+    if points.shape not in ((2, 68), (3, 68)) or len(pose) != 7 or not finite:
+        content = ", ".join(f"{key} {np.shape(value)}" for key, value in values.items())
+        raise AssetError(f"{path} needs {name} (2, 68) and Pose_Para (7), all finite, but holds {content}. {AGAIN}")
     return torch.from_numpy(points[:2].T.astype(np.float32)) + TO_OURS, pose
 
 

@@ -33,7 +33,6 @@ EXPRESSIONS = {
     "SU": "surprise",
 }
 LANDMARKS = 83
-NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
 AGAIN = "Unpack BU-3DFE again."
 
 
@@ -56,13 +55,12 @@ class BuScan:
     def landmarks(self) -> Float[Tensor, "83 3"]:
         """Return the landmarks of its `.bnd` file, mm. Raises AssetError naming a file that is missing or damaged."""
         path = sibling(self.path, ".bnd")
-        rows = [line.split() for line in path.read_text(encoding="latin-1").splitlines() if line.strip()]
         try:
-            points = torch.tensor([[float(word) for word in row[1:4]] for row in rows])
-        except (ValueError, TypeError) as error:
+            points = torch.from_numpy(np.loadtxt(path, np.float32, usecols=(1, 2, 3), ndmin=2))
+        except ValueError as error:
             raise AssetError(f"{path} is not a landmark file ({error}). {AGAIN}") from error
         if points.shape != (LANDMARKS, 3) or not points.isfinite().all():
-            raise AssetError(f"Expected {LANDMARKS} finite landmarks in {path}, got {len(rows)} lines. {AGAIN}")
+            raise AssetError(f"Expected {LANDMARKS} finite landmarks in {path}, got {len(points)} lines. {AGAIN}")
         return points
 
 
@@ -132,10 +130,11 @@ def _block(text: str, start: str, path: Path) -> str:
 
 
 def _points(block: str, columns: int, path: Path) -> Float[Tensor, "points columns"]:
-    values = np.array(NUMBER.findall(block), dtype=np.float32)
-    if len(values) % columns:
-        raise AssetError(f"{path} holds {len(values)} numbers for points of {columns} coordinates. {AGAIN}")
-    return torch.from_numpy(values.reshape(-1, columns))
+    try:
+        values = np.array(block.replace(",", " ").split(), np.float32)
+        return torch.from_numpy(values.reshape(-1, columns))
+    except ValueError as error:
+        raise AssetError(f"{path} holds points that are not {columns} numbers each ({error}). {AGAIN}") from error
 
 
 def _polygons(block: str) -> list[list[int]]:
