@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from facenb.arrays import read_arrays
-from facenb.datasets.layout import AGAIN, files_in, find_folder, sibling
+from facenb.datasets.layout import AGAIN, DEPTH, files_in, find_folder, sibling
 from facenb.errors import AssetError
 from facenb.photos.images import read_image
 
@@ -84,7 +84,7 @@ def read_aflw2000(folder: str | Path | None = None) -> AFLW2000:
     Raises AssetError with what was expected and what was found.
     """
     inner = find_folder(folder, NAME, lambda inner: bool(_photos(inner)), "images like AFLW2000/image00002.jpg")
-    labels = [above / "reannotated68.npz" for above in (inner, *list(inner.parents)[:2])]
+    labels = [above / "reannotated68.npz" for above in (inner, *list(inner.parents)[:DEPTH])]
     path = next((label for label in labels if label.is_file()), None)
     return AFLW2000(tuple(_photos(inner)), {} if path is None else _reannotated(path))
 

@@ -81,12 +81,11 @@ def render_views(
         reduce = max(1, max(texture.shape) // (4 * max(large)))  # averaged first, so that no detail is skipped
         surface = Texture(texture[None], scan.uv, scan.uv_triangles).reduced(reduce)
         light = None  # the texture holds the light it was taken in
-    drawn = render(scan.vertices[None], scan.triangles, surface, closer, large, light)
-    both = torch.cat([drawn.image * drawn.mask[..., None], drawn.mask[..., None].float()], -1).permute(0, 3, 1, 2)
-    both = functional.avg_pool2d(both, FINER).permute(0, 2, 3, 1)
-    image = both[..., :3] + (1 - both[..., 3:]) * torch.tensor(BEHIND)
+    drawn = render(scan.vertices[None], scan.triangles, surface, closer, large, light, torch.tensor(BEHIND))
+    image = functional.avg_pool2d(drawn.image.permute(0, 3, 1, 2), FINER).permute(0, 2, 3, 1)
+    mask = functional.avg_pool2d(drawn.mask.float(), FINER) > 0.5
     landmarks = None if scan.landmarks is None else camera.project(scan.landmarks[None])[..., :2]
-    return ScanViews(image.clamp(0, 1), both[..., 3] > 0.5, camera, landmarks)
+    return ScanViews(image.clamp(0, 1), mask, camera, landmarks)
 
 
 def mark(scan: Scan) -> Float[Tensor, "68 3"]:
