@@ -1,6 +1,7 @@
 """Photographs of SynthFace: the ground truth is the truth, and a picture is always the same."""
 
 import hashlib
+import re
 import subprocess
 import sys
 from dataclasses import fields
@@ -198,10 +199,8 @@ def test_batches_join():
 
 
 def test_bad_requests_are_refused():
-    for subjects, pictures in (([0, 1], [0]), ([], [])):
-        with pytest.raises(ValueError, match=f"got {len(subjects)}, {len(pictures)}"):
+    for subjects, pictures in (([0, 1], [0]), ([], []), ([0], [-1])):
+        with pytest.raises(ValueError, match=re.escape(f"got {subjects}, {pictures}")):
             photograph(SYNTH, subjects, pictures)
     with pytest.raises(ValueError, match="fisheye"):
         photograph(SYNTH, [0], [0], camera="fisheye")
-    with pytest.raises(ValueError, match="picture -1"):
-        photograph(SYNTH, [0], [-1])

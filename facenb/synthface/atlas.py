@@ -5,10 +5,13 @@ In MakeHuman's own charts the face fills only 5 % of the texture. `benchmarks/at
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from scipy.ndimage import distance_transform_edt
+from torch import Tensor
 
 from facenb.imaging.raster import interpolate, rasterize
-from facenb.synthface.heads import Heads
+from facenb.imaging.texture import sample
+from facenb.synthface.heads import Heads, load_heads
 
 SIZE = 832  # texels of a side at full quality
 FACE = 2.4  # texels per mm on the face
@@ -52,3 +55,11 @@ def tile(box: tuple[int, int, int, int], size: int) -> tuple[slice, slice]:
     left, bottom, right, top = np.array(box) + (-8, -8, 8, 8)
     factor = SIZE // size
     return slice((SIZE - top) // factor, (SIZE - bottom) // factor), slice(left // factor, right // factor)
+
+
+def at_vertices(maps: Float[Tensor, "batch size size channels"]) -> Float[Tensor, "batch vertices channels"]:
+    """Return the values of maps of the atlas at the vertices, each where the last triangle that has it puts it."""
+    heads = load_heads()
+    uv = np.zeros((len(heads.component), 2), np.float32)
+    uv[heads.triangles] = heads.uv[heads.uv_triangles]
+    return sample(maps, torch.from_numpy(uv).expand(len(maps), 1, -1, -1))[:, 0]

@@ -20,7 +20,11 @@ EXPRESSIONS = tuple(
     mouthFunnel mouthPucker mouthPressLeft mouthPressRight mouthSmileLeft mouthSmileRight mouthStretchLeft
     mouthStretchRight mouthUpperUpLeft mouthUpperUpRight noseSneerLeft noseSneerRight""".split()
 )
-STRENGTH = {"mouthSmile*": 0.75, "cheekPuff": 0.8}  # share of MakeHuman's action that is full here; the rest: 1
+STRENGTH = {
+    "mouthSmileLeft": 0.75,
+    "mouthSmileRight": 0.75,
+    "cheekPuff": 0.8,
+}  # share of MakeHuman's action that is full here; the rest: 1
 # What a person moves along with an action: mean and standard deviation of its share, "*" for the side.
 COMPANIONS = {
     "browDown*": {"noseSneer*": (0.10, 0.10), "eyeSquint*": (0.15, 0.10)},
@@ -85,7 +89,8 @@ class Mimic:
         heads = load_heads()
         companions, _ = _tables()
         mix = np.zeros((len(EXPRESSIONS), len(heads.action_names)))
-        mix[np.arange(len(EXPRESSIONS)), [heads.action_names.index(name) for name in EXPRESSIONS]] = _strengths()
+        for row, name in enumerate(EXPRESSIONS):
+            mix[row, heads.action_names.index(name)] = STRENGTH.get(name, 1.0)
         for (row, column, mean, deviation), number in zip(
             companions, generator.standard_normal(len(companions)), strict=True
         ):
@@ -96,7 +101,8 @@ class Mimic:
         numbers = np.clip(generator.standard_normal((len(EXPRESSIONS), 6)), -2.5, 2.5)
         numbers[[EXPRESSIONS.index(f"eyeBlink{side}") for side in ("Left", "Right")]] = 0.0  # closed is closed
         size, across, along = np.exp(0.15 * numbers[:, 0]), 0.12 * numbers[:, 1], 0.12 * numbers[:, 2]
-        to_left, upwards = _directions()
+        x, y, _ = mean_head().T
+        to_left, upwards = np.tanh(x / 20.0), np.tanh((y + 20.0) / 40.0)  # smooth, from -1 to 1
         basis.data *= (size[:, None] * np.exp(0.1 * numbers[:, 3:]))[row, axis]
         basis.data *= 1 + across[row] * to_left[vertex] + along[row] * upwards[vertex]
         for eye, side in enumerate(("Left", "Right")):
@@ -105,19 +111,6 @@ class Mimic:
             closing = _closing(neutral, basis[[blink]].toarray().reshape(-1, 3), eye)
             basis.data[entries] *= closing[vertex[entries]]
         return cls(basis, heads.jaw_angle * size[EXPRESSIONS.index("jawOpen")])
-
-
-@cache
-def _strengths() -> list[float]:
-    full = {name: share for pattern, share in STRENGTH.items() for name, _ in _sides(pattern)}
-    return [full.get(name, 1.0) for name in EXPRESSIONS]
-
-
-@cache
-def _directions() -> tuple[np.ndarray, np.ndarray]:
-    """Return two smooth fields (V,) on the mean head: from -1 on the right to 1 on the left, from low to high."""
-    mean = mean_head()
-    return np.tanh(mean[:, 0] / 20.0), np.tanh((mean[:, 1] + 20.0) / 40.0)
 
 
 @cache

@@ -77,12 +77,12 @@ def mesh() -> Mesh:
 
 
 @lru_cache(maxsize=4 * len(STYLES))
-def grow(style: int, mirrored: bool = False, coarse: bool = False) -> Growth:
-    """Return a style of STYLES, or its mirror image, on the mean head (do not write to it).
+def grow(code: int, coarse: bool = False) -> Growth:
+    """Return a style on the mean head (do not write to it): its place in STYLES; the mirror images follow after these.
 
     `coarse` has half as many, wider ribbons, for small pictures.
     """
-    stored = load_file(PATH)
+    stored, (mirrored, style) = load_file(PATH), divmod(code, len(STYLES))
     points = stored["points"][style].astype(float)
     count = 2 * RIBBONS * (STEPS + 1)
     ribbons = points[:count].reshape(RIBBONS, STEPS + 1, 2, 3)

@@ -37,12 +37,6 @@ class Heads:
         """Return the vertices of a component."""
         return np.flatnonzero(self.component == self.component_names.index(name))
 
-    def vertex_uv(self) -> np.ndarray:
-        """Return one place (V, 2) in the atlas for each vertex: that in the last triangle which has it."""
-        uv = np.zeros((len(self.component), 2))
-        uv[self.triangles] = self.uv[self.uv_triangles]
-        return uv
-
     def neutral(self, sex: float, age: float, muscle: float, weight: float, ancestry, changes) -> np.ndarray:
         """Return vertices (V, 3) of a head; values in [0, 1] as MakeHuman's, age from 0 (25 years) to 1 (90).
 

@@ -148,10 +148,8 @@ def with_jaw(model: MorphableModel) -> MorphableModel:
     ValueError for a model of other vertices or without the expressions.
     """
     heads = load_heads()
-    if missing := [name for name in MOVED if name not in model.expression_names]:
-        raise ValueError(f"{model.name} has no expression {', '.join(missing)}; this is for SynthFace's own model")
-    if len(heads.jaw_share) != len(model.mean):
-        raise ValueError(f"{model.name} has {len(model.mean)} vertices, and SynthFace's heads {len(heads.jaw_share)}")
+    if not set(MOVED) <= set(model.expression_names) or len(heads.jaw_share) != len(model.mean):
+        raise ValueError(f"Expected SynthFace's own model, with {', '.join(MOVED)}; got {model.name}.")
     share = torch.from_numpy(heads.jaw_share).to(model.mean)
     guides = model.landmarks.vertices[list(GUIDES), 0]
     places = torch.cat([model.mean[guides], torch.ones(len(guides), 1).to(model.mean)], 1).double()  # (5, 4)

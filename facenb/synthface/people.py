@@ -6,10 +6,10 @@ from functools import cache, cached_property
 import numpy as np
 import torch
 from jaxtyping import Float
-from scipy.ndimage import map_coordinates
 from torch import Tensor
 
 from facenb.morphable.contour import contour_lines
+from facenb.synthface.atlas import at_vertices
 from facenb.synthface.expressions import EXPRESSIONS, Mimic, clear_eyeballs, express, mean_head
 from facenb.synthface.heads import load_heads
 from facenb.synthface.regions import landmarks, regions
@@ -40,11 +40,7 @@ class Subject:
     @cached_property
     def albedo(self) -> Float[Tensor, "vertices 3"]:
         """Linear RGB in [0, 1] at the vertices, from the person's texture at rest."""
-        heads, texture = load_heads(), paint(self.look, ALBEDO_TEXELS)
-        texel = np.clip(heads.vertex_uv() * ALBEDO_TEXELS - 0.5, 0, ALBEDO_TEXELS - 1)
-        rows = [ALBEDO_TEXELS - 1 - texel[:, 1], texel[:, 0]]
-        colours = [map_coordinates(texture[..., channel], rows, order=1) for channel in range(3)]
-        return torch.from_numpy(np.stack(colours, -1))
+        return at_vertices(torch.from_numpy(paint(self.look, ALBEDO_TEXELS))[None])[0]
 
 
 class SynthFace:

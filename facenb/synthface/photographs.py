@@ -57,7 +57,7 @@ class Photographs:
     angles: Float[Tensor, "batch 3"]  # yaw, pitch, roll in radians
     camera: Camera
     light: Float[Tensor, "batch 9 3"]
-    hairstyle: Int[Tensor, " batch"]  # place in hair.STYLES; mirrored ones follow
+    hairstyle: Int[Tensor, " batch"]  # as hair.grow numbers them
 
     def __len__(self) -> int:
         return len(self.image)
@@ -94,7 +94,7 @@ class Photographs:
         covering = mesh.triangles[: mesh.shirt]  # the shirt hides no landmark
         for rows in torch.arange(len(self)).split(TOGETHER):
             grown = [
-                torch.from_numpy(hair.follow(_growth(code, size), neutral.numpy()))
+                torch.from_numpy(hair.follow(hair.grow(code, min(size) < COARSE), neutral.numpy()))
                 for code, neutral in zip(self.hairstyle[rows].tolist(), self.neutral[rows], strict=True)
             ]
             shape, whole = self.shape[rows], torch.cat([self.shape[rows], torch.stack(grown)], 1)
@@ -108,12 +108,6 @@ class Photographs:
             visible = visibility(obstacles, covering, camera, marks.of(shape), facing, size)
             seen.append((fragments.depth, normals, fragments.triangle, visible))
         return tuple(torch.cat(values) for values in zip(*seen, strict=True))
-
-
-def _growth(code: int, size: tuple[int, int]) -> hair.Growth:
-    """Return the growth of a hairstyle for pictures of a size."""
-    mirrored, style = divmod(code, len(hair.STYLES))
-    return hair.grow(style, bool(mirrored), coarse=min(size) < COARSE)
 
 
 def photograph(
@@ -135,8 +129,10 @@ def photograph(
     deviation of the sensor's. An image shows `view` to `view` + 60 mm. Raise ValueError for lists of different lengths,
     no pictures, or an unknown camera.
     """
-    if len(subjects) != len(pictures) or not subjects:
-        raise ValueError(f"Expected as many subjects as pictures, at least one; got {len(subjects)}, {len(pictures)}.")
+    if len(subjects) != len(pictures) or not subjects or min(pictures) < 0:
+        raise ValueError(
+            f"Expected as many subjects as pictures (0, 1, ...), at least one; got {subjects}, {pictures}."
+        )
     if camera not in ("weak", "perspective"):
         raise ValueError(f"Camera {camera!r} is unknown. Choose 'weak' or 'perspective'.")
     texels = _texels(size, supersample, view)
@@ -172,10 +168,7 @@ class _Scene:
     """Everything random about one picture."""
 
     def __init__(self, synth: SynthFace, person: _Person, picture: int, size, yaw_limit: float, expressive: bool):
-        index = person.subject.index
-        if picture < 0:
-            raise ValueError(f"Pictures are numbered from 0, got picture {picture} of subject {index}.")
-        sequence = np.random.SeedSequence([synth.seed, index, PICTURE, picture])
+        sequence = np.random.SeedSequence([synth.seed, person.subject.index, PICTURE, picture])
         # A generator for each matter, so that none depends on how many numbers another took.
         mood, pose, frame, lamp, wall, grain, styling = (
             np.random.Generator(np.random.PCG64(s)) for s in sequence.spawn(7)
@@ -199,7 +192,7 @@ class _Scene:
         texture = skin.dress(person.bare, look, self.styling, style)
         tile, bright = hair.strand_tile(len(texture))
         texture[tile] = look.hair * bright[..., None]
-        growth = _growth(self.hairstyle, self.size)
+        growth = hair.grow(self.hairstyle, min(self.size) < COARSE)
         if self.hairstyle not in person.strands:
             person.strands[self.hairstyle] = hair.follow(growth, person.subject.neutral.numpy())
         return texture, person.strands[self.hairstyle], growth.tint

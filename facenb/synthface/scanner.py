@@ -37,15 +37,6 @@ class HeadScan:
     triangles: Int[Tensor, "triangles 3"]  # of the head
 
 
-@dataclass(frozen=True)
-class _View:
-    """What one side gives, on a grid of samples."""
-
-    exact: Tensor  # (height, width, 3)
-    towards: Tensor  # (3,) from the face to the scanner
-    kept: Tensor  # (height, width) bool
-
-
 def scan_head(
     synth: SynthFace,
     subject: int,
@@ -59,32 +50,26 @@ def scan_head(
     """Return scan `seed` of a person at rest (or with an expression): the same in any order.
 
     `pitch` is the distance of samples, `noise` their standard deviation along the view, `radius` how far from the nose
-    tip the scan reaches, all in mm. `holes` spots of 2 to 7 mm radius are lost. Raise ValueError for a pitch or radius
-    that is not positive, a negative noise or number of holes, or a scan without triangles.
+    tip the scan reaches, all in mm. `holes` spots of 2 to 7 mm radius are lost. Raise ValueError for a scan without
+    triangles.
     """
-    if not (pitch > 0 and radius > 0 and noise >= 0 and holes >= 0):
-        raise ValueError(
-            f"pitch {pitch} and radius {radius} must be positive, noise {noise} and holes {holes} not less than 0"
-        )
     of_holes, of_noise = synth.generator(subject, SCANNER, seed).spawn(2)
     person = synth.subject(subject)
     rest = torch.zeros(len(synth.expression_names)) if expression is None else expression
     head = synth.shape(person, rest[None])[0]
     landmarks = synth.landmarks.of(head)
     views = _views(head, synth.triangles, landmarks[NOSE_TIP], float(pitch), float(radius))
-    every = torch.cat([view.exact[view.kept] for view in views])
-    lost = (
-        [(every[of_holes.integers(len(every))], 2 + 5 * of_holes.random()) for _ in range(holes)] if len(every) else []
-    )
+    every = torch.cat([surface[kept] for surface, _, kept in views])
+    count = holes if len(every) else 0
+    lost = [(every[of_holes.integers(len(every))], 2 + 5 * of_holes.random()) for _ in range(count)]
     exact, noisy, triangles, before = [], [], [], 0
-    for view in views:
-        kept = view.kept.clone()
+    for surface, towards, kept in views:
         for middle, reach in lost:
-            kept &= (view.exact - middle).norm(dim=-1) > reach
-        index, faces = _join(kept, view.exact @ view.towards, JUMP * float(pitch))
-        off = torch.from_numpy(of_noise.standard_normal(kept.shape).astype(np.float32))[..., None] * view.towards
-        exact.append(view.exact.flatten(0, 1)[index])
-        noisy.append((view.exact + noise * off).flatten(0, 1)[index])
+            kept = kept & ((surface - middle).norm(dim=-1) > reach)
+        index, faces = _join(kept, surface @ towards, JUMP * float(pitch))
+        off = torch.from_numpy(of_noise.standard_normal(kept.shape).astype(np.float32))[..., None] * towards
+        exact.append(surface.flatten(0, 1)[index])
+        noisy.append((surface + noise * off).flatten(0, 1)[index])
         triangles.append(faces + before)
         before += len(index)
     if not before:
@@ -93,8 +78,13 @@ def scan_head(
     return HeadScan(scan, torch.cat(exact), head, synth.triangles)
 
 
-def _views(head: Tensor, triangles: Tensor, nose: Tensor, pitch: float, radius: float) -> list[_View]:
-    """Depth pictures from all sides; a sample is kept in the view that faces its skin most."""
+def _views(
+    head: Tensor, triangles: Tensor, nose: Tensor, pitch: float, radius: float
+) -> list[tuple[Tensor, Tensor, Tensor]]:
+    """Return for each side the surface on a grid of samples (H, W, 3), the direction to the scanner, and what is kept.
+
+    A sample is kept in the view that faces its skin most.
+    """
     angles = torch.zeros(len(SIDES), 3)
     angles[:, 0] = torch.deg2rad(torch.tensor(SIDES))
     rotation = euler_to_matrix(angles)
@@ -104,18 +94,17 @@ def _views(head: Tensor, triangles: Tensor, nose: Tensor, pitch: float, radius: 
     at = side / 2 + torch.stack([-middle[:, 0], middle[:, 1]], -1) / pitch
     camera = WeakPerspective(rotation, torch.full((len(SIDES),), 1 / pitch), at)
     seen = rasterize(camera.project(head[None]), triangles, (side, side))
-    normals = vertex_normals(head[None], triangles)
-    surface = torch.cat([head[None], normals], -1).expand(len(SIDES), -1, -1)
-    found = interpolate(seen, surface, triangles)
-    exact, facing = found[..., :3], functional.normalize(found[..., 3:], dim=-1) @ towards.T  # (S, H, W, S)
-    own = facing[torch.arange(len(SIDES)), :, :, torch.arange(len(SIDES))]
-    kept = (seen.triangle >= 0) & (own >= facing.amax(-1)) & (own > STEEP)
+    surface = torch.cat([head, vertex_normals(head[None], triangles)[0]], -1).expand(len(SIDES), -1, -1)
+    exact, normals = interpolate(seen, surface, triangles).split(3, -1)
+    facing = functional.normalize(normals, dim=-1) @ towards.T  # (S, H, W, S)
+    here = facing[torch.arange(len(SIDES)), :, :, torch.arange(len(SIDES))]
+    kept = (seen.triangle >= 0) & (here >= facing.amax(-1)) & (here > STEEP)
     kept &= (exact - nose).norm(dim=-1) <= radius
-    return [_View(*parts) for parts in zip(exact, towards, kept, strict=True)]
+    return list(zip(exact, towards, kept, strict=True))
 
 
 def _join(kept: Tensor, height: Tensor, jump: float) -> tuple[Tensor, Tensor]:
-    """Indices of the samples (of the flattened grid) that belong to some triangle, and the triangles among these.
+    """Return indices of the samples (of the flattened grid) that belong to some triangle, and the triangles.
 
     Each cell of the grid gives two triangles, counter-clockwise for the scanner (rows run down).
     """

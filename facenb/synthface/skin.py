@@ -237,9 +237,8 @@ def layers(size: int) -> dict[str, np.ndarray]:
 def _inside(x, y, z, part) -> np.ndarray:
     """Return the colours (size, size, 3) of the mouth's lining, tongue, teeth and the white of the eyes."""
     lining = np.array([0.36, 0.13, 0.12]) * np.clip((z + 25) / 45, 0.1, 1.0)[..., None]
-    white = np.array([0.80, 0.77, 0.74]) - np.array([0.0, 0.10, 0.11]) * smooth_step(
-        16.4 * np.arctan2(np.hypot(x - 31.2, y), z)[..., None], 8.0, 15.0
-    )
+    edge = smooth_step(16.4 * np.arctan2(np.hypot(x - 31.2, y), z)[..., None], 8.0, 15.0)
+    white = np.array([0.80, 0.77, 0.74]) - np.array([0.0, 0.10, 0.11]) * edge
     arc = np.arcsin(np.clip(x / 27.0, 0, 1)) / (np.pi / 2) * 7
     enamel = np.array([0.86, 0.82, 0.74]) * (1 - 0.35 * _bump(np.abs(arc - np.rint(arc)), 0, 0.07))[..., None]
     enamel = enamel * np.clip((z + 18) / 34, 0.15, 1.0)[..., None]
@@ -252,7 +251,10 @@ def _inside(x, y, z, part) -> np.ndarray:
 
 def paint(look: Look, size: int) -> np.ndarray:
     """Return the texture (size, size, 3) of a person, float32, shaven and without make-up or hair on the scalp."""
-    at, noise = layers(size), _shifted(look, size)
+    at, steps = layers(size), np.rint(look.shifts * size).astype(int)
+    steps[5:, 1] = 0  # strokes stay symmetric
+    fields = zip(noises(size).items(), steps.tolist(), strict=True)
+    noise = {name: np.roll(field, step, (0, 1)) for (name, field), step in fields}  # as it lies on this person's skin
     blotch = noise["blotch"] + 0.6 * noise["mottle"]
     rough = min(look.melanin, 0.45)  # dark skin is as even as light skin
     melanin = look.melanin * (1 + at["dark"]) + at["darker"] + rough * (0.05 * blotch + 0.035 * noise["speckle"])
@@ -275,20 +277,9 @@ def paint(look: Look, size: int) -> np.ndarray:
     colour = _blend(colour, np.minimum(look.hair, 0.10) * 0.5, at["lashes"])
     inside, eye = at["part"] >= MOUTH, at["iris"] < IRIS_RADIUS + 1
     colour[inside] = at["inside"][inside]
-    colour[eye] = _blend(
-        _iris(look, at["iris"][eye], at["streaks"][eye]),
-        colour[eye],
-        smooth_step(at["iris"][eye], IRIS_RADIUS - 0.5, IRIS_RADIUS + 0.5),
-    )
+    white = smooth_step(at["iris"][eye], IRIS_RADIUS - 0.5, IRIS_RADIUS + 0.5)
+    colour[eye] = _blend(_iris(look, at["iris"][eye], at["streaks"][eye]), colour[eye], white)
     return np.clip(colour * at["shade"][..., None], 0.005, 0.98)
-
-
-def _shifted(look: Look, size: int) -> dict[str, np.ndarray]:
-    """Return the noise as it lies on this person's skin."""
-    fields = noises(size)
-    steps = np.rint(look.shifts * size).astype(int)
-    steps[5:, 1] = 0  # strokes stay symmetric
-    return {name: np.roll(field, tuple(steps[k]), (0, 1)) for k, (name, field) in enumerate(fields.items())}
 
 
 def _blend(colour, other, share):
@@ -309,9 +300,8 @@ def _brows(look, at, noise) -> np.ndarray:
 
 def _iris(look, radius, streaks) -> np.ndarray:
     """Return the colours (n, 3) of iris and pupil, by the distance (n,) in mm from the middle."""
-    share = (1 + 0.35 * streaks + 0.35 * smooth_step(3.6 - radius, 0, 1.4)) * (
-        1 - 0.65 * smooth_step(radius, IRIS_RADIUS - 1.3, IRIS_RADIUS)
-    )
+    rim = 0.65 * smooth_step(radius, IRIS_RADIUS - 1.3, IRIS_RADIUS)
+    share = (1 + 0.35 * streaks + 0.35 * smooth_step(3.6 - radius, 0, 1.4)) * (1 - rim)
     return _blend(look.iris * share[:, None], 0.02, 1 - smooth_step(radius, PUPIL_RADIUS - 0.3, PUPIL_RADIUS + 0.3))
 
 

@@ -10,10 +10,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from facenb.imaging.texture import sample
+from facenb.synthface import atlas
 from facenb.synthface.atlas import smooth_step
 from facenb.synthface.expressions import EXPRESSIONS
-from facenb.synthface.heads import load_heads
 from facenb.synthface.people import Subject, SynthFace
 from facenb.synthface.skin import layers
 
@@ -97,6 +96,4 @@ def at_vertices(
     synth: SynthFace, subject: Subject, expression: Float[Tensor, "batch expressions"]
 ) -> Float[Tensor, "batch vertices"]:
     """Return the same displacement in mm at the vertices of the mesh."""
-    places = torch.from_numpy(load_heads().vertex_uv().astype(np.float32))
-    maps = displacement(synth, subject, expression)
-    return sample(maps[..., None], places.expand(len(maps), 1, -1, -1))[:, 0, :, 0]
+    return atlas.at_vertices(displacement(synth, subject, expression)[..., None])[..., 0]
