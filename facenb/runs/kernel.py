@@ -18,7 +18,7 @@ COMMAND = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"
 
 @contextmanager
 def private_kernel() -> Iterator[type[AsyncKernelManager]]:
-    """Give a class of kernels whose sockets lie in a temporary folder. At the end its kernels and the folder are gone.
+    """Yield a class of kernels whose sockets lie in a temporary folder. At the end, end its kernels, delete the folder.
 
     Kernels that start at the same time over TCP sometimes choose the same port. Files cannot collide in this way.
     """

@@ -156,7 +156,7 @@ class Report:
         return table
 
     def _rows(self, comparison: Comparison, metrics: dict[str, str]) -> Iterator[tuple[Source, dict]]:
-        """Give the records that belong to a comparison. If two notebooks measured one set, the later one counts."""
+        """Yield the records that belong to a comparison. If two notebooks measured one set, the later one counts."""
         for source in self.sources:
             rows = [
                 row

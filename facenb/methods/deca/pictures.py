@@ -20,11 +20,11 @@ from facenb.synthface.people import VERSION, SynthFace
 from facenb.synthface.photographs import photograph
 from facenb.table import build_table
 
-LARGER = 1.2  # a photograph is so much larger than the image cut out of it
-RAISED = 0.04  # of the image's side: above the middle of the landmarks there is a forehead
+LARGER = 1.2  # side of a photograph, in sides of the image that is cut out of it
+RAISED = 0.04  # sides by which the cut lies above the middle of the landmarks, to show the forehead
 TOGETHER = 100  # images in memory at once
 TURN, MOVE, ZOOM = 0.15, 0.06, 0.1  # of varied images: radians, half sides, logarithm of the scale
-NOISE = 111  # part of a subject's random numbers that the noise of these landmarks uses
+NOISE = 111  # number of the random stream for the noise of these landmarks
 
 
 @dataclass(frozen=True)
@@ -32,18 +32,18 @@ class PicturePairs:
     """Images in pairs of one person; implements the protocol of `facenb.training`."""
 
     faces: FaceSet
-    vectors: Float[Tensor, "rows vector"] | None = None  # of each image, if they are known: "vector" in a batch
+    vectors: Float[Tensor, "rows vector"] | None = None  # of each image, if they are known: a batch then has "vector"
     varied: bool = False  # whether `load` mirrors, turns, moves and scales the images, as `vary` does
 
     def __post_init__(self):
         if self.varied and self.vectors is not None:
-            raise ValueError("Varied images no longer fit the vectors known of them; use one or the other")
+            raise ValueError("Varied images no longer fit their vectors. Leave out one of the two.")
 
     def __len__(self) -> int:
         return len(self.faces)
 
     def load(self, rows: Int[Tensor, " batch"], generator: torch.Generator) -> dict[str, Tensor]:
-        """Return twice as many images as rows: those, and then the partner of each, another image of the person."""
+        """Return the images of the rows, and then another image of the same person for each."""
         both = torch.cat([rows, self.partners(rows, generator)])
         batch = self.faces.load(both)
         if self.vectors is not None:
@@ -51,13 +51,13 @@ class PicturePairs:
         return vary(batch, generator) if self.varied else batch
 
     def partners(self, rows: Int[Tensor, " batch"], generator: torch.Generator) -> Int[Tensor, " batch"]:
-        """Return for each row another image of the same person, drawn from `generator`. RunError if there is none."""
+        """Return for each row another image of the same person, drawn at random. Raise RunError if there is none."""
         labels = self.faces.labels
         other = (labels == labels[rows, None]) & (torch.arange(len(labels)) != rows[:, None])  # (B, rows)
         alone = (~other.any(1)).nonzero()[:, 0]
         if len(alone):
             subject = int(self.faces.subjects[rows[alone[0]]])
-            raise RunError(f"Subject {subject} has one image only, and a pair needs two of a person")
+            raise RunError(f"Subject {subject} has one image only. A pair needs two images of a person.")
         return torch.rand(other.shape, generator=generator).masked_fill(~other, -1.0).argmax(1)
 
 
@@ -94,7 +94,7 @@ def build_pictures(
     """Return photographs 0 to `pictures` - 1 of SynthFace's `people`, cut out around the landmarks to `side` pixels.
 
     The landmarks are the true ones with noise of `landmark_noise` mm (standard deviation of each coordinate), like a
-    detector's. A finished set of the same kind is read. Raises RunError if the folder holds another one.
+    detector's output. A finished set of the same kind is read. Raise RunError if the folder holds another set.
     """
     people = [int(k) for k in people]
     if pictures < 2 or len(set(people)) < len(people) or not people:

@@ -1,9 +1,9 @@
 """Train phase I or III without a notebook, for instance on many GPUs or nodes:
 
-    python -m facenb run notebooks/04_fitting_many_images.ipynb --profile full     (makes the pictures)
+    python -m facenb run notebooks/04_fitting_many_images.ipynb --profile full     (makes the images)
     torchrun --nproc-per-node 4 -m facenb.methods.liu18 I --profile full
 
-The notebook of that phase then finds its training done, measures and shows it. Phase III goes on from what 07 saved.
+The notebook of that phase then finds its training done, and measures it. Phase III starts from the network of 07.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from facenb.training import History, TensorBoard, train
 
 
 def train_phase_one(run: Run, suffix: str, material: Material, board: bool) -> History:
-    """As notebook 06 does, in the same folder."""
+    """Train phase I as notebook 06 does, in the same folder."""
     settings = replace(material.plan.one, seed=run.seed)
     folder = training_folder(material, f"06_phase_one_encoder{suffix}", settings)
     modules = {"network": material.new_network(run.seed)}
@@ -30,7 +30,7 @@ def train_phase_one(run: Run, suffix: str, material: Material, board: bool) -> H
 
 
 def train_phase_three(run: Run, suffix: str, material: Material, board: bool) -> History:
-    """As notebook 08 does, in the same folder."""
+    """Train phase III as notebook 08 does, in the same folder."""
     settings, (head, options) = material.plan.three, material.plan.head
     network, targets = need_network(run, f"liu18_II{suffix}", "07_phase_two_decoders", None), material.supervision()
     torch.manual_seed(run.seed)
@@ -45,7 +45,7 @@ PHASES = {"I": ("06_phase_one_encoder", train_phase_one), "III": ("08_phase_thre
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """The command line."""
+    """Run the command."""
     parser = argparse.ArgumentParser(
         prog="facenb.methods.liu18", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
