@@ -55,13 +55,10 @@ def build_synthetic(
             f"different) with {pictures} images each"
         )
     consecutive = people == list(range(people[0], people[0] + len(people)))
-    card = {
-        "kind": "synthetic", "population": VERSION, "model": describe(model), "seed": seed, "pictures": pictures,
-        "size": list(size),
-        "people": f"{people[0]} to {people[-1]}" if consecutive else people,
-        "yaw_limit": float(yaw_limit), "landmark_noise": float(landmark_noise),
-    }  # fmt: skip
-    task = _Task(model, seed, pictures, size, float(yaw_limit), float(landmark_noise))
+    options = {"seed": seed, "pictures": pictures, "size": size}
+    options |= {"yaw_limit": float(yaw_limit), "landmark_noise": float(landmark_noise)}
+    task, card = _Task(model, **options), {"kind": "synthetic", "population": VERSION, "model": describe(model)}
+    card |= {**options, "people": f"{people[0]} to {people[-1]}" if consecutive else people}
     each = max(1, TOGETHER // pictures)
     blocks = [people[first : first + each] for first in range(0, len(people), each)]
     build_table(folder, card, lambda first: _in_order(task, blocks[first:], workers), len(blocks))
