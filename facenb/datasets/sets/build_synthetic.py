@@ -57,7 +57,10 @@ def build_synthetic(
     consecutive = people == list(range(people[0], people[0] + len(people)))
     options = {"seed": seed, "pictures": pictures, "size": size}
     options |= {"yaw_limit": float(yaw_limit), "landmark_noise": float(landmark_noise)}
-    task, card = _Task(model, **options), {"kind": "synthetic", "population": VERSION, "model": describe(model)}
+    task, card = (
+        _Task(model, **options),
+        {"kind": "synthetic", "population": VERSION, "view": VIEW, "model": describe(model)},
+    )
     card |= {**options, "people": f"{people[0]} to {people[-1]}" if consecutive else people}
     each = max(1, TOGETHER // pictures)
     blocks = [people[first : first + each] for first in range(0, len(people), each)]
