@@ -39,9 +39,9 @@ ABOUT_IMAGE = (
 )
 SHAPE = "x = mean + sum_k identity[k] identity_basis[k] + sum_k expression[k] expression_basis[k]"
 ABOUT_SHAPE = (
-    "mean and bases are those of the model, in mm: x to the viewer's right, y up, z towards the viewer. Coefficients "
-    "are in standard deviations. face.obj and face.ply hold x in mm, followed by vertices that close eyes and mouth. "
-    "face.glb holds it in metres."
+    "mean and bases are those of the model, in mm: x to the viewer's right, y up, z towards the viewer. Identity "
+    "coefficients are in standard deviations; an expression coefficient of 1 is that expression in full. face.obj and "
+    "face.ply hold x in mm, followed by vertices that close eyes and mouth. face.glb holds it in metres."
 )
 ABOUT_CAMERA = (
     "u = (right, down) in pixels from the image's top left corner; the first pixel's centre is at (0.5, 0.5). scale is "
