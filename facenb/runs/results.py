@@ -248,14 +248,13 @@ class Run:
 
 
 def png(fig) -> bytes:
-    """Return a matplotlib figure as a PNG of 256 colours, half the size of full colour, and close the figure."""
+    """Return a matplotlib figure as a PNG of 256 colours, less than half the size of full colour. Close the figure."""
     full, small = io.BytesIO(), io.BytesIO()
-    fig.savefig(full, format="png", dpi=110, bbox_inches="tight", facecolor="white")
+    fig.savefig(full, format="png", dpi=100, bbox_inches="tight", facecolor="white")
     if "matplotlib.pyplot" in sys.modules:
         sys.modules["matplotlib.pyplot"].close(fig)
-    picture = Image.open(full).convert("RGB")
-    palette = picture.quantize(256, kmeans=2)
-    picture.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG).save(small, "PNG", optimize=True)
+    # Not dithered: Pillow's dithering turns white to grey, speckles faces and makes files a tenth larger.
+    Image.open(full).convert("RGB").quantize(256, kmeans=1).save(small, "PNG", optimize=True)
     return small.getvalue()
 
 
