@@ -10,16 +10,8 @@ from scipy.io import savemat
 
 from facenb.errors import ModelFileError
 from facenb.morphable import MorphableModel
-from facenb.morphable.formats import (
-    read,
-    read_bfm2009,
-    read_bfm_grid,
-    read_bfm_hdf5,
-    read_flame,
-    read_flame_npz,
-    read_ict,
-)
-from facenb.morphable.formats.bfm_grid import NEEDED as GRID
+from facenb.morphable.formats import read, read_bfm2009, read_bfm_grid, read_bfm_hdf5, read_flame, read_ict
+from facenb.morphable.formats.basel import GRID
 from facenb.morphable.formats.ict import NEEDED as ICT
 
 READERS = {
@@ -27,7 +19,7 @@ READERS = {
     "bfm.h5": read_bfm_hdf5,
     "grid.npz": read_bfm_grid,
     "ict.npz": read_ict,
-    "flame.npz": read_flame_npz,
+    "flame.npz": read_flame,
     "flame.pkl": read_flame,
 }
 MAT = ("shapeMU", "shapePC", "shapeEV", "texMU", "texPC", "texEV", "tl")

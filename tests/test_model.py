@@ -129,7 +129,7 @@ def test_too_many_coefficients_and_impossible_poses_are_refused(model):
         model.shape(torch.zeros(1, 8))
     with pytest.raises(ValueError, match="4 expression components, but 9"):
         model.shape(None, torch.zeros(1, 9))
-    with pytest.raises(ValueError, match="random has 3 albedo components, not 4"):
+    with pytest.raises(ValueError, match="random has 3 albedo components, but 4 coefficients"):
         model.albedo(torch.zeros(1, 4))
     with pytest.raises(ValueError, match="2 rotations, 5 are needed"):
         model.shape(pose=torch.zeros(1, 2, 3))

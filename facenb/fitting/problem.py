@@ -7,7 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from facenb.errors import LandmarkError
-from facenb.morphable.model import Embedding, MorphableModel
+from facenb.morphable.model import Embedding, MorphableModel, Tensors
 
 JAW = 17  # landmarks 0 to 16 of the 68 lie on the contour of the face
 LEAST = 4  # fewest landmarks that determine a weak perspective camera
@@ -15,7 +15,7 @@ CONTOURS = ("fixed", "sliding")
 
 
 @dataclass(frozen=True)
-class Points:
+class Points(Tensors):
     """The model points that can match a landmark: first the landmarks themselves, then the vertices of contour lines.
 
     With a fixed contour there are no contour lines, and point j is landmark j.
@@ -51,12 +51,6 @@ class Points:
             chosen.of(values) for values in (model.mean, model.identity_basis, model.expression_basis)
         )
         return cls(mean, identity.flatten(1), expression.flatten(1), count, candidates, outward)
-
-    def to(self, device: torch.device, dtype: torch.dtype) -> "Points":
-        """Return the points on a device and in a dtype."""
-        arrays = (self.mean, self.identity, self.expression)
-        outward = None if self.outward is None else self.outward.to(device, dtype)
-        return Points(*(array.to(device, dtype) for array in arrays), self.landmarks, self.candidates, outward)
 
     def on_outline(
         self, positions: Float[Tensor, "images points 3"], rotation: Float[Tensor, "images 3 3"]

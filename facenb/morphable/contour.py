@@ -54,10 +54,10 @@ def _line(mean: Tensor, triangles: Tensor, centre: Tensor, landmark: Tensor) -> 
     nearest = reach * (FRONT_BELOW + (FRONT_SIDEWAYS - FRONT_BELOW) * sideways)
     rho = (points[:, :2] - centre) @ outward / reach
     front = _until(front, rho[front] < nearest)
-    back = _until(back, (_arc(points[back]) > BACK * reach) | (rho[back] > FLARE * reach))
+    back = _until(back, (arc_length(points[back]) > BACK * reach) | (rho[back] > FLARE * reach))
     chain = torch.tensor([*reversed(front), *back[1:]])  # crossings from front to back
-    stops = torch.linspace(0, 1, CANDIDATES, dtype=torch.float64) * _arc(points[chain])[-1]
-    chosen = chain[(_arc(points[chain]) - stops[:, None]).abs().argmin(1)]
+    stops = torch.linspace(0, 1, CANDIDATES, dtype=torch.float64) * arc_length(points[chain])[-1]
+    chosen = chain[(arc_length(points[chain]) - stops[:, None]).abs().argmin(1)]
     ends = edges[chosen]  # (26, 2), the mesh edge of each crossing
     distance = (mean[ends] - points[chosen, None]).norm(dim=-1)
     line = ends.gather(1, distance.argmin(1, keepdim=True))[:, 0]
@@ -101,6 +101,6 @@ def _until(walk: list[int], beyond: Tensor) -> list[int]:
     return walk[: max(int(stop[0, 0]), 1)] if len(stop) else walk
 
 
-def _arc(points: Tensor) -> Tensor:
+def arc_length(points: Tensor) -> Tensor:
     """Return the length along a chain of points from its start to each point."""
     return torch.cat([points.new_zeros(1), (points[1:] - points[:-1]).norm(dim=-1).cumsum(0)])

@@ -1,12 +1,12 @@
 """Coefficient layouts: the named parts of the flat vector that describes a face, and their order.
 
 A coefficient vector means nothing without its layout. Rana compares the 257 coefficients of a learner with the 236 of
-its teacher, but the two vectors have different meanings. A layout splits and joins vectors by name, and raises an error
-for a vector of another length.
+its teacher, but the two vectors have different meanings.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import accumulate
 
 import torch
 from jaxtyping import Float
@@ -37,11 +37,8 @@ class Layout:
     @property
     def slices(self) -> dict[str, slice]:
         """Return the slice of each part in the flat vector."""
-        slices, start = {}, 0
-        for part, length in self.parts.items():
-            slices[part] = slice(start, start + length)
-            start += length
-        return slices
+        ends = accumulate(self.parts.values())
+        return {part: slice(end - self.parts[part], end) for part, end in zip(self.parts, ends, strict=True)}
 
     def check(self, flat: Float[Tensor, "..."], what: str = "this vector") -> None:
         """Raise ValueError unless `flat` has this layout's length. The error names a layout that would fit."""
@@ -79,7 +76,6 @@ DECA = Layout(
 # Deng et al. 2019: the 257 coefficients that Rana prints; rotation in Euler angles, light 3 x 9.
 DENG = Layout("DENG", {"identity": 80, "expression": 64, "albedo": 80, "rotation": 3, "light": 27, "translation": 3})
 LAYOUTS = {layout.name: layout for layout in (LIU18, LUO19, DECA, DENG)}
-
 _ADVICE = "use one layout on both sides (facenb.morphable.layouts)"
 
 

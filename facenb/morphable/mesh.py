@@ -6,11 +6,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from facenb.morphable.model import Embedding, Joints, MorphableModel
+from facenb.morphable.model import Embedding, Joints, MorphableModel, Tensors
 
 
 @dataclass(frozen=True)
-class Subdivision:
+class Subdivision(Tensors):
     """A mesh with four times as many triangles. The old vertices come first, then the middle of each edge."""
 
     triangles: Int[Tensor, "fine 3"]
@@ -30,16 +30,13 @@ class Subdivision:
         """Return values of the old vertices (positions, colours, uv) at all vertices of the fine mesh."""
         return torch.cat([values, values[..., self.edges, :].mean(-2)], -2)
 
-    def to(self, device) -> "Subdivision":
-        return Subdivision(self.triangles.to(device), self.edges.to(device))
-
 
 def vertex_uv(model: MorphableModel) -> Float[Tensor, "vertices 2"]:
     """Return one texture coordinate per vertex (at seams the first one). Raise ValueError if a vertex has none."""
     if model.uv is None:
         raise ValueError(
-            f"{model.name} has no texture coordinates; FLAME's are in a file of their own (read_flame's `texture`: "
-            "head_template.obj or FLAME_texture.npz)"
+            f"{model.name} has no texture coordinates; for FLAME pass read_flame's `texture` (head_template.obj or "
+            "FLAME_texture.npz)"
         )
     if model.uv_triangles is None:
         return model.uv
@@ -63,9 +60,7 @@ def cut(model: MorphableModel, vertices: Int[Tensor, " kept"]) -> MorphableModel
         raise ValueError(f"the part of {model.name} lacks vertices of its landmarks; keep them as well")
     joints = model.joints
     if joints is not None:
-        lost = joints.regressor.clone()
-        lost[:, kept] = 0
-        if lost.any():
+        if joints.regressor[:, new < 0].any():
             raise ValueError(f"the part of {model.name} lacks vertices that its joints depend on; keep them as well")
         correctives = None if joints.correctives is None else joints.correctives[:, kept]
         joints = Joints(joints.names, joints.parents, joints.regressor[:, kept], joints.weights[kept], correctives)

@@ -21,8 +21,22 @@ def axis_angle_to_matrix(axis_angle: Float[Tensor, "*batch 3"]) -> Float[Tensor,
     return torch.linalg.matrix_exp(cross)
 
 
+class Tensors:
+    """Gives a dataclass of tensors, of other such dataclasses and of plain values the method `to`."""
+
+    def to(self, *device_or_dtype) -> "Tensors":
+        """Return a copy with every tensor on a device or in a dtype."""
+
+        def move(value):
+            if isinstance(value, Mapping):
+                return {name: move(item) for name, item in value.items()}
+            return value.to(*device_or_dtype) if isinstance(value, (Tensor, Tensors)) else value
+
+        return replace(self, **{spec.name: move(getattr(self, spec.name)) for spec in fields(self)})
+
+
 @dataclass(frozen=True)
-class Embedding:
+class Embedding(Tensors):
     """Points on a mesh's surface, each a weighted mean of three vertices (a vertex: 1, 0, 0)."""
 
     vertices: Int[Tensor, "points 3"]
@@ -45,12 +59,9 @@ class Embedding:
     def __len__(self) -> int:
         return len(self.vertices)
 
-    def to(self, device) -> "Embedding":
-        return Embedding(self.vertices.to(device), self.weights.to(device))
-
 
 @dataclass(frozen=True)
-class Joints:
+class Joints(Tensors):
     """A skeleton that bends the mesh by linear blend skinning, as in FLAME (global, neck, jaw, left and right eye)."""
 
     names: tuple[str, ...]
@@ -83,15 +94,9 @@ class Joints:
         vertex_turn = torch.einsum("vj,bjkl->bvkl", self.weights, turn)
         return (vertex_turn @ vertices[..., None])[..., 0] + torch.einsum("vj,bjk->bvk", self.weights, shift)
 
-    def to(self, device) -> "Joints":
-        correctives = None if self.correctives is None else self.correctives.to(device)
-        return replace(
-            self, regressor=self.regressor.to(device), weights=self.weights.to(device), correctives=correctives
-        )
-
 
 @dataclass(frozen=True)
-class MorphableModel:
+class MorphableModel(Tensors):
     """A mean face plus linear bases: `s = mean + identity_basis a + expression_basis e` (Liu et al. 2018, Eq. 6).
 
     Everything is in millimetres on the project's axes. A basis row is the offset of one standard deviation, so
@@ -131,18 +136,8 @@ class MorphableModel:
         A batch of one is broadcast. Raise ValueError if there are more coefficients than components, or if a pose is
         given for a model without joints.
         """
-        offset = self.mean.new_zeros(1, self.mean.numel())
-        for what, coefficients, basis in (
-            ("identity", identity, self.identity_basis),
-            ("expression", expression, self.expression_basis),
-        ):
-            if coefficients is None:
-                continue
-            count = coefficients.shape[1]
-            if count > len(basis):
-                raise ValueError(f"{self.name} has {len(basis)} {what} components, but {count} coefficients were given")
-            offset = offset + coefficients @ basis[:count].flatten(1)
-        vertices = self.mean + offset.unflatten(-1, (-1, 3))
+        parts = ("identity", identity, self.identity_basis), ("expression", expression, self.expression_basis)
+        vertices = self.mean[None] + sum(self._offset(*part) for part in parts if part[1] is not None)
         if pose is None:
             return vertices
         if self.joints is None:
@@ -159,11 +154,14 @@ class MorphableModel:
             raise ValueError(f"{self.name} has no albedo; colour its vertices from a photograph or give a plain colour")
         if coefficients is None:
             return self.albedo_mean[None]
-        components = 0 if self.albedo_basis is None else len(self.albedo_basis)
-        if coefficients.shape[1] > components:
-            raise ValueError(f"{self.name} has {components} albedo components, not {coefficients.shape[1]}")
-        offset = coefficients @ self.albedo_basis[: coefficients.shape[1]].flatten(1)
-        return self.albedo_mean + offset.unflatten(-1, (-1, 3))
+        basis = self.mean.new_zeros(0, *self.mean.shape) if self.albedo_basis is None else self.albedo_basis
+        return self.albedo_mean + self._offset("albedo", coefficients, basis)
+
+    def _offset(self, what: str, coefficients: Tensor, basis: Tensor) -> Float[Tensor, "batch vertices 3"]:
+        count = coefficients.shape[1]
+        if count > len(basis):
+            raise ValueError(f"{self.name} has {len(basis)} {what} components, but {count} coefficients were given")
+        return (coefficients @ basis[:count].flatten(1)).unflatten(-1, (-1, 3))
 
     def project(
         self, vertices: Float[Tensor, "batch vertices 3"], neutral: bool = False
@@ -205,55 +203,38 @@ class MorphableModel:
 
     def truncate(self, identity: int | None = None, expression: int | None = None) -> "MorphableModel":
         """Return the model with its first `identity` and `expression` components only."""
-        names = self.expression_names[:expression] if self.expression_names else ()
         return replace(
             self,
             identity_basis=self.identity_basis[:identity],
             expression_basis=self.expression_basis[:expression],
-            expression_names=names,
+            expression_names=self.expression_names[:expression],
         )
-
-    def to(self, device) -> "MorphableModel":
-        """Return the model on another device."""
-        moved = {}
-        for spec in fields(self):
-            value = getattr(self, spec.name)
-            if isinstance(value, Mapping):
-                moved[spec.name] = {name: index.to(device) for name, index in value.items()}
-            elif isinstance(value, (Tensor, Embedding, Joints)):
-                moved[spec.name] = value.to(device)
-        return replace(self, **moved)
 
     def save(self, path: str | Path) -> Path:
         """Write the model into one file (`facenb.savefile`). Raise ModelFileError if it cannot be written."""
-        tensors = {s.name: getattr(self, s.name) for s in fields(self) if isinstance(getattr(self, s.name), Tensor)}
+        tensors = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
         tensors |= {"landmarks.vertices": self.landmarks.vertices, "landmarks.weights": self.landmarks.weights}
         tensors |= {f"regions.{name}": index for name, index in self.regions.items()}
         card = {"name": self.name, "source": self.source, "expression_names": self.expression_names}
         if self.joints is not None:
             card["joints"] = {"names": self.joints.names, "parents": self.joints.parents}
-            for name in ("regressor", "weights", "correctives"):
-                if getattr(self.joints, name) is not None:
-                    tensors[f"joints.{name}"] = getattr(self.joints, name)
+            tensors |= {f"joints.{name}": x for name, x in vars(self.joints).items() if isinstance(x, Tensor)}
         return savefile.save(path, KIND, tensors, card)
 
     @classmethod
     def load(cls, path: str | Path) -> "MorphableModel":
         """Return a model that `save` wrote. Raise ModelFileError if the file is missing, damaged or of another kind."""
         tensors, card = savefile.load(path, KIND)
-
-        def group(prefix: str) -> dict[str, Tensor]:
-            names = [name for name in tensors if name.startswith(prefix)]
-            return {name.removeprefix(prefix): tensors.pop(name) for name in names}
-
-        landmarks, regions, joints = Embedding(**group("landmarks.")), group("regions."), group("joints.")
-        if "joints" in card:
-            joints = Joints(tuple(card["joints"]["names"]), tuple(card["joints"]["parents"]), **joints)
+        groups = {"landmarks": {}, "regions": {}, "joints": {}}
+        for name in [name for name in tensors if "." in name]:
+            group, _, field_name = name.partition(".")
+            groups[group][field_name] = tensors.pop(name)
+        joints = {name: tuple(values) for name, values in card.get("joints", {}).items()}
         return cls(
             card["name"],
-            landmarks=landmarks,
-            regions=regions,
-            joints=joints or None,
+            landmarks=Embedding(**groups["landmarks"]),
+            regions=groups["regions"],
+            joints=Joints(**joints, **groups["joints"]) if joints else None,
             expression_names=tuple(card["expression_names"]),
             source=card["source"],
             **tensors,

@@ -1,4 +1,4 @@
-"""Readers of published model files; each gives a MorphableModel in mm on the project's axes, whitened."""
+"""Readers of published model files. Each returns a MorphableModel in mm on the project's axes, whitened."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -6,12 +6,10 @@ from pathlib import Path
 import numpy as np
 
 from facenb.errors import ModelFileError
-from facenb.morphable.formats.bfm2009 import read_bfm2009
-from facenb.morphable.formats.bfm_grid import read_bfm_grid
-from facenb.morphable.formats.bfm_hdf5 import read_bfm_hdf5
-from facenb.morphable.formats.flame import read_flame, read_flame_npz
-from facenb.morphable.formats.ict import INDICES, read_ict, read_ict_folder
-from facenb.morphable.formats.reading import reading
+from facenb.morphable.formats.basel import read_bfm2009, read_bfm_grid, read_bfm_hdf5
+from facenb.morphable.formats.flame import read_flame
+from facenb.morphable.formats.ict import read_ict, read_ict_folder
+from facenb.morphable.formats.reading import ZIP, reading
 from facenb.morphable.formats.surrey import read_surrey
 from facenb.morphable.model import MorphableModel
 
@@ -19,32 +17,29 @@ KNOWN = (
     "BFM-2009 (.mat), BFM-2017/2019 (.h5), FLAME (.pkl, .npz), Surrey (.bin), ICT-FaceKit (folder or .npz), "
     "the BFM grid of 3DDFA-V2 (.npz) and facenb's own .safetensors"
 )
-NPZ = {"id_basis": read_ict, "paf_mu": read_bfm_grid, "shapedirs": read_flame_npz}  # by an array that each holds
-STARTS = {  # of a file: its reader
+NPZ = {"id_basis": read_ict, "paf_mu": read_bfm_grid, "shapedirs": read_flame}  # by an array that each holds
+STARTS = {  # readers by the first bytes of a file
     b"\x89HDF\r\n\x1a\n": read_bfm_hdf5,
     b"MATLAB 5.0": read_bfm2009,
-    b"\x80": read_flame,  # a pickle of protocol 2 and later; then a dictionary or an object of protocol 0 or 1
-    b"(": read_flame,
-    b"}": read_flame,
-    b"c": read_flame,
+    (b"\x80", b"(", b"}", b"c"): read_flame,  # a pickle of protocol 2 and later; a dictionary or object of 0 or 1
 }
-OTHERS = {  # starts of files that are no models
+LOGIN = "a web page: the download probably wanted a login"
+OTHERS = {  # first bytes of files that are no models, in lower case
     b"version https://git-lfs": "a pointer of Git LFS: run `git lfs pull` where it came from",
-    b"<!doctype": "a web page: the download probably wanted a login",
-    b"<html": "a web page: the download probably wanted a login",
+    b"<!doctype": LOGIN,
+    b"<html": LOGIN,
     b"\x1f\x8b": "a gzip archive: unpack it first",
-    b"\xfd7zXZ": "an xz archive: unpack it first",
+    b"\xfd7zxz": "an xz archive: unpack it first",
 }
 
 
 def read(path: str | Path, **options) -> MorphableModel:
-    """Return the model in a file or folder of any known kind, recognised by its content; its reader takes `options`.
+    """Return the model in a file or folder of any known kind, recognised by its content. Its reader gets `options`.
 
     Raise ModelFileError if it is missing, damaged or of no known kind.
     """
     if Path(path).is_dir():
-        with reading(Path(path) / INDICES, "ICT-FaceKit model", "https://github.com/ICT-VGL/ICT-FaceKit"):
-            return read_ict_folder(path, **options)
+        return read_ict_folder(path, **options)
     with reading(path, "model file", "where your model is published") as file:
         recognised = _recognise(file)
     return recognised(path, **options)
@@ -53,22 +48,22 @@ def read(path: str | Path, **options) -> MorphableModel:
 def _recognise(path: Path) -> Callable[..., MorphableModel]:
     with path.open("rb") as file:
         start = file.read(64)
-    for magic, what in OTHERS.items():
-        if start.lower().startswith(magic.lower()):
+    for first, what in OTHERS.items():
+        if start.lower().startswith(first):
             raise ModelFileError(f"{path} is {what}")
-    if start.startswith(b"PK\x03\x04"):
+    if start.startswith(ZIP):
         with np.load(path, allow_pickle=False) as file:
             names = file.files
-        readers = [read_one for name, read_one in NPZ.items() if name in names]
-        if not readers:
-            held = ", ".join(sorted(names)[:12])
-            raise ModelFileError(f"{path} is an npz or zip file of no model known here (it holds {held}): {KNOWN}")
-        return readers[0]
+        for name, read_npz in NPZ.items():
+            if name in names:
+                return read_npz
+        held = ", ".join(sorted(names)[:12])
+        raise ModelFileError(f"{path} is an npz or zip file of no model known here (it holds {held}): {KNOWN}")
     if start[8:10] == b'{"':
         return MorphableModel.load
-    if start[:4] == b"\x01\0\0\0" and start[8:12] == b"\x01\0\0\0":  # version 1; a mean of one column
+    if start[:4] == b"\x01\0\0\0" and start[8:12] == b"\x01\0\0\0":  # version 1, and a mean of one column
         return read_surrey
-    for magic, read_one in STARTS.items():
-        if start.startswith(magic):
-            return read_one
+    for first, read_file in STARTS.items():
+        if start.startswith(first):
+            return read_file
     raise ModelFileError(f"{path} is no model file known here (it starts with {start[:12]!r}); known are {KNOWN}")

@@ -1,9 +1,9 @@
 """ICT-FaceKit Light (Li et al. 2020, "Learning Formation of Physically-Based Face Attributes"), MIT licence.
 
-Two forms of the same model: the folder of OBJ files as its authors publish it, and a compact npz of it. Both hold
-centimetres. An identity row is one standard deviation; an expression row is the blendshape fully applied (weights
-from 0 to 1). The identity modes are orthogonal on the authors' full mesh of 26,719 vertices and not on the face and
-head kept here: they stay as published, so that coefficients still are N(0, 1).
+It has two forms: the folder of OBJ files as its authors publish it, and a compact npz. Both hold centimetres. An
+identity row is one standard deviation. An expression row is the blendshape fully applied (weights from 0 to 1). The
+identity modes are orthogonal on the authors' full mesh of 26,719 vertices, but not on the face and head kept here. We
+keep them as published, so that coefficients are N(0, 1).
 """
 
 import json
@@ -29,7 +29,7 @@ from facenb.morphable.model import Embedding, MorphableModel
 
 KIND, WHERE = "ICT-FaceKit model", "https://github.com/ICT-VGL/ICT-FaceKit"
 SOURCE = "ICT-FaceKit Light (Li et al. 2020), MIT licence"
-KEPT = 11248  # vertices of face, head and neck; behind them come mouth socket, teeth, eyes and lashes
+KEPT = 11248  # vertices of face, head and neck; after them come mouth socket, teeth, eyes and lashes
 REGIONS = {"narrow_face": (0, 6706), "face": (0, 9409), "head_neck": (9409, KEPT)}
 MM_PER_CM = 10.0
 NEUTRAL, INDICES = "generic_neutral_mesh.obj", "vertex_indices.json"
@@ -62,9 +62,9 @@ def read_ict(path: str | Path) -> MorphableModel:
 
 
 def read_ict_folder(path: str | Path) -> MorphableModel:
-    """Return ICT-FaceKit from its folder FaceXModel of OBJ files; quads become two triangles, teeth and eyes go.
+    """Return ICT-FaceKit from its folder FaceXModel of OBJ files, with triangles for quads, without teeth and eyes.
 
-    Raise ModelFileError that names missing files, or a file that is no OBJ of this mesh.
+    Raise ModelFileError, with their names, if files are missing or are no OBJ of this mesh.
     """
     folder = Path(path)
     with reading(folder / INDICES, KIND, WHERE) as file:
@@ -80,8 +80,9 @@ def read_ict_folder(path: str | Path) -> MorphableModel:
             f"get them from {WHERE}"
         )
     with reading(folder / NEUTRAL, KIND, WHERE) as file:
-        neutral = _vertices(file)
-        triangles, uv, uv_triangles = _surface(file)
+        text = file.read_text()
+        neutral = obj_numbers(text, "v ", 3)
+        triangles, uv, uv_triangles = _surface(text)
         return finish(
             "ict-facekit",
             tensor(neutral[:KEPT] * MM_PER_CM),
@@ -97,27 +98,21 @@ def read_ict_folder(path: str | Path) -> MorphableModel:
         )
 
 
-def _vertices(path: Path) -> np.ndarray:
-    return obj_numbers(path.read_text(), "v ", 3)
-
-
 def _offset(path: Path, neutral: np.ndarray) -> np.ndarray:
     """Return the offset in mm of the kept vertices from the neutral mesh."""
     with reading(path, "OBJ of ICT-FaceKit", WHERE) as path:
-        vertices = _vertices(path)
+        vertices = obj_numbers(path.read_text(), "v ", 3)
         expect("number of vertices", len(vertices), len(neutral))
         return (vertices - neutral)[:KEPT] * MM_PER_CM
 
 
-def _surface(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return triangles among the kept vertices, the UV points they use and UV triangles; polygons are cut as fans."""
-    fans, uv_fans, text = [], [], path.read_text()
+def _surface(text: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return triangles among the kept vertices, the UV points they use and UV triangles. Polygons are cut into fans."""
+    fans = []
     for words in obj_lines(text, "f "):
         corners = [[int(number) - 1 for number in word.split("/")[:2]] for word in words]
-        if max(corner[0] for corner in corners) >= KEPT:
-            continue
-        for k in range(1, len(corners) - 1):
-            fans.append([corners[j][0] for j in (0, k, k + 1)])
-            uv_fans.append([corners[j][1] for j in (0, k, k + 1)])
-    used, compact = np.unique(np.array(uv_fans), return_inverse=True)
-    return np.array(fans), obj_numbers(text, "vt ", 2)[used], compact.reshape(-1, 3)
+        if max(vertex for vertex, _ in corners) < KEPT:
+            fans += [[corners[0], corners[k], corners[k + 1]] for k in range(1, len(corners) - 1)]
+    triangles, uv_triangles = np.moveaxis(np.array(fans), 2, 0)
+    used, compact = np.unique(uv_triangles, return_inverse=True)
+    return triangles, obj_numbers(text, "vt ", 2)[used], compact.reshape(-1, 3)

@@ -1,4 +1,4 @@
-"""What the readers of model files share: one error for any damaged file, arrays, orientation, the finished model."""
+"""What the readers of model files share: one error for any damaged file, arrays, and checks of the finished model."""
 
 import functools
 from collections.abc import Callable, Iterator
@@ -13,28 +13,28 @@ from facenb.errors import ModelFileError
 from facenb.morphable.contour import contour_lines
 from facenb.morphable.model import Embedding, MorphableModel
 
+ZIP = b"PK\x03\x04"  # first bytes of a zip file, which an npz is
 NO_LANDMARKS = Embedding(torch.zeros(0, 3, dtype=torch.int64), torch.zeros(0, 3))
 
 
 @contextmanager
 def reading(path: str | Path, kind: str, where: str) -> Iterator[Path]:
-    """Give the path of a file; whatever goes wrong in the block becomes a ModelFileError that names file and source.
+    """Yield the path of a file. Any error in the block becomes a ModelFileError that names the file and its source.
 
-    All errors are caught, since zlib, zipfile, h5py, scipy and numpy each have their own for a damaged file.
+    All errors are caught, because zlib, zipfile, h5py, scipy and numpy each raise their own for a damaged file.
     """
     path = Path(path)
     if not path.is_file():
         raise ModelFileError(f"there is no {kind} at {path}; get it from {where}")
     try:
-        path.open("rb").close()
-    except OSError as error:
-        raise ModelFileError(f"{path} cannot be read ({error}); check who may read it") from error
-    try:
-        if path.stat().st_size == 0:
-            raise ValueError("the file is empty")
+        with path.open("rb") as file:
+            if not file.read(1):
+                raise ValueError("the file is empty")
         yield path
     except ModelFileError:  # of another file that this one needs
         raise
+    except PermissionError as error:
+        raise ModelFileError(f"{path} cannot be read ({error}); check who may read it") from error
     except Exception as error:
         cause = str(error) if type(error) is ValueError else f"{type(error).__name__}: {error}"
         raise ModelFileError(f"{path} is no {kind}, or a damaged one: {cause}; get it again from {where}") from error
@@ -54,12 +54,22 @@ def reader(kind: str, where: str) -> Callable:
     return wrap
 
 
+def starts_with(path: Path, first: bytes) -> bool:
+    """Return whether a file begins with these bytes."""
+    with path.open("rb") as file:
+        return file.read(len(first)) == first
+
+
+def beside(path: Path, given: str | Path | None, *names: str) -> str | Path | None:
+    """Return the given companion file, else the first of these names in the model's folder, else None."""
+    return given or next((path.with_name(name) for name in names if path.with_name(name).is_file()), None)
+
+
 def read_npz(path: Path, needed: tuple[str, ...], suffix: str | None = None) -> dict[str, np.ndarray]:
-    """Return the needed arrays of an npz, and those whose names end with `suffix`; pickles are never loaded."""
+    """Return the needed arrays of an npz, and those whose names end with `suffix`. Pickles are never loaded."""
     with np.load(path, allow_pickle=False) as file:
         require(file.files, needed)
-        names = [name for name in file.files if name in needed or (suffix and name.endswith(suffix))]
-        return {name: file[name] for name in names}
+        return {name: file[name] for name in file.files if name in needed or (suffix and name.endswith(suffix))}
 
 
 def obj_lines(text: str, start: str) -> list[list[str]]:
@@ -73,7 +83,7 @@ def obj_numbers(text: str, start: str, columns: int) -> np.ndarray:
 
 
 def require(content, needed: tuple[str, ...]) -> None:
-    """Raise ValueError, with what is there, unless all of `needed` are in `content`."""
+    """Raise ValueError, with the names in `content`, unless all of `needed` are among them."""
     missing = [name for name in needed if name not in content]
     if missing:
         raise ValueError(f"{', '.join(missing)} not in it (it holds {', '.join(sorted(map(str, content))[:12])})")
@@ -83,6 +93,12 @@ def expect(what: str, value: object, needed: object) -> None:
     """Raise ValueError, with both, unless a number or a shape is the needed one."""
     if value != needed:
         raise ValueError(f"{what} is {value}, but {needed} is needed")
+
+
+def check_indices(what: str, indices: Tensor, count: int) -> None:
+    """Raise ValueError, with their range, unless all indices lie between 0 and `count` - 1. `what` names both."""
+    if indices.numel() and not 0 <= int(indices.min()) <= int(indices.max()) < count:
+        raise ValueError(f"its {what} {int(indices.min())} to {int(indices.max())}, but there are {count}")
 
 
 def rows(basis: np.ndarray, deviation: np.ndarray | float, scale: float) -> Tensor:
@@ -102,12 +118,12 @@ def index(array: np.ndarray) -> Tensor:
 
 
 def finish(name: str, mean: Tensor, triangles: Tensor, landmarks: Embedding, **fields) -> MorphableModel:
-    """Return the model with triangles facing outwards, and with contour lines where there are 68 landmarks.
+    """Return the model with triangles that face outwards, and with contour lines if it has 68 landmarks.
 
-    Raise ValueError if an index points outside the mesh, a basis has other vertices or a number is not finite.
+    Raise ValueError if an index lies outside the mesh, a basis has other vertices or a number is not finite.
     """
-    _check_indices("triangles", triangles, len(mean))
-    _check_indices("landmarks", landmarks.vertices, len(mean))
+    check_indices("triangles name vertices", triangles, len(mean))
+    check_indices("landmarks name vertices", landmarks.vertices, len(mean))
     for what in ("identity_basis", "expression_basis", "albedo_mean", "albedo_basis"):
         if fields.get(what) is not None:
             expect(f"number of vertices of {what}", fields[what].shape[-2], len(mean))
@@ -122,9 +138,3 @@ def finish(name: str, mean: Tensor, triangles: Tensor, landmarks: Embedding, **f
     if fields.get("contour") is None and len(landmarks) == 68:
         fields["contour"] = contour_lines(mean, triangles, landmarks.of(mean))
     return MorphableModel(name=name, mean=mean, triangles=triangles, landmarks=landmarks, **fields)
-
-
-def _check_indices(what: str, indices: Tensor, count: int) -> None:
-    if indices.numel() and not 0 <= int(indices.min()) <= int(indices.max()) < count:
-        low, high = int(indices.min()), int(indices.max())
-        raise ValueError(f"its {what} name vertices {low} to {high}, but there are {count}")

@@ -1,11 +1,12 @@
-"""Reading model pickles without running them: numpy arrays, scipy sparse matrices, chumpy arrays, nothing else.
+"""Read pickles of plain data (numpy arrays, scipy sparse matrices, chumpy arrays) without running them.
 
-A pickle is a program that may call anything it can name. Here each name it may use is a stand-in of ours. Not even
-numpy's own unpickling code is called, since it trusts what it is given; arrays are built from checked pieces (dtype
-from a short list, shape and bytes that fit). Any other name ends the reading before anything has run.
+A pickle is a program that may call anything it can name. Here every name that it may use is a stand-in of ours, and any
+other name stops the reading before anything has run. Even numpy's own unpickling code is not called, because it trusts
+its input. We build arrays from checked parts: a dtype of plain numbers, and a shape and bytes that fit.
 """
 
 import pickle
+import re
 from pathlib import Path
 
 import numpy as np
@@ -13,47 +14,37 @@ from scipy import sparse
 
 from facenb.errors import ModelFileError
 
-DTYPES = {"b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8"}
+DTYPE = re.compile(r"[<>|=](b1|[iu][1248]|f[248])")
 
 
 class _StandIn:
-    """An object of a known class: keeps its state, runs nothing. By itself it stands for Python's `object`."""
+    """An object of an admitted class. It keeps its arguments and its state, and runs nothing."""
 
     state: object = None
 
-    def __new__(cls, *_):
-        return super().__new__(cls)
+    def __new__(cls, *arguments):
+        instance = super().__new__(cls)
+        instance.arguments = arguments
+        return instance
 
     def __setstate__(self, state):
         self.state = state
 
     def value(self):
-        """Return what the object stands for."""
-        raise ValueError("a bare object where an array is expected")
+        """Return what the object stands for. Raise ValueError (or any other error) if it is not plain data."""
+        raise ValueError("an object that is not an array")
 
 
 class _DType(_StandIn):
-    def __init__(self, code, *_):
-        text = code.decode("ascii") if isinstance(code, bytes) else str(code)
-        self.order, self.code = "<", text.lstrip("<>|=")
-        if self.code not in DTYPES:
+    def value(self) -> np.dtype:
+        order = self.state[1] if self.state else "<"
+        text = f"{order}{str(self.arguments[0]).lstrip('<>|=')}"
+        if not DTYPE.fullmatch(text):
             raise ValueError(f"an array of {text!r}; only plain numbers are read")
-
-    def __setstate__(self, state):
-        self.order = {"<": "<", ">": ">", "|": "<", "=": "="}[state[1]]
-
-
-def _array(data, dtype: _DType, shape, order: str) -> np.ndarray:
-    """Return an array of exactly these bytes; Python 2's bytes are read as latin-1 text."""
-    if not isinstance(data, (str, bytes, bytearray)):
-        raise ValueError(f"an array made of a {type(data).__name__} instead of bytes")
-    data = data.encode("latin-1") if isinstance(data, str) else bytes(data)
-    return np.frombuffer(data, np.dtype(dtype.order + dtype.code)).reshape(shape, order=order).copy()
+        return np.dtype(text)
 
 
 class _Array(_StandIn):
-    """numpy's ndarray: an empty shell that its state fills."""
-
     def __setstate__(self, state):
         _, shape, dtype, fortran, data = state
         self.state = _array(data, dtype, shape, "F" if fortran else "C")
@@ -62,108 +53,86 @@ class _Array(_StandIn):
         return self.state
 
 
-class _Set(_StandIn):
-    """`set`: chumpy keeps one among its bookkeeping."""
-
-    def value(self) -> None:
-        return None
-
-
 class _Chumpy(_StandIn):
-    """A chumpy array that holds its values in x."""
-
     def value(self):
         return _plain(self.state["x"])
 
 
-class _Sparse(_StandIn):
-    """A scipy matrix in compressed columns."""
-
+class _Columns(_StandIn):
     kind: type = sparse.csc_matrix
 
     def value(self):
         state = {str(name).lstrip("_"): _plain(item) for name, item in self.state.items()}
-        arrays = (state["data"], state["indices"], state["indptr"])
-        matrix = self.kind(arrays, shape=tuple(int(n) for n in state["shape"]))
-        matrix.check_format(full_check=True)  # every index inside the matrix
+        matrix = self.kind((state["data"], state["indices"], state["indptr"]), shape=tuple(state["shape"]))
+        matrix.check_format(full_check=True)  # every index lies inside the matrix
         return matrix
 
 
-class _SparseRows(_Sparse):
+class _Rows(_Columns):
     kind = sparse.csr_matrix
 
 
-def _rebuild(kind, *_):
-    """`copy_reg._reconstructor(class, base, state)` and numpy's `_reconstruct(class, ...)`: a shell of the class."""
-    if not (isinstance(kind, type) and issubclass(kind, _StandIn)):
-        raise ValueError("an object of a class that is none")
-    return kind()
+def _array(data, dtype: _DType, shape, order: str) -> np.ndarray:
+    """Return an array of exactly these bytes. Python 2's bytes arrive as text of their latin-1 letters."""
+    if not isinstance(data, (str, bytes, bytearray)):
+        raise ValueError(f"an array made of a {type(data).__name__} instead of bytes")
+    data = data.encode("latin-1") if isinstance(data, str) else bytes(data)
+    return np.frombuffer(data, dtype.value()).reshape(shape, order=order).copy()
 
 
-def _scalar(dtype, data):
+def _scalar(dtype: _DType, data):
     return _array(data, dtype, (), "C")[()]
 
 
+def _rebuild(kind, *_) -> _StandIn:
+    """Stand in for `copyreg._reconstructor(class, base, state)` and numpy's `_reconstruct(class, ...)`."""
+    if not (isinstance(kind, type) and issubclass(kind, _StandIn)):
+        raise ValueError("an object without a class")
+    return kind()
+
+
 def _bytes(text="", *_) -> bytes:
-    """`_codecs.encode(text, "latin1")` and `bytes()`: how Python 3 writes bytes for Python 2."""
+    """Stand in for `_codecs.encode(text, "latin1")` and `bytes()`: how Python 3 writes bytes for Python 2."""
     return text.encode("latin-1")
 
 
-def _admitted() -> dict[tuple[str, str], object]:
-    names = {("numpy", "ndarray"): _Array, ("numpy", "dtype"): _DType, ("_codecs", "encode"): _bytes}
-    names |= {("chumpy.ch", "Ch"): _Chumpy, ("chumpy", "Ch"): _Chumpy}
-    for core in ("numpy.core", "numpy._core"):
-        names |= {(f"{core}.multiarray", "_reconstruct"): _rebuild, (f"{core}.multiarray", "scalar"): _scalar}
-        names[f"{core}.numeric", "_frombuffer"] = _array  # protocol 5: bytes, dtype, shape, order
-    for old in ("", "_"):
-        names[f"scipy.sparse.{old}csc", "csc_matrix"] = _Sparse
-        names[f"scipy.sparse.{old}csr", "csr_matrix"] = _SparseRows
-    for python2, python3, name, kind in (
-        ("copy_reg", "copyreg", "_reconstructor", _rebuild),
-        ("__builtin__", "builtins", "object", _StandIn),
-        ("__builtin__", "builtins", "set", _Set),
-        ("__builtin__", "builtins", "bytes", _bytes),
-    ):
-        names[python2, name] = names[python3, name] = kind
-    return names
-
-
-ADMITTED = _admitted()
+CHUMPY, NUMPY, SCIPY = ("chumpy", "chumpy.ch"), ("numpy.core", "numpy._core"), ("scipy.sparse.", "scipy.sparse._")
+BUILTINS, COPYREG = ("__builtin__", "builtins"), ("copy_reg", "copyreg")  # names in Python 2 and 3
+ADMITTED = {
+    ("numpy", "ndarray"): _Array,
+    ("numpy", "dtype"): _DType,
+    ("_codecs", "encode"): _bytes,
+    **{(f"{module}.multiarray", "_reconstruct"): _rebuild for module in NUMPY},
+    **{(f"{module}.multiarray", "scalar"): _scalar for module in NUMPY},
+    **{(f"{module}.numeric", "_frombuffer"): _array for module in NUMPY},  # protocol 5: bytes, dtype, shape, order
+    **{(f"{module}csc", "csc_matrix"): _Columns for module in SCIPY},
+    **{(f"{module}csr", "csr_matrix"): _Rows for module in SCIPY},
+    **{(module, "Ch"): _Chumpy for module in CHUMPY},
+    **{(module, "_reconstructor"): _rebuild for module in COPYREG},
+    **{(module, "object"): _StandIn for module in BUILTINS},
+    **{(module, "set"): _StandIn for module in BUILTINS},  # chumpy's list of what has changed
+    **{(module, "bytes"): _bytes for module in BUILTINS},
+}
 
 
 class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str):
         if (module, name) not in ADMITTED:
-            raise ValueError(f"it names {module}.{name}, which a file of plain data has no use for")
+            raise ValueError(f"it names {module}.{name}, which plain data does not need")
         return ADMITTED[module, name]
 
 
 def _plain(item):
     """Return the item with every stand-in replaced by what it stands for."""
     if isinstance(item, dict):
-        return {_name(key): _plain(value) for key, value in item.items()}
+        return {key.decode("latin-1") if isinstance(key, bytes) else key: _plain(item[key]) for key in item}
     if isinstance(item, (list, tuple)):
         return [_plain(value) for value in item]
     return item.value() if isinstance(item, _StandIn) else item
 
 
-def _name(key):
-    return key.decode("latin-1") if isinstance(key, bytes) else key
-
-
-def read_pickle(path: Path) -> dict:
-    """Return the dictionary of arrays in a pickle of any protocol, of Python 2 or 3.
-
-    Raise ModelFileError, having run nothing, for any other content or a damaged file.
-    """
-    content = read_plain(path)
-    if not isinstance(content, dict):
-        raise ModelFileError(f"{path} is a pickle of a {type(content).__name__}, not of a model")
-    return content
-
-
 def read_plain(path: Path) -> object:
-    """Return what a pickle holds: numbers, text, bytes, arrays, and lists, tuples and dictionaries of them.
+    """Return what a pickle of any protocol holds: numbers, text, bytes, arrays, and lists and dictionaries of them.
 
     Bytes that Python 2 wrote come as text of their latin-1 letters. Raise ModelFileError, having run nothing, for
     anything else or a damaged file.
@@ -171,7 +140,7 @@ def read_plain(path: Path) -> object:
     try:
         with open(path, "rb") as file:
             return _plain(_Unpickler(file, encoding="latin1").load())
-    except Exception as error:  # a damaged pickle fails in every way a program can
+    except Exception as error:  # a damaged pickle may raise any error
         raise ModelFileError(
             f"{path} is a damaged pickle, or it holds more than plain data ({error!r}); nothing of it was run. "
             "Get it from its source"

@@ -1,8 +1,8 @@
-"""The Surrey Face Model (Huber et al. 2016) as the eos library ships it: cereal's binary archives, little-endian.
+"""The Surrey Face Model (Huber et al. 2016) from the eos library: cereal's binary archives, little-endian.
 
-A matrix is rows and columns (int32) and then float32 values, column by column; a list is its length (uint64) and its
-items. Nothing in the file says what it is, so the reader checks every size and that the file ends where the model does.
-Free for non-commercial use.
+A matrix is stored as rows and columns (int32) and then float32 values, column by column; a list as its length (uint64)
+and its items. The file does not name its kind, so the reader checks every size and the end of the file. Free for
+non-commercial use.
 """
 
 import json
@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from facenb.morphable.contour import JAW
-from facenb.morphable.formats.reading import NO_LANDMARKS, expect, finish, index, reader, reading, rows, tensor
+from facenb.morphable.contour import JAW, arc_length
+from facenb.morphable.formats.reading import NO_LANDMARKS, beside, expect, finish, index, reader, reading, rows, tensor
 from facenb.morphable.model import Embedding, MorphableModel
 
 KIND, WHERE = "Surrey Face Model of eos", "https://github.com/patrikhuber/eos (folder share)"
@@ -56,10 +56,10 @@ def read_surrey(
     landmarks: str | Path | None = None,
     contours: str | Path | None = None,
 ) -> MorphableModel:
-    """Return the Surrey model; blendshapes, landmark map and jaw lines come from the given files or from beside it.
+    """Return the Surrey model. Blendshapes, landmark map and jaw lines come from the given files or from beside it.
 
-    An expression row is a blendshape fully applied. eos maps 50 landmarks to vertices. Ours are the 16 at the sides of
-    the jaw, evenly along the two jaw lines, and the inner mouth corners (61 and 65), between the lips and the corner.
+    An expression row is a blendshape fully applied. eos maps 50 landmarks to vertices. We add 16 at the sides of the
+    jaw, evenly along its two jaw lines, and the inner mouth corners (61 and 65), between the lips and the corner.
     Without map and jaw lines the model has no landmarks. Raise ModelFileError for a missing, damaged or other file.
     """
     archive = _Archive(path)
@@ -71,13 +71,13 @@ def read_surrey(
     uv = archive.array("<f8", 2 * archive.length()).reshape(-1, 2)
     archive.end()
     points = tensor(mean.reshape(-1, 3))
-    names, blendshapes = _blendshapes(_beside(path, expression, EXPRESSIONS), len(mean))
+    names, blendshapes = _blendshapes(beside(path, expression, EXPRESSIONS), len(mean))
     coloured = colours[0].size == mean.size
     return finish(
         "surrey",
         points,
         index(triangles),
-        _landmarks(_beside(path, landmarks, LANDMARKS), _beside(path, contours, CONTOURS), points),
+        _landmarks(beside(path, landmarks, LANDMARKS), beside(path, contours, CONTOURS), points),
         identity_basis=rows(basis, np.sqrt(variance), 1.0),
         expression_basis=blendshapes,
         expression_names=names,
@@ -86,11 +86,6 @@ def read_surrey(
         uv=tensor(np.stack([uv[:, 0], 1 - uv[:, 1]], 1)) if len(uv) == len(points) else None,  # v down in eos
         source=SOURCE,
     )
-
-
-def _beside(path: Path, given: str | Path | None, name: str) -> str | Path | None:
-    """Return the given companion file, else the one of the published name in the model's folder, else None."""
-    return given or (path.with_name(name) if path.with_name(name).is_file() else None)
 
 
 def _blendshapes(path: str | Path | None, count: int) -> tuple[tuple[str, ...], Tensor]:
@@ -130,6 +125,6 @@ def _spread(points: Tensor, line: Tensor, eye: int, chin: int) -> list[int]:
     """Return eight vertices evenly along a jaw line, from the height of the eye's outer corner to before the chin's."""
     line = line[points[line, 1] < points[eye, 1] + 5.0]  # mm; above, the line runs up to the temple
     line = torch.cat([line[points[line, 1].argsort(descending=True)], torch.tensor([chin])])
-    arc = torch.cat([torch.zeros(1), (points[line][1:] - points[line][:-1]).norm(dim=1).cumsum(0)])
+    arc = arc_length(points[line])
     stops = torch.linspace(0, float(arc[-1]), 9)[:8]
     return line[(arc - stops[:, None]).abs().argmin(1)].tolist()
