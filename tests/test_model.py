@@ -10,7 +10,6 @@ from smplx.lbs import lbs
 
 from facenb.errors import ModelFileError
 from facenb.morphable import Embedding, Joints, MorphableModel
-from facenb.morphable.formats import read_ict
 from facenb.morphable.model import axis_angle_to_matrix
 
 VERTICES, IDENTITY, EXPRESSION = 40, 7, 4
@@ -192,46 +191,7 @@ def test_skinning_by_the_root_alone_is_a_rotation_about_the_root(model):
     assert torch.allclose(model.shape(pose=torch.zeros(1, 5, 3))[0], model.mean, atol=1e-4)
 
 
-# projection, sampling, variance
-
-
-def test_projection_undoes_shape(model):
-    identity, expression = model.sample(5, torch.Generator().manual_seed(0))
-    found = model.project(model.shape(identity, expression))
-    assert torch.allclose(found[0], identity, atol=1e-5)
-    assert torch.allclose(found[1], expression, atol=1e-5)
-
-
-def test_projection_of_any_mesh_is_numpys_least_squares(model):
-    mesh = model.mean + torch.randn(2, VERTICES, 3)
-    design = torch.cat([model.identity_basis, model.expression_basis]).flatten(1).double().numpy()
-    offset = (mesh - model.mean).flatten(1).double().numpy()
-    expected = np.linalg.lstsq(design.T, offset.T, rcond=None)[0].T
-    np.testing.assert_allclose(torch.cat(model.project(mesh), 1).numpy(), expected, atol=1e-5)
-    neutral = np.linalg.lstsq(design[:IDENTITY].T, offset.T, rcond=None)[0].T
-    identity, expression = model.project(mesh, neutral=True)
-    np.testing.assert_allclose(identity.numpy(), neutral, atol=1e-5)
-    assert torch.equal(expression, torch.zeros(2, EXPRESSION))
-
-
-def test_projection_takes_the_smallest_coefficients_where_components_are_alike_or_zero(model):
-    basis = model.identity_basis.clone()
-    basis[1], basis[2] = basis[0], 0.0
-    twice = replace(model, identity_basis=basis)
-    identity, _ = twice.project(twice.mean[None] + 2 * basis[0])
-    assert torch.allclose(identity[0, :3], torch.tensor([1.0, 1.0, 0.0]), atol=1e-5)
-
-
-def test_projection_on_a_real_model_is_exact_and_quick(mirror):
-    model = read_ict(mirror / "ict-facekit" / "ict_face_head_11248.npz")
-    identity, expression = model.sample(4, torch.Generator().manual_seed(0))
-    mesh = model.shape(identity, expression)
-    found = model.project(mesh)
-    assert (found[0] - identity).abs().max() < 1e-4
-    # The two pupil shapes move eyes that are not in this mesh: only rounding noise is left of them.
-    seen = [k for k, name in enumerate(model.expression_names) if not name.startswith("PupilDilate")]
-    assert (found[1] - expression)[:, seen].abs().max() < 1e-4
-    assert (model.shape(*found) - mesh).abs().max() < 1e-3  # mm
+# sampling, variance
 
 
 def test_samples_are_standard_normal_and_repeat_with_the_generator(model):
@@ -307,8 +267,6 @@ def test_the_gpu_computes_what_the_cpu_computes(model):
     there = model.to("cuda")
     shapes = there.shape(identity.cuda(), expression.cuda(), pose.cuda())
     torch.testing.assert_close(shapes.cpu(), model.shape(identity, expression, pose), rtol=0, atol=1e-3)
-    found = there.project(there.shape(identity.cuda(), expression.cuda()))
-    assert torch.allclose(found[0].cpu(), identity, atol=1e-4)
 
 
 def test_a_model_survives_its_file(model, tmp_path):

@@ -106,9 +106,9 @@ def posed_figures() -> list[float]:
 def shape_figures() -> list[float]:
     model, target, _ = scan()
     moved = turned().apply(model.mean[None].double())
-    errors = shape_errors(moved.float(), target[None], model.landmarks)
+    errors = shape_errors(moved.float(), target[None], model)
     best = best_in_span(model, target[None])
-    bound = shape_errors(best, target[None], model.landmarks, align=False)
+    bound = shape_errors(best, target[None], model, align=False)
     surface = fit_surface(model, target, model.landmarks.of(target))
     return [
         float(errors.mean[0]),

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from facenb import savefile
@@ -125,6 +125,13 @@ class MorphableModel(Tensors):
     def device(self) -> torch.device:
         return self.mean.device
 
+    @property
+    def skin(self) -> Bool[Tensor, " vertices"]:
+        """Which vertices are skin: the region `skin` if the model has one (SynthFace), else all."""
+        skin = torch.zeros(len(self.mean), dtype=torch.bool, device=self.device)
+        skin[self.regions.get("skin", slice(None))] = True
+        return skin
+
     def shape(
         self,
         identity: Float[Tensor, "#batch identity"] | None = None,
@@ -162,23 +169,6 @@ class MorphableModel(Tensors):
         if count > len(basis):
             raise ValueError(f"{self.name} has {len(basis)} {what} components, but {count} coefficients were given")
         return (coefficients @ basis[:count].flatten(1)).unflatten(-1, (-1, 3))
-
-    def project(
-        self, vertices: Float[Tensor, "batch vertices 3"], neutral: bool = False
-    ) -> tuple[Float[Tensor, "batch identity"], Float[Tensor, "batch expression"]]:
-        """Return the coefficients of the nearest shape in the model's span (least squares over all vertices).
-
-        The vertices (mm) must already be aligned with the model. With `neutral` the expression stays zero. If
-        components are linearly dependent, return the smallest coefficients that give the nearest shape.
-        """
-        count = len(self.identity_basis)
-        basis = self.identity_basis if neutral else torch.cat([self.identity_basis, self.expression_basis])
-        design = basis.flatten(1).double()  # (C, 3V)
-        right = design @ (vertices.double() - self.mean.double()).flatten(1).T  # (C, B)
-        solution = (torch.linalg.pinv(design @ design.T, hermitian=True) @ right).T.to(self.mean.dtype)
-        if neutral:
-            return solution, solution.new_zeros(len(solution), len(self.expression_basis))
-        return solution[:, :count], solution[:, count:]
 
     def sample(
         self, count: int, generator: torch.Generator | None = None, expression: bool = True

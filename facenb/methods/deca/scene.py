@@ -84,10 +84,7 @@ class Stage:
         on the whole head with the eyes, and fade out only at the openings of the neck and the mouth.
         """
         fine, device = Subdivision.of(model.triangles, len(model.mean)), model.mean.device
-        skin = torch.ones(len(model.mean), dtype=torch.bool, device=device)
-        if "skin" in model.regions:
-            skin = torch.zeros_like(skin)
-            skin[model.regions["skin"]] = True
+        skin = model.skin
         corners = torch.bincount(fine.triangles.flatten(), minlength=len(model.mean) + len(fine.edges))
         rim = fine.edges[corners[len(model.mean) :] < 6].flatten()  # ends of edges that belong to one triangle only
         even = skin.clone()

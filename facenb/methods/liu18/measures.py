@@ -51,7 +51,7 @@ def shapes(network: JointNetwork, codes: Codes) -> ShapeParts:
 
 @dataclass(frozen=True)
 class TestErrors:
-    """Errors of the test images, mm: mean vertex distance within 95 mm of the nose tip, aligned by 68 landmarks."""
+    """Errors of the test images in mm, as `shape_errors` measures them: mean distances unless the name says rms."""
 
     whole: Float[Tensor, " test"]  # with expression
     whole_rms: Float[Tensor, " test"]
@@ -63,13 +63,12 @@ class TestErrors:
 def measure(material: Material, make: Callable[[Int[Tensor, " rows"]], tuple[Tensor, Tensor]]) -> TestErrors:
     """Return the errors of `make(rows)`: whole and identity shapes (rows, V, 3) of test rows."""
     whole, rms, identity = [], [], []
-    landmarks = material.model.landmarks
     for rows in torch.arange(len(material.test)).split(TOGETHER):
         whole_shapes, identity_shapes = make(rows)
-        errors = shape_errors(whole_shapes, material.truth[rows], landmarks)
+        errors = shape_errors(whole_shapes, material.truth[rows], material.model)
         whole.append(errors.mean)
         rms.append(errors.rms)
-        identity.append(shape_errors(identity_shapes, material.neutral[rows], landmarks).mean)
+        identity.append(shape_errors(identity_shapes, material.neutral[rows], material.model).mean)
     return TestErrors(torch.cat(whole), torch.cat(rms), torch.cat(identity))
 
 
