@@ -60,7 +60,7 @@ def unwrap(vertices: np.ndarray, triangles: np.ndarray, component: np.ndarray, u
     holds their codes; `uv` and `uv_triangles` are MakeHuman's charts of the first triangles. The others, eyeballs and
     teeth, are projected.
     """
-    vertices = atlas.from_eyes(vertices, component)
+    vertices = vertices - [0, *fit_sphere(vertices[(component == EYE) & (vertices[:, 0] > 0)])[0][1:]]
     uv = np.stack([uv[:, 1], -uv[:, 0]], -1)  # MakeHuman's crown points left
     charts = []
     for faces in _charts(uv_triangles):

@@ -12,7 +12,6 @@ from safetensors.numpy import save_file
 
 from facenb.files import atomic_write
 from facenb.synthface import atlas, hair
-from facenb.synthface.expressions import mean_head
 from facenb.synthface.hair import RIBBONS, STEPS
 from facenb.synthface.heads import load_heads
 from facenb.synthface.skin import into_hair
@@ -111,7 +110,7 @@ def _cap() -> tuple[np.ndarray, np.ndarray]:
 def _scalp() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return the template in mm from between the eyes, its skin's triangles, and roots (RIBBONS, 3) on the scalp."""
     heads = load_heads()
-    vertices = atlas.from_eyes(mean_head(), heads.component)
+    vertices = atlas.template()
     triangles = heads.triangles[heads.component[heads.triangles[:, 0]] == atlas.SKIN]
     generator = np.random.Generator(np.random.PCG64(12))
     corners = vertices[triangles]

@@ -20,9 +20,7 @@ from facenb.files import write_json
 from facenb.morphable.alignment import similarity
 from facenb.morphable.formats.ict import read_ict
 from facenb.morphable.model import MorphableModel
-from facenb.synthface.expressions import mean_head
-from facenb.synthface.heads import load_heads
-from facenb.synthface.regions import LANDMARKS, REGIONS, landmarks
+from facenb.synthface.heads import LANDMARKS, REGIONS, landmarks, load_heads, mean_head
 
 SEEDS = {  # landmark: place on the mean head, mm
     8: (0.0, -93.0, 70.0),

@@ -10,8 +10,8 @@ import torch
 
 from facenb.imaging.raster import rasterize
 from facenb.synthface import atlas, hair, skin, wrinkles
-from facenb.synthface.expressions import EXPRESSIONS, mean_head
-from facenb.synthface.heads import load_heads
+from facenb.synthface.expressions import EXPRESSIONS
+from facenb.synthface.heads import load_heads, mean_head
 from facenb.synthface.people import SynthFace
 
 SYNTH, HEADS = SynthFace(0), load_heads()
@@ -109,7 +109,7 @@ def test_only_beard_and_make_up_change_between_photographs():
 @pytest.mark.parametrize("name", hair.STYLES)
 def test_hair_lies_outside_the_head(name):
     growth = hair.grow(hair.STYLES.index(name))
-    template = atlas.from_eyes(mean_head(), HEADS.component)
+    template = atlas.template()
     strands = growth.points[: 2 * hair.RIBBONS * (hair.STEPS + 1)]
     strands = strands[np.isfinite(strands).all(1)]
     if name in ("bald", "buzz"):

@@ -16,8 +16,7 @@ from facenb.synthface.model import (
     residual_by_components,
     with_jaw,
 )
-from facenb.synthface.people import SynthFace
-from facenb.synthface.subjects import SUBJECTS
+from facenb.synthface.people import SUBJECTS, SynthFace
 
 SYNTH = SynthFace(0)
 SKIN = SYNTH.regions["skin"]

@@ -13,11 +13,9 @@ import torch
 from facenb.assets import asset
 from facenb.errors import AssetError
 from facenb.morphable.formats.ict import read_ict
-from facenb.synthface.expressions import EXPRESSIONS, mean_head
-from facenb.synthface.heads import load_heads
-from facenb.synthface.people import SynthFace
-from facenb.synthface.regions import lid_rims, regions
-from facenb.synthface.subjects import SUBJECTS
+from facenb.synthface.expressions import EXPRESSIONS
+from facenb.synthface.heads import lid_rims, load_heads, mean_head, regions
+from facenb.synthface.people import SUBJECTS, SynthFace
 
 GOLDEN = Path(__file__).parent / "data" / "synthface_people.npz"
 SYNTH = SynthFace(0)

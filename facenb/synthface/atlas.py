@@ -3,6 +3,8 @@
 In MakeHuman's own charts the face fills only 5 % of the texture. `benchmarks/atlas.py` laid out these.
 """
 
+from functools import cache
+
 import numpy as np
 import torch
 from jaxtyping import Float
@@ -11,7 +13,7 @@ from torch import Tensor
 
 from facenb.imaging.raster import interpolate, rasterize
 from facenb.imaging.texture import sample
-from facenb.synthface.heads import Heads, load_heads
+from facenb.synthface.heads import load_heads, mean_head
 from facenb.synthface.inner import fit_sphere
 
 SIZE = 832  # texels of a side at full quality
@@ -27,20 +29,28 @@ def smooth_step(value, low, high):
     return t * t * (3 - 2 * t)
 
 
-def from_eyes(vertices: np.ndarray, component: np.ndarray) -> np.ndarray:
-    """Return the vertices in mm from the middle between the centres of the eyeballs."""
-    return vertices - [0, *fit_sphere(vertices[(component == EYE) & (vertices[:, 0] > 0)])[0][1:]]
+def bump(value, middle, width):
+    """Return a Gaussian bump of height 1."""
+    return np.exp(-(((value - middle) / width) ** 2))
 
 
-def lay_maps(heads: Heads, mean: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the mean head over `size` x `size` texels: places (mm from between the eyes), component and occlusion.
+@cache
+def template() -> np.ndarray:
+    """Return the mean head (V, 3) in mm from the middle between the centres of the eyeballs (do not write to it)."""
+    left, _ = np.split(load_heads().part("eye"), 2)
+    return mean_head() - [0, *fit_sphere(mean_head()[left])[0][1:]]
+
+
+def lay_maps(size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the template over `size` x `size` texels: places (mm), component and occlusion.
 
     Row 0 is the top. Texels outside every chart hold the nearest texel's values.
     """
+    heads = load_heads()
     uv, corners = heads.uv, torch.from_numpy(heads.uv_triangles)
     at = torch.from_numpy(np.stack([uv[:, 0] * size, (1 - uv[:, 1]) * size, np.ones(len(uv))], -1))[None]
     fragments = rasterize(at.float(), corners, (size, size))
-    values = np.column_stack([from_eyes(mean, heads.component), heads.component, heads.occlusion])
+    values = np.column_stack([template(), heads.component, heads.occlusion])
     source = np.zeros((len(uv), 5))
     source[heads.uv_triangles] = values[heads.triangles]
     image = interpolate(fragments, torch.from_numpy(source)[None].float(), corners)[0].numpy()

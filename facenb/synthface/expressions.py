@@ -9,9 +9,8 @@ from functools import cache
 import numpy as np
 from scipy.sparse import csr_array
 
-from facenb.synthface.heads import load_heads
+from facenb.synthface.heads import lid_rims, load_heads, mean_head
 from facenb.synthface.inner import eyeball, turn
-from facenb.synthface.regions import lid_rims
 
 # ARKit's names; left and right are the person's, values in [0, 1].
 EXPRESSIONS = tuple(
@@ -108,13 +107,6 @@ class Mimic:
             closing = _closing(neutral, basis[[blink]].toarray().reshape(-1, 3), eye)
             basis.data[entries] *= closing[vertex[entries]]
         return cls(basis, heads.jaw_angle * size[EXPRESSIONS.index("jawOpen")])
-
-
-@cache
-def mean_head() -> np.ndarray:
-    """Return the head (V, 3) of average traits without local changes, mm (do not write to it)."""
-    heads = load_heads()
-    return heads.neutral(0.5, 0.2, 0.5, 0.5, np.full(3, 1 / 3), np.zeros(len(heads.change_names)))
 
 
 def express(neutral: np.ndarray, mimic: Mimic, expression: np.ndarray) -> np.ndarray:

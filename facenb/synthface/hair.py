@@ -17,8 +17,7 @@ from scipy.spatial import cKDTree
 from torch import Tensor
 
 from facenb.synthface import atlas
-from facenb.synthface.expressions import mean_head
-from facenb.synthface.heads import load_heads
+from facenb.synthface.heads import load_heads, mean_head
 
 PATH = Path(__file__).parent / "data" / "hair.safetensors"
 RIBBONS, STEPS = 900, 8
@@ -93,9 +92,8 @@ def grow(code: int, coarse: bool = False) -> Growth:
     if mirrored:
         ribbons = ribbons[:, :, ::-1] * (-1, 1, 1)
     points[:count] = ribbons.reshape(-1, 3)
-    heads = load_heads()
-    head = atlas.from_eyes(mean_head(), heads.component)
-    skin = np.flatnonzero((heads.component == atlas.SKIN) & (np.abs(head[:, 0]) < 78))  # not the ears
+    head = atlas.template()
+    skin = np.flatnonzero((load_heads().component == atlas.SKIN) & (np.abs(head[:, 0]) < 78))  # not the ears
     distance, nearest = cKDTree(head[skin]).query(np.nan_to_num(points), NEIGHBOURS)
     shares = 1 / (distance + 8.0) ** 2
     shares /= shares.sum(1, keepdims=True)
@@ -106,9 +104,8 @@ def grow(code: int, coarse: bool = False) -> Growth:
 
 def follow(growth: Growth, head: np.ndarray) -> np.ndarray:
     """Return the vertices of hair (V, 3) in mm on a person's neutral head (vertices, 3); NaN where there is none."""
-    template = mean_head()
-    origin = template[0] - atlas.from_eyes(template, load_heads().component)[0]
-    return (growth.points + origin + growth.shares @ (head - template)).astype(np.float32)
+    between_eyes = mean_head()[0] - atlas.template()[0]
+    return (growth.points + between_eyes + growth.shares @ (head - mean_head())).astype(np.float32)
 
 
 @lru_cache(maxsize=4)

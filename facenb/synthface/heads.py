@@ -1,4 +1,7 @@
-"""MakeHuman's heads as baked into `data/heads.safetensors` (see `bake`): one topology, mm on the project's axes."""
+"""MakeHuman's heads as baked into `data/heads.safetensors` (see `bake`), and what is where on their one mesh.
+
+Vertices are in mm on the project's axes. `benchmarks/landmarks.py` measured landmarks, regions and the edges of lids.
+"""
 
 import json
 from dataclasses import dataclass
@@ -6,10 +9,14 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
+import torch
 from safetensors import safe_open
 from scipy.sparse import csr_array
 
-PATH = Path(__file__).parent / "data" / "heads.safetensors"
+from facenb.morphable.model import Embedding
+
+DATA = Path(__file__).parent / "data"
+PATH, LANDMARKS, REGIONS = DATA / "heads.safetensors", DATA / "landmarks.json", DATA / "regions.json"
 
 
 @dataclass(frozen=True)
@@ -88,3 +95,29 @@ def load_heads(path: Path = PATH) -> Heads:
         uv_triangles=arrays["uv_triangles"].astype(np.int64),
         occlusion=arrays["occlusion"],
     )
+
+
+@cache
+def mean_head() -> np.ndarray:
+    """Return the head (V, 3) of average traits without local changes, mm (do not write to it)."""
+    heads = load_heads()
+    return heads.neutral(0.5, 0.2, 0.5, 0.5, np.full(3, 1 / 3), np.zeros(len(heads.change_names)))
+
+
+@cache
+def landmarks() -> Embedding:
+    """Return the 68 points in the order of Multi-PIE / iBUG."""
+    stored = json.loads(LANDMARKS.read_text())
+    return Embedding(torch.tensor(stored["vertices"]), torch.tensor(stored["weights"], dtype=torch.float32))
+
+
+@cache
+def regions() -> dict[str, np.ndarray]:
+    """Return vertex indices by the name of the region; `left` is the person's left."""
+    return {name: np.array(vertices) for name, vertices in json.loads(REGIONS.read_text())["regions"].items()}
+
+
+@cache
+def lid_rims() -> list[list[np.ndarray]]:
+    """Return the front edges of the upper and the lower lid, of the left then the right eye; x ascends."""
+    return [[np.array(rim) for rim in eye] for eye in json.loads(REGIONS.read_text())["lid_rims"]]

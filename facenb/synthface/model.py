@@ -15,8 +15,7 @@ from torch import Tensor
 from facenb.morphable.alignment import similarity
 from facenb.morphable.model import Joints, MorphableModel
 from facenb.synthface.heads import load_heads
-from facenb.synthface.people import VERSION, SynthFace
-from facenb.synthface.subjects import SUBJECTS
+from facenb.synthface.people import SUBJECTS, VERSION, SynthFace
 
 PATH = Path(__file__).parent / "data" / "model.safetensors"
 PEOPLE, COMPONENTS, ALBEDO_COMPONENTS = 200, 80, 40

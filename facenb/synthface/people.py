@@ -10,12 +10,19 @@ from torch import Tensor
 
 from facenb.morphable.contour import contour_lines
 from facenb.synthface.atlas import at_vertices
-from facenb.synthface.expressions import EXPRESSIONS, Mimic, clear_eyeballs, express, mean_head
-from facenb.synthface.heads import load_heads
-from facenb.synthface.regions import landmarks, regions
+from facenb.synthface.expressions import EXPRESSIONS, Mimic, clear_eyeballs, express
+from facenb.synthface.heads import landmarks, load_heads, mean_head, regions
 from facenb.synthface.skin import Look, paint
 
 VERSION = 1  # raise when the people change: folders made with other people are then refused
+# Which subject numbers serve what: ranges that never meet.
+SUBJECTS = {
+    "exercises": range(0, 10_000),  # shown in notebooks and tests
+    "model": range(10_000, 20_000),  # the course's morphable model is built from the first of them
+    "training": range(20_000, 60_000),
+    "validation": range(60_000, 70_000),
+    "test": range(70_000, 80_000),
+}
 TRAITS, CHANGES, MIMIC, LOOK = 0, 1, 2, 10  # streams of a subject's random numbers
 ALBEDO_TEXELS = 416  # side of the texture that vertex colours are read from
 # Standard deviation of the local changes by area, in shares of MakeHuman's full change; more makes caricatures.

@@ -19,8 +19,8 @@ from facenb.imaging.raster import interpolate, rasterize
 from facenb.imaging.render import Rendering, render, vertex_normals, visibility
 from facenb.imaging.texture import Texture
 from facenb.synthface import atlas, hair, skin, wrinkles
+from facenb.synthface.heads import landmarks
 from facenb.synthface.people import SynthFace
-from facenb.synthface.regions import landmarks
 
 HAIR, PICTURE = 11, 100  # streams of a subject's random numbers
 TEXELS = 1 << 24  # of the textures that are held at once

@@ -7,15 +7,14 @@ A texture is painted from smooth maps of the template, so that every feature lie
 from dataclasses import dataclass
 from functools import lru_cache
 
+import igl
 import numpy as np
 from scipy.ndimage import gaussian_filter
 from scipy.spatial import cKDTree
 
 from facenb.synthface import atlas
-from facenb.synthface.atlas import EYE, MOUTH, SKIN, TONGUE, UPPER_TEETH, smooth_step
-from facenb.synthface.expressions import mean_head
-from facenb.synthface.heads import load_heads
-from facenb.synthface.regions import lid_rims
+from facenb.synthface.atlas import EYE, MOUTH, SKIN, TONGUE, UPPER_TEETH, bump, smooth_step
+from facenb.synthface.heads import lid_rims
 
 # What is left of white light (RGB): without pigment, and absorbed by one unit of melanin and of blood (log).
 UNPIGMENTED = np.array([0.95, 0.86, 0.79], np.float32)
@@ -145,61 +144,52 @@ def noises(size: int) -> dict[str, np.ndarray]:
 
 def _rim_distance(points: np.ndarray, lid: int) -> np.ndarray:
     """Return the distances in mm to the edges of the upper (0) or lower (1) lids."""
-    vertices = atlas.from_eyes(mean_head(), load_heads().component)
     dense = []
     for rims in lid_rims():
-        edge, share = vertices[rims[lid]], np.linspace(0, len(rims[lid]) - 1, 120)
+        edge, share = atlas.template()[rims[lid]], np.linspace(0, len(rims[lid]) - 1, 120)
         dense.append(np.stack([np.interp(share, np.arange(len(edge)), edge[:, k]) for k in range(3)], -1))
     return cKDTree(np.concatenate(dense)).query(points.reshape(-1, 3))[0].reshape(points.shape[:-1])
 
 
-def _bump(value, middle, width):
-    return np.exp(-(((value - middle) / width) ** 2))
-
-
 def into_hair(points: np.ndarray) -> np.ndarray:
     """Return how far (...,) points in mm from between the eyes lie inside the hair's outline; negative outside."""
-    at = points[..., [2, 1]]
-    nearest, inside = np.full(at.shape[:-1], np.inf), np.zeros(at.shape[:-1], bool)
-    for a, b in zip(OUTLINE, np.roll(OUTLINE, -1, 0), strict=True):
-        along = np.clip(((at - a) @ (b - a)) / ((b - a) @ (b - a)), 0, 1)
-        nearest = np.minimum(nearest, np.linalg.norm(at - a - along[..., None] * (b - a), axis=-1))
-        if a[1] != b[1]:
-            crosses = (a[1] > at[..., 1]) != (b[1] > at[..., 1])
-            inside ^= crosses & (at[..., 0] < a[0] + (at[..., 1] - a[1]) / (b[1] - a[1]) * (b[0] - a[0]))
-    return np.where(inside, nearest, -nearest)
+    index = np.arange(len(OUTLINE))
+    edges = np.stack([index, np.roll(index, -1)], 1)
+    at = points[..., [2, 1]].reshape(-1, 2).astype(float)
+    distance = igl.signed_distance(at, OUTLINE, edges, igl.SIGNED_DISTANCE_TYPE_PSEUDONORMAL)[0]
+    return distance.reshape(points.shape[:-1])
 
 
 @lru_cache(maxsize=4)
 def layers(size: int) -> dict[str, np.ndarray]:
     """Return where the colours go: maps (size, size), 0 to 1 unless said (do not write to them)."""
-    points, part, occlusion = atlas.lay_maps(load_heads(), mean_head(), size)
+    points, part, occlusion = atlas.lay_maps(size)
     x, y, z = np.abs(points[..., 0]), points[..., 1], points[..., 2]
     skin, eye = part < MOUTH, part == EYE
     front = smooth_step(z, -55, -20) * skin
     wide = np.clip(x / 25.0, 0, 1)
     seam = -73.3 - 1.2 * wide**2
-    upper = 9.2 * np.sqrt(1 - wide**2) * (0.86 + 0.14 * _bump(x, 6.5, 4.5) - 0.12 * _bump(x, 0, 2.5))
+    upper = 9.2 * np.sqrt(1 - wide**2) * (0.86 + 0.14 * bump(x, 6.5, 4.5) - 0.12 * bump(x, 0, 2.5))
     lower = 11.5 * (1 - wide**2) ** 0.7
     lips = smooth_step(upper - (y - seam), -0.5, 1.1) * smooth_step(lower - (seam - y), -0.7, 1.3)
     lips = lips * (z > 2) * (x < 25.0) * skin
     s = (x - 11.0) / 46.0
     jaw = smooth_step(-y, 30, 62) * smooth_step(z, -72, -60) + smooth_step(-z, 30, 55) * smooth_step(-y, 12, 30)
-    jaw = np.clip(jaw, 0, 1) * (1 - smooth_step(-y, 118, 136)) * (1 - _bump(x, 34, 13) * _bump(y, -60, 15))
-    chin = _bump(x, 0, 21) * smooth_step(-y, 86, 93) * (1 - smooth_step(-y, 118, 130))
-    chin = np.clip(chin + 0.9 * _bump(x, 0, 5) * _bump(y, -87, 4), 0, 1)
-    chin = np.maximum(chin, _bump(x, 27, 5) * smooth_step(-y, 68, 76) * (1 - smooth_step(-y, 100, 120)))
+    jaw = np.clip(jaw, 0, 1) * (1 - smooth_step(-y, 118, 136)) * (1 - bump(x, 34, 13) * bump(y, -60, 15))
+    chin = bump(x, 0, 21) * smooth_step(-y, 86, 93) * (1 - smooth_step(-y, 118, 130))
+    chin = np.clip(chin + 0.9 * bump(x, 0, 5) * bump(y, -87, 4), 0, 1)
+    chin = np.maximum(chin, bump(x, 27, 5) * smooth_step(-y, 68, 76) * (1 - smooth_step(-y, 100, 120)))
     moustache = smooth_step(y, -66.5 - 6 * wide, -63.5 - 7 * wide) * smooth_step(-y, 48 + 0.25 * x, 53 + 0.35 * x)
-    moustache = moustache * (1 - smooth_step(x, 25, 30)) * (1 - 0.5 * _bump(x, 0, 2.5))
+    moustache = moustache * (1 - smooth_step(x, 25, 30)) * (1 - 0.5 * bump(x, 0, 2.5))
     bearded = (1 - lips) * smooth_step(z, -75, -62) * skin
-    flush = _bump(x, 42, 15) * _bump(y, -36, 14) + 0.9 * _bump(x, 0, 11) * _bump(y, -38, 10)
-    flush = (flush + 0.4 * _bump(x, 0, 18) * _bump(y, -104, 12)) * skin
-    under_eye = _bump(x, 29, 12) * _bump(y, -13, 5)
+    flush = bump(x, 42, 15) * bump(y, -36, 14) + 0.9 * bump(x, 0, 11) * bump(y, -38, 10)
+    flush = (flush + 0.4 * bump(x, 0, 18) * bump(y, -104, 12)) * skin
+    under_eye = bump(x, 29, 12) * bump(y, -13, 5)
     socket = smooth_step(24 - np.hypot(x - 31.2, 1.1 * (y + 1.5)), 0, 14)
     ear = smooth_step(-z, 62, 70) * smooth_step(x, 72, 78) * (y < 12) * (y > -55)
     upper_rim, lower_rim = (_rim_distance(points, lid) for lid in (0, 1))
-    inner_corner = _bump(np.hypot(x - 19.5, y + 3.5), 0, 2.6)
-    nostril = _bump(x, 8.5, 4) * _bump(y, -46.5, 2.6) * (z > 22)
+    inner_corner = bump(np.hypot(x - 19.5, y + 3.5), 0, 2.6)
+    nostril = bump(x, 8.5, 4) * bump(y, -46.5, 2.6) * (z > 22)
     turn = np.arctan2(y, x - 31.2)
     result = dict(
         x=points[..., 0],
@@ -210,22 +200,22 @@ def layers(size: int) -> dict[str, np.ndarray]:
         front=front,
         lips=lips,
         scalp=into_hair(points),
-        temple=_bump(x, 42, 18) * smooth_step(y, 40, 60) * smooth_step(z, -60, -30),
+        temple=bump(x, 42, 18) * smooth_step(y, 40, 60) * smooth_step(z, -60, -30),
         dark=0.10 * under_eye + 0.06 * socket - 0.05 * flush,  # how much more melanin (share), and melanin added
         darker=0.035 * under_eye,
         red=0.42 * flush + 0.5 * ear + 0.35 * under_eye,  # the same of blood
-        redder=0.25 * inner_corner + 0.10 * _bump(lower_rim, 0, 1.5),
-        freckled=0.25 + _bump(x, 20, 26) * _bump(y, -28, 15),
+        redder=0.25 * inner_corner + 0.10 * bump(lower_rim, 0, 1.5),
+        freckled=0.25 + bump(x, 20, 26) * bump(y, -28, 15),
         brow_s=s,
         brow_line=y - (17.2 + 10.0 * s - 6.0 * s**2 - 5.5 * np.clip(s, 0, 1.2) ** 5),
-        lashes=(1 - (1 - 0.85 * _bump(upper_rim, 0, 1.15)) * (1 - 0.40 * _bump(lower_rim, 0, 0.8))) * skin,
+        lashes=(1 - (1 - 0.85 * bump(upper_rim, 0, 1.15)) * (1 - 0.40 * bump(lower_rim, 0, 0.8))) * skin,
         moustache=moustache * bearded,
         chin=chin * bearded,
         jaw=jaw * bearded,
         flush=flush,
-        rouge=_bump(x, 50, 12) * _bump(y, -30, 11) * front,
-        shadow=_bump(x, 33, 13) * _bump(y, 5.5, 4.0) * front,
-        liner=0.8 * _bump(upper_rim, 0.3, 1.3) * skin,
+        rouge=bump(x, 50, 12) * bump(y, -30, 11) * front,
+        shadow=bump(x, 33, 13) * bump(y, 5.5, 4.0) * front,
+        liner=0.8 * bump(upper_rim, 0.3, 1.3) * skin,
         iris=np.where(eye, 16.4 * np.arctan2(np.hypot(x - 31.2, y), z), np.inf),  # mm from the middle of the pupil
         streaks=np.sin(31 * turn) * np.sin(47 * turn + 2) * 0.5 + np.sin(17 * turn + 1) * 0.3,
         inside=_inside(x, y, z, part),
@@ -240,7 +230,7 @@ def _inside(x, y, z, part) -> np.ndarray:
     edge = smooth_step(16.4 * np.arctan2(np.hypot(x - 31.2, y), z)[..., None], 8.0, 15.0)
     white = np.array([0.80, 0.77, 0.74]) - np.array([0.0, 0.10, 0.11]) * edge
     arc = np.arcsin(np.clip(x / 27.0, 0, 1)) / (np.pi / 2) * 7
-    enamel = np.array([0.86, 0.82, 0.74]) * (1 - 0.35 * _bump(np.abs(arc - np.rint(arc)), 0, 0.07))[..., None]
+    enamel = np.array([0.86, 0.82, 0.74]) * (1 - 0.35 * bump(np.abs(arc - np.rint(arc)), 0, 0.07))[..., None]
     enamel = enamel * np.clip((z + 18) / 34, 0.15, 1.0)[..., None]
     below_gum = np.where(part == UPPER_TEETH, -61.5 - y, y + 83.5)
     teeth = _blend(enamel, (0.60, 0.30, 0.29), smooth_step(-below_gum, -0.5, 0.5))

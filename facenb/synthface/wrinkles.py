@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from facenb.synthface.atlas import smooth_step
+from facenb.synthface.atlas import bump, smooth_step
 from facenb.synthface.expressions import EXPRESSIONS
 from facenb.synthface.people import Subject, SynthFace
 from facenb.synthface.skin import layers
@@ -18,10 +18,6 @@ from facenb.synthface.skin import layers
 DEEPEST = 1.2  # mm, never exceeded
 PATTERN = 24  # random numbers in [0, 1) that a person's pattern takes
 STREAM = 12  # of a subject's random numbers
-
-
-def _groove(distance, width):
-    return np.exp(-((distance / width) ** 2))
 
 
 @lru_cache(maxsize=8)
@@ -33,18 +29,18 @@ def grooves(pattern: tuple[float, ...], size: int) -> np.ndarray:
     for line in range(3):  # wavy lines across the forehead
         height = 35.0 + 10.5 * line + 4.0 * (next(r) - 0.5)
         wave = 1.5 * np.sin(signed / (9.0 + 6.0 * next(r)) + 6.28 * next(r)) - 0.0022 * x**2 * (1 + next(r))
-        forehead += (0.6 + 0.4 * next(r)) * _groove(y - height - wave, 1.9)
+        forehead += (0.6 + 0.4 * next(r)) * bump(y - height, wave, 1.9)
     distance, angle = np.hypot(x - 44.0, y + 1.0), np.arctan2(y + 1.0, x - 44.0)
     spokes = (0.5 + 0.5 * np.cos(8.0 * angle + 3.0 * (next(r) - 0.5))) ** 2
     crow = spokes * smooth_step(distance, 3.0, 8.0) * (1 - smooth_step(distance, 15.0, 24.0)) * smooth_step(x, 44, 48)
-    glabella = _groove(x - 4.5 - 2.0 * next(r), 1.9) * _groove(y - 16.0, 8.0 + 3.0 * next(r))
+    glabella = bump(x - 4.5, 2.0 * next(r), 1.9) * bump(y, 16.0, 8.0 + 3.0 * next(r))
     below = -40.0 - y
     fold = 20.0 + 0.33 * below + 2.5 * (next(r) - 0.5) - 0.002 * below**2
-    nasolabial = _groove(x - fold, 2.4) * smooth_step(below, -2.0, 6.0) * (1 - smooth_step(below, 28.0, 42.0))
-    marionette = _groove(x - 27.0 - 0.12 * (-78.0 - y) - 2 * (next(r) - 0.5), 2.2)
+    nasolabial = bump(x, fold, 2.4) * smooth_step(below, -2.0, 6.0) * (1 - smooth_step(below, 28.0, 42.0))
+    marionette = bump(x - 27.0 - 0.12 * (-78.0 - y), 2 * (next(r) - 0.5), 2.2)
     marionette *= smooth_step(-y, 76.0, 82.0) * (1 - smooth_step(-y, 94.0, 106.0))
-    nose = _groove(y + 2.0 + 3 * next(r) - 0.6 * x, 1.6) * smooth_step(x, 1.0, 4.0) * (1 - smooth_step(x, 8.0, 14.0))
-    lid = _groove(np.hypot(x - 31.0, 1.15 * (y - 1.0)) - 15.0 - 3 * next(r), 1.7) * smooth_step(-y, 4.0, 10.0)
+    nose = bump(y + 2.0 + 3 * next(r), 0.6 * x, 1.6) * smooth_step(x, 1.0, 4.0) * (1 - smooth_step(x, 8.0, 14.0))
+    lid = bump(np.hypot(x - 31.0, 1.15 * (y - 1.0)) - 15.0, 3 * next(r), 1.7) * smooth_step(-y, 4.0, 10.0)
     families = np.stack([forehead, crow, glabella, nasolabial, marionette, nose, lid])
     # The skin beside a groove bulges a little.
     families = (families - 0.18 * np.sqrt(families)) * at["front"]

@@ -26,7 +26,7 @@ from facenb.photos.canonical import mediapipe_embedding
 from facenb.photos.photo import Fitter, ict_fitter
 from facenb.runs.results import Run
 from facenb.synthface.model import course_model
-from facenb.synthface.subjects import SUBJECTS
+from facenb.synthface.people import SUBJECTS
 from facenb.training import Settings, training_name
 
 
