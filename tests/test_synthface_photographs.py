@@ -194,8 +194,6 @@ def test_batches_join():
         if f.name != "camera":
             torch.testing.assert_close(getattr(joined, f.name)[1:], getattr(parts[1], f.name))
     torch.testing.assert_close(joined.camera.scale[1:], parts[1].camera.scale)
-    with pytest.raises(ValueError, match="cameras"):
-        concatenate([parts[0], photograph(SYNTH, [1], [0], size=(16, 16), camera="perspective")])
 
 
 def test_bad_requests_are_refused():

@@ -14,7 +14,6 @@ from torch import Tensor
 from facenb.imaging.raster import interpolate, rasterize
 from facenb.imaging.texture import sample
 from facenb.synthface.heads import load_heads, mean_head
-from facenb.synthface.inner import fit_sphere
 
 SIZE = 832  # texels of a side at full quality
 FACE = 2.4  # texels per mm on the face
@@ -32,6 +31,12 @@ def smooth_step(value, low, high):
 def bump(value, middle, width):
     """Return a Gaussian bump of height 1."""
     return np.exp(-(((value - middle) / width) ** 2))
+
+
+def fit_sphere(points: np.ndarray) -> tuple[np.ndarray, float]:
+    """Return centre and radius of the sphere nearest to points, in the algebraic sense."""
+    solution = np.linalg.lstsq(np.concatenate([2 * points, np.ones((len(points), 1))], 1), (points**2).sum(1))[0]
+    return solution[:3], float(np.sqrt(solution[3] + (solution[:3] ** 2).sum()))
 
 
 @cache

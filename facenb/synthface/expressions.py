@@ -10,7 +10,6 @@ import numpy as np
 from scipy.sparse import csr_array
 
 from facenb.synthface.heads import lid_rims, load_heads, mean_head
-from facenb.synthface.inner import eyeball, turn
 
 # ARKit's names; left and right are the person's, values in [0, 1].
 EXPRESSIONS = tuple(
@@ -48,6 +47,8 @@ WEAKENED = {
     ("eyeWide*", "eyeBlink*"): 0.0,
     ("browOuterUp*", "browDown*"): 0.6,
 }
+RINGS = (0.0, 5.0, 10.0, 15.0, 20.0, 23.0, 30.0, 40.0, 50.0, 60.0, 72.0)  # degrees from the eye's axis; iris: to 20
+SECTORS = 20  # vertices of one ring
 LID_GAP = 0.05  # in eyeball radii: lids keep the distance that they have on the mean head, up to this one
 
 
@@ -170,3 +171,31 @@ def clear_eyeballs(points: np.ndarray, neutral: np.ndarray) -> np.ndarray:
         size = np.linalg.norm(inside, axis=-1)
         points[:, lids] = axes[3] + inside * (np.maximum(size, least) / size)[..., None] @ axes[:3]
     return points
+
+
+def turn(points: np.ndarray, hinge: np.ndarray, angle) -> np.ndarray:
+    """Return points turned about an axis through `hinge` along x, each by its own angle (radians)."""
+    cosine, sine = np.cos(angle), np.sin(angle)
+    y, z = points[..., 1] - hinge[1], points[..., 2] - hinge[2]
+    return np.stack([points[..., 0], hinge[1] + cosine * y - sine * z, hinge[2] + sine * y + cosine * z], -1)
+
+
+def quads(rows: int, columns: int, closed: bool = False) -> np.ndarray:
+    """Return two triangles for each cell of a grid, row by row; `closed` joins the last column to the first."""
+    index = np.arange(rows * columns).reshape(rows, columns)
+    index = np.concatenate([index, index[:, :1]], 1) if closed else index
+    a, b, c, d = index[:-1, :-1], index[1:, :-1], index[1:, 1:], index[:-1, 1:]
+    return np.stack([np.stack([a, b, c], -1), np.stack([a, c, d], -1)], 2).reshape(-1, 3)
+
+
+def eyeball() -> tuple[np.ndarray, np.ndarray]:
+    """Return vertices (201, 3) and triangles of the front of the unit ball that looks along z.
+
+    Vertex 0 is the pupil's middle; ring k (1 to 10) follows with its sectors, counter-clockwise from x.
+    """
+    polar = np.radians(RINGS[1:])[:, None]
+    around = 2 * np.pi * np.arange(SECTORS) / SECTORS
+    ring = np.sin(polar) * np.cos(around), np.sin(polar) * np.sin(around), np.cos(polar) + 0 * around
+    fan = [(0, 1 + k, 1 + (k + 1) % SECTORS) for k in range(SECTORS)]
+    vertices = np.concatenate([[[0.0, 0.0, 1.0]], np.stack(ring, -1).reshape(-1, 3)])
+    return vertices, np.concatenate([fan, 1 + quads(len(polar), SECTORS, closed=True)])

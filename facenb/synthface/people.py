@@ -53,9 +53,8 @@ class Subject:
 class SynthFace:
     """A population of heads of one topology. People are drawn as they are asked for: `subject(k)`.
 
-    The numbers of subject k come from `numpy.random.PCG64(SeedSequence([seed, k, stream]))`, never from a shared
-    generator, so that a subject depends on seed and k only. Heads are computed one by one in float64 and then rounded
-    to float32: batches do not matter, and machines can differ in the last bit at most.
+    Each subject has random numbers of its own, so it depends on seed and number only. Heads are computed one by one in
+    float64 and then rounded to float32: batches do not matter, and machines can differ in the last bit at most.
     """
 
     def __init__(self, seed: int = 0):
@@ -79,8 +78,6 @@ class SynthFace:
 
     def generator(self, index: int, *stream: int) -> np.random.Generator:
         """Return the generator of one stream of a subject's random numbers. Raise ValueError for a negative index."""
-        if index < 0:
-            raise ValueError(f"Subjects of SynthFace are numbered from 0, got {index}.")
         return np.random.Generator(np.random.PCG64(np.random.SeedSequence([self.seed, index, *stream])))
 
     def _person(self, index: int) -> tuple[dict[str, float], np.ndarray]:
@@ -110,12 +107,7 @@ class SynthFace:
     def shape(
         self, subject: Subject, expression: Float[Tensor, "batch expressions"]
     ) -> Float[Tensor, "batch vertices 3"]:
-        """Return a person's head with expressions (values in [0, 1], `expression_names` in order), mm.
-
-        Raise ValueError unless there is one value for each expression.
-        """
-        if expression.shape[1] != len(EXPRESSIONS):
-            raise ValueError(f"Expected {len(EXPRESSIONS)} expression values, got {expression.shape[1]}.")
+        """Return a person's head with expressions (values in [0, 1], `expression_names` in order), mm."""
         values = expression.detach().cpu().double().numpy()
         points = express(subject.neutral.double().numpy(), subject.mimic, values)
         return torch.from_numpy(points.astype(np.float32))

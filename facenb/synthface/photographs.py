@@ -4,7 +4,7 @@ Picture j of subject k of seed s is always the same: its numbers come from a gen
 computed one person at a time. Hair, beard and make-up vary between the pictures of a person.
 """
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from functools import cache, cached_property
 
 import numpy as np
@@ -98,7 +98,7 @@ class Photographs:
                 for code, neutral in zip(self.hairstyle[rows].tolist(), self.neutral[rows], strict=True)
             ]
             shape, whole = self.shape[rows], torch.cat([self.shape[rows], torch.stack(grown)], 1)
-            camera = type(self.camera)(*(getattr(self.camera, f.name)[rows] for f in fields(self.camera)))
+            camera = type(self.camera)(*(value[rows] for value in vars(self.camera).values()))
             fragments = rasterize(camera.project(whole), mesh.triangles, size, camera.is_perspective)
             normals = vertex_normals(whole, mesh.triangles) @ camera.rotation.transpose(1, 2)
             normals = functional.normalize(interpolate(fragments, normals, mesh.triangles), dim=-1)
@@ -159,7 +159,6 @@ class _Person:
         self.bare = skin.paint(self.subject.look, texels)  # texture without hair, beard and make-up
         names = hair.choose(self.subject.traits, self.subject.look.recession, synth.generator(index, HAIR))
         self.hairstyles = [hair.STYLES.index(name) for name in names]
-        self.strands: dict[int, np.ndarray] = {}  # vertices of hair and shirt by hairstyle, made when first worn
 
 
 class _Scene:
@@ -191,9 +190,7 @@ class _Scene:
         tile, bright = hair.strand_tile(len(texture))
         texture[tile] = look.hair * bright[..., None]
         growth = hair.grow(self.hairstyle, min(self.size) < COARSE)
-        if self.hairstyle not in person.strands:
-            person.strands[self.hairstyle] = hair.follow(growth, person.subject.neutral.numpy())
-        return texture, person.strands[self.hairstyle], growth.tint
+        return texture, hair.follow(growth, person.subject.neutral.numpy()), growth.tint
 
 
 def _draw_expression(generator: np.random.Generator, names: tuple[str, ...]) -> Tensor:
@@ -249,8 +246,11 @@ def _draw_background(generator: np.random.Generator, size: tuple[int, int]) -> T
     return torch.from_numpy(np.ascontiguousarray(image.clip(0.0, 1.0).transpose(1, 2, 0)))
 
 
-def _place_camera(scenes, landmarks, rotation, size, kind, view) -> Camera:
-    """Place each face near the middle of the image; at a view of 185 mm it is about 60 % of the image high."""
+def _place_camera(scenes, landmarks, rotation, size, kind, view, factor: int = 1) -> Camera:
+    """Place each face near the middle of the image; at a view of 185 mm it is about 60 % of the image high.
+
+    The image is `factor` times as large as `size`.
+    """
     framing = torch.from_numpy(np.stack([s.framing for s in scenes]).astype(np.float32))
     scale = min(size) / (view + 60.0 * framing[:, 0])  # pixels per mm
     middle = (landmarks @ rotation.transpose(1, 2)).mean(1)  # camera axes, mm
@@ -258,17 +258,10 @@ def _place_camera(scenes, landmarks, rotation, size, kind, view) -> Camera:
     target = torch.tensor([size[1] / 2, size[0] * 0.52]) + shift
     at = target + torch.stack([-middle[:, 0], middle[:, 1]], -1) * scale[:, None]
     if kind == "weak":
-        return WeakPerspective(rotation, scale, at)
+        return WeakPerspective(rotation, scale * factor, at * factor)
     distance = 350.0 + 1150.0 * framing[:, 3] ** 2
     position = torch.stack([-middle[:, 0], -middle[:, 1], -distance - middle[:, 2]], -1)
-    return Perspective(rotation, position, scale * distance, target)
-
-
-def _enlarge(camera: Camera, factor: int) -> Camera:
-    """The same camera for an image `factor` times as large."""
-    if camera.is_perspective:
-        return replace(camera, focal=camera.focal * factor, principal=camera.principal * factor)
-    return replace(camera, scale=camera.scale * factor, translation=camera.translation * factor)
+    return Perspective(rotation, position, scale * distance * factor, target * factor)
 
 
 def _expose(synth, scenes: list[_Scene], texels: int, size, kind: str, supersample: int, noise: float, view):
@@ -277,7 +270,8 @@ def _expose(synth, scenes: list[_Scene], texels: int, size, kind: str, supersamp
     shape = torch.cat([synth.shape(*row) for row in rows])  # one by one: the same in any batch
     neutral = torch.stack([s.person.subject.neutral for s in scenes])
     angles, light = torch.stack([s.angles for s in scenes]), torch.stack([s.light for s in scenes])
-    camera = _place_camera(scenes, synth.landmarks.of(neutral), euler_to_matrix(angles), size, kind, view)
+    placing = scenes, synth.landmarks.of(neutral), euler_to_matrix(angles), size, kind, view
+    camera = _place_camera(*placing)
     images, strands, tints = (torch.from_numpy(np.stack(x)) for x in zip(*(s.dressed() for s in scenes), strict=True))
     mesh = hair.mesh()
     texture = Texture(
@@ -287,9 +281,8 @@ def _expose(synth, scenes: list[_Scene], texels: int, size, kind: str, supersamp
         tint=torch.cat([torch.ones(shape.shape[:2]), tints], 1)[..., None].expand(-1, -1, 3),
         relief=torch.cat([wrinkles.displacement(synth, *row, min(texels, atlas.SIZE // 2)) for row in rows]),
     )
-    whole = torch.cat([shape, strands], 1)
-    large = (size[0] * supersample, size[1] * supersample)
-    fine = render(whole, mesh.triangles, texture, _enlarge(camera, supersample), large, light)
+    whole, large = torch.cat([shape, strands], 1), (size[0] * supersample, size[1] * supersample)
+    fine = render(whole, mesh.triangles, texture, _place_camera(*placing, supersample), large, light)
     return Photographs(
         image=_develop(fine, scenes, supersample, noise),
         landmarks=camera.project(synth.landmarks.of(shape))[..., :2],
@@ -317,9 +310,7 @@ def _develop(fine: Rendering, scenes: list[_Scene], supersample: int, noise: flo
 
 
 def concatenate(batches: list[Photographs]) -> Photographs:
-    """Return several batches as one. Raise ValueError if their cameras are of different kinds."""
-    if len({type(p.camera) for p in batches}) != 1:
-        raise ValueError("batches of different cameras (or none at all) cannot become one")
+    """Return several batches as one; all have cameras of the same kind."""
 
     def join(values: list) -> dict:
         names = [f.name for f in fields(values[0]) if f.name != "camera"]

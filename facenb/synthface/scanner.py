@@ -1,4 +1,4 @@
-"""Simulated scans of SynthFace's heads: finely sampled, noisy, with gaps, together with the exact surface.
+"""Simulated scans of SynthFace's heads: finely sampled, noisy, with gaps, together with the true head.
 
 A structured-light scanner looks at the face from three sides. Each side gives a depth image with one sample a pixel. A
 point of the skin comes from the view that faces it most. Where that view is blocked, as beside the nose, a gap stays.
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
@@ -32,9 +32,7 @@ class HeadScan:
     """A scan of a SynthFace head, in the head's own place, and what it is a scan of."""
 
     scan: Scan  # mm, with the 68 landmarks exact
-    exact: Float[Tensor, "points 3"]  # where each of its vertices would be without noise: on the head's surface
     head: Float[Tensor, "vertices 3"]  # the whole head, in the order of SynthFace's vertices
-    triangles: Int[Tensor, "triangles 3"]  # of the head
 
 
 def scan_head(
@@ -50,37 +48,28 @@ def scan_head(
     """Return scan `seed` of a person at rest (or with an expression): the same in any order.
 
     `pitch` is the distance of samples, `noise` their standard deviation along the view, `radius` how far from the nose
-    tip the scan reaches, all in mm. `holes` spots of 2 to 7 mm radius are lost. Raise ValueError for a scan without
-    triangles.
+    tip the scan reaches, all in mm. `holes` spots of 2 to 7 mm radius are lost. Only the noise moves vertices.
     """
     of_holes, of_noise = synth.generator(subject, SCANNER, seed).spawn(2)
-    person = synth.subject(subject)
     rest = torch.zeros(len(synth.expression_names)) if expression is None else expression
-    head = synth.shape(person, rest[None])[0]
+    head = synth.shape(synth.subject(subject), rest[None])[0]
     landmarks = synth.landmarks.of(head)
-    views = _views(head, synth.triangles, landmarks[NOSE_TIP], float(pitch), float(radius))
+    views = _views(head, synth.triangles, landmarks[NOSE_TIP], pitch, radius)
     every = torch.cat([surface[kept] for surface, _, kept in views])
-    count = holes if len(every) else 0
-    lost = [(every[of_holes.integers(len(every))], 2 + 5 * of_holes.random()) for _ in range(count)]
-    exact, noisy, triangles, before = [], [], [], 0
+    lost = [(every[of_holes.integers(len(every))], 2 + 5 * of_holes.random()) for _ in range(holes)]
+    vertices, triangles, before = [], [], 0
     for surface, towards, kept in views:
         for middle, reach in lost:
             kept = kept & ((surface - middle).norm(dim=-1) > reach)
-        index, faces = _join(kept, surface @ towards, JUMP * float(pitch))
+        index, faces = _join(kept, surface @ towards, JUMP * pitch)
         off = torch.from_numpy(of_noise.standard_normal(kept.shape).astype(np.float32))[..., None] * towards
-        exact.append(surface.flatten(0, 1)[index])
-        noisy.append((surface + noise * off).flatten(0, 1)[index])
+        vertices.append((surface + noise * off).flatten(0, 1)[index])
         triangles.append(faces + before)
         before += len(index)
-    if not before:
-        raise ValueError(f"nothing is left of the scan of subject {subject}: pitch {pitch} mm, radius {radius} mm")
-    scan = Scan(f"subject {subject}", torch.cat(noisy), torch.cat(triangles), "mm", landmarks)
-    return HeadScan(scan, torch.cat(exact), head, synth.triangles)
+    return HeadScan(Scan(f"subject {subject}", torch.cat(vertices), torch.cat(triangles), "mm", landmarks), head)
 
 
-def _views(
-    head: Tensor, triangles: Tensor, nose: Tensor, pitch: float, radius: float
-) -> list[tuple[Tensor, Tensor, Tensor]]:
+def _views(head: Tensor, triangles: Tensor, nose: Tensor, pitch, radius) -> list[tuple[Tensor, Tensor, Tensor]]:
     """Return for each side the surface on a grid of samples (H, W, 3), the direction to the scanner, and what is kept.
 
     A sample is kept in the view that faces its skin most.
