@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -11,16 +11,15 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from facenb.fitting.pose import refine_pose, scaled_orthographic
-from facenb.fitting.problem import Points, check
-from facenb.fitting.shared import SharedStep
-from facenb.fitting.solve import DirectStep, Problem, State, Step, solve
+from facenb.fitting.problem import Points, Problem, State, check
+from facenb.fitting.solve import DirectStep, SharedStep, Step, solve
 from facenb.imaging.camera import WeakPerspective
 from facenb.morphable.model import Embedding, MorphableModel
 
 ROUNDS = 7  # Liu et al. 2018: "converges in at most 7 rounds"
 # A prior strength is the variance (mm^2, per coordinate) of a landmark around its true position. With noise of this
-# variance and coefficients N(0, 1), the fit is the most probable face. 2 mm is about how much two annotators differ
-# (3 % of the distance between the eyes).
+# variance and coefficients N(0, 1), the fit is the most probable face. Two annotators differ by about 2 mm (3 % of the
+# distance between the eyes).
 PRIOR = 4.0
 FEW = 8  # images up to which forming the matrices is faster than conjugate gradients
 # Images of 68 points solved at once: as many as fit into a core's cache; enough to fill a GPU.
@@ -71,21 +70,19 @@ def fit(
     The objective never rises. Raise LandmarkError with the image's number if landmarks are not finite, have the wrong
     count or do not form a face. Raise ValueError for a negative prior, or if the model has no sliding contour.
     """
-    if not (identity_prior >= 0 and expression_prior >= 0 and rounds >= 0):
-        raise ValueError(
-            f"identity_prior {identity_prior}, expression_prior {expression_prior} or rounds {rounds} is negative"
-        )
-    priors = float(identity_prior), float(expression_prior)
+    if not (identity_prior >= 0 and expression_prior >= 0):
+        raise ValueError(f"identity_prior {identity_prior} or expression_prior {expression_prior} is negative")
     with _one_thread() as threads:
         points = Points.of(model, embedding, contour).to(landmarks.device, landmarks.dtype)
         landmarks, weights, row, labels = check(points, landmarks, subject, weights)
+        whole = Problem(points, landmarks, weights, row, len(labels), float(identity_prior), float(expression_prior))
         size = CHUNK.get(row.device.type, CHUNK["cuda"]) * 68 // points.landmarks
         if len(row) <= FEW or points.candidates or not bool((weights == 1).all()):
             step, size = DirectStep.of(points), max(1, size // FORMED)
         else:
             step = SharedStep.of(points)
         chunks = list(_chunks(row, len(labels), size))
-        work = partial(_fit_chunk, points, landmarks, row, weights, rounds, priors, step)
+        work = partial(_fit_chunk, whole, rounds, step)
         states, errors, units, histories = zip(*_in_parallel(work, chunks, threads), strict=True)
     order = torch.argsort(torch.cat(chunks))
     rotation, scale, shift, expression, identity = (torch.cat(field) for field in zip(*states, strict=True))
@@ -94,31 +91,19 @@ def fit(
     return Fit(identity, expression[order], camera, row, error, _total(histories), unit, labels)
 
 
-def _fit_chunk(
-    points: Points,
-    landmarks: Tensor,
-    row: Tensor,
-    weights: Tensor,
-    rounds: int,
-    priors: tuple,
-    step: Step,
-    images: Tensor,
-) -> tuple[State, Tensor, Tensor, list[float]]:
-    """Fit all images of some subjects; return the state and error in pixels, the unit, and the objectives."""
-    subject = row[images] - row[images].min()
-    subjects, weights = int(subject.max()) + 1, weights[images]
-    observed, middle, unit, camera = _start(points, landmarks[images], weights)
-    problem = Problem(points, observed, weights, subject, subjects, *priors)
-    expression = observed.new_zeros(len(observed), len(points.expression))
-    identity = observed.new_zeros(subjects, len(points.identity))
+def _fit_chunk(whole: Problem, rounds: int, step: Step, images: Tensor) -> tuple[State, Tensor, Tensor, list[float]]:
+    """Fit all images of some subjects, given in pixels. Return state and error in pixels, unit, and objectives."""
+    subject, weights = whole.subject[images] - whole.subject[images].min(), whole.weights[images]
+    flip = weights.new_tensor([1.0, -1.0])  # in pixels v points down
+    observed, middle, unit, camera = _start(whole.points, whole.observed[images] * flip, weights)
+    subjects = int(subject.max()) + 1
+    problem = replace(whole, observed=observed, weights=weights, subject=subject, subjects=subjects)
+    expression = observed.new_zeros(len(observed), len(whole.points.expression))
+    identity = observed.new_zeros(subjects, len(whole.points.identity))
     state, last, history = solve(problem, State(*camera, expression, identity), rounds, step)
     mean_square = (weights * last.residual.square().sum(-1)).sum(1) / weights.sum(1)
-    shift = (state.shift * unit[:, None] + middle) * _flip(middle)
+    shift = (state.shift * unit[:, None] + middle) * flip
     return state._replace(scale=state.scale * unit, shift=shift), mean_square.sqrt() * unit, unit, history
-
-
-def _flip(values: Tensor) -> Tensor:
-    return values.new_tensor([1.0, -1.0])  # in pixels v points down
 
 
 def _total(histories: tuple[list[float], ...]) -> Float[Tensor, " rounds_and_start"]:
@@ -160,21 +145,18 @@ def _in_parallel(work: Callable[[Tensor], tuple], chunks: list[Tensor], threads:
         return list(pool.map(work, chunks))
 
 
-def _start(points: Points, landmarks: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Tensor, tuple]:
-    """Find the camera that fits the mean face best, and use its scale to convert the observations to mm.
+def _start(points: Points, observed: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Tensor, tuple]:
+    """Find the camera that fits the mean face best to landmarks (N, L, 2) in pixels, y up. Its scale defines the mm.
 
-    Return the observations (N, L, 2) in mm, y up; their origin (N, 2) in pixels, y up; pixels per mm (N,); and the
-    camera in mm.
+    Return the observations in mm; their origin (N, 2) in pixels; pixels per mm (N,); and the camera in mm.
     """
-    observed = landmarks * _flip(landmarks)
     share = (weights / weights.sum(1, keepdim=True))[..., None]
     middle = (share * observed).sum(1, keepdim=True)
     size = (share * (observed - middle).square()).sum((1, 2)).sqrt()
     mean = points.mean[: points.landmarks]
     pixels = size / (mean - mean.mean(0)).square().sum(1).mean().sqrt()  # correct to a factor of two
     observed = (observed - middle) / pixels[:, None, None]
-    camera = scaled_orthographic(mean[None], observed, weights)
-    camera = refine_pose(mean[None], observed, weights, *camera)
+    camera = refine_pose(mean[None], observed, weights, *scaled_orthographic(mean[None], observed, weights))
     for _ in range(2 if points.candidates else 0):
         visible = points.mean[points.on_outline(points.mean @ camera[0].mT, camera[0])]
         camera = refine_pose(visible, observed, weights, *camera)

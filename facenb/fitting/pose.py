@@ -13,20 +13,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 LENGTH = 50.0  # mm, the typical distance of a landmark from an axis of rotation
-
-
-def _pose_form() -> Tensor:
-    """Return (4, 2, 6): the derivative of (q_x, q_y) by a pose step is linear in (1, y_x, y_y, y_z), y = scale R x."""
-    form = torch.zeros(4, 2, 6)
-    form[3, 1, 0] = -1  # a rotation w_x lowers y by z
-    form[3, 0, 1] = 1
-    form[2, 0, 2], form[1, 1, 2] = -1, 1
-    form[1, 0, 3], form[2, 1, 3] = 1, 1
-    form[0, 0, 4], form[0, 1, 5] = 1, 1
-    return form
-
-
-POSE_FORM = _pose_form()
+# The derivative of (q_x, q_y) by a pose step is linear in (1, y_x, y_y, y_z), with y = scale R x.
+POSE_FORM = torch.zeros(4, 2, 6)
+POSE_FORM[3, 1, 0] = -1  # a rotation w_x lowers y by z
+POSE_FORM[3, 0, 1] = 1
+POSE_FORM[2, 0, 2], POSE_FORM[1, 1, 2] = -1, 1
+POSE_FORM[1, 0, 3], POSE_FORM[2, 1, 3] = 1, 1
+POSE_FORM[0, 0, 4], POSE_FORM[0, 1, 5] = 1, 1
 # w @ CROSS is the flattened matrix of the cross product with w.
 CROSS = torch.tensor([[0, 0, 0, 0, 0, -1, 0, 1, 0], [0, 0, 1, 0, 0, 0, -1, 0, 0], [0, -1, 0, 1, 0, 0, 0, 0, 0.0]])
 SETTLED = 1e-6  # `refine_pose` ends early if no image's error decreases by more than this fraction
@@ -142,6 +135,6 @@ def _project(points: Tensor, observed: Tensor, rotation: Tensor, scale: Tensor, 
     return turned, (turned[..., :2] + shift[:, None] - observed).mT.flatten(1)
 
 
-def where(rows: Tensor, new: Tensor, old: Tensor) -> Tensor:
+def where(rows: Tensor, new: Tensor | None, old: Tensor | None) -> Tensor | None:
     """Return `new` in the rows that are True and `old` in the others."""
-    return torch.where(rows.view(-1, *[1] * (new.dim() - 1)), new, old)
+    return None if new is None else torch.where(rows.view(-1, *[1] * (new.dim() - 1)), new, old)

@@ -6,6 +6,7 @@ depth away from the camera, all in pixels. So its 3x3 part is f diag(1, -1, -1) 
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float
@@ -59,11 +60,9 @@ def move_camera(camera: WeakPerspective, move: Similarity) -> WeakPerspective:
 def mirrored_move(move: Similarity, width: Float[Tensor, " batch"], crop: int) -> Similarity:
     """Return the similarity that cuts the mirrored crop (`crop` pixels wide) from the mirrored image (`width` wide)."""
     flip = torch.tensor([-1.0, 1.0], dtype=torch.float64)
-    rotation = flip[:, None] * move.rotation * flip
-    edge = torch.zeros_like(move.shift)
-    edge[:, 0] = width
-    shift = flip * (move.scale[:, None] * (move.rotation @ edge[..., None])[..., 0] + move.shift)
-    return Similarity(move.scale, rotation, shift + torch.tensor([float(crop), 0.0]))
+    edge = move.scale[:, None] * (move.rotation[:, :, 0] * width[:, None]) + move.shift  # the image's right edge
+    shift = flip * edge + torch.tensor([float(crop), 0.0])
+    return Similarity(move.scale, flip[:, None] * move.rotation * flip, shift)
 
 
 def leading(
@@ -81,10 +80,7 @@ def leading(
         turn = vectors.flip(1)[:, :count].to(basis)
         bases[name] = torch.tensordot(turn.T, basis, 1)
         turns.append(turn)
-    surface = {
-        name: getattr(model, name) for name in ("mean", "triangles", "landmarks", "regions", "contour", "source")
-    }
-    return MorphableModel(f"{model.name} {identity}+{expression}", **surface, **bases), *turns
+    return replace(model, name=f"{model.name} {identity}+{expression}", expression_names=(), **bases), *turns
 
 
 class PosedModel(nn.Module):

@@ -1,17 +1,23 @@
-"""The fitting problem in the solver's form: millimetres, y up, one row of weights per image."""
+"""The fitting problem in the solver's form: model points, observations (mm, y up), parameters and the objective."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from facenb.errors import LandmarkError
+from facenb.fitting.pose import apply_step
+from facenb.morphable.contour import JAW
 from facenb.morphable.model import Embedding, MorphableModel, Tensors
 
-JAW = 17  # landmarks 0 to 16 of the 68 lie on the contour of the face
 LEAST = 4  # fewest landmarks that determine a weak perspective camera
 CONTOURS = ("fixed", "sliding")
+# For sliding contour landmarks, larger residuals count linearly (Huber). This is 2 standard deviations of the noise
+# that the prior assumes. A landmark so far from the outline is probably not on it, and must not distort the face.
+OUTLIER = 4.0  # mm
 
 
 @dataclass(frozen=True)
@@ -34,8 +40,7 @@ class Points(Tensors):
         if contour not in CONTOURS:
             raise ValueError(f"contour is {contour!r}; it must be one of {', '.join(CONTOURS)}")
         chosen = (model.landmarks if embedding is None else embedding).to(model.device)
-        count = len(chosen)
-        candidates, outward = 0, None
+        count, candidates, outward = len(chosen), 0, None
         if contour == "sliding":
             if embedding is not None or model.contour is None or count != 68:
                 raise ValueError(
@@ -44,13 +49,11 @@ class Points(Tensors):
                 )
             candidates = model.contour.shape[1]
             jaw = chosen.of(model.mean)[:, :2]
-            outward = torch.nn.functional.normalize(jaw[:JAW] - jaw[JAW:].mean(0), dim=1)
+            outward = normalize(jaw[:JAW] - jaw[JAW:].mean(0), dim=1)
             lines = Embedding.at(model.contour.flatten().cpu()).to(model.device)
             chosen = Embedding(torch.cat([chosen.vertices, lines.vertices]), torch.cat([chosen.weights, lines.weights]))
-        mean, identity, expression = (
-            chosen.of(values) for values in (model.mean, model.identity_basis, model.expression_basis)
-        )
-        return cls(mean, identity.flatten(1), expression.flatten(1), count, candidates, outward)
+        identity, expression = (chosen.of(basis).flatten(1) for basis in (model.identity_basis, model.expression_basis))
+        return cls(chosen.of(model.mean), identity, expression, count, candidates, outward)
 
     def on_outline(
         self, positions: Float[Tensor, "images points 3"], rotation: Float[Tensor, "images 3 3"]
@@ -64,7 +67,7 @@ class Points(Tensors):
         its outline, and nothing would make it narrower.
         """
         turned_away = rotation[:, 2, :2] @ self.outward.T < 0  # (N, 17)
-        up = torch.nn.functional.normalize(rotation[:, :2, 1], dim=1)  # the head's y axis in the image
+        up = normalize(rotation[:, :2, 1], dim=1)  # the head's y axis in the image
         right = torch.stack([up[:, 1], -up[:, 0]], 1)
         direction = self.outward[:, :1] * right[:, None] + self.outward[:, 1:] * up[:, None]  # (N, 17, 2)
         lines = positions[:, self.landmarks :, :2].unflatten(1, (JAW, self.candidates))
@@ -75,6 +78,69 @@ class Points(Tensors):
         return point
 
 
+class State(NamedTuple):
+    """The fitted parameters. The camera works in mm with y up: q = scale (rotation x)[:2] + shift."""
+
+    rotation: Float[Tensor, "images 3 3"]
+    scale: Float[Tensor, " images"]
+    shift: Float[Tensor, "images 2"]
+    expression: Float[Tensor, "images expression"]
+    identity: Float[Tensor, "subjects identity"]
+
+    def moved(self, pose: Tensor, expression: Tensor, identity: Tensor) -> "State":
+        """Return the state after a step."""
+        camera = apply_step(self.rotation, self.scale, self.shift, pose)
+        return State(*camera, self.expression + expression, self.identity + identity)
+
+
+class Residuals(NamedTuple):
+    """The differences between a state's landmarks and the observed landmarks."""
+
+    point: Int[Tensor, "images landmarks"] | None  # model point of each landmark; None: point j for landmark j
+    turned: Float[Tensor, "images landmarks 3"]  # scaled camera coordinates
+    residual: Float[Tensor, "images landmarks 2"]  # mm
+    weights: Float[Tensor, "images landmarks"]  # the caller's weights, lowered for outliers of a sliding contour
+    cost: Float[Tensor, " subjects"]  # the objective in mm^2, float64
+
+
+@dataclass(frozen=True)
+class Problem:
+    """The observations, their weights and subjects, and the priors."""
+
+    points: Points
+    observed: Float[Tensor, "images landmarks 2"]  # mm, y up
+    weights: Float[Tensor, "images landmarks"]
+    subject: Int[Tensor, " images"]
+    subjects: int
+    identity_prior: float  # mm^2
+    expression_prior: float
+
+    def gather(self, values: Float[Tensor, "images ..."]) -> Float[Tensor, "subjects ..."]:
+        """Sum the rows of each subject's images."""
+        return values.new_zeros(self.subjects, *values.shape[1:]).index_add_(0, self.subject, values)
+
+
+def evaluate(problem: Problem, state: State) -> Residuals:
+    """Return the residuals of a state and each subject's objective, with the contour points chosen for this state."""
+    points = problem.points
+    offset = (state.identity @ points.identity)[problem.subject] + state.expression @ points.expression
+    turned = (points.mean + offset.unflatten(1, (-1, 3))) @ (state.scale[:, None, None] * state.rotation).mT
+    point = None
+    if points.candidates:
+        point = points.on_outline(turned, state.rotation)
+        turned = turned.gather(1, point[..., None].expand(-1, -1, 3))
+    residual = turned[..., :2] + state.shift[:, None] - problem.observed
+    square, weights = residual.square().sum(-1), problem.weights
+    if points.candidates:
+        distance = square[:, :JAW].sqrt().clamp(min=OUTLIER)
+        weights = torch.cat([weights[:, :JAW] * OUTLIER / distance, weights[:, JAW:]], 1)
+        square = torch.cat([square[:, :JAW] - (distance - OUTLIER).square(), square[:, JAW:]], 1)  # Huber's loss
+    cost = (problem.weights * square).sum(1).double()
+    cost = cost + problem.expression_prior * state.expression.double().square().sum(1)
+    prior = problem.identity_prior * state.identity.double().square().sum(1)
+    return Residuals(point, turned, residual, weights, prior + problem.gather(cost))
+
+
 def check(
     points: Points, landmarks: Tensor, subject: Tensor | None, weights: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -82,7 +148,7 @@ def check(
 
     Raise LandmarkError with the number of the first image that cannot be fitted, and the reason.
     """
-    if landmarks.dim() != 3 or landmarks.shape[2] != 2 or landmarks.shape[1] != points.landmarks:
+    if landmarks.shape[1:] != (points.landmarks, 2):
         raise LandmarkError(
             f"landmarks have shape {tuple(landmarks.shape)}, but the model's embedding needs "
             f"(images, {points.landmarks}, 2): (u, v) in pixels of {points.landmarks} points"
@@ -90,17 +156,11 @@ def check(
     count = len(landmarks)
     if count == 0:
         raise LandmarkError("there are no images: landmarks have length 0; pass at least one image")
-    if weights is None:
-        weights = torch.ones_like(landmarks[..., 0])
-    if weights.shape != landmarks.shape[:2]:
-        raise LandmarkError(f"weights have shape {tuple(weights.shape)}, landmarks {tuple(landmarks.shape)}: one each")
-    weights = weights.to(landmarks)
+    weights = torch.ones_like(landmarks[..., 0]) if weights is None else weights.to(landmarks)
     _refuse(~(weights.isfinite() & (weights >= 0)).all(1), "a weight that is negative or not finite; use weights >= 0")
     seen = weights > 0
-    _refuse(
-        (seen & ~landmarks.isfinite().all(-1)).any(1),
-        "a landmark that is not finite but has a weight above 0; set its weight to 0 or leave the image out",
-    )
+    broken = (seen & ~landmarks.isfinite().all(-1)).any(1)
+    _refuse(broken, "a landmark that is not finite; set its weight to 0 or leave the image out")
     landmarks = torch.where(seen[..., None], landmarks, torch.zeros_like(landmarks))
     _refuse(seen.sum(1) < LEAST, f"fewer than {LEAST} landmarks with weight, too few to find a camera; leave it out")
     _refuse(_flat(landmarks, seen), "landmarks that are all equal or on one line; leave it out")
@@ -108,9 +168,7 @@ def check(
         row = torch.arange(count, device=landmarks.device)
         return landmarks, weights, row, row
     if subject.shape != (count,):
-        raise LandmarkError(
-            f"subject has shape {tuple(subject.shape)}, but there are {count} images; pass one subject per image"
-        )
+        raise LandmarkError(f"subject has shape {tuple(subject.shape)}, but there are {count} images; pass one each")
     labels, row = torch.unique(subject.to(landmarks.device), return_inverse=True)
     return landmarks, weights, row, labels
 

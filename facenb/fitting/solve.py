@@ -1,97 +1,34 @@
 """Gauss-Newton steps on camera, expression and shared identity together. Only steps that lower the objective are taken.
 
-One **round** linearises every image once and solves the joint normal equations. Pose and expression belong to one image
+A **round** linearises every image once and solves the joint normal equations. Pose and expression belong to one image
 and are eliminated first. The remaining equations (the Schur complement) give the identity, which all images of a
-subject share. The paper alternates between the three instead. Where they depend on each other, alternation converges
-slowly.
+subject share. The paper alternates between the three instead, which converges slowly where they depend on each other.
 
-`DirectStep` builds these matrices, for few images or unequal weights. `facenb.fitting.shared` solves the same equations
-without building them, which is faster for many images.
+`DirectStep` builds these matrices, for few images or unequal weights. `SharedStep` solves the same equations by
+conjugate gradients, which is faster for many images with equal weights. It only needs products of the Schur complement
+with a vector, which it computes through the landmarks. Its preconditioner is the identity's part of the normal matrix:
+six constant Gram blocks of the basis, weighted by six numbers per image.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from facenb.fitting.pose import apply_step, pose_jacobian, where
-from facenb.fitting.problem import JAW, Points
+from facenb.fitting.pose import POSE_FORM, homogeneous, pose_jacobian, where
+from facenb.fitting.problem import Points, Problem, Residuals, State, evaluate
 
 # Added to the diagonal of a normal matrix, relative to its mean: without a prior the matrix may be singular.
 JITTER = {torch.float32: 1e-6, torch.float64: 1e-10}
 STOP = 1e-4  # stop if a round lowers the objective of a batch by less than this fraction
-# For sliding contour landmarks, larger residuals count linearly (Huber). This is 2 standard deviations of the noise
-# that the prior assumes. A landmark so far from the outline is probably not on it, and must not distort the face.
-OUTLIER = 4.0  # mm
-
-
-class State(NamedTuple):
-    """The fitted parameters. The camera works in mm with y up: q = scale (rotation x)[:2] + shift."""
-
-    rotation: Float[Tensor, "images 3 3"]
-    scale: Float[Tensor, " images"]
-    shift: Float[Tensor, "images 2"]
-    expression: Float[Tensor, "images expression"]
-    identity: Float[Tensor, "subjects identity"]
-
-    def moved(self, pose: Tensor, expression: Tensor, identity: Tensor) -> "State":
-        """Return the state after a step."""
-        camera = apply_step(self.rotation, self.scale, self.shift, pose)
-        return State(*camera, self.expression + expression, self.identity + identity)
-
-
-class Residuals(NamedTuple):
-    """The differences between a state's landmarks and the observed landmarks."""
-
-    point: Int[Tensor, "images landmarks"] | None  # model point of each landmark; None: point j for landmark j
-    turned: Float[Tensor, "images landmarks 3"]  # scaled camera coordinates
-    residual: Float[Tensor, "images landmarks 2"]  # mm
-    weights: Float[Tensor, "images landmarks"]  # the caller's weights, lowered for outliers of a sliding contour
-    cost: Float[Tensor, " subjects"]  # the objective in mm^2, float64
-
-
-@dataclass(frozen=True)
-class Problem:
-    """The observations, their weights and subjects, and the priors."""
-
-    points: Points
-    observed: Float[Tensor, "images landmarks 2"]  # mm, y up
-    weights: Float[Tensor, "images landmarks"]
-    subject: Int[Tensor, " images"]
-    subjects: int
-    identity_prior: float  # mm^2
-    expression_prior: float
-
-    def gather(self, values: Float[Tensor, "images ..."]) -> Float[Tensor, "subjects ..."]:
-        """Sum the rows of each subject's images."""
-        return values.new_zeros(self.subjects, *values.shape[1:]).index_add_(0, self.subject, values)
-
+PAIRS = ((0, 0), (1, 1), (2, 2), (0, 1), (0, 2), (1, 2))  # the six distinct entries of a symmetric 3x3 matrix
+MOST_STEPS = 200  # of conjugate gradients; with ordinary priors, ten to forty are enough
+FORCING = 1e-6  # conjugate gradients end when every subject's squared residual has fallen by this factor,
+GAIN = 1e-7  # or when a step lowers the subject's objective by less than this fraction
 
 Step = Callable[[Problem, State, Residuals, Tensor], tuple[Tensor, Tensor, Tensor]]
-
-
-def evaluate(problem: Problem, state: State) -> Residuals:
-    """Return the residuals of a state and each subject's objective, with the contour points chosen for this state."""
-    points = problem.points
-    offset = (state.identity @ points.identity)[problem.subject] + state.expression @ points.expression
-    turned = (points.mean + offset.unflatten(1, (-1, 3))) @ (state.scale[:, None, None] * state.rotation).mT
-    point = None
-    if points.candidates:
-        point = points.on_outline(turned, state.rotation)
-        turned = turned.gather(1, point[..., None].expand(-1, -1, 3))
-    residual = turned[..., :2] + state.shift[:, None] - problem.observed
-    square, weights = residual.square().sum(-1), problem.weights
-    if points.candidates:
-        distance = square[:, :JAW].sqrt().clamp(min=OUTLIER)
-        weights = torch.cat([weights[:, :JAW] * OUTLIER / distance, weights[:, JAW:]], 1)
-        square = torch.cat([square[:, :JAW] - (distance - OUTLIER).square(), square[:, JAW:]], 1)  # Huber's loss
-    cost = (problem.weights * square).sum(1).double()
-    cost = cost + problem.expression_prior * state.expression.double().square().sum(1)
-    prior = problem.identity_prior * state.identity.double().square().sum(1)
-    return Residuals(point, turned, residual, weights, prior + problem.gather(cost))
 
 
 def solve(problem: Problem, state: State, rounds: int, step: Step) -> tuple[State, Residuals, list[float]]:
@@ -109,10 +46,10 @@ def solve(problem: Problem, state: State, rounds: int, step: Step) -> tuple[Stat
         tried = evaluate(problem, trial)
         better = tried.cost < current.cost
         worse = ~(tried.cost <= (1 + STOP) * current.cost)  # NaN counts as worse
-        if bool(better.all()):
-            state, current = trial, tried
-        else:
-            state, current = _keep_better(better, problem.subject, (state, current), (trial, tried))
+        if not bool(better.all()):
+            trial = _better_rows(better, problem.subject, trial, state)
+            tried = _better_rows(better, problem.subject, tried, current)
+        state, current = trial, tried
         damping = torch.where(worse, (damping * 10).clamp(min=1e-2), damping * 0.1)
         history.append(float(current.cost.sum()))
         if history[-2] - history[-1] <= STOP * history[-2] and not bool(worse.any()):
@@ -120,15 +57,11 @@ def solve(problem: Problem, state: State, rounds: int, step: Step) -> tuple[Stat
     return state, current, history
 
 
-def _keep_better(better: Tensor, subject: Tensor, old: tuple, new: tuple) -> tuple[State, Residuals]:
-    """Return the new state and residuals of the subjects that improved, and the old ones of all other subjects."""
+def _better_rows(better: Tensor, subject: Tensor, new: tuple, old: tuple) -> tuple:
+    """Return `new` for the subjects that improved and `old` for the others. Rows of the last field are subjects."""
     image = better[subject]
-    rows = (*[image] * 4, better), (*[image] * 4, better)  # rows are images, except in the last field: subjects
-    state, residuals = (
-        kind(*(a if a is None else where(mask, b, a) for mask, a, b in zip(masks, before, after, strict=True)))
-        for kind, masks, before, after in zip((State, Residuals), rows, old, new, strict=True)
-    )
-    return state, residuals
+    rows = [where(image, a, b) for a, b in zip(new[:-1], old[:-1], strict=True)]
+    return type(new)(*rows, where(better, new[-1], old[-1]))
 
 
 def jitter(diagonal: Tensor) -> Tensor:
@@ -182,3 +115,146 @@ class DirectStep:
         axes = self.axes if point is None else self.axes[:, point].transpose(0, 1)  # (3, L, C) or (N, 3, L, C)
         view = state.scale[:, None, None] * state.rotation[:, :2]
         return (view @ axes.flatten(-2)).unflatten(2, axes.shape[-2:])
+
+
+def gram_blocks(basis: Float[Tensor, "components coordinates"]) -> Float[Tensor, "6 components components"]:
+    """Return G_kl + G_lk for axes k <= l, summed over points: B^T C B = sum_kl C_kl G_kl for a symmetric 3x3 C."""
+    axes = basis.unflatten(1, (-1, 3))
+    blocks = torch.einsum("ajk,bjl->klab", axes, axes)
+    return torch.stack([blocks[k, l] if k == l else blocks[k, l] + blocks[l, k] for k, l in PAIRS])
+
+
+@dataclass(frozen=True)
+class SharedStep:
+    """The step, with products of the bases that it uses in every round."""
+
+    identity: Float[Tensor, "6 identity identity"]
+    expression: Float[Tensor, "6 expression expression"]
+
+    @classmethod
+    def of(cls, points: Points) -> "SharedStep":
+        """Compute the products for a model's points."""
+        return cls(gram_blocks(points.identity), gram_blocks(points.expression))
+
+    def __call__(
+        self, problem: Problem, state: State, current: Residuals, damping: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the step of pose and expression for each image, and of identity for each subject."""
+        points = problem.points
+        images = Images.of(problem, state, current)
+        factor = torch.linalg.cholesky(images.normal(self.expression, damping[problem.subject]))
+        shared = (problem.gather(images.six()) @ self.identity.flatten(1)).unflatten(1, self.identity.shape[1:])
+        shared = shared + problem.identity_prior * torch.eye(shared.shape[1]).to(shared)
+        diagonal = shared.diagonal(dim1=1, dim2=2)
+        extra = damping[:, None] * diagonal + jitter(diagonal)
+        preconditioner = torch.linalg.cholesky(shared + torch.diag_embed(extra))
+
+        gradient, pull = images.gradient(current.residual, state.expression)
+        eliminated = _solved(factor, gradient)
+        rest = problem.gather(pull - images.to_shape(eliminated))
+        right = -(rest @ points.identity.T) - problem.identity_prior * state.identity
+
+        def schur(direction: Tensor) -> Tensor:
+            """Return the product of the Schur complement with a change of identity."""
+            offset = (direction @ points.identity)[problem.subject]  # (N, 3 P)
+            local, pull = images.of_shape(offset)
+            left = problem.gather(pull - images.to_shape(_solved(factor, local)))
+            return left @ points.identity.T + (problem.identity_prior + extra) * direction
+
+        enough = GAIN * current.cost.to(right)[:, None]
+        identity = conjugate_gradients(schur, right, lambda rows: _solved(preconditioner, rows), enough)
+        local, _ = images.of_shape((identity @ points.identity)[problem.subject])
+        step = -eliminated - _solved(factor, local)
+        return step[:, :6], step[:, 6:], identity
+
+
+@dataclass(frozen=True)
+class Images:
+    """Products with the Jacobian of every image's landmarks and its transpose. The Jacobian itself is never stored."""
+
+    problem: Problem
+    view: Float[Tensor, "images 2 3"]  # mm on the model's axes to mm in the image
+    metric: Float[Tensor, "images 3 3"]  # view^T view
+    turned: Float[Tensor, "images points 3"]
+    lever: Float[Tensor, "images points 4"]  # the motion of a landmark under a pose step is linear in it
+
+    @classmethod
+    def of(cls, problem: Problem, state: State, current: Residuals) -> "Images":
+        """Linearise every image around a state."""
+        view = state.scale[:, None, None] * state.rotation[:, :2]
+        return cls(problem, view, view.mT @ view, current.turned, homogeneous(current.turned))
+
+    def six(self) -> Float[Tensor, "images 6"]:
+        """Return the entries of the metric that weight the Gram blocks."""
+        return torch.stack([self.metric[:, k, l] for k, l in PAIRS], 1)
+
+    def gradient(self, residual: Tensor, expression: Tensor) -> tuple[Tensor, Tensor]:
+        """Return half the gradient for pose and expression (N, 6 + E), and for the shape's coordinates (N, 3 P)."""
+        pull = (residual @ self.view).flatten(1)
+        prior = self.problem.expression_prior * expression
+        inner = pull @ self.problem.points.expression.T + prior
+        return torch.cat([_pose_adjoint(self.lever.mT @ residual), inner], 1), pull
+
+    def of_shape(self, offset: Tensor) -> tuple[Tensor, Tensor]:
+        """Return J^T J times a change of shape (N, 3 P): the parts for pose and expression, and for the shape."""
+        offset = offset.unflatten(1, (-1, 3))
+        pull = (offset @ self.metric).flatten(1)
+        pose = _pose_adjoint((self.lever.mT @ offset) @ self.view.mT)
+        return torch.cat([pose, pull @ self.problem.points.expression.T], 1), pull
+
+    def to_shape(self, local: Tensor) -> Float[Tensor, "images coordinates"]:
+        """Return J^T J times a step of pose and expression: the part for the shape's coordinates."""
+        pose = torch.einsum("nc,kdc->nkd", local[:, :6], POSE_FORM.to(local)) @ self.view  # (N, 4, 3)
+        offset = (local[:, 6:] @ self.problem.points.expression).unflatten(1, (-1, 3))
+        return torch.baddbmm(offset @ self.metric, self.lever, pose).flatten(1)
+
+    def normal(self, gram: Tensor, damping: Tensor) -> Float[Tensor, "images local local"]:
+        """Return each image's normal matrix for pose and expression, in this order."""
+        points = self.problem.points
+        count = len(points.expression)
+        normal = self.view.new_zeros(len(self.view), 6 + count, 6 + count)
+        pose = pose_jacobian(self.turned).flatten(1, 2)
+        normal[:, :6, :6] = pose.mT @ pose
+        basis = points.expression.T.reshape(len(points.mean), -1)  # (P, 3 E)
+        moments = (self.lever.mT @ basis).unflatten(2, (3, count))  # (N, 4, 3, E)
+        cross = _pose_adjoint(torch.einsum("ndk,nlke->nlde", self.view, moments))  # (N, 6, E)
+        normal[:, 6:, :6], normal[:, :6, 6:] = cross.mT, cross
+        normal[:, 6:, 6:] = (self.six() @ gram.flatten(1)).unflatten(1, (count, count))
+        diagonal = normal.diagonal(dim1=1, dim2=2)  # a view
+        diagonal[:, 6:] += self.problem.expression_prior
+        diagonal += damping[:, None] * diagonal + jitter(diagonal)
+        return normal
+
+
+def _pose_adjoint(moments: Float[Tensor, "images 4 2 ..."]) -> Float[Tensor, "images 6 ..."]:
+    """Return J^T f for the pose part of J, from the moments sum_j (1, y_j) f_j^T of vectors f_j at the landmarks."""
+    return torch.einsum("kc,nk...->nc...", POSE_FORM.to(moments).flatten(0, 1), moments.flatten(1, 2))
+
+
+def conjugate_gradients(
+    apply: Callable[[Tensor], Tensor], right: Tensor, precondition: Callable[[Tensor], Tensor], enough: Tensor
+) -> Float[Tensor, "systems unknowns"]:
+    """Solve a batch of symmetric positive definite systems, one per row, at the same time.
+
+    End when, for every row, the squared residual has fallen by FORCING, or a step lowers the objective by less than
+    `enough` (S, 1).
+    """
+    solution, residual = torch.zeros_like(right), right
+    direction = conditioned = precondition(residual)
+    gain = power = start = (residual * conditioned).sum(1, keepdim=True)
+    tiny = torch.finfo(right.dtype).tiny
+    for _ in range(MOST_STEPS):
+        if bool(((power <= FORCING * start) | (gain <= enough)).all()):
+            break
+        applied = apply(direction)
+        length = power / (direction * applied).sum(1, keepdim=True).clamp(min=tiny)
+        gain = length * power  # how much this step lowers the linearised objective
+        solution, residual = solution + length * direction, residual - length * applied
+        conditioned = precondition(residual)
+        before, power = power, (residual * conditioned).sum(1, keepdim=True)
+        direction = conditioned + (power / before.clamp(min=tiny)) * direction
+    return solution
+
+
+def _solved(factor: Tensor, right: Tensor) -> Tensor:
+    return torch.cholesky_solve(right[..., None], factor)[..., 0]
