@@ -138,7 +138,7 @@ def ready(mode: Mode, name: str, device: torch.device) -> tuple[nn.Module, Calla
         network = network.to(memory_format=torch.channels_last)
 
     def forward(images: Tensor) -> Tensor:
-        return network.shape(network(images)).whole
+        return network.shape(network.encode(images)).whole
 
     run = forward
     if mode.compiled and device.type == "cuda":
@@ -209,7 +209,7 @@ def training(name: str, device: torch.device, batch: int, seconds: float) -> lis
         ):
             optimiser.zero_grad()
             with torch.autocast(device.type, torch.bfloat16, enabled=half):
-                found = network(images)
+                found = network.encode(images)
                 whole = network.shape(found).whole
                 loss = joint_loss(shape_loss(whole, target), cross_entropy(head(found.identity, labels), labels), 0.5)
                 loss = loss + coefficient_loss(found.identity.float(), codes)

@@ -1,6 +1,5 @@
 """DECA's networks: layouts, what is saved, the released file's layout, and bad input."""
 
-import pickle
 from dataclasses import replace
 
 import pytest
@@ -58,7 +57,7 @@ def test_layout_follows_a_smaller_model():
 
 
 def test_a_model_without_a_jaw_has_no_such_layout():
-    with pytest.raises(ValueError, match="no jaw joint"):
+    with pytest.raises(ValueError, match="no joints 'global' and 'jaw'"):
         layout_of(replace(model(), joints=None))
 
 
@@ -106,12 +105,6 @@ def test_what_is_saved_comes_back(tmp_path):
     again = Deca.load(tmp_path / "deca.safetensors", like=network.config)
     assert again.card == {"seed": 3} and again.layout == network.layout and not again.training
     assert torch.equal(again(images), network(images))
-
-
-def test_another_configuration_than_asked_for_is_named(tmp_path):
-    small().save(tmp_path / "deca.safetensors", {})
-    with pytest.raises(ModelFileError, match=r"hidden 16 \(needed: 32\)"):
-        Deca.load(tmp_path / "deca.safetensors", like={"hidden": 32})
 
 
 class TestReleased:
@@ -223,8 +216,8 @@ class TestReleased:
     @pytest.mark.parametrize(
         ("change", "words"),
         [
-            (lambda c: c.pop("E_detail"), "no part E_detail"),
-            (lambda c: c["D_detail"].pop("l1.0.bias"), "missing l1.0.bias"),
+            (lambda c: c.pop("E_detail"), "no named tensors in its part 'E_detail'"),
+            (lambda c: c["D_detail"].pop("l1.0.bias"), "lacks l1.0.bias"),
             (lambda c: c["E_flame"].update({"layers.2.bias": torch.zeros(257)}), r"\(257,\)"),
         ],
         ids=["no part", "no tensor", "another layout"],
@@ -239,16 +232,6 @@ class TestReleased:
         with pytest.raises(ModelFileError, match="no .*deca_model.tar.*data_download where deca"):
             load_deca(tmp_path / given)
         assert any(place.path == "deca_model.tar" for place in load_entry("deca").places)
-
-    def test_code_in_it_is_not_run(self, tmp_path):
-        class Evil:
-            def __reduce__(self):
-                return open, (str(tmp_path / "was_here"), "w")
-
-        (tmp_path / "deca_model.tar").write_bytes(pickle.dumps({"E_flame": Evil()}, 2))
-        with pytest.raises(ModelFileError):
-            load_deca(tmp_path / "deca_model.tar")
-        assert not (tmp_path / "was_here").exists()
 
 
 class TestDetailDecoder:
@@ -291,6 +274,6 @@ class TestDetailDecoder:
         torch.nn.init.normal_(network.decoder.maps)
         network.save(tmp_path / "deca.safetensors", {})
         again, images = Deca.load(tmp_path / "deca.safetensors"), torch.rand(2, 3, 32, 32)
-        assert isinstance(again.decoder, LinearDecoder) and again.shrink == 2
+        assert isinstance(again.decoder, LinearDecoder) and again.config == network.config
         maps = [one.displacement(one(images), one.detail_code(images)) for one in (network, again)]
         assert torch.equal(*maps)

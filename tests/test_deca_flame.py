@@ -166,5 +166,5 @@ def test_flames_own_layout_lacks_the_albedo_only(flame):
 def test_the_open_subset_is_told_to_have_no_jaw_and_who_has(mirror):
     subset = read(mirror / "flame-2023-open-subset" / "flame_basis.npz")
     for needs_a_jaw in (lambda: layout_of(subset), lambda: posed(subset, DECA, coefficients())):
-        with pytest.raises(ValueError, match="flame has no .*read_flame, a .pkl; the npz of FLAME 2023 Open"):
+        with pytest.raises(ValueError, match="flame has no .*FLAME's own .pkl file .the npz of FLAME 2023 Open"):
             needs_a_jaw()

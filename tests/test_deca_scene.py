@@ -101,7 +101,7 @@ def test_landmarks_of_a_part_are_those_of_the_whole(synthface):
 
 def test_a_model_without_a_jaw():
     toy = model()
-    with pytest.raises(ValueError, match="no joints global and jaw"):
+    with pytest.raises(ValueError, match="no joints 'global' and 'jaw'"):
         posed(replace(toy, joints=None), layout_of(toy), vector(layout_of(toy)))
 
 

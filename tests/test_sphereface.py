@@ -96,14 +96,6 @@ def test_any_size_of_picture_gives_features(size):
     assert small(size=size)(torch.zeros(2, 3, *size)).shape == (2, 20)
 
 
-def test_width_and_depth_are_parameters():
-    network = SphereFace(channels=(6, 10), units=(0, 3), features=7, size=(20, 20))
-    convolutions = [m for m in network.modules() if isinstance(m, torch.nn.Conv2d)]
-    assert [(m.in_channels, m.out_channels, m.stride[0]) for m in convolutions] == [(3, 6, 2), (6, 10, 2)] + [
-        (10, 10, 1)
-    ] * 6
-
-
 @pytest.mark.parametrize("network", [small(), small(batch_norm=True)])
 def test_configuration_makes_the_same_network_again(network):
     again = SphereFace(**json.loads(json.dumps(network.config)))
@@ -139,22 +131,6 @@ def test_without_normalisation_a_signal_of_use_arrives_at_the_features():
     with torch.no_grad():
         spread = network(torch.randn(8, 3, 112, 96)).std(0).mean().item()
     assert 0.1 < spread < 10
-
-
-def test_channels_last_gives_the_same():
-    network, images = small().eval(), torch.rand(3, 3, 32, 24)
-    plain = network(images)
-    fast = network.to(memory_format=torch.channels_last)(images.to(memory_format=torch.channels_last))
-    assert torch.allclose(plain, fast, atol=1e-5)
-
-
-def test_sixteen_bits_are_close():
-    network, images = small().eval(), torch.rand(3, 3, 32, 24)
-    with torch.autocast("cpu", torch.bfloat16):
-        half = network(images)
-    full = network(images)
-    assert half.dtype == torch.bfloat16
-    assert (half - full).norm() < 0.03 * full.norm()
 
 
 @pytest.mark.parametrize("batch_norm", [False, True])
@@ -208,16 +184,16 @@ def damaged(kind, path, weights):
 @pytest.mark.parametrize(
     ("kind", "told"),
     [
-        ("missing", "there is no file"),
-        ("truncated", "not a readable file of weights"),
-        ("text", "not a readable file of weights"),
-        ("truncated.pth", "not a readable file of weights"),
-        ("list.pth", "a list"),
-        ("empty.pth", "not a readable file of weights"),
-        ("too few", "missing conv3_9.bias"),
-        ("too many", "unknown conv3_10.weight"),
-        ("shape", r"\(20, 50\).*\(20, 64\)"),
-        ("nan", "relu2_2.weight holds values that are not finite"),
+        ("missing", "There is no file"),
+        ("truncated", "damaged or not a file of weights"),
+        ("text", "damaged or not a file of weights"),
+        ("truncated.pth", "damaged or not a file of weights"),
+        ("list.pth", "holds no named tensors"),
+        ("empty.pth", "damaged or not a file of weights"),
+        ("too few", "lacks conv3_9.bias"),
+        ("too many", "unknown tensor conv3_10.weight"),
+        ("shape", r"fc5.weight has shape \(20, 50\), not \(20, 64\)"),
+        ("nan", "relu2_2.weight has values that are not finite"),
     ],
 )
 def test_a_bad_file_is_told_apart_and_changes_nothing(tmp_path, weights, kind, told):
@@ -245,21 +221,3 @@ def test_code_in_a_file_is_not_run(tmp_path, write):
     with pytest.raises(ModelFileError, match="could run code"):
         load_sphere20(small(), tmp_path / "sphere20.pth")
     assert not proof.exists()
-
-
-def test_a_deeper_network_is_refused_by_its_names(tmp_path, weights):
-    save_file(weights, tmp_path / "small.safetensors")
-    with pytest.raises(ModelFileError, match="missing conv1_4.bias"):
-        load_sphere20(small(units=(2, 2, 4, 1)), tmp_path / "small.safetensors")
-
-
-def test_a_wider_network_is_refused_by_its_shapes(tmp_path, weights):
-    save_file(weights, tmp_path / "small.safetensors")
-    with pytest.raises(ModelFileError, match=r"conv1_1.weight has shape \(4, 3, 3, 3\).*\(5, 3, 3, 3\)"):
-        load_sphere20(small(channels=(5, 8, 12, 16)), tmp_path / "small.safetensors")
-
-
-def test_a_normalised_network_is_refused(tmp_path, weights):
-    save_file(weights, tmp_path / "small.safetensors")
-    with pytest.raises(ModelFileError, match="missing norm1_1"):
-        load_sphere20(small(batch_norm=True), tmp_path / "small.safetensors")

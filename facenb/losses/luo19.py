@@ -13,7 +13,6 @@ from torch import Tensor
 
 from facenb.fitting.posed import PosedModel
 from facenb.losses.common import mean
-from facenb.networks.precision import full_precision
 
 
 def wpdc_weights(
@@ -25,7 +24,7 @@ def wpdc_weights(
     linear in each coefficient, so we need not compute any points. Both vectors are whitened.
     """
     predicted, target = predicted.to(face.mean), target.to(face.mean)
-    with full_precision(target):
+    with torch.autocast(target.device.type, enabled=False):
         truth = face.flat(target)
         parts = face.layout.split(truth)
         shape, turn = face.shape(parts), parts["pose"].unflatten(1, (3, 4))[:, :, :3]
@@ -49,7 +48,7 @@ def wpdc(
     """
     weights = wpdc_weights(predicted.detach(), target, face)
     weights = weights / weights.amax(1, keepdim=True).clamp_min(1e-12)
-    with full_precision(target):
+    with torch.autocast(target.device.type, enabled=False):
         return mean((weights * (predicted.to(weights) - target.to(weights)).square()).sum(1))
 
 
@@ -61,7 +60,7 @@ def vdc(
     Depth has the same weight as u and v. Both vectors are whitened.
     """
     predicted, target = predicted.to(face.mean), target.to(face.mean)
-    with full_precision(predicted):
+    with torch.autocast(predicted.device.type, enabled=False):
         return mean((face(face.flat(predicted)) - face(face.flat(target))).square().sum(2))
 
 

@@ -19,28 +19,29 @@ from facenb.morphable.layouts import DECA, Layout
 from facenb.morphable.model import MorphableModel
 from facenb.networks.detail import DetailDecoder, LinearDecoder
 from facenb.networks.resnet import ResNet
-from facenb.networks.saved import Saved
-from facenb.networks.weights import read_weights, take_over
+from facenb.networks.weights import Saved, read_weights, take_over
 
 SCALE = 9.0  # of DECA's camera: a head fills the image
 # The last layer's outputs are multiplied by these, by part, in a network trained here: about the spread between
 # images, so that one learning rate suits all parts. In the released weights each unit is 1.
 UNITS = {"expression": 0.5, "global_pose": 0.2, "jaw_pose": 0.1, "camera": (1.0, 0.01, 0.01), "light": 0.5}
 
-# Models with a jaw, for error messages.
-WITH_JAW = (
-    "models with a jaw are FLAME's own file (sources.read_flame, a .pkl; the npz of FLAME 2023 Open has no joints) and "
-    "SynthFace's after synthface.with_jaw"
-)
+
+def check_jaw(model: MorphableModel) -> None:
+    """Raise ValueError unless a model has the joints "global" and "jaw", which the layout DECA poses."""
+    if model.joints is None or not {"global", "jaw"} <= set(model.joints.names):
+        raise ValueError(
+            f"{model.name} has no joints 'global' and 'jaw', which DECA poses. Use FLAME's own .pkl file (the npz of "
+            "FLAME 2023 Open has no joints), or SynthFace's model after facenb.synthface.with_jaw."
+        )
 
 
 def layout_of(model: MorphableModel) -> Layout:
     """Return DECA's layout cut to what a model has: identity, albedo and expression, at most DECA's numbers.
 
-    Raise ValueError for a model without a jaw joint, which the layout poses.
+    Raise ValueError for a model without a jaw.
     """
-    if model.joints is None or "jaw" not in model.joints.names:
-        raise ValueError(f"{model.name} has no jaw joint, which DECA's layout poses; {WITH_JAW}")
+    check_jaw(model)
     albedo = 0 if model.albedo_basis is None else len(model.albedo_basis)
     sizes = {"identity": len(model.identity_basis), "albedo": albedo, "expression": len(model.expression_basis)}
     parts = {part: min(size, sizes.get(part, size)) for part, size in DECA.parts.items()}
@@ -95,41 +96,34 @@ class Deca(Saved, nn.Module):
         shrink: int = 1,
     ):
         super().__init__()
-        self.layout, self.hidden, self.detail, self.options = layout, hidden, detail, dict(decoder or {})
-        self.scale, self.units, self.shrink = scale, dict(units or {}), shrink
+        self.layout, decoder, units = layout, decoder or {}, units or {}
         codes = detail + layout.parts["expression"] + layout.parts["jaw_pose"]
         self.coarse = Encoder(ResNet(**(encoder or {})), hidden, layout.size, shrink)
         self.fine = Encoder(ResNet(**(encoder or {})), hidden, detail)
-        decoder_class = LinearDecoder if "texels" in self.options else DetailDecoder
-        self.decoder = decoder_class(codes, **self.options)
-        self.register_buffer("unit", unit_of(layout, self.units), persistent=False)
-        self.card: dict[str, Any] = {}  # facts of its training
-        self._start()
+        self.decoder = (LinearDecoder if "texels" in decoder else DetailDecoder)(codes, **decoder)
+        self.register_buffer("unit", unit_of(layout, units), persistent=False)
+        self.config = {
+            "layout": {"name": layout.name, "parts": dict(layout.parts)},
+            "encoder": {key: value for key, value in self.coarse.encoder.config.items() if key != "outputs"},
+            "hidden": hidden,
+            "detail": detail,
+            "decoder": {key: value for key, value in self.decoder.config.items() if key != "codes"},
+            "scale": scale,
+            "units": {part: list(unit) if isinstance(unit, Sequence) else unit for part, unit in units.items()},
+            "shrink": shrink,
+        }
+        self._start(scale)
 
     @torch.no_grad()
-    def _start(self) -> None:
+    def _start(self, scale: float) -> None:
         """Start a training at the mean face at rest, in the middle of the image, in even light."""
         last = self.coarse.layers[-1]
         last.weight.mul_(0.1)
         last.bias.zero_()
         where = self.layout.slices
-        last.bias[where["camera"].start] = self.scale
+        last.bias[where["camera"].start] = scale
         last.bias[where["light"].start : where["light"].start + 3] = 3.0  # about 0.85 of each colour
         last.bias.div_(self.unit)
-
-    @property
-    def config(self) -> dict[str, Any]:
-        """The arguments that make this architecture again (`from_config`), for JSON."""
-        return {
-            "layout": {"name": self.layout.name, "parts": dict(self.layout.parts)},
-            "encoder": {key: value for key, value in self.coarse.encoder.config.items() if key != "outputs"},
-            "hidden": self.hidden,
-            "detail": self.detail,
-            "decoder": {key: value for key, value in self.decoder.config.items() if key != "codes"},
-            "scale": self.scale,
-            "units": {part: list(unit) if isinstance(unit, Sequence) else unit for part, unit in self.units.items()},
-            "shrink": self.shrink,
-        }
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "Deca":
@@ -154,7 +148,7 @@ class Deca(Saved, nn.Module):
 
 RELEASED = "deca_model.tar"
 PARTS = {"E_flame": "coarse", "E_detail": "fine", "D_detail": "decoder"}  # in the released file, and here
-GET = "`python -m data_download where deca` says how to get the released weights"
+GET = "`python -m data_download where deca` says how to get the released weights."
 
 
 def load_deca(path: str | Path) -> Deca:
@@ -170,5 +164,5 @@ def load_deca(path: str | Path) -> Deca:
         for name, module in PARTS.items():
             take_over(network.get_submodule(module), read_weights(path, part=name), path)
     except ModelFileError as error:
-        raise ModelFileError(f"{error}; {GET}") from error
+        raise ModelFileError(f"{error} {GET}") from error
     return network.eval()

@@ -6,9 +6,7 @@ belong to a person and move with the expression. Three parts of the authors' cod
 (`texture_data_256.npy`).
 """
 
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -21,22 +19,19 @@ RATE = 40.0  # a texel learns this many times faster than the network that makes
 RELEASED = (128, 128, 64, 64, 32, 16)  # channels of the released decoder: 256 x 256 texels
 
 
-class _Decoder(nn.Module, ABC):
+class _Decoder(nn.Module):
     """Base of the decoders: codes to a map over a window of the texture, which never exceeds `reach` mm.
 
-    `window`: left, bottom, right, top in texture coordinates.
+    `window`: left, bottom, right, top in texture coordinates. Subclasses define `_map(code)`: the map divided by the
+    reach, -1 to 1.
     """
 
     units: tuple[float, float] = (1.0, 1.0)  # factors of detail and jaw
 
     def __init__(self, codes: int, reach: float, window: Sequence[float]):
         super().__init__()
-        self.codes, self.reach, self.window = codes, reach, tuple(float(side) for side in window)
-
-    @property
-    def config(self) -> dict[str, Any]:
-        """The arguments that make this decoder again, for JSON."""
-        return {"codes": self.codes, "reach": self.reach, "window": list(self.window)}
+        self.codes, self.reach, self.window = codes, reach, [float(side) for side in window]
+        self.config = {"codes": codes, "reach": reach, "window": self.window}  # the arguments, for JSON
 
     def forward(
         self,
@@ -46,10 +41,6 @@ class _Decoder(nn.Module, ABC):
     ) -> Float[Tensor, "batch rows columns"]:
         """Return the displacement in mm; row 0 is at the top of the window."""
         return self.reach * self._map(torch.cat([self.units[1] * jaw, expression, self.units[0] * detail], 1))
-
-    @abstractmethod
-    def _map(self, code: Tensor) -> Tensor:
-        """Return the map divided by the reach, -1 to 1."""
 
     def at(
         self, displacement: Float[Tensor, "batch rows columns"], uv: Float[Tensor, "points 2"]
@@ -77,7 +68,8 @@ class DetailDecoder(_Decoder):
         window: Sequence[float] = (0.0, 0.0, 1.0, 1.0),
     ):
         super().__init__(codes, reach, window)
-        self.channels = tuple(channels)
+        self.config["channels"] = list(channels)
+        self.size = START * 2 ** (len(channels) - 1)  # texels on a side of the map
         self.l1 = nn.Sequential(nn.Linear(codes, channels[0] * START * START))
         layers: list[nn.Module] = [nn.BatchNorm2d(channels[0])]
         for before, after in zip(channels[:-1], channels[1:], strict=True):
@@ -92,18 +84,8 @@ class DetailDecoder(_Decoder):
         nn.init.zeros_(last.bias)
         self.conv_blocks = nn.Sequential(*layers, last, nn.Tanh())
 
-    @property
-    def size(self) -> int:
-        """Texels on a side of the map."""
-        return START * 2 ** (len(self.channels) - 1)
-
-    @property
-    def config(self) -> dict[str, Any]:
-        """The arguments that make this decoder again, for JSON."""
-        return super().config | {"channels": list(self.channels)}
-
     def _map(self, code: Tensor) -> Tensor:
-        return self.conv_blocks(self.l1(code).unflatten(1, (self.channels[0], START, START)))[:, 0]
+        return self.conv_blocks(self.l1(code).unflatten(1, (-1, START, START)))[:, 0]
 
 
 class LinearDecoder(_Decoder):
@@ -118,13 +100,8 @@ class LinearDecoder(_Decoder):
         self, codes: int, texels: int = 64, reach: float = 10.0, window: Sequence[float] = (0.0, 0.0, 1.0, 1.0)
     ):
         super().__init__(codes, reach, window)
-        self.size = texels
+        self.config["texels"] = self.size = texels
         self.maps = nn.Parameter(torch.zeros(1 + codes, texels, texels))  # training starts with the smooth face
-
-    @property
-    def config(self) -> dict[str, Any]:
-        """The arguments that make this decoder again, for JSON."""
-        return super().config | {"texels": self.size}
 
     def _map(self, code: Tensor) -> Tensor:
         weights = torch.cat([torch.ones_like(code[:, :1]), code], 1)

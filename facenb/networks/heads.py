@@ -6,15 +6,12 @@ is the angle between a code and the weight of class j. Heads compute in 32 bits,
 """
 
 import math
-from abc import ABC, abstractmethod
 from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
-
-from facenb.networks.precision import full_precision
 
 SHORTEST = 1e-6  # shorter codes count as this long, so that a code of zero has a finite gradient
 
@@ -31,30 +28,26 @@ class Softmax(nn.Module):
         self, codes: Float[Tensor, "batch features"], labels: Int[Tensor, " batch"]
     ) -> Float[Tensor, "batch classes"]:
         """Return the logits; softmax has no margin, so the labels do not matter."""
-        with full_precision(codes):
+        with torch.autocast(codes.device.type, enabled=False):
             return functional.linear(codes.to(self.weight), self.weight, self.bias)
 
 
-class Angular(nn.Module, ABC):
-    """Base of the margin heads: cosines of codes and class weights, and a margin for the true class."""
+class Angular(nn.Module):
+    """Base of the margin heads: cosines of codes and class weights, and a margin for the true class.
+
+    Subclasses define `length(codes)`, the factor of the cosines, and `margin(cosine)`, which replaces the cosine of the
+    true class.
+    """
 
     def __init__(self, features: int, classes: int):
         super().__init__()
         self.weight = nn.Parameter(nn.init.xavier_uniform_(torch.empty(classes, features)))
 
-    @abstractmethod
-    def length(self, codes: Float[Tensor, "batch features"]) -> Float[Tensor, "#batch 1"]:
-        """Return the factor of the cosines."""
-
-    @abstractmethod
-    def margin(self, cosine: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
-        """Return what replaces the cosine of the true class."""
-
     def forward(
         self, codes: Float[Tensor, "batch features"], labels: Int[Tensor, " batch"]
     ) -> Float[Tensor, "batch classes"]:
         """Return the logits to train on. A code of length zero has cosines of 0."""
-        with full_precision(codes):
+        with torch.autocast(codes.device.type, enabled=False):
             directions = functional.normalize(codes.to(self.weight), eps=SHORTEST)
             cosines = functional.linear(directions, functional.normalize(self.weight, eps=SHORTEST)).clamp(-1, 1)
             harder = self.margin(cosines.gather(1, labels[:, None])[:, 0])
@@ -68,8 +61,8 @@ class CosFace(Angular):
         super().__init__(features, classes)
         self.scale, self.m = float(scale), float(margin)
 
-    def length(self, codes: Float[Tensor, "batch features"]) -> Float[Tensor, "#batch 1"]:
-        return self.weight.new_full((1, 1), self.scale)
+    def length(self, codes: Float[Tensor, "batch features"]) -> float:
+        return self.scale
 
     def margin(self, cosine: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
         return cosine - self.m

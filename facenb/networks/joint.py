@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from facenb.networks.saved import Saved
 from facenb.networks.sphereface import SphereFace
+from facenb.networks.weights import Saved
 
 
 class Codes(NamedTuple):
@@ -89,13 +89,13 @@ class JointNetwork(Saved, nn.Module):
     def __init__(self, encoder: nn.Module, identity: int, residual: int, vertices: int):
         super().__init__()
         self.encoder, self.identity, self.residual, self.vertices = encoder, identity, residual, vertices
+        self.config = {"encoder": encoder.config, "identity": identity, "residual": residual, "vertices": vertices}
         self.to_identity = nn.Linear(encoder.features, identity)
         self.to_residual = nn.Linear(encoder.features, residual) if residual else None
         self.identity_decoder = LinearDecoder(identity, vertices)
         self.residual_decoder = LinearDecoder(residual, vertices) if residual else None
         self.identity_scaling, self.residual_scaling = Scaling(identity), Scaling(residual)
         self.register_buffer("mean_shape", torch.zeros(vertices, 3))
-        self.card: dict[str, Any] = {}  # facts of its training
 
     def encode(self, images: Float[Tensor, "batch 3 height width"]) -> Codes:
         """Return the codes of RGB images in [-1, 1], of the encoder's size."""
@@ -111,10 +111,6 @@ class JointNetwork(Saved, nn.Module):
         identity = self.identity_decoder(codes.identity)
         residual = self.residual_decoder(codes.residual) if self.residual else torch.zeros_like(identity)
         return ShapeParts(identity, residual, self.mean_shape + identity + residual)
-
-    def forward(self, images: Float[Tensor, "batch 3 height width"]) -> Codes:
-        """Return `encode(images)`."""
-        return self.encode(images)
 
     def codes(self, identity: Float[Tensor, "batch identity"], expression: Float[Tensor, "batch expression"]) -> Codes:
         """Return the codes of whitened coefficients: the encoder's targets."""
@@ -136,12 +132,6 @@ class JointNetwork(Saved, nn.Module):
     def set_mean_shape(self, vertices: Float[Tensor, "vertices 3"]) -> None:
         """Store the mean face s_mean, mm: the mean of all neutral training shapes."""
         self.mean_shape.copy_(vertices)
-
-    @property
-    def config(self) -> dict[str, Any]:
-        """The arguments that make this architecture again (`from_config`), for JSON."""
-        sizes = {"identity": self.identity, "residual": self.residual, "vertices": self.vertices}
-        return {"encoder": self.encoder.config, **sizes}
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "JointNetwork":

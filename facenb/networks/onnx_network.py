@@ -32,22 +32,22 @@ class OnnxNetwork:
         except ImportError as error:
             raise ModelFileError("ONNX networks need onnxruntime: pip install 'facenb[photos]'") from error
         if not Path(path).is_file():
-            raise ModelFileError(f"there is no file {path}; give the path of an .onnx file")
+            raise ModelFileError(f"There is no file {path}. Give the path of an .onnx file.")
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3  # errors only
         options.intra_op_num_threads = 1  # many files take one image a call: one core for each image is faster
         try:
             self.session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime's own errors are not public
-            raise ModelFileError(f"{path} is no network that onnxruntime can run ({error})") from error
+            raise ModelFileError(f"onnxruntime cannot run {path} ({error}). Get the file again.") from error
         inputs = self.session.get_inputs()
         shape = inputs[0].shape
         if len(inputs) != 1 or len(shape) != 4 or shape[1] != 3 or inputs[0].type != "tensor(float)":
             described = "; ".join(f"{value.name} {value.shape} {value.type}" for value in inputs)
-            raise ModelFileError(f"{path} takes {described}; expected float images (batch, 3, height, width)")
+            raise ModelFileError(f"{path} takes {described}. Give a network of float images (batch, 3, height, width).")
         outputs = self.session.get_outputs()
         if len(outputs[0].shape) != 2:
-            raise ModelFileError(f"{path} returns {outputs[0].shape}; expected one vector for each image")
+            raise ModelFileError(f"{path} returns {outputs[0].shape}. Give a network that returns a vector an image.")
         self.name, self.mean, self.deviation = inputs[0].name, np.float32(mean), np.float32(deviation)
         self.fixed = isinstance(shape[0], int)
         self.batch = shape[0] if self.fixed else TOGETHER

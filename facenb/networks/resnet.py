@@ -6,7 +6,6 @@ Tensors have the names of the published ImageNet weights (torchvision's): `conv1
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -58,14 +57,15 @@ class ResNet(nn.Module):
         places: bool = False,
     ):
         super().__init__()
-        self.blocks, self.width, self.outputs, self.places = tuple(blocks), width, outputs, places
+        self.config = {"blocks": list(blocks), "width": width, "outputs": outputs, "places": places}  # for JSON
+        self.places = places
         self.features = EXPANSION * width * (8 + 2 * (1 + 2 + 4) * places)
         self.conv1 = nn.Conv2d(3, width, 7, 2, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
         self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.MaxPool2d(3, 2, padding=1)
         inputs = width
-        for stage, count in enumerate(self.blocks):
+        for stage, count in enumerate(blocks):
             units = []
             for block in range(count):
                 stride = 2 if stage > 0 and block == 0 else 1
@@ -78,11 +78,6 @@ class ResNet(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
             if isinstance(module, Bottleneck):
                 nn.init.zeros_(module.bn3.weight)  # each block starts as its shortcut (Goyal et al. 2017)
-
-    @property
-    def config(self) -> dict[str, Any]:
-        """The arguments that make this architecture again, for JSON."""
-        return {"blocks": list(self.blocks), "width": self.width, "outputs": self.outputs, "places": self.places}
 
     def forward(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch features"]:
         """Return features (means over the image), or the outputs computed from them."""

@@ -6,9 +6,9 @@ convolutions in its stages, and one fully connected layer. Images are RGB in [-1
 """
 
 import math
+from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -19,44 +19,30 @@ HEAD = "fc6."  # the class head in published files: it knows the people of their
 RESIDUAL_STD = 0.01  # of the residual units' first weights, as in the authors' network definition
 
 
-class Convolution(nn.Module):
-    """3x3 convolution, optional batch normalisation, PReLU."""
-
-    def __init__(self, inputs: int, outputs: int, stride: int, batch_norm: bool):
-        super().__init__()
-        self.conv = nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=not batch_norm)
-        self.norm = nn.BatchNorm2d(outputs) if batch_norm else nn.Identity()
-        self.relu = nn.PReLU(outputs)
-
-    def forward(self, x: Float[Tensor, "batch inputs height width"]) -> Float[Tensor, "batch outputs high wide"]:
-        """Return features, smaller by the stride."""
-        return self.relu(self.norm(self.conv(x)))
+def convolution(inputs: int, outputs: int, stride: int, batch_norm: bool) -> nn.Sequential:
+    """Return a 3x3 convolution, batch normalisation if asked for, and PReLU."""
+    conv = nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=not batch_norm)
+    norm = nn.BatchNorm2d(outputs) if batch_norm else nn.Identity()
+    return nn.Sequential(OrderedDict(conv=conv, norm=norm, relu=nn.PReLU(outputs)))
 
 
-class Residual(nn.Module):
+class Residual(nn.Sequential):
     """Two convolutions beside the identity; the second PReLU comes before the sum."""
 
     def __init__(self, channels: int, batch_norm: bool):
-        super().__init__()
-        self.first = Convolution(channels, channels, 1, batch_norm)
-        self.second = Convolution(channels, channels, 1, batch_norm)
+        layers = {name: convolution(channels, channels, 1, batch_norm) for name in ("first", "second")}
+        super().__init__(OrderedDict(layers))
 
     def forward(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch channels height width"]:
         """Return features of the same size."""
-        return x + self.second(self.first(x))
+        return x + super().forward(x)
 
 
-class Stage(nn.Module):
-    """A convolution of stride 2, then residual units."""
-
-    def __init__(self, inputs: int, outputs: int, units: int, batch_norm: bool):
-        super().__init__()
-        self.down = Convolution(inputs, outputs, 2, batch_norm)
-        self.units = nn.Sequential(*(Residual(outputs, batch_norm) for _ in range(units)))
-
-    def forward(self, x: Float[Tensor, "batch inputs height width"]) -> Float[Tensor, "batch outputs high wide"]:
-        """Return features of half the size."""
-        return self.units(self.down(x))
+def stage(inputs: int, outputs: int, units: int, batch_norm: bool) -> nn.Sequential:
+    """Return a convolution of stride 2, then residual units."""
+    down = convolution(inputs, outputs, 2, batch_norm)
+    residuals = nn.Sequential(*(Residual(outputs, batch_norm) for _ in range(units)))
+    return nn.Sequential(OrderedDict(down=down, units=residuals))
 
 
 class SphereFace(nn.Module):
@@ -76,20 +62,14 @@ class SphereFace(nn.Module):
     ):
         super().__init__()
         self.channels, self.units = tuple(channels), tuple(units)
-        self.features, self.size, self.batch_norm = features, tuple(size), batch_norm
-        inputs = (3, *channels)
-        self.stages = nn.Sequential(
-            *(Stage(*sizes, batch_norm) for sizes in zip(inputs, channels, units, strict=False))
-        )
+        self.features, self.size = features, tuple(size)
+        self.config = {"channels": list(channels), "units": list(units), "size": list(size)}
+        self.config |= {"features": features, "batch_norm": batch_norm}  # the arguments, for JSON
+        layers = zip((3, *channels[:-1]), channels, units, strict=True)
+        self.stages = nn.Sequential(*(stage(*sizes, batch_norm) for sizes in layers))
         height, width = (math.ceil(side / 2 ** len(channels)) for side in size)
         self.fc = nn.Linear(channels[-1] * height * width, features)
         self._start()
-
-    @property
-    def config(self) -> dict[str, Any]:
-        """The arguments that make this architecture again, for JSON."""
-        sizes = {"channels": list(self.channels), "units": list(self.units), "size": list(self.size)}
-        return {**sizes, "features": self.features, "batch_norm": self.batch_norm}
 
     def forward(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch features"]:
         """Return the features of RGB images in [-1, 1], of the network's size."""

@@ -1,14 +1,16 @@
 """3DDFA-V2 (Guo et al., ECCV 2020), an external method to compare with: a crop to 62 coefficients of a Basel face.
 
-The network is a MobileNet-V1 of any width; the released one has width 0.5. Its 62 outputs are whitened. With their
-mean and deviation put back they have the layout LUO19: the 3x4 matrix [f R | t], 40 identity and 10 expression
-coefficients.
+The network is a MobileNet-V1 of any width, whose tensors have the names of the released files; the released one has
+width 0.5. Its 62 outputs are whitened. With their mean and deviation put back they have the layout LUO19: the 3x4
+matrix [f R | t], 40 identity and 10 expression coefficients.
 
 Conventions. Crops are 120 x 120 pixels, BGR, (byte - 127.5) / 128, channels first. [f R | t] leads to the crop as its
 authors count pixels: v upwards, from 1. A *box* is (left, top, right, bottom) in the photo's pixels, with edges at
 whole numbers. Landmarks are returned as everywhere here: origin top left, pixel centres at +0.5.
 """
 
+from collections import OrderedDict
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -23,7 +25,7 @@ from facenb.networks.weights import read_weights, take_over
 
 SIDE = 120  # pixels of a crop
 GRID = 64  # points on a side of the grid over the face
-# The blocks: their names in released files, channels at width 1, stride (Howard et al. 2017, Table 1).
+# The blocks: names, channels at width 1, stride (Howard et al. 2017, Table 1).
 BLOCKS = {
     "dw2_1": (64, 1),
     "dw2_2": (128, 2),
@@ -35,48 +37,24 @@ BLOCKS = {
     "dw5_6": (1024, 2),
     "dw6": (1024, 1),
 }
-PARTS = {
-    "depthwise.conv": "conv_dw",
-    "depthwise.norm": "bn_dw",
-    "pointwise.conv": "conv_sep",
-    "pointwise.norm": "bn_sep",
-}
 SECOND_HEAD = "fc_lm."  # a head for landmarks, used only in the authors' training
-BASES = {  # the arrays of bfm68.npz and their shapes, in the order of TDDFA's arguments
-    "v2_mean": (62,),
-    "v2_std": (62,),
-    "u_base": (204,),
-    "w_shp_base": (204, 40),
-    "w_exp_base": (204, 10),
-    "paf_mu": (GRID * GRID, 3),
-    "paf_w_shp": (3 * GRID * GRID, 40),
+ARRAYS = {  # of bfm68.npz: their names here, and their shapes in the file
+    "v2_mean": ("centre", (62,)),
+    "v2_std": ("deviation", (62,)),
+    "u_base": ("mean", (204,)),
+    "w_shp_base": ("identity_basis", (204, 40)),
+    "w_exp_base": ("expression_basis", (204, 10)),
+    "paf_mu": ("grid_mean", (GRID * GRID, 3)),
+    "paf_w_shp": ("grid_basis", (3 * GRID * GRID, 40)),
 }
 
 
-class Convolution(nn.Module):
-    """Convolution without bias, batch normalisation, ReLU."""
-
-    def __init__(self, inputs: int, outputs: int, size: int, stride: int = 1, groups: int = 1):
-        super().__init__()
-        self.conv = nn.Conv2d(inputs, outputs, size, stride, padding=size // 2, groups=groups, bias=False)
-        self.norm = nn.BatchNorm2d(outputs)
-
-    def forward(self, x: Float[Tensor, "batch inputs height width"]) -> Float[Tensor, "batch outputs high wide"]:
-        """Return features, smaller by the stride."""
-        return functional.relu(self.norm(self.conv(x)))
-
-
-class Separable(nn.Module):
-    """A 3x3 convolution of each channel by itself, then a 1x1 convolution over the channels."""
-
-    def __init__(self, inputs: int, outputs: int, stride: int):
-        super().__init__()
-        self.depthwise = Convolution(inputs, inputs, 3, stride, groups=inputs)
-        self.pointwise = Convolution(inputs, outputs, 1)
-
-    def forward(self, x: Float[Tensor, "batch inputs height width"]) -> Float[Tensor, "batch outputs high wide"]:
-        """Return features, smaller by the stride."""
-        return self.pointwise(self.depthwise(x))
+def separable(inputs: int, outputs: int, stride: int) -> nn.Sequential:
+    """Return a 3x3 convolution of each channel by itself, then a 1x1 convolution over the channels."""
+    depthwise = nn.Conv2d(inputs, inputs, 3, stride, padding=1, groups=inputs, bias=False)
+    first = OrderedDict(conv_dw=depthwise, bn_dw=nn.BatchNorm2d(inputs), relu_dw=nn.ReLU())
+    pointwise = nn.Conv2d(inputs, outputs, 1, bias=False)
+    return nn.Sequential(first | OrderedDict(conv_sep=pointwise, bn_sep=nn.BatchNorm2d(outputs), relu_sep=nn.ReLU()))
 
 
 class MobileNet(nn.Module):
@@ -85,26 +63,20 @@ class MobileNet(nn.Module):
     def __init__(self, width: float = 0.5, outputs: int = LUO19.size):
         super().__init__()
         self.width = width
-        channels = [int(32 * width), *(int(count * width) for count, _ in BLOCKS.values())]
-        strides = [stride for _, stride in BLOCKS.values()]
-        self.first = Convolution(3, channels[0], 3, 2)
-        self.blocks = nn.Sequential(*map(Separable, channels[:-1], channels[1:], strides))
-        self.fc = nn.Linear(channels[-1], outputs)
+        channels = int(32 * width)
+        self.conv1 = nn.Conv2d(3, channels, 3, 2, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(channels)
+        for name, (count, stride) in BLOCKS.items():
+            self.add_module(name, separable(channels, int(count * width), stride))
+            channels = int(count * width)
+        self.fc_param = nn.Linear(channels, outputs)
 
     def forward(self, crops: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch outputs"]:
         """Return the outputs of BGR images, (byte - 127.5) / 128."""
-        return self.fc(self.blocks(self.first(crops)).mean((2, 3)))
-
-
-def published_name(name: str) -> str:
-    """Return a tensor's name in released files: `conv1.weight`, `dw2_1.bn_sep.bias`, ..., `fc_param.bias`."""
-    where, _, kind = name.rpartition(".")
-    if where == "fc":
-        return f"fc_param.{kind}"
-    if where.startswith("first."):
-        return f"{'conv1' if where.endswith('conv') else 'bn1'}.{kind}"
-    _, number, layer = where.split(".", 2)
-    return f"{list(BLOCKS)[int(number)]}.{PARTS[layer]}.{kind}"
+        x = functional.relu(self.bn1(self.conv1(crops)))
+        for name in BLOCKS:
+            x = self.get_submodule(name)(x)
+        return self.fc_param(x.mean((2, 3)))
 
 
 def load_mobilenet(path: str | Path) -> MobileNet:
@@ -115,9 +87,9 @@ def load_mobilenet(path: str | Path) -> MobileNet:
     path = Path(path)
     weights = {name: value for name, value in read_weights(path).items() if not name.startswith(SECOND_HEAD)}
     if not {"conv1.weight", "fc_param.bias"} <= weights.keys():
-        raise ModelFileError(f"{path} is no MobileNet of 3DDFA-V2; get it again")
+        raise ModelFileError(f"{path} does not hold a MobileNet of 3DDFA-V2. Get the asset 3ddfa-v2 again.")
     network = MobileNet(len(weights["conv1.weight"]) / 32, len(weights["fc_param.bias"]))
-    take_over(network, weights, path, {name: published_name(name) for name in network.state_dict()})
+    take_over(network, weights, path)
     return network.eval()
 
 
@@ -128,21 +100,9 @@ class TDDFA(nn.Module):
     components, by mistake, so it is not used.
     """
 
-    def __init__(
-        self,
-        network: MobileNet,
-        centre: Float[Tensor, "62"],
-        deviation: Float[Tensor, "62"],
-        mean: Float[Tensor, "points 3"],
-        identity_basis: Float[Tensor, "40 points 3"],
-        expression_basis: Float[Tensor, "10 points 3"],
-        grid_mean: Float[Tensor, "grid 3"],
-        grid_basis: Float[Tensor, "40 grid 3"],
-    ):
+    def __init__(self, network: MobileNet, buffers: Mapping[str, Tensor]):
         super().__init__()
         self.network = network
-        buffers = {"centre": centre, "deviation": deviation, "mean": mean, "identity_basis": identity_basis}
-        buffers |= {"expression_basis": expression_basis, "grid_mean": grid_mean, "grid_basis": grid_basis}
         for name, value in buffers.items():
             self.register_buffer(name, value)
 
@@ -152,19 +112,22 @@ class TDDFA(nn.Module):
 
         Raise ModelFileError if one of them is missing, damaged or of another network.
         """
-        folder = Path(folder)
-        network, path = load_mobilenet(folder / "mb05_120x120.pth"), folder / "bfm68.npz"
-        if network.fc.out_features != LUO19.size:
-            raise ModelFileError(f"{folder}/mb05_120x120.pth has {network.fc.out_features} outputs, not {LUO19.size}")
-        arrays = read_arrays(path, ModelFileError)
-        for name, shape in BASES.items():
-            if name not in arrays or arrays[name].shape != shape:
-                raise ModelFileError(f"{path} holds no {name} of shape {shape}; get the asset 3ddfa-v2 again")
-        values = {name: torch.from_numpy(arrays[name]).float() for name in BASES}
-        values["u_base"] = values["u_base"].unflatten(0, (-1, 3))
-        for name in ("w_shp_base", "w_exp_base", "paf_w_shp"):
-            values[name] = values[name].unflatten(0, (-1, 3)).permute(2, 0, 1).contiguous()
-        return cls(network, *values.values()).eval()
+        network, path = load_mobilenet(Path(folder) / "mb05_120x120.pth"), Path(folder) / "bfm68.npz"
+        if (outputs := network.fc_param.out_features) != LUO19.size:
+            raise ModelFileError(
+                f"The network in {folder} has {outputs} outputs, not {LUO19.size}. Get 3ddfa-v2 again."
+            )
+        arrays, buffers = read_arrays(path, ModelFileError), {}
+        for key, (name, shape) in ARRAYS.items():
+            if key not in arrays or arrays[key].shape != shape:
+                raise ModelFileError(f"{path} has no array {key} of shape {shape}. Get the asset 3ddfa-v2 again.")
+            value = torch.from_numpy(arrays[key]).float()
+            if name.endswith("mean"):
+                value = value.reshape(-1, 3)
+            if name.endswith("basis"):
+                value = value.T.unflatten(1, (-1, 3)).contiguous()  # (coefficients, points, 3)
+            buffers[name] = value
+        return cls(network, buffers).eval()
 
     def forward(self, crops: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch 62"]:
         """Return the coefficients, in the layout LUO19, of crops that `crop` makes."""

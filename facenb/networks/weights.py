@@ -1,13 +1,46 @@
-"""Files of released weights: read without running code, and loaded by name."""
+"""Networks in files: released weights, read without running code, and our own networks with their configuration."""
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from facenb import savefile
 from facenb.errors import ModelFileError
+
+
+class Saved:
+    """Add `save` and `load` to a network.
+
+    The network has `kind`, `config` (fit for JSON) and `from_config`, which builds it again. A loaded network also has
+    `card`, the facts of its training.
+    """
+
+    kind: str  # its name and a number; raise the number when old files no longer fit
+    card: dict[str, Any]
+
+    def save(self, path: str | Path, card: dict[str, Any]) -> Path:
+        """Write weights, configuration and card. Raise ModelFileError if the file cannot be written."""
+        return savefile.save(path, self.kind, self.state_dict(), {"config": self.config, "card": card})
+
+    @classmethod
+    def load(cls, path: str | Path, like: dict[str, Any] | None = None) -> "Saved":
+        """Return a saved network on the CPU, in eval mode, with its `card`.
+
+        Raise ModelFileError if the file is missing, damaged, of another kind, or if its configuration is not `like`.
+        """
+        tensors, facts = savefile.load(path, cls.kind)
+        config = facts["config"]
+        if changed := [name for name, value in (like or {}).items() if config.get(name) != value]:
+            differ = ", ".join(f"{name} is {config.get(name)}, not {like[name]}" for name in changed)
+            raise ModelFileError(f"{path} holds a network of another size: {differ}. Train it again.")
+        network = cls.from_config(config)
+        network.load_state_dict(tensors)
+        network.card = facts["card"]
+        return network.eval()
 
 
 def read_weights(path: Path, part: str = "") -> dict[str, Tensor]:
@@ -17,7 +50,7 @@ def read_weights(path: Path, part: str = "") -> dict[str, Tensor]:
     code, has no such part, or holds anything but tensors.
     """
     if not path.is_file():
-        raise ModelFileError(f"there is no file {path}; give the path of a .safetensors or .pth file")
+        raise ModelFileError(f"There is no file {path}. Give the path of a .safetensors or .pth file.")
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
@@ -26,17 +59,16 @@ def read_weights(path: Path, part: str = "") -> dict[str, Tensor]:
         raise
     except Exception as error:  # torch raises nearly anything for a damaged file
         if type(error).__name__ == "UnpicklingError":
-            raise ModelFileError(
-                f"{path} is damaged, or holds more than weights and could run code; get its state_dict alone"
-            ) from error
-        raise ModelFileError(f"{path} is not a readable file of weights ({error!r}); get it again") from error
-    if part and not (isinstance(content, dict) and isinstance(content.get(part), dict)):
-        raise ModelFileError(f"{path} has no part {part}")
-    content = content[part] if part else content
-    if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):  # saved beside an epoch's number
+            problem = "is damaged, or holds Python objects that could run code. Get the weights (state_dict) alone"
+            raise ModelFileError(f"{path} {problem}.") from error
+        raise ModelFileError(f"{path} is damaged or not a file of weights ({error!r}). Get it again.") from error
+    if part:
+        content = content.get(part) if isinstance(content, dict) else None
+    if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):  # saved with the number of an epoch
         content = content["state_dict"]
     if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise ModelFileError(f"{path} holds no state_dict (names and tensors), but a {type(content).__name__}")
+        within = f" in its part {part!r}" if part else ""
+        raise ModelFileError(f"{path} holds no named tensors{within}. Get a file with the network's state_dict.")
     return {name.removeprefix("module."): value for name, value in content.items()}  # DataParallel adds the prefix
 
 
@@ -51,20 +83,16 @@ def take_over(
     expected = {(names or {}).get(name, name): value for name, value in network.state_dict().items()}
     counts = {name: value for name, value in expected.items() if name.endswith("num_batches_tracked")}
     weights = counts | dict(weights)
-    if weights.keys() != expected.keys():
-        missing, extra = sorted(expected.keys() - weights.keys()), sorted(weights.keys() - expected.keys())
-        raise ModelFileError(
-            f"{path} does not fit this {type(network).__name__}: missing {_some(missing)}; unknown {_some(extra)}"
-        )
-    for name, value in expected.items():
-        if weights[name].shape != value.shape:
-            shapes = f"{tuple(weights[name].shape)}, the network's {tuple(value.shape)}"
-            raise ModelFileError(f"{path}: {name} has shape {shapes}")
-        if not weights[name].isfinite().all():
-            raise ModelFileError(f"{path}: {name} holds values that are not finite; get the file again")
+    problems = [f"it lacks {name}" for name in sorted(expected.keys() - weights.keys())]
+    problems += [f"it has an unknown tensor {name}" for name in sorted(weights.keys() - expected.keys())]
+    for name in sorted(expected.keys() & weights.keys()):
+        shape, needed = tuple(weights[name].shape), tuple(expected[name].shape)
+        if shape != needed:
+            problems.append(f"{name} has shape {shape}, not {needed}")
+        elif not weights[name].isfinite().all():
+            problems.append(f"{name} has values that are not finite")
+    if problems:
+        shown = "; ".join(problems[:6]) + f"; and {len(problems) - 6} more" * (len(problems) > 6)
+        advice = "Get the file again, or give another network."
+        raise ModelFileError(f"{path} does not fit this {type(network).__name__}: {shown}. {advice}")
     network.load_state_dict({name: weights[(names or {}).get(name, name)] for name in network.state_dict()})
-
-
-def _some(names: list[str]) -> str:
-    """Return the first names of a list, for an error message."""
-    return (", ".join(names[:6]) or "nothing") + (f" and {len(names) - 6} more" if len(names) > 6 else "")

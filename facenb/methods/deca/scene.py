@@ -19,7 +19,7 @@ from facenb.imaging.render import Rendering, render, vertex_normals
 from facenb.morphable.layouts import Layout
 from facenb.morphable.mesh import Subdivision, vertex_uv
 from facenb.morphable.model import MorphableModel
-from facenb.networks.deca import WITH_JAW
+from facenb.networks.deca import check_jaw
 from facenb.networks.detail import DetailDecoder, LinearDecoder
 
 METRE = 1000.0  # mm
@@ -30,11 +30,10 @@ BORDER = 3  # edges from the border of the face over which displacements fade ou
 def posed(model: MorphableModel, layout: Layout, flat: Float[Tensor, "batch all"]) -> Float[Tensor, "batch vertices 3"]:
     """Return the vertices with expression, jaw pose and head pose, mm, on the camera's axes.
 
-    Raise ValueError for a model without the joints "global" and "jaw".
+    Raise ValueError for a model without a jaw.
     """
+    check_jaw(model)
     parts = layout.split(flat)
-    if model.joints is None or not {"global", "jaw"} <= set(model.joints.names):
-        raise ValueError(f"{model.name} has no joints global and jaw to pose; {WITH_JAW}")
     turns = {"global": parts["global_pose"], "jaw": parts["jaw_pose"]}
     unturned = torch.zeros_like(parts["jaw_pose"])
     pose = torch.stack([turns.get(name, unturned) for name in model.joints.names], 1)

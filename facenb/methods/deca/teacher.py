@@ -19,7 +19,6 @@ from facenb.methods.deca.scene import Stage, landmarks_of
 from facenb.morphable.layouts import Layout
 from facenb.morphable.mesh import cut, landmark_vertices
 from facenb.networks.deca import Deca
-from facenb.networks.precision import full_precision
 from facenb.photos.crops import five_of_68, resample, to_template
 
 
@@ -97,7 +96,7 @@ class CoarseLoss:
     def __call__(self, network: Deca, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return the weighted sum as "loss", and the losses without weights. Only the network may run in 16 bits."""
         flat = network(batch["image"]).float()
-        with full_precision(flat):
+        with torch.autocast(flat.device.type, enabled=False):
             return self._of(flat, batch)
 
     def _of(self, flat: Tensor, batch: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -161,7 +160,7 @@ class DetailLoss:
         code = network.detail_code(images)
         swapped = (torch.arange(len(code), device=code.device) % (len(code) // 2) % 2 == 1)[:, None]
         maps = network.displacement(flat, torch.where(swapped, partner(code), code)).float()
-        with full_precision(maps):
+        with torch.autocast(maps.device.type, enabled=False):
             return self._of(network, maps, batch.get("vector", flat), images)
 
     def _of(self, network: Deca, maps: Tensor, flat: Tensor, images: Tensor) -> dict[str, Tensor]:
