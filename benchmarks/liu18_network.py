@@ -124,7 +124,7 @@ def layers(network: nn.Module, batch: int) -> list[tuple[int, int]]:
 
     hooks = [m.register_forward_hook(watch) for m in network.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
     with torch.no_grad():
-        network.shape(network.eval()(network.mean_shape.new_zeros(1, 3, *network.encoder.size)))
+        network.shape(network.eval().encode(network.mean_shape.new_zeros(1, 3, *network.encoder.size)))
     for hook in hooks:
         hook.remove()
     return found
