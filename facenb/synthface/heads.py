@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors import safe_open
-from scipy.sparse import csr_array
+from scipy.sparse import bsr_array, csr_array
 
 from facenb.morphable.model import Embedding
 
@@ -64,18 +64,17 @@ def _hat(value: float, count: int) -> np.ndarray:
 
 
 @cache
-def load_heads(path: Path = PATH) -> Heads:
+def load_heads() -> Heads:
     """Read the baked data in float64 (do not write to it)."""
-    with safe_open(path, "np") as file:
+    with safe_open(PATH, "np") as file:
         names = json.loads(file.metadata()["names"])
         arrays = {key: file.get_tensor(key) for key in file.keys()}
     vertices = len(arrays["component"])
 
     def shapes(prefix: str) -> csr_array:
-        columns = (3 * arrays[f"{prefix}_vertices"].astype(np.int32)[:, None] + np.arange(3, dtype=np.int32)).ravel()
-        starts = 3 * arrays[f"{prefix}_starts"]
-        values = arrays[f"{prefix}_values"].astype(float).ravel()
-        return csr_array((values, columns, starts), shape=(len(starts) - 1, 3 * vertices))
+        values, columns, starts = (arrays[f"{prefix}_{name}"] for name in ("values", "vertices", "starts"))
+        blocks = values.astype(float)[:, None], columns.astype(np.int32), starts  # a block of a row: one vertex
+        return bsr_array(blocks, shape=(len(starts) - 1, 3 * vertices)).tocsr()
 
     return Heads(
         corners=arrays["corners"].reshape(36, -1).astype(float),

@@ -83,14 +83,8 @@ class SynthFace:
     def _person(self, index: int) -> tuple[dict[str, float], np.ndarray]:
         traits = draw_traits(self.generator(index, TRAITS))
         ancestry = np.array([traits[name] for name in ("african", "asian", "caucasian")])
-        head = load_heads().neutral(
-            traits["sex"],
-            np.clip((traits["age"] - 25) / 65, 0, 1),
-            traits["muscle"],
-            traits["weight"],
-            ancestry,
-            draw_changes(self.generator(index, CHANGES)),
-        )
+        age, changes = np.clip((traits["age"] - 25) / 65, 0, 1), draw_changes(self.generator(index, CHANGES))
+        head = load_heads().neutral(traits["sex"], age, traits["muscle"], traits["weight"], ancestry, changes)
         return traits, clear_eyeballs(head[None], head)[0]
 
     def neutrals(self, indices: list[int]) -> Float[Tensor, "subjects vertices 3"]:

@@ -62,22 +62,19 @@ class Look:
         u, normal = generator.random(16), np.clip(generator.standard_normal(16), -2.2, 2.2)
         melanin = float(np.clip(ancestry @ ANCESTRAL_MELANIN * np.exp(0.33 * normal[0]), 0.07, 2.0))
         dark = np.clip(1.8 * (melanin - 0.2) + 0.75 * ancestry[1] + 0.25 * normal[1], 0.0, 1.0)
-        shade = (1 - dark) * 3.0 * u[0] ** 0.8
-        hair = _between(HAIR, shade)
+        hair = _between(HAIR, (1 - dark) * 3.0 * u[0] ** 0.8)
         if dark < 0.35 and u[1] < 0.13:
             hair = RED_HAIR * (0.7 + 0.6 * u[2])
         if female and u[14] < 0.15:  # dyed
             hair = _between(HAIR, 3.0 * u[15])
         grey = np.clip((age - 32 - 30 * u[3]) / 28, 0.0, 1.0)
-        eyes = 4.0 * np.clip((1 - dark) * 1.3 * u[4] - 0.1, 0.0, 1.0)
-        count = generator.poisson(3.0)
-        moles = generator.uniform((-62, -105, 0.5, 0.3), (62, 60, 1.3, 0.8), (count, 4))
+        moles = generator.uniform((-62, -105, 0.5, 0.3), (62, 60, 1.3, 0.8), (generator.poisson(3.0), 4))
         return cls(
             melanin=melanin,
             blood=float(0.17 + 0.22 * u[5]),
             yellow=float(0.03 + 0.10 * ancestry[1] * u[6] + 0.03 * u[7]),
             hair=hair + 0.9 * grey * (GREY_HAIR - hair),
-            iris=_between(IRIS, eyes),
+            iris=_between(IRIS, 4.0 * np.clip((1 - dark) * 1.3 * u[4] - 0.1, 0.0, 1.0)),
             brow=np.array([normal[2] - (0.6 if female else -0.5), normal[3] + dark - 0.5, normal[4], normal[5]]),
             freckles=float((u[8] < 0.35) * (melanin < 0.4) * u[9]),
             spots=float(np.clip((age - 45) / 30, 0, 1) * u[10]),
