@@ -4,11 +4,12 @@
 """
 
 import argparse
+import runpy
+from pathlib import Path
 
 import igl
 import numpy as np
 import torch
-from landmarks import measure
 
 from facenb.assets import asset
 from facenb.imaging.render import vertex_normals
@@ -20,6 +21,7 @@ from facenb.synthface.heads import load_heads
 from facenb.synthface.model import course_model, residual_by_components
 from facenb.synthface.people import SynthFace
 
+measure = runpy.run_path(str(Path(__file__).parents[1] / "bake/landmarks.py"))["measure"]
 DISTANCES = {
     "face height": (27, 8),
     "face width": (1, 15),

@@ -108,7 +108,7 @@ def imported_by(folder: Path) -> set[str]:
     return found
 
 
-@pytest.mark.parametrize("folder", ["facenb", "data_download", "tests", "benchmarks"])
+@pytest.mark.parametrize("folder", ["facenb", "data_download", "tests", "benchmarks", "bake"])
 def test_every_import_is_declared(folder):
     own = {"facenb", "data_download", "benchmarks", "tests", "conftest"} | {
         file.stem for file in (ROOT / folder).rglob("*.py")

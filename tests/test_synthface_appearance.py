@@ -127,7 +127,7 @@ def test_hair_lies_outside_the_head(name):
 
 @pytest.mark.parametrize("name", ["afro", "pony tail"])
 def test_stored_hair_is_what_the_script_grows(name):
-    points, tint = runpy.run_path(str(Path(__file__).parents[1] / "benchmarks/hair.py"))["grow"](name)
+    points, tint = runpy.run_path(str(Path(__file__).parents[1] / "bake/hair.py"))["grow"](name)
     stored = hair.grow(hair.STYLES.index(name))
     np.testing.assert_allclose(stored.points, points, rtol=0, atol=1e-4)
     np.testing.assert_allclose(stored.tint, tint, rtol=1e-3)

@@ -1,6 +1,6 @@
 """SynthFace's people: the same anywhere, symmetric at rest, and moving as faces do."""
 
-import importlib.util
+import runpy
 import subprocess
 import sys
 from itertools import combinations
@@ -32,13 +32,10 @@ def expression(**values: float) -> torch.Tensor:
     return row
 
 
-def measuring():
-    """The script that measured the landmarks."""
-    path = Path(__file__).parents[1] / "benchmarks" / "landmarks.py"
-    specification = importlib.util.spec_from_file_location("measuring", path)
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    return module
+@pytest.fixture(scope="module")
+def measuring() -> dict:
+    """The names of the script that measured the landmarks."""
+    return runpy.run_path(str(Path(__file__).parents[1] / "bake/landmarks.py"))
 
 
 def golden() -> dict[str, np.ndarray]:
@@ -94,9 +91,9 @@ class TestMesh:
         edges = np.concatenate([HEADS.triangles[:, pair] for pair in ([0, 1], [1, 2], [2, 0])])
         assert len(np.unique(edges, axis=0)) == len(edges)
 
-    def test_landmarks_are_symmetric(self):
+    def test_landmarks_are_symmetric(self, measuring):
         marks = SYNTH.landmarks.of(SYNTH.mean)
-        flipped = marks[measuring().MIRRORED] * torch.tensor([-1.0, 1.0, 1.0])
+        flipped = marks[measuring["MIRRORED"]] * torch.tensor([-1.0, 1.0, 1.0])
         torch.testing.assert_close(flipped, marks, atol=1e-2, rtol=0)
 
     def test_landmarks_lie_in_their_regions(self):
@@ -104,19 +101,18 @@ class TestMesh:
         for name, marks in {"lips": range(48, 68), "eyelids": range(36, 48), "nose": range(28, 34)}.items():
             assert set(nearest[list(marks)].tolist()) <= set(SYNTH.regions[name].tolist())
 
-    def test_regions_and_lids_are_those_that_the_script_finds(self):
-        script = measuring()
-        for name, vertices in script.find_regions().items():
+    def test_regions_and_lids_are_those_that_the_script_finds(self, measuring):
+        for name, vertices in measuring["find_regions"]().items():
             np.testing.assert_array_equal(vertices, regions()[name])
-        for eye, stored in zip(script.find_lid_rims(), lid_rims(), strict=True):
+        for eye, stored in zip(measuring["find_lid_rims"](), lid_rims(), strict=True):
             assert all(np.array_equal(a, b) for a, b in zip(eye, stored, strict=True))
 
-    def test_landmarks_against_those_of_ict_facekit(self):
+    def test_landmarks_against_those_of_ict_facekit(self, measuring):
         try:
             model = read_ict(asset("ict-facekit") / "ict_face_head_11248.npz")
         except AssetError as error:
             pytest.skip(str(error))
-        vertices, weights, distances = measuring().measure(model)
+        vertices, weights, distances = measuring["measure"](model)
         assert distances[17:].mean() < 3.0  # the jaw line follows 300W instead
         measured = (mean_head()[vertices] * weights[..., None]).sum(1)
         np.testing.assert_allclose(SYNTH.landmarks.of(SYNTH.mean), measured, atol=0.5)

@@ -1,6 +1,6 @@
 """The UV atlas: where each part of the head lies in the texture, and maps of the mean head over its texels.
 
-In MakeHuman's own charts the face fills only 5 % of the texture. `benchmarks/atlas.py` laid out these.
+In MakeHuman's own charts the face fills only 5 % of the texture. `bake/atlas.py` laid out these.
 """
 
 from functools import cache

@@ -152,7 +152,7 @@ def _eyes() -> tuple[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray], ...]
     heads, mean = load_heads(), mean_head()
     eyes = []
     for vertices in np.split(heads.part("eye"), 2):
-        unit = eyeball()[0] * ((-1, 1, 1) if mean[vertices[0], 0] < 0 else 1)
+        unit = eyeball() * ((-1, 1, 1) if mean[vertices[0], 0] < 0 else 1)
         fit = np.linalg.pinv(np.concatenate([unit, np.ones((len(unit), 1))], 1))
         axes = fit @ mean[vertices]
         skin = heads.part("skin")
@@ -180,22 +180,12 @@ def turn(points: np.ndarray, hinge: np.ndarray, angle) -> np.ndarray:
     return np.stack([points[..., 0], hinge[1] + cosine * y - sine * z, hinge[2] + sine * y + cosine * z], -1)
 
 
-def quads(rows: int, columns: int, closed: bool = False) -> np.ndarray:
-    """Return two triangles for each cell of a grid, row by row; `closed` joins the last column to the first."""
-    index = np.arange(rows * columns).reshape(rows, columns)
-    index = np.concatenate([index, index[:, :1]], 1) if closed else index
-    a, b, c, d = index[:-1, :-1], index[1:, :-1], index[1:, 1:], index[:-1, 1:]
-    return np.stack([np.stack([a, b, c], -1), np.stack([a, c, d], -1)], 2).reshape(-1, 3)
-
-
-def eyeball() -> tuple[np.ndarray, np.ndarray]:
-    """Return vertices (201, 3) and triangles of the front of the unit ball that looks along z.
+def eyeball() -> np.ndarray:
+    """Return the vertices (201, 3) of the front of the unit ball that looks along z.
 
     Vertex 0 is the pupil's middle; ring k (1 to 10) follows with its sectors, counter-clockwise from x.
     """
     polar = np.radians(RINGS[1:])[:, None]
     around = 2 * np.pi * np.arange(SECTORS) / SECTORS
     ring = np.sin(polar) * np.cos(around), np.sin(polar) * np.sin(around), np.cos(polar) + 0 * around
-    fan = [(0, 1 + k, 1 + (k + 1) % SECTORS) for k in range(SECTORS)]
-    vertices = np.concatenate([[[0.0, 0.0, 1.0]], np.stack(ring, -1).reshape(-1, 3)])
-    return vertices, np.concatenate([fan, 1 + quads(len(polar), SECTORS, closed=True)])
+    return np.concatenate([[[0.0, 0.0, 1.0]], np.stack(ring, -1).reshape(-1, 3)])

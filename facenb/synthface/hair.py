@@ -1,4 +1,4 @@
-"""Hair and a shirt: ribbons that follow each head, grown once on the mean head by `benchmarks/hair.py`.
+"""Hair and a shirt: ribbons that follow each head, grown once on the mean head by `bake/hair.py`.
 
 Every style has the same vertices, so people of all styles render in one batch: first the ribbons, flat strips with a
 texture of strands; then a cap below them, which closes gaps; then a shirt, which closes the neck.

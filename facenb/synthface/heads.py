@@ -1,6 +1,6 @@
-"""MakeHuman's heads as baked into `data/heads.safetensors` (see `bake`), and what is where on their one mesh.
+"""MakeHuman's heads as baked into `data/heads.safetensors` by `bake/heads.py`, and what is where on their one mesh.
 
-Vertices are in mm on the project's axes. `benchmarks/landmarks.py` measured landmarks, regions and the edges of lids.
+Vertices are in mm on the project's axes. `bake/landmarks.py` measured landmarks, regions and the edges of lids.
 """
 
 import json

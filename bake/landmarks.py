@@ -3,7 +3,7 @@
 Six points are set by hand. They start a registration that bends our mean head onto ICT-FaceKit's, which has landmarks
 of its own; theirs then lie on our surface. Landmarks of lids and inner lips move on to the nearest vertex of the edge
 that they mark. Jaw line and brows then move to where 300W has them, whose conventions networks follow. The result is
-shipped with the package. Run `python benchmarks/landmarks.py` to measure again (needs the asset ict-facekit).
+shipped with the package. Run `python bake/landmarks.py` to measure again (needs the asset ict-facekit).
 """
 
 import json

