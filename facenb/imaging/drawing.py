@@ -54,15 +54,14 @@ def lens(points: Points, centre: Pair, right: Pair, down: Pair, power: Number) -
 
 def polygon(points: Points, corners: Float[Tensor, "batch corners 2"]) -> Field:
     """Return the signed distance in pixels to a closed polygon, negative inside."""
-    nearest, inside = None, None
+    nearest, inside = torch.tensor(torch.inf), torch.tensor(False)
     for k in range(corners.shape[1]):
         a, b = corners[:, k - 1], corners[:, k]
-        distance = capsule(points, a, b)[0]
+        nearest = torch.minimum(nearest, capsule(points, a, b)[0])
         (ua, va), (ub, vb) = (spread(p).unbind(-1) for p in (a, b))
         slope = (ub - ua) / torch.where(vb == va, 1, vb - va)
         left = ((va > points[1]) != (vb > points[1])) & (points[0] < slope * (points[1] - va) + ua)
-        nearest = distance if nearest is None else torch.minimum(nearest, distance)
-        inside = left if inside is None else inside ^ left
+        inside = inside ^ left
     return torch.where(inside, -nearest, nearest)
 
 
@@ -73,6 +72,11 @@ def smooth_curve(corners: Float[Tensor, "batch corners 2"]) -> Float[Tensor, "ba
     p0, p1, p2, p3 = (p[:, :, None] for p in (before, corners, after, second))
     curve = p1 + 0.5 * t * (p2 - p0 + t * (2 * p0 - 5 * p1 + 4 * p2 - p3 + t * (3 * (p1 - p2) + p3 - p0)))
     return curve.flatten(1, 2)
+
+
+def union(distances: list[Field]) -> Field:
+    """Return the signed distance to the union of shapes."""
+    return torch.stack(distances).amin(0)
 
 
 def cover(distance: Field) -> Field:
@@ -95,8 +99,6 @@ def cast_shadow(image: Float[Tensor, "batch height width 3"], share: Field, stre
 
 def lambert(height: Field, lamp: Float[Tensor, "batch 3"], floor: float) -> Field:
     """Return the matt shading of a relief (heights in pixels). `lamp` is a direction (right, down, viewer)."""
-    if min(height.shape[1:]) == 1:
-        return torch.ones_like(height)
     down, right = torch.gradient(height, dim=(1, 2))
     x, y, z = functional.normalize(lamp, dim=-1)[:, :, None, None].unbind(1)
     cosine = (z - right * x - down * y) / (1 + right * right + down * down).sqrt()

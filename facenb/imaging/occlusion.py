@@ -8,6 +8,7 @@ right mean sides of the image.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from jaxtyping import Bool, Float
@@ -28,9 +29,9 @@ from facenb.imaging.drawing import (
     polygon,
     smooth_curve,
     spread,
+    union,
 )
 
-KINDS = ("hand", "glasses", "sunglasses", "mask", "blocks")
 DRAWS = 24  # uniform random numbers per image; a fixed number, so that a seed always gives the same occluder
 SKIN = ((0.25, 0.14, 0.09), (0.55, 0.35, 0.25), (0.80, 0.58, 0.45), (0.95, 0.76, 0.66))
 CLOTH = ((0.55, 0.74, 0.86), (0.93, 0.94, 0.95), (0.10, 0.10, 0.12), (0.93, 0.70, 0.76), (0.60, 0.80, 0.72))
@@ -86,18 +87,11 @@ def occlude(
     Images are RGB in [0, 1], landmarks are in pixels. Image k uses the random seed `seed + k`, or `seed[k]`. So it does
     not depend on the other images of the batch. `size` 1 is the natural size. The lenses of clear glasses hide nothing.
     Raise LandmarkError unless there are 68 finite landmarks that differ. Raise ImageError if more than the fraction
-    `most` of a face (the convex hull of its landmarks) would be hidden. Raise ValueError if the images, `kind`, `size`
-    or the number of seeds are not valid.
+    `most` of a face (the convex hull of its landmarks) would be hidden. Raise ValueError if the images are bytes.
     """
-    check_faces(image, landmarks)
     if not image.is_floating_point():
         raise ValueError(f"expected float images, RGB in [0, 1], got {image.dtype}; divide bytes by 255")
-    if kind not in KINDS:
-        raise ValueError(f"occluder {kind!r} is unknown: choose one of {', '.join(KINDS)}")
-    if not size > 0:
-        raise ValueError(f"the size of the occluder must be positive, got {size}")
-    drawers = {"hand": _hand, "mask": _mask, "blocks": _blocks, "glasses": _glasses, "sunglasses": _sunglasses}
-    occluded, share = drawers[kind](image, _find_face(image, landmarks, seed), size)
+    occluded, share = DRAWERS[kind](image, _find_face(image, landmarks, seed), size)
     mask = share >= 0.5
     hidden = hidden_share(mask, landmarks)
     if (hidden > most).any():
@@ -107,17 +101,6 @@ def occlude(
             f"make it smaller (size={size}) or raise `most`"
         )
     return occluded.clamp(0, 1), mask
-
-
-def check_faces(image: Tensor, landmarks: Tensor) -> None:
-    """Raise ValueError unless `image` is a batch of RGB images, and LandmarkError unless each has 68 landmarks."""
-    if image.dim() != 4 or image.shape[3] != 3:
-        raise ValueError(f"expected images of shape (batch, height, width, 3), got {tuple(image.shape)}")
-    if landmarks.shape != (len(image), 68, 2):
-        raise LandmarkError(
-            f"expected landmarks of shape ({len(image)}, 68, 2), got {tuple(landmarks.shape)}. Pass the 68 points in "
-            "iBUG order, (x, y) in pixels; `to_68` selects them from MediaPipe's 478"
-        )
 
 
 def hidden_share(
@@ -134,6 +117,11 @@ def hidden_share(
 
 def _find_face(image: Tensor, landmarks: Tensor, seed: int | Sequence[int]) -> Face:
     """Return the axes and scale of each face, and the random numbers for its occluder."""
+    if landmarks.shape != (len(image), 68, 2):
+        raise LandmarkError(
+            f"expected landmarks of shape ({len(image)}, 68, 2), got {tuple(landmarks.shape)}. Pass the 68 points in "
+            "iBUG order, (x, y) in pixels; `to_68` selects them from MediaPipe's 478"
+        )
     eyes, height = landmarks[:, 45] - landmarks[:, 36], landmarks[:, 8] - landmarks[:, 27]
     scale = torch.maximum(eyes.norm(dim=-1) / 90, height.norm(dim=-1) / 108)
     bad = ~(landmarks.isfinite().all(-1).all(-1) & (scale > 1e-3))
@@ -143,22 +131,17 @@ def _find_face(image: Tensor, landmarks: Tensor, seed: int | Sequence[int]) -> F
     level = eyes / scale[:, None] / 90
     upright = torch.stack([height[:, 1], -height[:, 0]], -1) / scale[:, None] / 108  # for profiles
     right = functional.normalize(level * level.norm(dim=-1, keepdim=True) + 0.5 * upright, dim=-1)
-    seeds = [seed + k for k in range(len(image))] if isinstance(seed, int) else [int(s) for s in seed]
-    if len(seeds) != len(image):
-        raise ValueError(f"{len(seeds)} seeds for {len(image)} images; pass one number, or one for each image")
-    chance = [torch.rand(DRAWS, generator=torch.Generator().manual_seed(s)) for s in seeds]
-    chance = torch.stack(chance).to(image) if chance else image.new_zeros(0, DRAWS)
     down = torch.stack([-right[:, 1], right[:, 0]], -1)
-    return Face(landmarks, right, down, scale, pixel_centres(tuple(image.shape[1:3]), landmarks), chance)
+    seeds = range(seed, seed + len(image)) if isinstance(seed, int) else seed
+    draws = [torch.rand(DRAWS, generator=torch.Generator().manual_seed(int(number))) for number in seeds]
+    return Face(
+        landmarks, right, down, scale, pixel_centres(tuple(image.shape[1:3]), landmarks), torch.stack(draws).to(image)
+    )
 
 
 def _lamp(face: Face) -> Float[Tensor, "batch 3"]:
     """Return the direction to a lamp above the face and a little to one side."""
     return torch.stack([face.between(20, -0.7, 0.7), face.between(21, -0.9, -0.4), 1 + 0 * face.scale], -1)
-
-
-def _sunglasses(image, face, size):
-    return _glasses(image, face, size, dark=True)
 
 
 def _glasses(image, face, size, dark=False):
@@ -172,13 +155,9 @@ def _glasses(image, face, size, dark=False):
         centre = face.at(*eye) + face.down * 3 * unit + side * across * 0.06
         lenses.append(lens(face.points, centre, across, upward, face.between(1, 2.2, 4.4)))
         bridge.append(centre - side * across - face.down * 4 * unit)
-        hinges.append(centre + side * across - face.down * 5 * unit)
-    glass = torch.minimum(*lenses)
-    frame = torch.minimum(glass.abs() - thick, capsule(face.points, *bridge)[0] - thick)
-    for hinge, ear, near in zip(hinges, (face.at(0), face.at(16)), _near_sides(face), strict=True):
-        arm = capsule(face.points, hinge, ear - face.down * 6 * unit)[0] - thick
-        frame = torch.minimum(frame, torch.where(spread(near), arm, torch.inf))
-    rim = cover(frame)
+        hinges.append([centre + side * across - face.down * 5 * unit])
+    glass, arms = union(lenses), _lines_to_ears(face, hinges, face.down * 6 * unit)
+    rim = cover(union([glass.abs(), capsule(face.points, *bridge)[0], arms]) - thick)
     height = along(face.points, face.at(*range(36, 48)), face.down / (21 * unit))  # -1 at its top, 1 at its bottom
     streak = along(face.points, face.at(27), (face.right + 0.6 * face.down) / (18 * unit)).frac().abs()
     gleam = ((streak - 0.5).abs() < 0.12) & (height < 0.2)
@@ -189,10 +168,18 @@ def _glasses(image, face, size, dark=False):
     return paint(glassy, spread(face.choice(0, FRAMES)), rim), torch.maximum(rim, pane)
 
 
-def _near_sides(face: Face) -> tuple[Tensor, Tensor]:
-    """Return whether the left and the right cheek face the viewer, so that arms or strings to the ear are visible."""
+def _lines_to_ears(face: Face, starts: list[list[Tensor]], above: Tensor | float) -> Tensor:
+    """Return the distance to lines that run from points on the left and on the right side to `above` that side's ear.
+
+    A side whose cheek faces away from the viewer has no lines.
+    """
     left, right = (((face.at(*jaw) - face.at(28)) * face.right).sum(-1) for jaw in ((2, 3, 4), (12, 13, 14)))
-    return -left > 0.4 * right, right > -0.4 * left
+    lines = []
+    for ear, near, points in zip((0, 16), (-left > 0.4 * right, right > -0.4 * left), starts, strict=True):
+        for start in points:
+            line = capsule(face.points, start, face.at(ear) - above)[0]
+            lines.append(torch.where(spread(near), line, torch.inf))
+    return union(lines)
 
 
 def _mask(image, face, size):
@@ -205,19 +192,14 @@ def _mask(image, face, size):
     corners = middle[:, None] + (corners - middle[:, None]) * size
     bulge = [face.at(29), face.at(35), face.at(54), face.at(9, 55), face.at(7, 59), face.at(48), face.at(31)]
     bulge = middle[:, None] + (torch.stack(bulge, 1) - middle[:, None]) * size * 1.2  # nose and mouth in side views
-    outlines = (polygon(face.points, smooth_curve(outline)) for outline in (corners, bulge))
-    distance = torch.minimum(*outlines)
+    distance = union([polygon(face.points, smooth_curve(outline)) for outline in (corners, bulge)])
     share = cover(distance)
-    loops = torch.full_like(distance, torch.inf)
-    for ear, knots, near in zip((0, 16), ((0, 1), (6, 5)), _near_sides(face), strict=True):
-        for knot in knots:
-            string = capsule(face.points, corners[:, knot], face.at(ear))[0]
-            loops = torch.minimum(loops, torch.where(spread(near), string, torch.inf))
+    loops = _lines_to_ears(face, [[corners[:, 0], corners[:, 1]], [corners[:, 6], corners[:, 5]]], 0.0)
     strings = cover(loops - spread(face.scale * 0.9)) * (1 - share)
+    whole = torch.maximum(share, strings)
     shading = _cloth_shading(face, corners, distance)
-    shadowed = cast_shadow(image, torch.maximum(share, strings), 0.3)
-    stringed = paint(shadowed, spread(cloth * 0.85), strings)
-    return paint(stringed, spread(cloth) * shading[..., None], share), torch.maximum(share, strings)
+    stringed = paint(cast_shadow(image, whole, 0.3), spread(cloth * 0.85), strings)
+    return paint(stringed, spread(cloth) * shading[..., None], share), whole
 
 
 def _cloth_shading(face: Face, corners: Tensor, distance: Tensor) -> Tensor:
@@ -237,19 +219,22 @@ def _cloth_shading(face: Face, corners: Tensor, distance: Tensor) -> Tensor:
 
 
 def _hand(image, face, size):
-    centre, length, up, aside = _hand_frame(face, size)
+    turn, flip = face.between(1, -1.4, 1.4), torch.where(face.chance[:, 2] < 0.5, -1.0, 1.0).to(face.scale)
+    length = face.scale * 165 * size * face.between(3, 0.85, 1.1)
+    up = -face.down * turn.cos()[:, None] - face.right * turn.sin()[:, None]  # the direction of the fingers
+    aside = torch.stack([-up[:, 1], up[:, 0]], -1) * flip[:, None]
+    centre = face.any_landmark(4)
 
     def spot(x, y):
         return centre + length[:, None] * (aside * x + up * y)
 
     bones, nails, creases = _bones(spot, aside, face.between(5, 0.3, 2.2))
-    distance, relief = None, None
+    distance, relief = torch.tensor(torch.inf), torch.tensor(0.0)
     for start, end, first, last in bones:
         gap, share = capsule(face.points, start, end)
         radius = spread(length) * (first + (last - first) * share)
-        bump = (radius**2 - gap**2).clamp(min=0).sqrt() * 0.8
-        distance = gap - radius if distance is None else torch.minimum(distance, gap - radius)
-        relief = bump if relief is None else torch.maximum(relief, bump)
+        distance = torch.minimum(distance, gap - radius)
+        relief = torch.maximum(relief, (radius**2 - gap**2).clamp(min=0).sqrt() * 0.8)
     share = cover(distance)
     shading = lambert(relief, _lamp(face), 0.42) * (0.72 + 0.28 * (relief / spread(length * 0.03)).clamp(0, 1))
     for joint, direction, radius in creases:
@@ -262,15 +247,6 @@ def _hand(image, face, size):
         nail = cover(capsule(face.points, start, end)[0] - spread(length * radius)) * 0.5
         colour = paint(colour, (spread(skin) * 0.7 + 0.28) * shading[..., None].clamp(min=0.8), nail)
     return paint(cast_shadow(image, share, 0.4), colour, share), share
-
-
-def _hand_frame(face: Face, size: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return the hand's centre and length in pixels, the direction of its fingers, and the perpendicular direction."""
-    turn = face.between(1, -1.4, 1.4)
-    flip = torch.where(face.chance[:, 2] < 0.5, -1.0, 1.0).to(face.scale)
-    length = face.scale * 165 * size * (face.between(3, 0.85, 1.1))
-    up = -face.down * turn.cos()[:, None] - face.right * turn.sin()[:, None]
-    return face.any_landmark(4), length, up, torch.stack([-up[:, 1], up[:, 0]], -1) * flip[:, None]
 
 
 def _bones(spot: Callable, aside: Tensor, splay: Tensor) -> tuple[list, list, list]:
@@ -329,3 +305,13 @@ def _noise(face: Face, image: Tensor, block: int) -> Tensor:
     for row, seed in enumerate(((face.chance[:, 23] * 2**24).long() + block).tolist()):
         noise[row] = torch.rand(image.shape[1:], generator=torch.Generator().manual_seed(seed))
     return noise
+
+
+DRAWERS = {
+    "hand": _hand,
+    "glasses": _glasses,
+    "sunglasses": partial(_glasses, dark=True),
+    "mask": _mask,
+    "blocks": _blocks,
+}
+KINDS = tuple(DRAWERS)
