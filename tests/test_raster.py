@@ -305,14 +305,10 @@ def test_backends_have_the_same_gradients(perspective):
 
 
 @backends
-def test_bad_input_is_refused_by_name(backend):
+def test_a_triangle_of_missing_vertices_is_refused(backend):
     projected, triangles = one(*LEFT_HALF)
     with pytest.raises(ValueError, match="vertices 0 to 3, but there are only 3"):
         rasterize(projected, triangles + torch.tensor([0, 0, 1]), (8, 8), backend=backend)
-    with pytest.raises(ValueError, match="size 0 x 8"):
-        rasterize(projected, triangles, (0, 8), backend=backend)
-    with pytest.raises(ValueError, match="'opengl' is unknown"):
-        rasterize(projected, triangles, (8, 8), backend="opengl")
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])

@@ -30,11 +30,6 @@ from facenb.imaging.raster_numba import FAR, FLAT, LIMIT, NEAR, SUBPIXELS
 TRIANGLES = 1 << 22  # most triangles prepared at once, over all images: about 1 GB
 PAIRS = 1 << 23  # most triangle-pixel pairs at once on a GPU: about 1 GB; an eighth of that on a CPU
 
-# On a GPU the torch code below must reach 20,000 images a second at 112 pixels (batch 64, 9,384 triangles, forward;
-# `benchmarks/render.py` prints it), about 0.19 G triangles a second. If it does not, replace `_nearest_triangle` by the
-# CUDA rasteriser of nvdiffrast (`RasterizeCudaContext`), which also returns the triangle of each pixel. `_locate`,
-# `interpolate` and `texture.shade` can stay, since they are differentiable torch operations.
-
 
 @dataclass(frozen=True)
 class Fragments:
@@ -54,13 +49,10 @@ def rasterize(
 ) -> Fragments:
     """Return the nearest triangle at each pixel centre; barycentrics and depth are differentiable in `projected`.
 
-    `projected` holds u, v in pixels and depth in mm; `size` is (height, width). Backend "numba" needs the CPU, "torch"
-    runs anywhere, "auto" means numba on the CPU and else torch. Raise ValueError if a triangle uses a vertex that does
-    not exist, if a side of `size` is not in 1 to 32768, or if the backend is unknown.
+    `projected` holds u, v in pixels and depth in mm; `size` is (height, width), each 1 to 32768. Backend "numba" needs
+    the CPU, "torch" runs anywhere, "auto" means numba on the CPU and else torch. Raise ValueError if a triangle uses a
+    vertex that does not exist.
     """
-    height, width = size
-    if not (1 <= height <= LIMIT and 1 <= width <= LIMIT):
-        raise ValueError(f"image size {height} x {width}: height and width must be in 1 to {LIMIT} pixels")
     check_triangles(triangles, projected.shape[1])
     if uses_numba(projected, backend):
         return Fragments(*raster_numba.rasterize(projected, triangles, size, perspective))
@@ -90,12 +82,8 @@ def interpolate(
 
 
 def uses_numba(tensor: Tensor, backend: str) -> bool:
-    """Return whether to use the numba kernels for this tensor. Raise ValueError if the backend cannot be used."""
-    if backend not in ("auto", "torch", "numba"):
-        raise ValueError(f"backend {backend!r} is unknown: choose auto, torch or numba")
-    if backend == "numba" and tensor.device.type != "cpu":
-        raise ValueError(f"backend 'numba' needs the CPU, the tensors are on {tensor.device}: choose auto or torch")
-    return backend != "torch" and tensor.device.type == "cpu"
+    """Return whether to use the numba kernels for this tensor."""
+    return backend == "numba" or (backend == "auto" and tensor.device.type == "cpu")
 
 
 def check_triangles(triangles: Int[Tensor, "triangles 3"], vertices: int) -> None:
@@ -111,96 +99,70 @@ def check_triangles(triangles: Int[Tensor, "triangles 3"], vertices: int) -> Non
 
 def _nearest_triangle(projected, triangles, size, perspective) -> Int[Tensor, "batch height width"]:
     """Return the triangle seen at each pixel, by testing every pixel of each triangle's bounding box."""
-    height, width = size
-    batch, count = len(projected), len(triangles)
-    device = projected.device
-    pixels = batch * height * width
-    winner = torch.full((pixels,), count, dtype=torch.int64, device=device)
-    if count and batch:
-        nearest = torch.full((pixels,), torch.inf, dtype=torch.float64, device=device)
-        setup = _set_up(projected.double(), triangles, size, perspective)
-        budget = PAIRS if device.type == "cuda" else PAIRS // 8
-        for run in _runs(setup.pairs, budget):
-            pixel, order, owner = _test_pixels(setup, run, size)
-            best = torch.full_like(nearest, torch.inf).scatter_reduce_(0, pixel, order, "amin")
-            wins = torch.where(order == best[pixel], owner, count)
-            lowest = torch.full_like(winner, count).scatter_reduce_(0, pixel, wins, "amin")
-            nearer = best < nearest  # earlier runs have lower indices, so they win if depths are equal
-            winner = torch.where(nearer, lowest, winner)
-            nearest = torch.where(nearer, best, nearest)
-    return torch.where(winner < count, winner, -1).view(batch, height, width)
+    count, device = len(triangles), projected.device
+    winner = torch.full((len(projected) * size[0] * size[1],), count, device=device)
+    nearest = torch.full(winner.shape, torch.inf, dtype=torch.float64, device=device)
+    boxes = _boxes(projected.double(), triangles, size, perspective)
+    run = (boxes[0][:, 3].cumsum(0) - 1) // (PAIRS if device.type == "cuda" else PAIRS // 8)
+    lengths = run.unique_consecutive(return_counts=True)[1].tolist()
+    for part in zip(*(values.split(lengths) for values in boxes), strict=True):
+        pixel, order, triangle = _covered_pixels(*part, size)
+        best = nearest.scatter_reduce(0, pixel, order, "amin")
+        winner = torch.where(best < nearest, count, winner)
+        winner.scatter_reduce_(0, pixel, torch.where(order == best[pixel], triangle, count), "amin")
+        nearest = best
+    return torch.where(winner < count, winner, -1).view(-1, *size)
 
 
-@dataclass(frozen=True)
-class _Setup:
-    """Triangles that have a pixel centre in their bounding box, over the whole batch, in order of (image, triangle)."""
+def _boxes(projected, triangles, size, perspective) -> tuple[Tensor, ...]:
+    """Return all triangles that have a pixel centre in their bounding box, in order of (image, triangle).
 
-    corner: Tensor  # (N, 3, 2) snapped to whole numbers (float64), ordered so that the area is positive
-    order: Tensor  # (N, 3) depth (or -1 / depth) of each corner, divided by twice the area
-    bias: Tensor  # (N, 3) 0 where the edge opposite the corner is a top or left one, else 1
-    box: Tensor  # (N, 3) first column, first row, columns
-    pairs: Tensor  # (N,) pixels in the box
-    image: Tensor  # (N,)
-    triangle: Tensor  # (N,)
-
-
-def _set_up(projected, triangles, size, perspective) -> _Setup:
+    - box (N, 4): first column, first row, number of columns and of pixels
+    - corner (N, 3, 2): snapped vertices as whole numbers, in the order that makes the area positive
+    - order (N, 3): depth (or -1 / depth) of each corner, divided by twice the area
+    - bias (N, 3): 0 if the edge opposite the corner is a top or left one, else 1
+    - image (N,) and triangle (N,)
+    """
     depth = projected[..., 2]
     usable = (projected[..., :2].abs() <= LIMIT).all(-1) & (depth.abs() <= FAR)  # false for NaN, too
     if perspective:
         usable = usable & (depth > NEAR)
-    order = (-1 / depth if perspective else depth)[:, triangles]  # (B, T, 3)
-    snapped = (projected[..., :2] * SUBPIXELS).round()[:, triangles]  # (B, T, 3, 2)
-    usable = usable[:, triangles].all(-1)
-    a, b, c = snapped.unbind(2)
-    area = (b[..., 0] - a[..., 0]) * (c[..., 1] - a[..., 1]) - (c[..., 0] - a[..., 0]) * (b[..., 1] - a[..., 1])
-    usable = usable & (area != 0)
+    snapped = (projected[..., :2] * SUBPIXELS).round()
+    corner = snapped[:, triangles]  # (B, T, 3, 2)
+    (xb, yb), (xc, yc) = ((corner[:, :, k] - corner[:, :, 0]).unbind(-1) for k in (1, 2))
+    area = xb * yc - xc * yb
     last = torch.tensor([size[1] - 1, size[0] - 1], device=projected.device)
-    low = ((snapped.amin(2) - SUBPIXELS // 2) / SUBPIXELS).ceil().clamp(min=0)
-    high = torch.minimum(((snapped.amax(2) - SUBPIXELS // 2) / SUBPIXELS).floor(), last)
+    low = ((corner.amin(2) - SUBPIXELS // 2) / SUBPIXELS).ceil().clamp(min=0)
+    high = torch.minimum(((corner.amax(2) - SUBPIXELS // 2) / SUBPIXELS).floor(), last)
     extent = (high - low + 1).clamp(min=0)
-    pairs = torch.where(usable, extent[..., 0] * extent[..., 1], 0)
-    image, triangle = pairs.nonzero(as_tuple=True)
-    back = (area < 0)[image, triangle]
-    turn = torch.where(back[:, None], torch.tensor([0, 2, 1], device=back.device), torch.arange(3, device=back.device))
-    corner = snapped[image, triangle].gather(1, turn[..., None].expand(-1, -1, 2))
-    order = order[image, triangle].gather(1, turn) / area[image, triangle].abs()[:, None]
+    pixels = torch.where(usable[:, triangles].all(-1) & (area != 0), extent.prod(-1), 0)
+    image, triangle = pixels.nonzero(as_tuple=True)
+    box = torch.cat([low, extent[..., :1], pixels[..., None]], -1)[image, triangle].long()
+    area = area[image, triangle, None]
+    vertex = torch.where(area < 0, triangles[triangle][:, [0, 2, 1]], triangles[triangle])
+    corner = snapped[image[:, None], vertex]
+    order = (-1 / depth if perspective else depth)[image[:, None], vertex] / area.abs()
     edge = corner[:, [2, 0, 1]] - corner[:, [1, 2, 0]]  # the edge opposite each corner
     top_left = (edge[..., 1] < 0) | ((edge[..., 1] == 0) & (edge[..., 0] > 0))
-    box = torch.cat([low[image, triangle], extent[image, triangle, :1]], -1).long()
-    return _Setup(corner, order, (~top_left).double(), box, pairs[image, triangle].long(), image, triangle)
+    return box, corner, order, (~top_left).double(), image, triangle
 
 
-def _runs(pairs: Tensor, budget: int) -> list[tuple[int, int, int]]:
-    """Return (first, end, pairs) for runs of triangles with about `budget` pairs each."""
-    total = pairs.cumsum(0)
-    count = int(total[-1]) if len(total) else 0
-    if count <= budget:
-        return [(0, len(pairs), count)] if count else []
-    ends = torch.searchsorted(total, torch.arange(budget, count, budget, device=pairs.device)) + 1
-    ends = sorted({*ends.tolist(), len(pairs)})
-    sums = total[torch.tensor(ends, device=total.device) - 1].tolist()
-    return [(a, b, y - x) for a, b, x, y in zip([0, *ends[:-1]], ends, [0, *sums[:-1]], sums, strict=True)]
-
-
-def _test_pixels(setup: _Setup, run: tuple[int, int, int], size: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the covered pixels of each triangle: flat pixel index, depth order there, triangle index."""
-    first, end, total = run
-    pairs, box = setup.pairs[first:end], setup.box[first:end]
-    owner = torch.repeat_interleave(torch.arange(end - first, device=pairs.device), pairs, output_size=total)
-    index = torch.arange(total, device=pairs.device) - (pairs.cumsum(0) - pairs)[owner]
-    left, top, columns = box[owner].unbind(-1)
-    row, column = top + index // columns, left + index % columns
+def _covered_pixels(box, corner, order, bias, image, triangle, size) -> tuple[Tensor, Tensor, Tensor]:
+    """Return a row for each pixel that a triangle covers: flat pixel index, depth order there, triangle index."""
+    left, top, columns, pixels = box.unbind(-1)
+    owner = torch.repeat_interleave(pixels)
+    index = torch.arange(len(owner), device=owner.device) - (pixels.cumsum(0) - pixels)[owner]
+    row, column = top[owner] + index // columns[owner], left[owner] + index % columns[owner]
     centre = torch.stack([column, row], -1).double() * SUBPIXELS + SUBPIXELS // 2
-    (x0, y0), (x1, y1), (x2, y2) = ((c - centre).unbind(-1) for c in setup.corner[first:end][owner].unbind(1))
-    bias = setup.bias[first:end][owner]
+    (x0, y0), (x1, y1), (x2, y2) = ((c - centre).unbind(-1) for c in corner[owner].unbind(1))
     e0, e1, e2 = x1 * y2 - x2 * y1, x2 * y0 - x0 * y2, x0 * y1 - x1 * y0
+    bias = bias[owner]
     covered = ((e0 >= bias[:, 0]) & (e1 >= bias[:, 1]) & (e2 >= bias[:, 2])).nonzero()[:, 0]  # a third of the pairs
     owner = owner[covered]
-    order = setup.order[first:end][owner]
+    order = order[owner]
     value = (e0[covered] * order[:, 0] + e1[covered] * order[:, 1]) + e2[covered] * order[:, 2]
-    pixel = (setup.image[first:end][owner] * size[0] + row[covered]) * size[1] + column[covered]
-    return pixel, value, setup.triangle[first:end][owner]
+    pixel = (image[owner] * size[0] + row[covered]) * size[1] + column[covered]
+    return pixel, value, triangle[owner]
 
 
 def seen_corners(triangle, triangles, vertices) -> tuple[Tensor, Tensor]:
