@@ -1,7 +1,15 @@
-"""The rasteriser's kernels for the CPU: the arithmetic of `raster`, compiled at first use and cached by numba.
+"""Rasteriser, interpolation and vertex normals on the CPU, forward and backward, as loops that numba compiles.
 
-Each kernel works on a run of images without the GIL; plain threads share the images (as many as torch uses), so that
-a forked data loader or a thread of another library cannot meet a second OpenMP pool.
+`raster` and `render` say what is computed. An image is drawn in three steps:
+
+1. `_snap` rounds u and v of each vertex to whole numbers of 1/1024 pixel.
+2. `_cover` goes through the triangles, and through the pixels in the bounding box of each. It keeps the nearest
+   triangle of each pixel. This step is exact: it compares whole numbers below 2^53 (coordinates are at most 2^25).
+3. `_locate` goes through the pixels and computes barycentrics and depth from the vertices as they were before step 1.
+
+Arrays have the shapes that `raster` states, with all pixels of an image on one axis in `_blend` and `_blend_backward`.
+A kernel works on images `first` to `end` (exclusive), without the GIL. `in_parallel` shares the images among threads.
+These are plain threads, as many as torch uses, because a forked data loader must not meet a second OpenMP pool.
 """
 
 import os
@@ -109,19 +117,19 @@ class _Interpolate(torch.autograd.Function):
     @staticmethod
     def forward(ctx, triangle, barycentric, attributes, triangles):
         values = empty(*triangle.shape, attributes.shape[-1], dtype=attributes.dtype)
-        inputs = triangle, barycentric, attributes, triangles
-        in_parallel(_blend, len(values), *map(array, inputs), values.numpy())
+        inputs = triangle.flatten(1), barycentric.flatten(1, 2), attributes, triangles
+        in_parallel(_blend, len(values), *map(array, inputs), values.flatten(1, 2).numpy())
         ctx.save_for_backward(*inputs)
         return values
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad_values):
-        inputs = *ctx.saved_tensors, grad_values
+        inputs = *ctx.saved_tensors, grad_values.flatten(1, 2)
         grad_barycentric, grad_attributes = zeros_like(inputs[1]), zeros_like(inputs[2])
         grads = grad_barycentric.numpy(), grad_attributes.numpy()
         in_parallel(_blend_backward, len(grad_values), *map(array, inputs), *grads)
-        return None, grad_barycentric, grad_attributes, None
+        return None, grad_barycentric.view(*grad_values.shape[:3], 3), grad_attributes, None
 
 
 class _UnitNormals(torch.autograd.Function):
@@ -138,7 +146,7 @@ class _UnitNormals(torch.autograd.Function):
     def backward(ctx, grad_normals):
         vertices, triangles, normals, lengths = ctx.saved_tensors
         along = (grad_normals * normals).sum(-1, keepdim=True)
-        grad_sum = (grad_normals - along * normals) / lengths[..., None]  # the unit vector's own derivative
+        grad_sum = (grad_normals - along * normals) / lengths[..., None]  # derivative of a unit vector
         grad = zeros_like(vertices)
         in_parallel(_normals_backward, len(vertices), array(vertices), array(triangles), array(grad_sum), grad.numpy())
         return grad, None
@@ -146,7 +154,7 @@ class _UnitNormals(torch.autograd.Function):
 
 @compiled()
 def _snap(projected, perspective, x, y, order):
-    """Vertices of one image on the grid of 1/1024 pixel; order is NaN where the vertex cannot be used."""
+    """Round the vertices of one image to 1/1024 pixel, into x and y. `order` grows with depth; NaN: cannot be used."""
     for i in range(len(projected)):
         u, v, depth = np.float64(projected[i, 0]), np.float64(projected[i, 1]), np.float64(projected[i, 2])
         usable = abs(u) <= LIMIT and abs(v) <= LIMIT and abs(depth) <= FAR  # false for NaN, too
@@ -160,12 +168,18 @@ def _snap(projected, perspective, x, y, order):
 
 @compiled()
 def _is_not_top_left(dx, dy):
+    """Return the smallest edge function of a covered pixel: 0 if the edge (dx, dy) is a top or left one, else 1."""
     return 0 if dy < 0 or (dy == 0 and dx > 0) else 1
 
 
 @compiled()
 def _cover(x, y, order, triangles, first_row, end_row, width, triangle, nearest):
-    """Nearest triangle of the rows first_row to end_row of one image, into `triangle`."""
+    """Find the nearest triangle of each pixel in the rows first_row to end_row of one image.
+
+    The edge function of a corner is twice the area of the triangle between the opposite edge and the pixel. A pixel is
+    covered if no edge function is below its smallest value (see `_is_not_top_left`). They are linear in the pixel: a
+    step right or down adds a constant. Divided by the sum of all three they are the barycentrics, which give `order`.
+    """
     half = SUBPIXELS // 2
     for t in range(len(triangles)):
         a, b, c = triangles[t, 0], triangles[t, 1], triangles[t, 2]
@@ -208,7 +222,11 @@ def _cover(x, y, order, triangles, first_row, end_row, width, triangle, nearest)
 
 @compiled()
 def _weights(projected, a, b, c, u, v, perspective):
-    """Barycentric weights before normalisation, the sign of the area (0: flat), and the offsets from (u, v)."""
+    """Return three weights whose ratios are the barycentrics of (u, v), and what their derivatives need.
+
+    That is the sign of the area (0 if the triangle is too flat), and the corners' positions relative to (u, v). The
+    weights are the edge functions, clamped to at least 0, and under perspective divided by the corners' depths.
+    """
     xa, ya = projected[a, 0] - u, projected[a, 1] - v
     xb, yb = projected[b, 0] - u, projected[b, 1] - v
     xc, yc = projected[c, 0] - u, projected[c, 1] - v
@@ -226,6 +244,7 @@ def _weights(projected, a, b, c, u, v, perspective):
 
 @compiled()
 def _draw(first, end, bands, projected, triangles, perspective, triangle, barycentric, depth):
+    """Draw bands `first` to `end` of all images; each image is cut into `bands` bands of rows."""
     vertices, (height, width) = projected.shape[1], triangle.shape[1:]
     x, y = np.empty(vertices, np.int64), np.empty(vertices, np.int64)
     order = np.empty(vertices, np.float64)
@@ -242,7 +261,7 @@ def _draw(first, end, bands, projected, triangles, perspective, triangle, baryce
 
 @compiled()
 def _locate(p, triangles, perspective, low, high, triangle, barycentric, depth):
-    """Barycentrics and depth of the rows low to high of one image."""
+    """Compute barycentrics and depth at the pixels in the rows low to high of one image."""
     for row in range(low, high):
         for column in range(triangle.shape[1]):
             t = triangle[row, column]
@@ -263,7 +282,7 @@ def _locate(p, triangles, perspective, low, high, triangle, barycentric, depth):
 
 @compiled()
 def _draw_backward(first, end, projected, triangles, triangle, perspective, grad_barycentric, grad_depth, grad):
-    """Chain rule through `_weights`: b = m / sum(m), m = w k, w = edge function, k = 1 or 1 / depth."""
+    """Add the gradients of u, v and depth. With the weights m of `_weights`, barycentrics are m / sum(m)."""
     height, width = triangle.shape[1:]
     for image in range(first, end):
         p, g = projected[image], grad[image]
@@ -300,48 +319,42 @@ def _draw_backward(first, end, projected, triangles, triangle, perspective, grad
 
 @compiled()
 def _blend(first, end, triangle, barycentric, attributes, triangles, values):
-    height, width, channels = values.shape[1:]
+    """Write the weighted sum of the corners' attributes to each pixel, 0 to the background."""
     for image in range(first, end):
-        for row in range(height):
-            for column in range(width):
-                t = triangle[image, row, column]
-                if t < 0:
-                    for k in range(channels):
-                        values[image, row, column, k] = 0
-                    continue
-                a, b, c = triangles[t, 0], triangles[t, 1], triangles[t, 2]
-                wa, wb = barycentric[image, row, column, 0], barycentric[image, row, column, 1]
-                wc = barycentric[image, row, column, 2]
-                for k in range(channels):
-                    values[image, row, column, k] = (
-                        wa * attributes[image, a, k] + wb * attributes[image, b, k] + wc * attributes[image, c, k]
-                    )
+        for pixel in range(values.shape[1]):
+            t = triangle[image, pixel]
+            if t < 0:
+                for k in range(values.shape[2]):
+                    values[image, pixel, k] = 0
+                continue
+            a, b, c = triangles[t, 0], triangles[t, 1], triangles[t, 2]
+            wa, wb, wc = barycentric[image, pixel, 0], barycentric[image, pixel, 1], barycentric[image, pixel, 2]
+            for k in range(values.shape[2]):
+                blend = wa * attributes[image, a, k] + wb * attributes[image, b, k] + wc * attributes[image, c, k]
+                values[image, pixel, k] = blend
 
 
 @compiled()
-def _blend_backward(
-    first, end, triangle, barycentric, attributes, triangles, grad_values, grad_barycentric, grad_attributes
-):
-    height, width, channels = grad_values.shape[1:]
+def _blend_backward(first, end, triangle, barycentric, attributes, triangles, grad, grad_barycentric, grad_attributes):
+    """Add the gradients of barycentrics and attributes, from the gradient of the blended values."""
     for image in range(first, end):
-        for row in range(height):
-            for column in range(width):
-                t = triangle[image, row, column]
-                if t < 0:
-                    continue
-                for corner in range(3):
-                    vertex, weight = triangles[t, corner], barycentric[image, row, column, corner]
-                    total = 0.0
-                    for k in range(channels):
-                        g = grad_values[image, row, column, k]
-                        total += g * attributes[image, vertex, k]
-                        grad_attributes[image, vertex, k] += g * weight
-                    grad_barycentric[image, row, column, corner] = total
+        for pixel in range(grad.shape[1]):
+            t = triangle[image, pixel]
+            if t < 0:
+                continue
+            for corner in range(3):
+                vertex, weight = triangles[t, corner], barycentric[image, pixel, corner]
+                total = 0.0
+                for k in range(grad.shape[2]):
+                    g = grad[image, pixel, k]
+                    total += g * attributes[image, vertex, k]
+                    grad_attributes[image, vertex, k] += g * weight
+                grad_barycentric[image, pixel, corner] = total
 
 
 @compiled()
 def edges(p, a, b, c):
-    """The vectors ab and ac."""
+    """Return the vectors ab and ac."""
     ab = p[b, 0] - p[a, 0], p[b, 1] - p[a, 1], p[b, 2] - p[a, 2]
     return ab, (p[c, 0] - p[a, 0], p[c, 1] - p[a, 1], p[c, 2] - p[a, 2])
 
@@ -353,7 +366,7 @@ def cross(a, b):
 
 @compiled()
 def _normals(first, end, vertices, triangles, normals, lengths):
-    """Unit normals into `normals` (zeros before), and how long they were; never less than TINY, so that 0 stays 0."""
+    """Add the triangles' cross products to `normals` (zeros before), and divide by `lengths`, at least TINY each."""
     for image in range(first, end):
         p, n = vertices[image], normals[image]
         for t in range(len(triangles)):
@@ -373,7 +386,7 @@ def _normals(first, end, vertices, triangles, normals, lengths):
 
 @compiled()
 def _normals_backward(first, end, vertices, triangles, grad_normals, grad):
-    """With n = ab x ac: the gradient of ab is ac x g and that of ac is g x ab."""
+    """Add the gradients of the vertices: with n = ab x ac and its gradient g, ab has ac x g, and ac has g x ab."""
     for image in range(first, end):
         p, g, out = vertices[image], grad_normals[image], grad[image]
         for t in range(len(triangles)):

@@ -1,6 +1,11 @@
-"""The kernels of textured shading for the CPU: the arithmetic of `texture.shade`, forward only.
+"""Textured shading on the CPU, forward only, as loops that numba compiles: what `texture.shade` defines.
 
-Indices are unsigned, since numba then leaves out the test for negative ones; sums and products may be contracted.
+`_texture` computes the colour of each pixel without relief: the factor, interpolated between the triangle's corners,
+times the texture at the pixel's uv. If there is relief, `_relight` then multiplies by the light on the tilted normal.
+Arrays have the shapes that `texture.shade` states, with all pixels of an image on one axis.
+
+numba may fuse a product and a sum ("contract"), so results equal those of torch to rounding. Indices are unsigned,
+which spares the test for negative ones.
 """
 
 import numpy as np
@@ -15,21 +20,21 @@ TINY = 1e-12  # mm^4: a triangle whose cross product has a smaller square has no
 
 
 def shade(texture, fragments, triangles, factor, bumps) -> Tensor:
-    """Return the colours of all pixels; `bumps` holds slopes, vertices, normals and light, None without relief."""
+    """Return the colours (B, H, W, 3). `bumps` holds slopes, vertices, normals and light; None without relief."""
     dtype = kernel_dtype(factor, texture.image)
     values = empty(*fragments.barycentric.shape, dtype=dtype)
     faces = [array(t.to(torch.int32)).view(np.uint32) for t in (triangles, texture.triangles)]
-    pixels = [array(fragments.triangle), array(fragments.barycentric.to(dtype)), *faces, array(texture.uv.to(dtype))]
-    textured = [array(texture.image.to(dtype)), array(factor.to(dtype))]
-    in_parallel(_texture, len(values), *pixels, *textured, values.numpy())
+    seen = [array(fragments.triangle.flatten(1)), array(fragments.barycentric.flatten(1, 2).to(dtype))]
+    pixels, out = [*seen, *faces, array(texture.uv.to(dtype))], values.flatten(1, 2).numpy()
+    in_parallel(_texture, len(values), *pixels, array(texture.image.to(dtype)), array(factor.to(dtype)), out)
     if bumps is not None:
-        in_parallel(_relight, len(values), *pixels, *(array(t.to(dtype)) for t in bumps), values.numpy())
+        in_parallel(_relight, len(values), *pixels, *(array(t.to(dtype)) for t in bumps), out)
     return values
 
 
 @compiled(fastmath={"contract"})
 def _texels(coordinate, count):
-    """The two texels beside a coordinate in [0, 1], and the distance from the first."""
+    """Return the two texels beside a coordinate in [0, 1], and the distance from the first, in texels."""
     position = coordinate * np.float32(count) - np.float32(0.5)
     position = max(np.float32(0), min(position, np.float32(count - 1)))
     low = np.uint32(position)
@@ -38,7 +43,7 @@ def _texels(coordinate, count):
 
 @compiled(fastmath={"contract"})
 def _corners(source, uv, corners, wa, wb, wc):
-    """The texels around a point of a triangle, and the distances from the first of them."""
+    """Return columns and rows of the four texels around a point of a triangle, and the distances from the first."""
     a, b, c = corners[0], corners[1], corners[2]
     u = wa * uv[a, 0] + wb * uv[b, 0] + wc * uv[c, 0]
     v = wa * uv[a, 1] + wb * uv[b, 1] + wc * uv[c, 1]
@@ -49,6 +54,7 @@ def _corners(source, uv, corners, wa, wb, wc):
 
 @compiled(fastmath={"contract"})
 def _bilinear(source, texels, k):
+    """Return channel k between four texels."""
     left, right, x, top, bottom, y = texels
     both = x * y
     upper = (np.float32(1) - x - y + both) * source[top, left, k] + (x - both) * source[top, right, k]
@@ -57,6 +63,7 @@ def _bilinear(source, texels, k):
 
 @compiled(fastmath={"contract"})
 def _blend(values, a, b, c, wa, wb, wc, k):
+    """Return channel k between the corners of a triangle."""
     return wa * values[a, k] + wb * values[b, k] + wc * values[c, k]
 
 
@@ -65,52 +72,50 @@ def _texture(first, end, triangle, barycentric, triangles, uv_triangles, uv, ima
     for item in range(first, end):
         source, scale = image[min(item, len(image) - 1)], factor[item]
         seen, weights, out = triangle[item], barycentric[item], values[item]
-        for row in range(np.uint64(seen.shape[0])):
-            for column in range(np.uint64(seen.shape[1])):
-                if seen[row, column] < 0:
-                    for k in range(3):
-                        out[row, column, k] = 0
-                    continue
-                t = np.uint64(seen[row, column])
-                wa, wb, wc = weights[row, column, 0], weights[row, column, 1], weights[row, column, 2]
-                texels = _corners(source, uv, uv_triangles[t], wa, wb, wc)
-                a, b, c = triangles[t, 0], triangles[t, 1], triangles[t, 2]
+        for pixel in range(np.uint64(len(seen))):
+            if seen[pixel] < 0:
                 for k in range(3):
-                    out[row, column, k] = _blend(scale, a, b, c, wa, wb, wc, k) * _bilinear(source, texels, k)
+                    out[pixel, k] = 0
+                continue
+            t = np.uint64(seen[pixel])
+            wa, wb, wc = weights[pixel, 0], weights[pixel, 1], weights[pixel, 2]
+            texels = _corners(source, uv, uv_triangles[t], wa, wb, wc)
+            a, b, c = triangles[t, 0], triangles[t, 1], triangles[t, 2]
+            for k in range(3):
+                out[pixel, k] = _blend(scale, a, b, c, wa, wb, wc, k) * _bilinear(source, texels, k)
 
 
 @compiled(fastmath={"contract"})
 def _relight(first, end, triangle, barycentric, triangles, uv_triangles, uv, slopes, vertices, normals, light, values):
-    """Multiply the colours by the light on the smooth normals that the relief tilts."""
+    """Multiply the colours by the light on the interpolated normals, which the relief tilts."""
     for item in range(first, end):
         source, lamp = slopes[min(item, len(slopes) - 1)], light[min(item, len(light) - 1)]
         seen, weights, out, p, n = triangle[item], barycentric[item], values[item], vertices[item], normals[item]
-        for row in range(np.uint64(seen.shape[0])):
-            for column in range(np.uint64(seen.shape[1])):
-                if seen[row, column] < 0:
-                    continue
-                t = np.uint64(seen[row, column])
-                wa, wb, wc = weights[row, column, 0], weights[row, column, 1], weights[row, column, 2]
-                texels = _corners(source, uv, uv_triangles[t], wa, wb, wc)
-                slope_u, slope_v = _bilinear(source, texels, 0), _bilinear(source, texels, 1)
-                a, b, c = uv_triangles[t, 0], uv_triangles[t, 1], uv_triangles[t, 2]
-                rise_b = slope_u * (uv[b, 0] - uv[a, 0]) + slope_v * (uv[b, 1] - uv[a, 1])  # mm along ab
-                rise_c = slope_u * (uv[c, 0] - uv[a, 0]) + slope_v * (uv[c, 1] - uv[a, 1])  # mm along ac
-                a, b, c = triangles[t, 0], triangles[t, 1], triangles[t, 2]
-                gx, gy, gz = _gradient(p, a, b, c, rise_b, rise_c)
-                x, y = _blend(n, a, b, c, wa, wb, wc, 0), _blend(n, a, b, c, wa, wb, wc, 1)
-                x, y, z = _unit(x, y, _blend(n, a, b, c, wa, wb, wc, 2))
-                x, y, z = _unit(x - gx, y - gy, z - gz)
-                for k in range(3):
-                    received = C0 * lamp[0, k] + C1 * (y * lamp[1, k] + z * lamp[2, k] + x * lamp[3, k])
-                    received += C2 * (x * y * lamp[4, k] + y * z * lamp[5, k] + x * z * lamp[7, k])
-                    received += C2_ZZ * (3 * z * z - 1) * lamp[6, k] + C2_XY * (x * x - y * y) * lamp[8, k]
-                    out[row, column, k] *= received
+        for pixel in range(np.uint64(len(seen))):
+            if seen[pixel] < 0:
+                continue
+            t = np.uint64(seen[pixel])
+            wa, wb, wc = weights[pixel, 0], weights[pixel, 1], weights[pixel, 2]
+            texels = _corners(source, uv, uv_triangles[t], wa, wb, wc)
+            slope_u, slope_v = _bilinear(source, texels, 0), _bilinear(source, texels, 1)
+            a, b, c = uv_triangles[t, 0], uv_triangles[t, 1], uv_triangles[t, 2]
+            rise_b = slope_u * (uv[b, 0] - uv[a, 0]) + slope_v * (uv[b, 1] - uv[a, 1])  # mm along ab
+            rise_c = slope_u * (uv[c, 0] - uv[a, 0]) + slope_v * (uv[c, 1] - uv[a, 1])  # mm along ac
+            a, b, c = triangles[t, 0], triangles[t, 1], triangles[t, 2]
+            gx, gy, gz = _gradient(p, a, b, c, rise_b, rise_c)
+            x, y = _blend(n, a, b, c, wa, wb, wc, 0), _blend(n, a, b, c, wa, wb, wc, 1)
+            x, y, z = _unit(x, y, _blend(n, a, b, c, wa, wb, wc, 2))
+            x, y, z = _unit(x - gx, y - gy, z - gz)
+            for k in range(3):
+                received = C0 * lamp[0, k] + C1 * (y * lamp[1, k] + z * lamp[2, k] + x * lamp[3, k])
+                received += C2 * (x * y * lamp[4, k] + y * z * lamp[5, k] + x * z * lamp[7, k])
+                received += C2_ZZ * (3 * z * z - 1) * lamp[6, k] + C2_XY * (x * x - y * y) * lamp[8, k]
+                out[pixel, k] *= received
 
 
 @compiled(fastmath={"contract"})
 def _gradient(p, a, b, c, rise_b, rise_c):
-    """The gradient in the triangle's plane of what rises by `rise_b` along ab and by `rise_c` along ac."""
+    """Return the gradient, in the triangle's plane, of a height that rises by rise_b along ab and rise_c along ac."""
     ab, ac = edges(p, a, b, c)
     n = cross(ab, ac)
     square = max(n[0] * n[0] + n[1] * n[1] + n[2] * n[2], TINY)
