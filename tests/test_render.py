@@ -176,16 +176,15 @@ def test_gradients_of_vertices_albedo_light_and_camera(kind, backend):
 
 
 @pytest.mark.parametrize("camera", [weak(), perspective()], ids=["weak", "perspective"])
-@pytest.mark.parametrize("backend", ["torch", "numba"])
-def test_half_a_sphere_is_seen(camera, backend):
+def test_half_a_sphere_is_seen(camera):
     vertices, triangles = sphere()
     normals = vertices / RADIUS
     view = (-vertices - camera.position) if camera.is_perspective else torch.tensor([0.0, 0, 1]).double()
     angle = (normals * torch.nn.functional.normalize(view, dim=-1)).sum(-1).acos().rad2deg()
-    seen = visibility(vertices, triangles, camera, vertices, backend=backend)
+    seen = visibility(vertices, triangles, camera, vertices)
     assert seen[angle < 85].all()
     assert not seen[angle > 100].any()  # between them: a pixel of the depth buffer at the rim
-    strict = visibility(vertices, triangles, camera, vertices, normals, backend=backend)
+    strict = visibility(vertices, triangles, camera, vertices, normals)
     assert torch.equal(strict, seen & (angle < 90))
 
 

@@ -30,7 +30,7 @@ _DECA_INDEX = (0, 2, 3, 1, 4, 6, 8, 5, 7)  # our coefficient i is DECA's coeffic
 _DECA_SCALE = (1.0, *LOBE[1:])
 _DENG_1, _DENG_2 = 2 * math.pi / math.sqrt(3), 2 * math.pi / math.sqrt(8)
 _DENG_SCALE = (math.pi, -_DENG_1, _DENG_1, -_DENG_1, _DENG_2, -_DENG_2, _DENG_2, -_DENG_2, _DENG_2)
-_DENG_AMBIENT = 0.8
+_DENG_AMBIENT = (0.8, *(0.0,) * 8)
 
 
 def spherical_harmonics(normals: Float[Tensor, "*points 3"]) -> Float[Tensor, "*points 9"]:
@@ -84,13 +84,11 @@ def to_deca(light: Float[Tensor, "batch 9 3"]) -> Float[Tensor, "batch 9 3"]:
 
 def from_deng(gamma: Float[Tensor, "batch 27"]) -> Float[Tensor, "batch 9 3"]:
     """Return the 27 light coefficients of Deng et al. 2019 (`gamma`) as a light of this package."""
-    colours = gamma.view(-1, 3, 9)
-    ambient_term = torch.nn.functional.one_hot(torch.tensor(0), 9).to(gamma) * _DENG_AMBIENT
-    return ((colours + ambient_term) * gamma.new_tensor(_DENG_SCALE)).transpose(1, 2)
+    colours = gamma.view(-1, 3, 9) + gamma.new_tensor(_DENG_AMBIENT)
+    return (colours * gamma.new_tensor(_DENG_SCALE)).transpose(1, 2)
 
 
 def to_deng(light: Float[Tensor, "batch 9 3"]) -> Float[Tensor, "batch 27"]:
     """Return the inverse of `from_deng`."""
-    colours = (light / light.new_tensor(_DENG_SCALE)[:, None]).transpose(1, 2)
-    ambient_term = torch.nn.functional.one_hot(torch.tensor(0), 9).to(light) * _DENG_AMBIENT
-    return (colours - ambient_term).flatten(1)
+    colours = light.transpose(1, 2) / light.new_tensor(_DENG_SCALE) - light.new_tensor(_DENG_AMBIENT)
+    return colours.flatten(1)

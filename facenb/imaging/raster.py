@@ -50,12 +50,12 @@ def rasterize(
     """Return the nearest triangle at each pixel centre; barycentrics and depth are differentiable in `projected`.
 
     `projected` holds u, v in pixels and depth in mm; `size` is (height, width), each 1 to 32768. Backend "numba" needs
-    the CPU, "torch" runs anywhere, "auto" means numba on the CPU and else torch. Raise ValueError if a triangle uses a
-    vertex that does not exist.
+    float32 or float64 on the CPU, "torch" runs anywhere; "auto" is numba on the CPU, else torch. Raise ValueError if a
+    triangle uses a vertex that does not exist.
     """
     check_triangles(triangles, projected.shape[1])
     if uses_numba(projected, backend):
-        return Fragments(*raster_numba.rasterize(projected, triangles, size, perspective))
+        return Fragments(*raster_numba.Rasterize.apply(projected, triangles, size, perspective))
     with torch.no_grad():
         step = max(1, TRIANGLES // max(1, len(triangles)))  # number of images at a time
         nearest = [_nearest_triangle(images, triangles, size, perspective) for images in projected.split(step)]
@@ -72,7 +72,8 @@ def interpolate(
     """Return vertex attributes at each pixel, 0 at the background; differentiable in attributes and barycentrics."""
     check_triangles(triangles, attributes.shape[1])
     if uses_numba(attributes, backend):
-        return raster_numba.interpolate(fragments.triangle, fragments.barycentric, attributes, triangles)
+        weight = fragments.barycentric.to(attributes.dtype)
+        return raster_numba.Interpolate.apply(fragments.triangle, weight, attributes, triangles)
     pixel, corner = seen_corners(fragments.triangle, triangles, attributes.shape[1])
     weight = fragments.barycentric.flatten(0, 2)[pixel].to(attributes)
     values = attributes.flatten(0, 1)

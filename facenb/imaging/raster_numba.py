@@ -64,37 +64,16 @@ def zeros_like(tensor: Tensor) -> Tensor:
     return torch.from_numpy(np.zeros(tuple(tensor.shape), str(tensor.dtype).removeprefix("torch.")))
 
 
-def kernel_dtype(*tensors: Tensor) -> torch.dtype:
-    """Return float64 if one of the tensors is, else float32: what the kernels are compiled for."""
-    return torch.float64 if any(t.dtype == torch.float64 for t in tensors) else torch.float32
+class Rasterize(torch.autograd.Function):
+    """From `raster.rasterize`'s arguments to triangle indices, barycentrics and depth."""
 
-
-def rasterize(projected, triangles, size, perspective) -> tuple[Tensor, Tensor, Tensor]:
-    """Return triangle indices, barycentrics and depth, as `raster.rasterize` does."""
-    inputs = projected.to(kernel_dtype(projected)), triangles.to(torch.int32)
-    triangle, barycentric, depth = _Rasterize.apply(*inputs, size, perspective)
-    return triangle, barycentric.to(projected.dtype), depth.to(projected.dtype)
-
-
-def interpolate(triangle, barycentric, attributes, triangles) -> Tensor:
-    """Return attributes at each pixel, as `raster.interpolate` does."""
-    dtype = kernel_dtype(barycentric, attributes)
-    values = _Interpolate.apply(triangle, barycentric.to(dtype), attributes.to(dtype), triangles.to(torch.int32))
-    return values.to(attributes.dtype)
-
-
-def unit_normals(vertices, triangles) -> Tensor:
-    """Return the unit sum of the cross products of the triangles around each vertex; 0 for a vertex of no triangle."""
-    return _UnitNormals.apply(vertices.to(kernel_dtype(vertices)), triangles.to(torch.int32)).to(vertices.dtype)
-
-
-class _Rasterize(torch.autograd.Function):
     @staticmethod
     def forward(ctx, projected, triangles, size, perspective):
         batch, (height, width) = len(projected), size
         triangle = empty(batch, height, width, dtype=torch.int64)
         barycentric = empty(batch, height, width, 3, dtype=projected.dtype)
         depth = empty(batch, height, width, dtype=projected.dtype)
+        triangles = triangles.to(torch.int32)
         bands = min(max(1, -(-torch.get_num_threads() // max(batch, 1))), height)  # few images: share their rows
         scene = bands, array(projected), array(triangles), perspective
         in_parallel(_draw, batch * bands, *scene, triangle.numpy(), barycentric.numpy(), depth.numpy())
@@ -106,18 +85,19 @@ class _Rasterize(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, _, grad_barycentric, grad_depth):
-        projected, triangles, triangle = ctx.saved_tensors
-        grad = zeros_like(projected)
-        drawn = array(projected), array(triangles), array(triangle), ctx.perspective
+        grad = zeros_like(ctx.saved_tensors[0])
+        drawn = *map(array, ctx.saved_tensors), ctx.perspective
         in_parallel(_draw_backward, len(grad), *drawn, array(grad_barycentric), array(grad_depth), grad.numpy())
         return grad, None, None, None
 
 
-class _Interpolate(torch.autograd.Function):
+class Interpolate(torch.autograd.Function):
+    """From triangle indices, barycentrics, attributes and triangles to the attributes at each pixel."""
+
     @staticmethod
     def forward(ctx, triangle, barycentric, attributes, triangles):
         values = empty(*triangle.shape, attributes.shape[-1], dtype=attributes.dtype)
-        inputs = triangle.flatten(1), barycentric.flatten(1, 2), attributes, triangles
+        inputs = triangle.flatten(1), barycentric.flatten(1, 2), attributes, triangles.to(torch.int32)
         in_parallel(_blend, len(values), *map(array, inputs), values.flatten(1, 2).numpy())
         ctx.save_for_backward(*inputs)
         return values
@@ -132,11 +112,13 @@ class _Interpolate(torch.autograd.Function):
         return None, grad_barycentric.view(*grad_values.shape[:3], 3), grad_attributes, None
 
 
-class _UnitNormals(torch.autograd.Function):
+class UnitNormals(torch.autograd.Function):
+    """From vertices and triangles to the unit sum of the cross products around each vertex; 0 without a triangle."""
+
     @staticmethod
     def forward(ctx, vertices, triangles):
-        normals = zeros_like(vertices)
-        lengths = empty(*vertices.shape[:2], dtype=vertices.dtype)
+        triangles = triangles.to(torch.int32)
+        normals, lengths = zeros_like(vertices), empty(*vertices.shape[:2], dtype=vertices.dtype)
         in_parallel(_normals, len(vertices), array(vertices), array(triangles), normals.numpy(), lengths.numpy())
         ctx.save_for_backward(vertices, triangles, normals, lengths)
         return normals

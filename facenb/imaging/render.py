@@ -53,7 +53,7 @@ def vertex_normals(
     """Return unit normals: the area-weighted mean over the surrounding triangles; 0 for a vertex without a triangle."""
     check_triangles(triangles, vertices.shape[1])
     if uses_numba(vertices, backend):
-        return raster_numba.unit_normals(vertices, triangles)
+        return raster_numba.UnitNormals.apply(vertices, triangles)
     a, b, c = (vertices[:, triangles[:, corner]] for corner in range(3))
     cross = torch.linalg.cross(b - a, c - a)
     total = torch.zeros_like(vertices)
@@ -101,7 +101,6 @@ def visibility(
     points: Float[Tensor, "_points points 3"],
     normals: Float[Tensor, "_normals points 3"] | None = None,
     size: tuple[int, int] | None = None,
-    backend: str = "auto",
 ) -> Bool[Tensor, "batch points"]:
     """Return whether points on the surface are visible: at most 2 mm behind the nearest surface.
 
@@ -114,7 +113,7 @@ def visibility(
         projected, seen = camera.project(vertices), camera.project(points)
         low, zoom = _frame(projected, camera.is_perspective)
         framed = torch.cat([(projected[..., :2] - low) * zoom + 1, projected[..., 2:]], -1)
-        depth = rasterize(framed, triangles, (BUFFER, BUFFER), camera.is_perspective, backend).depth
+        depth = rasterize(framed, triangles, (BUFFER, BUFFER), camera.is_perspective).depth
         corner = ((seen[..., :2] - low) * zoom + 0.5).floor().nan_to_num(0, 0, 0).clamp(0, BUFFER - 2).long()
         index = corner[..., 1] * BUFFER + corner[..., 0]
         around = torch.stack([index, index + 1, index + BUFFER, index + BUFFER + 1], -1)
@@ -122,7 +121,10 @@ def visibility(
         nearest = depth.gather(1, around.flatten(1)).view_as(around).amax(-1)
         visible = seen.isfinite().all(-1) & (seen[..., 2] <= nearest + TOLERANCE)
         if normals is not None:
-            visible = visible & (_towards_camera(camera, points, normals) > 0)
+            turn, towards = camera.rotation.mT, points.new_tensor([0.0, 0, 1])
+            if camera.is_perspective:
+                towards = -(points @ turn + camera.position[:, None])
+            visible = visible & ((normals @ turn * towards).sum(-1) > 0)
         if size is not None:
             inside = (seen[..., :2] >= 0) & (seen[..., :2] < seen.new_tensor([size[1], size[0]]))
             visible = visible & inside.all(-1)
@@ -136,12 +138,3 @@ def _frame(projected: Tensor, perspective: bool) -> tuple[Tensor, Tensor]:
     low = torch.where(usable, projected, torch.inf).amin(1, keepdim=True)[..., :2]
     high = torch.where(usable, projected, -torch.inf).amax(1, keepdim=True)[..., :2]
     return low, (BUFFER - 2) / (high - low).amax(-1, keepdim=True).clamp(min=1e-6)
-
-
-def _towards_camera(camera: Camera, points: Tensor, normals: Tensor) -> Tensor:
-    """Return a number for each point that is positive if its normal points towards the camera."""
-    turned = normals @ camera.rotation.transpose(-1, -2)
-    if not camera.is_perspective:
-        return turned[..., 2]
-    position = points @ camera.rotation.transpose(-1, -2) + camera.position[:, None]
-    return -(turned * position).sum(-1)

@@ -72,14 +72,11 @@ def shade(
     """Return the colour of each pixel: texture times tint times light; 0 at the background.
 
     Vertices (mm) are on the model's axes, and their unit normals on the camera's axes. The numba kernel has no backward
-    pass, so torch operations run if a gradient is needed. Raise ValueError unless the texture has a row for each
-    triangle, and images, reliefs and lights have a batch of one or of the number of renderings.
+    pass, so torch operations run if a gradient is needed. Images, reliefs and lights are one, or one for each
+    rendering. Raise ValueError unless the texture has a row for each triangle.
     """
     if len(texture.triangles) != len(triangles):
         raise ValueError(f"the texture has {len(texture.triangles)} triangles, the mesh {len(triangles)}")
-    for name, batch in (("image", texture.image), ("relief", texture.relief), ("light", light)):
-        if batch is not None and len(batch) not in (1, len(normals)):
-            raise ValueError(f"{name} has a batch of {len(batch)}, but {len(normals)} images are rendered")
     factor = torch.ones_like(normals) if texture.tint is None else texture.tint.expand(len(normals), -1, -1)
     relief = texture.relief is not None and light is not None
     if light is not None and not relief:

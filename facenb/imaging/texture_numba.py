@@ -14,14 +14,14 @@ from torch import Tensor
 
 from facenb.imaging.compiled import compiled
 from facenb.imaging.lighting import C0, C1, C2, C2_XY, C2_ZZ
-from facenb.imaging.raster_numba import array, cross, edges, empty, in_parallel, kernel_dtype
+from facenb.imaging.raster_numba import array, cross, edges, empty, in_parallel
 
 TINY = 1e-12  # mm^4: a triangle whose cross product has a smaller square has no gradient
 
 
 def shade(texture, fragments, triangles, factor, bumps) -> Tensor:
     """Return the colours (B, H, W, 3). `bumps` holds slopes, vertices, normals and light; None without relief."""
-    dtype = kernel_dtype(factor, texture.image)
+    dtype = factor.dtype
     values = empty(*fragments.barycentric.shape, dtype=dtype)
     faces = [array(t.to(torch.int32)).view(np.uint32) for t in (triangles, texture.triangles)]
     seen = [array(fragments.triangle.flatten(1)), array(fragments.barycentric.flatten(1, 2).to(dtype))]
