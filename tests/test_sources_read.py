@@ -55,7 +55,7 @@ def test_foreign_files_say_what_they_are(mirror, tmp_path):
         ("page.pkl", b"<!DOCTYPE html><html>Sign in</html>", "page.pkl is a web page: .* login"),
         ("page.html", b"<html>Sign in</html>", "is a web page"),
         ("pointer.npz", b"version https://git-lfs.github.com/spec/v1\noid sha256:12", "is a pointer of Git LFS"),
-        ("model.tar.gz", b"\x1f\x8b\x08\x00abcdefghi", "is a gzip archive: unpack it first"),
+        ("model.tar.gz", b"\x1f\x8b\x08\x00abcdefghi", "is a gzip or xz archive: unpack it first"),
         ("empty.h5", b"", "empty.h5 is no model file.*the file is empty"),
         ("picture.png", b"\x89PNG\r\n\x1a\n0000", "is no model file known here .*known are BFM-2009"),
         ("words.txt", b"hello", "is no model file known here"),

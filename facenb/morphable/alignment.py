@@ -38,9 +38,8 @@ def similarity(
     variance = (source - middle).square().sum((1, 2))
     usable = (variance > 0) & variance.isfinite() & target.isfinite().all(2).all(1)
     if not usable.all():
-        raise LandmarkError(
-            f"points {int((~usable).nonzero()[0])} of {len(usable)} cannot be aligned: they are not finite or all equal"
-        )
+        row = int((~usable).nonzero()[0])
+        raise LandmarkError(f"points {row} of {len(usable)} cannot be aligned: they are not finite or all equal")
     left, singular, right = torch.linalg.svd((target - aim).transpose(1, 2) @ (source - middle))
     sign = torch.ones_like(singular)
     sign[:, -1] = torch.linalg.det(left @ right).sign()

@@ -2,9 +2,8 @@
 
 An annotator marks the outline of the face in the image as its jaw line. When the head turns, another part of the cheek
 becomes the outline ("landmark marching", Zhu et al. 2015). A contour line is the intersection of the mean face with a
-half-plane. The half-plane starts at an axis parallel to z and contains one jaw-line landmark. The line runs over the
-cheek, from beside the nose to behind the jaw. At any yaw or pitch, the outline crosses each line near the point where
-an annotator marks this landmark.
+half-plane that starts at an axis parallel to z and contains one jaw-line landmark. It runs over the cheek, from beside
+the nose to behind the jaw. In any pose, the outline crosses it near the point where an annotator marks this landmark.
 """
 
 import torch
@@ -18,12 +17,10 @@ CANDIDATES = 26  # number of vertices of each line
 # The front end of a line, as a fraction of its landmark's distance from the axis. It lies beside the nose on the cheeks
 # and below the lower lip at the chin, so nose and lips are never taken for the outline of the face.
 FRONT_SIDEWAYS, FRONT_BELOW = 0.4, 0.75
-# The back end of a line: how far it continues behind the landmark, as a fraction of the same distance. On the cheeks
-# this is about as far as the jaw line in FLAME's table moves up to a yaw of 39 degrees (0.25 to 0.38). At the chin it
-# reaches the lower edge, which is the outline, even if the landmark lies in front of it (ICT-FaceKit: 6 mm).
+# How far a line continues behind its landmark, as a fraction of the same distance. The jaw line in FLAME's table moves
+# about as far up to a yaw of 39 degrees (0.25 to 0.38). At the chin the line reaches the lower edge, the outline.
 BACK = 0.3
-# The line ends earlier if its distance from the axis exceeds this multiple of the landmark's: there the ear begins.
-FLARE = 1.04
+FLARE = 1.04  # the line ends where it is this many times as far from the axis as the landmark: there the ear begins
 
 
 def contour_lines(
@@ -97,8 +94,7 @@ def _walks(links: Tensor, start: int) -> tuple[list[int], list[int]]:
 
 def _until(walk: list[int], beyond: Tensor) -> list[int]:
     """Return the walk up to the first crossing that lies beyond a limit."""
-    stop = beyond.nonzero()
-    return walk[: max(int(stop[0, 0]), 1)] if len(stop) else walk
+    return walk[: max(int((beyond.cumsum(0) == 0).sum()), 1)]
 
 
 def arc_length(points: Tensor) -> Tensor:

@@ -34,10 +34,7 @@ class Subdivision(Tensors):
 def vertex_uv(model: MorphableModel) -> Float[Tensor, "vertices 2"]:
     """Return one texture coordinate per vertex (at seams the first one). Raise ValueError if a vertex has none."""
     if model.uv is None:
-        raise ValueError(
-            f"{model.name} has no texture coordinates; for FLAME pass read_flame's `texture` (head_template.obj or "
-            "FLAME_texture.npz)"
-        )
+        raise ValueError(f"{model.name} has no texture coordinates; for FLAME, see read_flame's parameter `texture`")
     if model.uv_triangles is None:
         return model.uv
     texel = torch.full((len(model.mean),), len(model.uv)).to(model.uv_triangles)

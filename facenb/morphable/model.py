@@ -182,9 +182,8 @@ class MorphableModel(Tensors):
     def explained_variance(self) -> Float[Tensor, " identity"]:
         """Return the share of the variance of random faces (mm^2) that the first 1, 2, ... components explain.
 
-        k components explain the variance of faces after projection onto their span. For an orthogonal basis this is the
-        usual sum of eigenvalues. If components are not orthogonal (ICT-FaceKit cropped to the face), the first also
-        explain a part of the later ones. With `basis^T = Q R`, component k adds the squared norm of row k of R.
+        It is the variance of faces after projection onto the span of k components: for an orthogonal basis the usual
+        sum of eigenvalues, in general (`basis^T = Q R`) the squared norms of the first k rows of R.
         """
         triangle = torch.linalg.qr(self.identity_basis.double().flatten(1).T, mode="r").R  # (min(3V, C), C)
         variance = triangle.new_zeros(len(self.identity_basis))  # zero for components beyond the number of coordinates

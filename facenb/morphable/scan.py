@@ -1,4 +1,4 @@
-"""A measured surface."""
+"""Scans: measured surfaces."""
 
 from dataclasses import dataclass
 from pathlib import Path

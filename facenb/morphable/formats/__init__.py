@@ -23,13 +23,10 @@ STARTS = {  # readers by the first bytes of a file
     b"MATLAB 5.0": read_bfm2009,
     (b"\x80", b"(", b"}", b"c"): read_flame,  # a pickle of protocol 2 and later; a dictionary or object of 0 or 1
 }
-LOGIN = "a web page: the download probably wanted a login"
 OTHERS = {  # first bytes of files that are no models, in lower case
     b"version https://git-lfs": "a pointer of Git LFS: run `git lfs pull` where it came from",
-    b"<!doctype": LOGIN,
-    b"<html": LOGIN,
-    b"\x1f\x8b": "a gzip archive: unpack it first",
-    b"\xfd7zxz": "an xz archive: unpack it first",
+    (b"<!doctype", b"<html"): "a web page: the download probably wanted a login",
+    (b"\x1f\x8b", b"\xfd7zxz"): "a gzip or xz archive: unpack it first",
 }
 
 

@@ -24,7 +24,6 @@ from facenb.morphable.formats.reading import (
     finish,
     index,
     read_npz,
-    reader,
     reading,
     require,
     rows,
@@ -44,7 +43,6 @@ SIDE = 64  # of the grid
 GRID = ("u_base", "w_shp_base", "w_exp_base", "paf_mu", "paf_w_shp", "paf_w_exp", "v2_std")
 
 
-@reader("Basel Face Model 2009", BASEL)
 def read_bfm2009(
     path: str | Path, expression: str | Path | None = None, info: str | Path | None = None
 ) -> MorphableModel:
@@ -54,30 +52,31 @@ def read_bfm2009(
     `expression` is Model_Expression.mat or Exp_Pca.bin (with std_exp.txt beside it). Raise ModelFileError for a
     missing, damaged or other file, or an expression basis of another mesh.
     """
-    mat = _read_mat(path, ("shapeMU", "shapePC", "shapeEV", "texMU", "texPC", "texEV", "tl"))
-    mean = mat["shapeMU"].reshape(-1).astype(np.float64)
-    for name in ("shapePC", "texMU", "texPC"):
-        expect(f"number of rows of {name}", len(mat[name]), len(mean))
-    count = len(mean) // 3
-    triangles = index(mat["tl"] if mat["tl"].shape[1] == 3 else mat["tl"].T) - 1  # indices from 1
-    check_indices("triangles name vertices", triangles, count)
-    kept, landmarks = (torch.arange(count), NO_LANDMARKS) if info is None else _read_info(info, count)
-    number = torch.full((count,), -1)
-    number[kept] = torch.arange(len(kept))
-    triangles = number[triangles]
-    coordinates = (3 * kept[:, None] + torch.arange(3)).flatten().numpy()
-    neutral, basis = _read_expression(expression, len(coordinates))
-    return finish(
-        "bfm2009",
-        tensor(((mean[coordinates] + neutral) * MM).reshape(-1, 3)),
-        triangles[(triangles >= 0).all(1)],
-        landmarks,
-        identity_basis=rows(mat["shapePC"][coordinates], mat["shapeEV"], MM),
-        expression_basis=basis,
-        albedo_mean=tensor(mat["texMU"].reshape(-1)[coordinates].reshape(-1, 3) / 255),
-        albedo_basis=rows(mat["texPC"][coordinates], mat["texEV"], 1 / 255),
-        source=SOURCE.format("2009 (Paysan et al. 2009)"),
-    )
+    with reading(path, "Basel Face Model 2009", BASEL) as path:
+        mat = _read_mat(path, ("shapeMU", "shapePC", "shapeEV", "texMU", "texPC", "texEV", "tl"))
+        mean = mat["shapeMU"].reshape(-1).astype(np.float64)
+        for name in ("shapePC", "texMU", "texPC"):
+            expect(f"number of rows of {name}", len(mat[name]), len(mean))
+        count = len(mean) // 3
+        triangles = index(mat["tl"] if mat["tl"].shape[1] == 3 else mat["tl"].T) - 1  # indices from 1
+        check_indices("triangles name vertices", triangles, count)
+        kept, landmarks = (torch.arange(count), NO_LANDMARKS) if info is None else _read_info(info, count)
+        number = torch.full((count,), -1)
+        number[kept] = torch.arange(len(kept))
+        triangles = number[triangles]
+        coordinates = (3 * kept[:, None] + torch.arange(3)).flatten().numpy()
+        neutral, basis = _read_expression(expression, len(coordinates))
+        return finish(
+            "bfm2009",
+            tensor(((mean[coordinates] + neutral) * MM).reshape(-1, 3)),
+            triangles[(triangles >= 0).all(1)],
+            landmarks,
+            identity_basis=rows(mat["shapePC"][coordinates], mat["shapeEV"], MM),
+            expression_basis=basis,
+            albedo_mean=tensor(mat["texMU"].reshape(-1)[coordinates].reshape(-1, 3) / 255),
+            albedo_basis=rows(mat["texPC"][coordinates], mat["texEV"], 1 / 255),
+            source=SOURCE.format("2009 (Paysan et al. 2009)"),
+        )
 
 
 def _read_mat(path: Path, needed: tuple[str, ...]) -> dict[str, np.ndarray]:
@@ -132,13 +131,12 @@ def _read_exp_pca(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return np.zeros(table.shape[1]), table[1:].T, deviation
 
 
-@reader("Basel Face Model 2017 or 2019 (HDF5)", BASEL)
 def read_bfm_hdf5(path: str | Path, landmarks: Sequence[int] | None = None) -> MorphableModel:
     """Return BFM-2017/2019. The mean includes the mean expression. `landmarks`: vertices of the 68 points, if known.
 
     Raise ModelFileError for a missing, damaged or other file.
     """
-    with h5py.File(path) as file:
+    with reading(path, "Basel Face Model 2017 or 2019 (HDF5)", BASEL) as path, h5py.File(path) as file:
         mesh = "representer" if "representer/cells" in file else "shape/representer"  # one for all, or one a part
         require(file, ("shape/model/mean", f"{mesh}/points", f"{mesh}/cells"))
         mean, basis = _component(file, "shape")
@@ -191,7 +189,6 @@ def _named_points(file: h5py.File, reference: Tensor, scale: float) -> Mapping[s
     return named
 
 
-@reader("BFM grid of 3DDFA-V2", "https://github.com/cleardusk/3DDFA_V2")
 def read_bfm_grid(path: str | Path) -> MorphableModel:
     """Return the grid's 4,096 vertices, followed by the 68 landmarks as vertices of their own, in no triangle.
 
@@ -200,26 +197,27 @@ def read_bfm_grid(path: str | Path) -> MorphableModel:
     place of the grid's expression basis. Then only the landmarks have expressions, and the grid's are zero. Raise
     ModelFileError for a missing, damaged or other file.
     """
-    arrays = read_npz(path, GRID)
-    deviation = LUO19.split(torch.from_numpy(arrays["v2_std"].reshape(-1)))
-    grid_expression = arrays["paf_w_exp"]
-    repeated = np.array_equal(grid_expression, arrays["paf_w_shp"][:, : grid_expression.shape[1]])
-    if repeated:
-        grid_expression = np.zeros_like(grid_expression)
-    coordinates = np.concatenate([arrays["paf_mu"].reshape(-1), arrays["u_base"].reshape(-1)])
-    expect("number of coordinates", len(coordinates), 3 * (SIDE * SIDE + 68))
-    identity = np.concatenate([arrays["paf_w_shp"], arrays["w_shp_base"]])
-    expression = np.concatenate([grid_expression, arrays["w_exp_base"]])
-    grid, marks = torch.arange(SIDE * SIDE).view(SIDE, SIDE), SIDE * SIDE + torch.arange(68)
-    a, b, c, d = grid[:-1, :-1], grid[1:, :-1], grid[:-1, 1:], grid[1:, 1:]  # the corners of each cell
-    triangles = torch.stack([torch.stack([a, c, b], -1), torch.stack([b, c, d], -1)], -2).view(-1, 3)
-    return finish(
-        "bfm-grid",
-        tensor(coordinates.reshape(-1, 3) * MM),
-        triangles,
-        Embedding.at(marks),
-        identity_basis=rows(identity, deviation["identity"].numpy(), MM),
-        expression_basis=rows(expression, deviation["expression"].numpy(), MM),
-        regions={"grid": grid.flatten(), "landmarks": marks},
-        source=SOURCE_GRID + ("; expressions at the 68 landmarks only" if repeated else ""),
-    )
+    with reading(path, "BFM grid of 3DDFA-V2", "https://github.com/cleardusk/3DDFA_V2") as path:
+        arrays = read_npz(path, GRID)
+        deviation = LUO19.split(torch.from_numpy(arrays["v2_std"].reshape(-1)))
+        grid_expression = arrays["paf_w_exp"]
+        repeated = np.array_equal(grid_expression, arrays["paf_w_shp"][:, : grid_expression.shape[1]])
+        if repeated:
+            grid_expression = np.zeros_like(grid_expression)
+        coordinates = np.concatenate([arrays["paf_mu"].reshape(-1), arrays["u_base"].reshape(-1)])
+        expect("number of coordinates", len(coordinates), 3 * (SIDE * SIDE + 68))
+        identity = np.concatenate([arrays["paf_w_shp"], arrays["w_shp_base"]])
+        expression = np.concatenate([grid_expression, arrays["w_exp_base"]])
+        grid, marks = torch.arange(SIDE * SIDE).view(SIDE, SIDE), SIDE * SIDE + torch.arange(68)
+        a, b, c, d = grid[:-1, :-1], grid[1:, :-1], grid[:-1, 1:], grid[1:, 1:]  # the corners of each cell
+        triangles = torch.stack([torch.stack([a, c, b], -1), torch.stack([b, c, d], -1)], -2).view(-1, 3)
+        return finish(
+            "bfm-grid",
+            tensor(coordinates.reshape(-1, 3) * MM),
+            triangles,
+            Embedding.at(marks),
+            identity_basis=rows(identity, deviation["identity"].numpy(), MM),
+            expression_basis=rows(expression, deviation["expression"].numpy(), MM),
+            regions={"grid": grid.flatten(), "landmarks": marks},
+            source=SOURCE_GRID + ("; expressions at the 68 landmarks only" if repeated else ""),
+        )

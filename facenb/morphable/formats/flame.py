@@ -2,8 +2,7 @@
 
 Metres. Identity rows come first (300) and expressions after them, both scaled by their standard deviations. Texture
 coordinates come from a separate file: the template mesh of DECA's repository (`head_template.obj`) or FLAME's texture
-space (`FLAME_texture.npz`, of which only vt and ft are read). The pickles are licensed by the Max Planck Institute
-(registration; non-commercial; no redistribution). FLAME 2023 Open is CC-BY-4.0 with restrictions on use.
+space (`FLAME_texture.npz`). The pickles need registration.
 """
 
 from pathlib import Path
@@ -23,7 +22,6 @@ from facenb.morphable.formats.reading import (
     obj_lines,
     obj_numbers,
     read_npz,
-    reader,
     reading,
     require,
     rows,
@@ -45,7 +43,6 @@ IDENTITIES = 300
 MM = 1e3  # metres to mm
 
 
-@reader("FLAME model", "https://flame.is.tue.mpg.de")
 def read_flame(
     path: str | Path, embedding: str | Path | None = None, texture: str | Path | None = None
 ) -> MorphableModel:
@@ -55,34 +52,35 @@ def read_flame(
     `FLAME_texture.npz`), by default from such files beside the model. Raise ModelFileError for a missing, damaged,
     other or hostile file, and for texture coordinates of another mesh.
     """
-    if starts_with(path, ZIP):
-        content = read_npz(path, ("v_template", "shapedirs", "faces"))
-        triangles, joints, source = index(content["faces"]), None, SOURCE_OPEN
-    else:
-        content = read_plain(path)
-        expect("what it holds", type(content).__name__, "dict")
-        require(content, ("v_template", "f", "shapedirs", "posedirs", "J_regressor", "weights", "kintree_table"))
-        triangles, joints, source = index(content["f"]), _joints(content), SOURCE
-    mean, directions = np.asarray(content["v_template"]), np.asarray(content["shapedirs"])
-    expect("number of vertices of shapedirs", len(directions), len(mean))
-    basis = rows(directions.reshape(mean.size, -1), 1.0, MM)
-    embedding = beside(path, embedding, "flame_landmark_embedding.npz")
-    texture = beside(path, texture, "head_template.obj", "FLAME_texture.npz")
-    landmarks, contour = (NO_LANDMARKS, None) if embedding is None else _read_embedding(embedding, triangles)
-    uv, uv_triangles = (None, None) if texture is None else _read_texture(texture, triangles)
-    return finish(
-        "flame",
-        tensor(mean * MM),
-        triangles,
-        landmarks,
-        identity_basis=basis[:IDENTITIES],
-        expression_basis=basis[IDENTITIES:],
-        joints=joints,
-        contour=contour,
-        uv=uv,
-        uv_triangles=uv_triangles,
-        source=source,
-    )
+    with reading(path, "FLAME model", "https://flame.is.tue.mpg.de") as path:
+        if starts_with(path, ZIP):
+            content = read_npz(path, ("v_template", "shapedirs", "faces"))
+            triangles, joints, source = index(content["faces"]), None, SOURCE_OPEN
+        else:
+            content = read_plain(path)
+            expect("what it holds", type(content).__name__, "dict")
+            require(content, ("v_template", "f", "shapedirs", "posedirs", "J_regressor", "weights", "kintree_table"))
+            triangles, joints, source = index(content["f"]), _joints(content), SOURCE
+        mean, directions = np.asarray(content["v_template"]), np.asarray(content["shapedirs"])
+        expect("number of vertices of shapedirs", len(directions), len(mean))
+        basis = rows(directions.reshape(mean.size, -1), 1.0, MM)
+        embedding = beside(path, embedding, "flame_landmark_embedding.npz")
+        texture = beside(path, texture, "head_template.obj", "FLAME_texture.npz")
+        landmarks, contour = (NO_LANDMARKS, None) if embedding is None else _read_embedding(embedding, triangles)
+        uv, uv_triangles = (None, None) if texture is None else _read_texture(texture, triangles)
+        return finish(
+            "flame",
+            tensor(mean * MM),
+            triangles,
+            landmarks,
+            identity_basis=basis[:IDENTITIES],
+            expression_basis=basis[IDENTITIES:],
+            joints=joints,
+            contour=contour,
+            uv=uv,
+            uv_triangles=uv_triangles,
+            source=source,
+        )
 
 
 def _joints(content: dict) -> Joints:

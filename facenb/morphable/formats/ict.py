@@ -7,6 +7,7 @@ keep them as published, so that coefficients are N(0, 1).
 """
 
 import json
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,6 @@ from facenb.morphable.formats.reading import (
     obj_lines,
     obj_numbers,
     read_npz,
-    reader,
     reading,
     require,
     tensor,
@@ -28,37 +28,34 @@ from facenb.morphable.formats.reading import (
 from facenb.morphable.model import Embedding, MorphableModel
 
 KIND, WHERE = "ICT-FaceKit model", "https://github.com/ICT-VGL/ICT-FaceKit"
-SOURCE = "ICT-FaceKit Light (Li et al. 2020), MIT licence"
 KEPT = 11248  # vertices of face, head and neck; after them come mouth socket, teeth, eyes and lashes
-REGIONS = {"narrow_face": (0, 6706), "face": (0, 9409), "head_neck": (9409, KEPT)}
+REGIONS = {"narrow_face": torch.arange(6706), "face": torch.arange(9409), "head_neck": torch.arange(9409, KEPT)}
 MM_PER_CM = 10.0
 NEUTRAL, INDICES = "generic_neutral_mesh.obj", "vertex_indices.json"
 IDENTITIES = 100
 UNLISTED = ("PupilDilate_L", "PupilDilate_R", "cheekRaiser_L", "cheekRaiser_R")  # published, not in the json
 NEEDED = ("v_template", "id_basis", "expr_basis", "expr_names", "faces", "uv", "uv_faces", "landmarks68")
-RANGE = "_vertex_range"
+
+_finish = partial(finish, "ict-facekit", regions=REGIONS, source="ICT-FaceKit Light (Li et al. 2020), MIT licence")
 
 
-@reader(KIND, WHERE)
 def read_ict(path: str | Path) -> MorphableModel:
     """Return ICT-FaceKit from its compact npz. Raise ModelFileError for a missing, damaged or other file."""
-    arrays = read_npz(path, NEEDED, RANGE)
-    expect("number of expression names", len(arrays["expr_names"]), len(arrays["expr_basis"]))
-    expect("number of landmarks", len(arrays["landmarks68"]), 68)
-    ranges = {name.removesuffix(RANGE): limits for name, limits in arrays.items() if name.endswith(RANGE)}
-    return finish(
-        "ict-facekit",
-        tensor(arrays["v_template"] * MM_PER_CM),
-        index(arrays["faces"]),
-        Embedding.at(index(arrays["landmarks68"])),
-        identity_basis=tensor(arrays["id_basis"].astype(np.float32) * MM_PER_CM),
-        expression_basis=tensor(arrays["expr_basis"].astype(np.float32) * MM_PER_CM),
-        expression_names=tuple(map(str, arrays["expr_names"])),
-        uv=tensor(arrays["uv"]),
-        uv_triangles=index(arrays["uv_faces"]),
-        regions={name: torch.arange(int(first), int(last)) for name, (first, last) in ranges.items()},
-        source=SOURCE,
-    )
+    with reading(path, KIND, WHERE) as path:
+        arrays = read_npz(path, NEEDED)
+        expect("number of vertices", len(arrays["v_template"]), KEPT)
+        expect("number of expression names", len(arrays["expr_names"]), len(arrays["expr_basis"]))
+        expect("number of landmarks", len(arrays["landmarks68"]), 68)
+        return _finish(
+            tensor(arrays["v_template"] * MM_PER_CM),
+            index(arrays["faces"]),
+            Embedding.at(index(arrays["landmarks68"])),
+            identity_basis=tensor(arrays["id_basis"].astype(np.float32) * MM_PER_CM),
+            expression_basis=tensor(arrays["expr_basis"].astype(np.float32) * MM_PER_CM),
+            expression_names=tuple(map(str, arrays["expr_names"])),
+            uv=tensor(arrays["uv"]),
+            uv_triangles=index(arrays["uv_faces"]),
+        )
 
 
 def read_ict_folder(path: str | Path) -> MorphableModel:
@@ -76,15 +73,13 @@ def read_ict_folder(path: str | Path) -> MorphableModel:
     if missing:
         raise ModelFileError(
             f"{folder} lacks {len(missing)} of {IDENTITIES + len(expressions)} files: "
-            f"{', '.join(f'{name}.obj' for name in missing[:20])}{' ...' if len(missing) > 20 else ''}; "
-            f"get them from {WHERE}"
+            f"{', '.join(f'{name}.obj' for name in missing[:20])}, ...; get all of them from {WHERE}"
         )
     with reading(folder / NEUTRAL, KIND, WHERE) as file:
         text = file.read_text()
         neutral = obj_numbers(text, "v ", 3)
         triangles, uv, uv_triangles = _surface(text)
-        return finish(
-            "ict-facekit",
+        return _finish(
             tensor(neutral[:KEPT] * MM_PER_CM),
             index(triangles),
             Embedding.at(indices["idx_to_landmark_verts"]),
@@ -93,8 +88,6 @@ def read_ict_folder(path: str | Path) -> MorphableModel:
             expression_names=tuple(expressions),
             uv=tensor(uv),
             uv_triangles=index(uv_triangles),
-            regions={name: torch.arange(first, last) for name, (first, last) in REGIONS.items()},
-            source=SOURCE,
         )
 
 

@@ -1,7 +1,6 @@
 """What the readers of model files share: one error for any damaged file, arrays, and checks of the finished model."""
 
-import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -40,20 +39,6 @@ def reading(path: str | Path, kind: str, where: str) -> Iterator[Path]:
         raise ModelFileError(f"{path} is no {kind}, or a damaged one: {cause}; get it again from {where}") from error
 
 
-def reader(kind: str, where: str) -> Callable:
-    """Return a decorator that runs a reader of a file inside `reading`."""
-
-    def wrap(function: Callable) -> Callable:
-        @functools.wraps(function)
-        def read(path, *arguments, **options):
-            with reading(path, kind, where) as path:
-                return function(path, *arguments, **options)
-
-        return read
-
-    return wrap
-
-
 def starts_with(path: Path, first: bytes) -> bool:
     """Return whether a file begins with these bytes."""
     with path.open("rb") as file:
@@ -65,11 +50,11 @@ def beside(path: Path, given: str | Path | None, *names: str) -> str | Path | No
     return given or next((path.with_name(name) for name in names if path.with_name(name).is_file()), None)
 
 
-def read_npz(path: Path, needed: tuple[str, ...], suffix: str | None = None) -> dict[str, np.ndarray]:
-    """Return the needed arrays of an npz, and those whose names end with `suffix`. Pickles are never loaded."""
+def read_npz(path: Path, needed: tuple[str, ...]) -> dict[str, np.ndarray]:
+    """Return the needed arrays of an npz. Pickles are never loaded."""
     with np.load(path, allow_pickle=False) as file:
         require(file.files, needed)
-        return {name: file[name] for name in file.files if name in needed or (suffix and name.endswith(suffix))}
+        return {name: file[name] for name in needed}
 
 
 def obj_lines(text: str, start: str) -> list[list[str]]:

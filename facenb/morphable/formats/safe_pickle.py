@@ -1,8 +1,8 @@
 """Read pickles of plain data (numpy arrays, scipy sparse matrices, chumpy arrays) without running them.
 
 A pickle is a program that may call anything it can name. Here every name that it may use is a stand-in of ours, and any
-other name stops the reading before anything has run. Even numpy's own unpickling code is not called, because it trusts
-its input. We build arrays from checked parts: a dtype of plain numbers, and a shape and bytes that fit.
+other name stops the reading. Numpy's own unpickling code is not called either, because it trusts its input. We build
+arrays from checked parts: a dtype of plain numbers, and a shape and bytes that fit.
 """
 
 import pickle

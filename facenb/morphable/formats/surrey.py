@@ -1,8 +1,7 @@
 """The Surrey Face Model (Huber et al. 2016) from the eos library: cereal's binary archives, little-endian.
 
 A matrix is stored as rows and columns (int32) and then float32 values, column by column; a list as its length (uint64)
-and its items. The file does not name its kind, so the reader checks every size and the end of the file. Free for
-non-commercial use.
+and its items. The file does not name its kind, so the reader checks every size and the end of the file.
 """
 
 import json
@@ -14,11 +13,10 @@ import torch
 from torch import Tensor
 
 from facenb.morphable.contour import JAW, arc_length
-from facenb.morphable.formats.reading import NO_LANDMARKS, beside, expect, finish, index, reader, reading, rows, tensor
+from facenb.morphable.formats.reading import NO_LANDMARKS, beside, expect, finish, index, reading, rows, tensor
 from facenb.morphable.model import Embedding, MorphableModel
 
 KIND, WHERE = "Surrey Face Model of eos", "https://github.com/patrikhuber/eos (folder share)"
-SOURCE = "Surrey Face Model (Huber et al. 2016), from eos, non-commercial use only"
 EXPRESSIONS, LANDMARKS, CONTOURS = "expression_blendshapes_3448.bin", "ibug_to_sfm.txt", "sfm_model_contours.json"
 
 
@@ -49,7 +47,6 @@ class _Archive:
             raise ValueError(f"{len(self.data) - self.at} bytes are left over")
 
 
-@reader(KIND, WHERE)
 def read_surrey(
     path: str | Path,
     expression: str | Path | None = None,
@@ -62,30 +59,31 @@ def read_surrey(
     jaw, evenly along its two jaw lines, and the inner mouth corners (61 and 65), between the lips and the corner.
     Without map and jaw lines the model has no landmarks. Raise ModelFileError for a missing, damaged or other file.
     """
-    archive = _Archive(path)
-    expect("version", int(archive.array("<u4", 1)[0]), 1)
-    mean, basis, variance = archive.matrix(), archive.matrix(), archive.matrix()
-    triangles = archive.array("<i4", 3 * archive.length()).reshape(-1, 3)
-    colours = [archive.matrix() for _ in range(3)]
-    archive.array("<i4", 3 * archive.length())  # colour triangles, the same as the shape's or none
-    uv = archive.array("<f8", 2 * archive.length()).reshape(-1, 2)
-    archive.end()
-    points = tensor(mean.reshape(-1, 3))
-    names, blendshapes = _blendshapes(beside(path, expression, EXPRESSIONS), len(mean))
-    coloured = colours[0].size == mean.size
-    return finish(
-        "surrey",
-        points,
-        index(triangles),
-        _landmarks(beside(path, landmarks, LANDMARKS), beside(path, contours, CONTOURS), points),
-        identity_basis=rows(basis, np.sqrt(variance), 1.0),
-        expression_basis=blendshapes,
-        expression_names=names,
-        albedo_mean=tensor(colours[0].reshape(-1, 3)) if coloured else None,
-        albedo_basis=rows(colours[1], np.sqrt(colours[2]), 1.0) if coloured else None,
-        uv=tensor(np.stack([uv[:, 0], 1 - uv[:, 1]], 1)) if len(uv) == len(points) else None,  # v down in eos
-        source=SOURCE,
-    )
+    with reading(path, KIND, WHERE) as path:
+        archive = _Archive(path)
+        expect("version", int(archive.array("<u4", 1)[0]), 1)
+        mean, basis, variance = archive.matrix(), archive.matrix(), archive.matrix()
+        triangles = archive.array("<i4", 3 * archive.length()).reshape(-1, 3)
+        colours = [archive.matrix() for _ in range(3)]
+        archive.array("<i4", 3 * archive.length())  # colour triangles, the same as the shape's or none
+        uv = archive.array("<f8", 2 * archive.length()).reshape(-1, 2)
+        archive.end()
+        points = tensor(mean.reshape(-1, 3))
+        names, blendshapes = _blendshapes(beside(path, expression, EXPRESSIONS), len(mean))
+        coloured = colours[0].size == mean.size
+        return finish(
+            "surrey",
+            points,
+            index(triangles),
+            _landmarks(beside(path, landmarks, LANDMARKS), beside(path, contours, CONTOURS), points),
+            identity_basis=rows(basis, np.sqrt(variance), 1.0),
+            expression_basis=blendshapes,
+            expression_names=names,
+            albedo_mean=tensor(colours[0].reshape(-1, 3)) if coloured else None,
+            albedo_basis=rows(colours[1], np.sqrt(colours[2]), 1.0) if coloured else None,
+            uv=tensor(np.stack([uv[:, 0], 1 - uv[:, 1]], 1)) if len(uv) == len(points) else None,  # v down in eos
+            source="Surrey Face Model (Huber et al. 2016), from eos, non-commercial use only",
+        )
 
 
 def _blendshapes(path: str | Path | None, count: int) -> tuple[tuple[str, ...], Tensor]:
