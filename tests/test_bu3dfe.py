@@ -4,7 +4,8 @@ import pytest
 import torch
 from PIL import Image
 
-from facenb.datasets.scans.bu3dfe import expression_set, pose_set, read_bu3dfe, read_wrl
+from facenb.datasets.scans.bu3dfe import expression_set, pose_set, read_bu3dfe
+from facenb.datasets.scans.mesh_files import read_mesh
 from facenb.datasets.scans.views import render_views
 from facenb.errors import AssetError
 
@@ -61,7 +62,7 @@ def test_a_scan_with_its_texture(tree):
     first, *_, other = pose_set(read_bu3dfe(tree))
     scan = first.scan()
     assert scan.unit == "mm" and scan.texture.name == "F0001_NE00WH_F3D.bmp" and other.scan().texture is None
-    image = render_views(scan, (0.0,), (64, 64)).image[0]
+    image = render_views(scan, (0.0,), (64, 64))[0]
     torch.testing.assert_close(image[32, 20], torch.tensor([200, 10, 10]) / 255)
     assert first.landmarks()[3].tolist() == [3, -3, 60.5]
 
@@ -69,9 +70,9 @@ def test_a_scan_with_its_texture(tree):
 def test_vertices_triangles_and_seams(tmp_path):
     """Six vertices with eight texture coordinates stay six vertices."""
     (tmp_path / "one.wrl").write_text(WRL)
-    mesh = read_wrl(tmp_path / "one.wrl")
+    mesh = read_mesh(tmp_path / "one.wrl")
     vertices, triangles = mesh.vertices, mesh.triangles
-    assert triangles.shape == (4, 3) and len(vertices) == 6 and mesh.texture.name == "F0001_NE00WH_F3D.bmp"
+    assert triangles.shape == (4, 3) and len(vertices) == 6
     area = torch.linalg.cross(*(vertices[triangles[:, k]] - vertices[triangles[:, 0]] for k in (1, 2)))[:, 2] / 2
     assert float(area.sum()) == pytest.approx(100 * 80) and (area > 0).all()
     places = {tuple(vertices[v].tolist()): set() for v in (1, 4)}
@@ -84,7 +85,7 @@ def test_vertices_triangles_and_seams(tmp_path):
 
 def test_a_scan_without_texture_coordinates(tmp_path):
     (tmp_path / "one.wrl").write_text(WRL.split("texCoord ")[0] + "} } ] }")
-    mesh = read_wrl(tmp_path / "one.wrl")
+    mesh = read_mesh(tmp_path / "one.wrl")
     assert mesh.uv is None and len(mesh.vertices) == 6 and mesh.triangles[0].tolist() == [0, 1, 4]
 
 
@@ -93,7 +94,7 @@ def test_a_scan_without_texture_coordinates(tmp_path):
     [
         (lambda text: text[:200], "lacks"),
         (lambda text: text.replace("1, 5, 4", "1, 5, 40"), "its 6 vertices"),
-        (lambda text: text.replace("0 -40.0 2.0,", "0 -40.0,"), "not 3 numbers each .*17"),
+        (lambda text: text.replace("0 -40.0 2.0,", "0 -40.0,"), "size 17"),
         (lambda text: text.replace("4,6,7,-1", ""), "do not fit"),
         (lambda text: "an error page", "lacks"),
     ],
@@ -101,7 +102,7 @@ def test_a_scan_without_texture_coordinates(tmp_path):
 def test_files_that_are_no_scans(tmp_path, change, what):
     (tmp_path / "F0001_NE00WH_F3D.wrl").write_text(change(WRL))
     with pytest.raises(AssetError, match=rf"F0001_NE00WH_F3D\.wrl .*{what}"):
-        read_wrl(tmp_path / "F0001_NE00WH_F3D.wrl")
+        read_mesh(tmp_path / "F0001_NE00WH_F3D.wrl")
 
 
 @pytest.mark.parametrize("text", ["1 2 3 4\n" * 82, "1 2 3 nan\n" * 83, "1 2 x 4\n" * 83])

@@ -188,9 +188,9 @@ class TestOfficialLayouts:
         errors = {}
         for (person, scan), true in zip(people.items(), shapes, strict=True):
             landmarks = synth.landmarks.of(true)
-            views = render_views(replace(scan, landmarks=landmarks), (-30, 0, 30), (64, 64))
-            for yaw, picture in zip((-30, 0, 30), views.image, strict=True):
-                assert picture.std() > 0.05  # a face is there to be predicted from
+            images = render_views(replace(scan, landmarks=landmarks), (-30, 0, 30), (64, 64))
+            for yaw, image in zip((-30, 0, 30), images, strict=True):
+                assert image.std() > 0.05  # a face is there to be predicted from
                 guess = true if yaw == 0 else shapes.mean(0)
                 args = scan.vertices, landmarks, moved(guess), synth.triangles, moved(synth.landmarks.of(guess))
                 errors[person, yaw] = scan_errors(*args)

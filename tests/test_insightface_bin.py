@@ -56,12 +56,11 @@ def test_pictures_and_pairs_come_back(tmp_path, form):
     path = tmp_path / "lfw.bin"
     path.write_bytes(FORMS[form]())
     found = read_bin(path)
-    assert found.same.tolist() == SAME and found.pictures == tuple(PICTURES)
+    assert found.same.tolist() == SAME and found.images == tuple(PICTURES)
     assert list(zip(found.first.tolist(), found.second.tolist(), strict=True)) == [(0, 1), (2, 3), (4, 5), (6, 7)]
-    picture = found.picture(3)
-    assert picture.shape == (112, 112, 3) and picture.dtype == torch.uint8
-    assert (picture[50, 50].int() - torch.tensor([30, 30, 0])).abs().max() <= 3
-    assert found.batch(torch.tensor([1, 5])).shape == (2, 112, 112, 3)
+    images = found.batch(torch.tensor([1, 3]))
+    assert images.shape == (2, 112, 112, 3) and images.dtype == torch.uint8
+    assert (images[1, 50, 50].int() - torch.tensor([30, 30, 0])).abs().max() <= 3
     assert found.fold(2).tolist() == [0, 0, 1, 1]
 
 
@@ -124,6 +123,6 @@ def test_a_picture_that_is_none_is_named(tmp_path):
     (tmp_path / "a.bin").write_bytes(pickle.dumps(([PICTURES[0], b"no jpeg", jpeg(1, 64), PICTURES[1]], [True, True])))
     found = read_bin(tmp_path / "a.bin")
     with pytest.raises(AssetError, match="Image 1 of .* cannot be decoded"):
-        found.picture(1)
+        found.batch(torch.tensor([1]))
     with pytest.raises(AssetError, match="Image 2 of .* another size"):
         found.batch(torch.tensor([0, 2]))

@@ -40,6 +40,13 @@ def network(material):
     return material.new_network(1)
 
 
+def test_codes_of_mirrored_crops_stand_beside_the_others(material, network):
+    crops = material.test.image[:3]
+    plain, mirrored = liu18.encode_crops(network, crops, mirror=True).chunk(2, 1)
+    torch.testing.assert_close(plain, liu18.encode_crops(network, crops))
+    torch.testing.assert_close(mirrored, liu18.encode_crops(network, crops.flip(2)))
+
+
 class TestGallery:
     def test_pairs_are_what_they_say(self, gallery):
         one, other = gallery.people

@@ -99,10 +99,6 @@ class TestLayout:
         with pytest.raises(AssetError, match="imagepathsvalidation.txt .*data_download get now"):
             read_now(tmp_path)
 
-    def test_unknown_split(self, layout):
-        with pytest.raises(ValueError, match="got 'train'"):
-            read_now(layout, "train")
-
     @pytest.mark.parametrize(
         "text, why",
         [("x.jpg\n", "line 1"), ("", "names 0 images"), (f"{IMAGES[0]}\n{IMAGES[0]}\n", "2 images, 1 of them")],

@@ -20,7 +20,7 @@ def small(tmp_path_factory):
 
 
 def test_people_are_in_the_order_of_their_numbers(small):
-    images = torch.stack([read_image(path) for path in read_orl(small).people[9]])  # s10
+    images = torch.stack([read_image(path) for path in read_orl(small)[9]])  # s10
     assert images.shape == (10, 112, 92, 3)
     torch.testing.assert_close(images[:, 0, 0, 0] * 255, torch.arange(51.0, 61.0))
 
@@ -40,7 +40,7 @@ def test_suffixes_in_capitals(tmp_path):
         (tmp_path / f"s{person}").mkdir()
         for photo in range(1, 11):
             (tmp_path / f"s{person}" / f"{photo}.PGM").write_bytes(b"not opened")
-    assert [path.name for path in read_orl(tmp_path).people[39]][8:] == ["9.PGM", "10.PGM"]
+    assert [path.name for path in read_orl(tmp_path)[39]][8:] == ["9.PGM", "10.PGM"]
 
 
 def test_an_empty_folder(tmp_path):
@@ -49,9 +49,9 @@ def test_an_empty_folder(tmp_path):
 
 
 def test_the_real_one(real_asset):
-    orl = read_orl(real_asset("orl"))
-    assert len(orl.people) == 40
-    images = torch.stack([torch.stack([read_image(path) for path in photos]) for photos in orl.people[:8]])
+    people = read_orl(real_asset("orl"))
+    assert len(people) == 40
+    images = torch.stack([torch.stack([read_image(path) for path in photos]) for photos in people[:8]])
     faces = images[:, :, ::4, ::4, 0].flatten(2)  # (8, 10, D)
     within = torch.cdist(faces, faces).mean()
     assert within < torch.cdist(faces[:1].flatten(0, 1), faces[1:].flatten(0, 1)).mean()  # people look like themselves

@@ -46,7 +46,7 @@ def draw(seed=0):
 @settings(max_examples=40, deadline=None)
 def test_a_batch_holds_both_kinds_and_nothing_else(seed, size):
     pictures, yaw = crowd(seed=seed)
-    data = PairData.of(pictures, yaw, 30, 15)
+    data = PairData(pictures, yaw, 30, 15)
     first, second, same = data.draw(torch.randint(len(data), (size,), generator=draw(seed)), draw(seed))
     turn = (yaw[first] - yaw[second]).abs() / DEGREE
     assert torch.equal(pictures.labels[first] == pictures.labels[second], same)
@@ -56,7 +56,7 @@ def test_a_batch_holds_both_kinds_and_nothing_else(seed, size):
 
 def test_anchors_are_all_that_have_both_partners():
     pictures, yaw = crowd(people=4, each=4, seed=3)
-    data = PairData.of(pictures, yaw, 60, 10)
+    data = PairData(pictures, yaw, 60, 10)
     turn, same = (yaw[:, None] - yaw).abs() / DEGREE, pictures.labels[:, None] == pictures.labels
     both = (same & (turn >= 60)).any(1) & (~same & (turn <= 10)).any(1)
     assert data.anchors.tolist() == both.nonzero()[:, 0].tolist()
@@ -75,7 +75,7 @@ def test_a_turn_exactly_at_a_limit_counts(step, seed):
     pictures, degrees = on_a_grid(step, seed)
     turn, same = (degrees[:, None] - degrees).abs(), pictures.labels[:, None] == pictures.labels
     both = (same & (turn >= 30)).any(1) & (~same & (turn <= 10)).any(1)
-    data = PairData.of(pictures, degrees.float() * DEGREE, 30, 10)
+    data = PairData(pictures, degrees.float() * DEGREE, 30, 10)
     assert data.anchors.tolist() == both.nonzero()[:, 0].tolist()
 
 
@@ -83,7 +83,7 @@ def test_a_turn_exactly_at_a_limit_counts(step, seed):
 @pytest.mark.parametrize("seed", range(10))
 def test_every_anchor_on_a_grid_has_its_pairs(step, seed):
     pictures, degrees = on_a_grid(step, seed)
-    data = PairData.of(pictures, degrees.float() * DEGREE, 30, 10)
+    data = PairData(pictures, degrees.float() * DEGREE, 30, 10)
     rows = torch.arange(len(data)).repeat_interleave(4)
     first, second, same = data.draw(torch.cat([rows, rows]), draw(seed))
     turn = (degrees[first] - degrees[second]).abs()
@@ -93,13 +93,13 @@ def test_every_anchor_on_a_grid_has_its_pairs(step, seed):
 
 def test_who_has_only_its_own_person_at_the_limit_is_no_anchor():
     yaw = torch.tensor([-65.0, -55, -20, -15, -100]) * DEGREE
-    data = PairData.of(Pictures(torch.tensor([0, 0, 0, 1, 1])), yaw, 30, 10)
+    data = PairData(Pictures(torch.tensor([0, 0, 0, 1, 1])), yaw, 30, 10)
     assert data.anchors.tolist() == [2, 3]
 
 
 def test_rows_come_as_first_then_second():
     pictures, yaw = crowd()
-    data = PairData.of(pictures, yaw)
+    data = PairData(pictures, yaw)
     rows = torch.arange(8)
     first, second, same = data.draw(rows, draw())
     batch = data.load(rows, draw())
@@ -108,7 +108,7 @@ def test_rows_come_as_first_then_second():
 
 
 def test_the_same_generator_draws_the_same_pairs():
-    data, rows = PairData.of(*crowd()), torch.arange(20)
+    data, rows = PairData(*crowd()), torch.arange(20)
     batches = [data.load(rows, draw(seed)) for seed in (5, 5, 6)]
     assert torch.equal(batches[0]["picture"], batches[1]["picture"])
     assert not torch.equal(batches[0]["picture"], batches[2]["picture"])
@@ -118,7 +118,7 @@ def test_partners_are_drawn_alike():
     """Four equally good partners each: every one comes up a quarter of the time."""
     labels = torch.tensor([0, 0, 0, 0, 0, 1, 2, 3, 4])
     yaw = torch.tensor([0.0, 50, 55, 60, 65, 1, 2, 3, -4]) * DEGREE
-    data = PairData.of(Pictures(labels), yaw, 40, 10)
+    data = PairData(Pictures(labels), yaw, 40, 10)
     assert 0 in data.anchors.tolist()
     rows = torch.full((4000,), data.anchors.tolist().index(0))
     _, second, same = data.draw(rows, draw())
@@ -131,7 +131,7 @@ def test_others_are_found_where_nearly_all_are_the_person_itself():
     """One picture of somebody else among hundreds of one person's."""
     labels = torch.cat([torch.zeros(400, dtype=torch.int64), torch.tensor([1, 1])])
     yaw = torch.cat([torch.linspace(0, 4, 399), torch.tensor([80.0, 2.0, 80.0])]) * DEGREE
-    data = PairData.of(Pictures(labels), yaw, 40, 10)
+    data = PairData(Pictures(labels), yaw, 40, 10)
     first, second, same = data.draw(torch.arange(40), draw())
     assert (data.pictures.labels[second[~same]] == 1).all() and len(first) == 40
 
@@ -140,41 +140,29 @@ def test_images_without_pairs():
     """One person only, one pose only, nobody else near."""
     pictures, yaw = crowd()
     with pytest.raises(RunError, match="of 1 people"):
-        PairData.of(Pictures(torch.zeros(5, dtype=torch.int64)), torch.linspace(-1, 1, 5))
+        PairData(Pictures(torch.zeros(5, dtype=torch.int64)), torch.linspace(-1, 1, 5))
     with pytest.raises(RunError, match="30 degrees or more"):
-        PairData.of(pictures, 0.01 * yaw)
+        PairData(pictures, 0.01 * yaw)
     with pytest.raises(RunError, match="within 5"):
-        PairData.of(Pictures(torch.tensor([0, 0, 1, 1])), torch.tensor([0.0, 40, 80, -40]) * DEGREE, 30, 5)
-
-
-@pytest.mark.parametrize(("apart", "near"), [(10, 10), (10, 20), (30, -1), (30, float("nan"))])
-def test_limits_that_make_no_sense(apart, near):
-    with pytest.raises(ValueError, match="near"):
-        PairData.of(*crowd(), apart, near)
+        PairData(Pictures(torch.tensor([0, 0, 1, 1])), torch.tensor([0.0, 40, 80, -40]) * DEGREE, 30, 5)
 
 
 def test_a_batch_says_who_is_on_each_picture():
     pictures, yaw = crowd()
-    batch = PairData.of(pictures, yaw).load(torch.arange(8), draw())
+    batch = PairData(pictures, yaw).load(torch.arange(8), draw())
     assert torch.equal(batch["subject"], pictures.labels[batch["picture"]])
 
 
 def test_rows_given_twice_are_triplets():
     pictures, yaw = crowd()
-    first, second, same = PairData.of(pictures, yaw).draw(torch.arange(9).repeat(2), draw())
+    first, second, same = PairData(pictures, yaw).draw(torch.arange(9).repeat(2), draw())
     assert torch.equal(first[:9], first[9:]) and same.tolist() == 9 * [True] + 9 * [False]
     assert (second[:9] != second[9:]).all()
 
 
-def test_a_batch_of_one_pair():
-    data = PairData.of(*crowd())
-    with pytest.raises(ValueError, match="both kinds"):
-        data.draw(torch.tensor([0]))
-
-
 def test_a_training_takes_them(tmp_path):
     """The loop owns the order: the same pairs, to the bit, however often it is started."""
-    data = PairData.of(*crowd())
+    data = PairData(*crowd())
     assert isinstance(data, Data)
     seen = []
 

@@ -87,7 +87,7 @@ def test_labels_and_pictures(small):
     records = read_records(small)
     assert len(records) == 5 and records.labels.tolist() == [0, 0, 1, 1, 2]
     for k in (4, 0, 2):
-        assert np.array_equal(records.picture(k).numpy(), picture(k))
+        assert np.array_equal(records.image(k).numpy(), picture(k))
     assert len(read_records(small / "train.rec")) == len(read_records(small.parent)) == 5
 
 
@@ -95,7 +95,7 @@ def test_jpeg_as_sets_hold_it(tmp_path):
     pixels = np.asarray(Image.fromarray(picture(0, (8, 8))).resize((112, 112), Image.BICUBIC))
     records = read_records(write(tmp_path, insightface([0], [encoded(pixels, "JPEG")])))
     decoded = np.asarray(Image.open(io.BytesIO(encoded(pixels, "JPEG"))))
-    assert np.array_equal(records.picture(0).numpy(), decoded)
+    assert np.array_equal(records.image(0).numpy(), decoded)
 
 
 def test_several_labels_in_a_record(tmp_path):
@@ -103,7 +103,7 @@ def test_several_labels_in_a_record(tmp_path):
     contents = {0: head([3.0, 3.0]), 1: head([4.0, 9.0, 7.0]) + encoded(picture(1)), 2: head(4.0) + encoded(picture(2))}
     records = read_records(write(tmp_path, contents))
     assert records.labels.tolist() == [4, 4]
-    assert np.array_equal(records.picture(0).numpy(), picture(1))
+    assert np.array_equal(records.image(0).numpy(), picture(1))
 
 
 def test_a_set_without_the_first_record(tmp_path):
@@ -111,7 +111,7 @@ def test_a_set_without_the_first_record(tmp_path):
     contents = {k: head(float(k)) + encoded(picture(k)) for k in (2, 0, 1)}
     records = read_records(write(tmp_path, contents))
     assert records.labels.tolist() == [0, 1, 2]
-    assert np.array_equal(records.picture(2).numpy(), picture(2))
+    assert np.array_equal(records.image(2).numpy(), picture(2))
 
 
 @pytest.mark.parametrize("times", [1, 2, 3])
@@ -124,13 +124,7 @@ def test_a_record_in_parts(tmp_path, times):
     assert record(content).count(MAGIC) == 1 + times
     records = read_records(write(tmp_path, {0: head([2.0, 2.0]), 1: content}))
     assert records.labels.tolist() == [3]
-    assert np.array_equal(records.picture(0).numpy(), pixels)
-
-
-@pytest.mark.parametrize("index", [-1, 5])
-def test_a_picture_that_is_not_there(small, index):
-    with pytest.raises(IndexError, match="0 to 4"):
-        read_records(small).picture(index)
+    assert np.array_equal(records.image(0).numpy(), pixels)
 
 
 def change(folder, key, at, value):
@@ -145,7 +139,7 @@ def change(folder, key, at, value):
     ("at", "value", "says"),
     [
         (0, b"\0\0\0\0", "no record begins"),
-        (4, struct.pack("<I", 5), "shorter than its head"),
+        (4, struct.pack("<I", 5), "it ends too early"),
         (4, struct.pack("<I", (1 << 29) - 1), "the file ends in it"),
         (4, struct.pack("<I", 2 << 29 | 40), "its parts do not fit"),
         (4, struct.pack("<I", 7 << 29 | 40), "its parts do not fit"),
@@ -156,22 +150,22 @@ def test_a_damaged_record_is_named(small, at, value, says):
     change(small, 3, at, value)
     records = read_records(small)
     with pytest.raises(AssetError, match=rf"ecord 3 of .*train\.rec.*{says}"):
-        records.picture(2)
-    assert np.array_equal(records.picture(1).numpy(), picture(1))  # the others are as they were
+        records.image(2)
+    assert np.array_equal(records.image(1).numpy(), picture(1))  # the others are as they were
 
 
 def test_a_first_part_without_an_end(small):
     change(small, 3, 4, struct.pack("<I", 1 << 29 | 40))
     with pytest.raises(AssetError, match="Record 3 .* is damaged"):
-        read_records(small).picture(2)
+        read_records(small).image(2)
 
 
 def test_a_truncated_file(small):
     content = (small / "train.rec").read_bytes()
     (small / "train.rec").write_bytes(content[: len(content) // 2])
     records = read_records(small)
-    with pytest.raises(AssetError, match=r"Record \d of .*(the file ends|no record begins)"):
-        [records.picture(k) for k in range(5)]
+    with pytest.raises(AssetError, match=r"Record \d of .*(ends too early|the file ends|no record begins)"):
+        [records.image(k) for k in range(5)]
 
 
 @pytest.mark.parametrize("label", [float("nan"), -1.0, 0.5])
@@ -210,6 +204,7 @@ class TestTrainingSet:
         pytest.importorskip("mediapipe")
         for name in ("mediapipe", "ict-facekit"):
             real_asset(name)
+        from facenb.datasets.folders import read_folder
         from facenb.datasets.sets.build_photos import build_folder
         from facenb.photos.crops import crop_faces
         from facenb.photos.images import read_image
@@ -225,7 +220,7 @@ class TestTrainingSet:
         fitter = ict_fitter(64)
         fitter = replace(fitter, model=fitter.model.truncate(10, 6))
         one = build_records(tmp_path / "one", records, 2, (112, 96), fitter)
-        other = build_folder(tmp_path / "other", tmp_path / "folder", 2, (112, 96), fitter, aligned=True)
+        other = build_folder(tmp_path / "other", read_folder(tmp_path / "folder"), 2, (112, 96), fitter, aligned=True)
         assert len(one) == 3 and one.card["names"] == ["0"] and one.size == (112, 96)
         assert torch.equal(one.image, other.image)
         assert torch.equal(one.read(["identity"])["identity"], other.read(["identity"])["identity"])

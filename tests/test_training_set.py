@@ -382,11 +382,6 @@ class TestSynthetic:
         assert len(calls) == 3 + 1  # no block was made twice but the one that failed
         assert torch.equal(whole.image, synthetic.image)
 
-    @pytest.mark.parametrize(("people", "pictures"), [([], 4), ([1, 1], 4), ([1, 2], 1)])
-    def test_what_cannot_be_built(self, model, tmp_path, people, pictures):
-        with pytest.raises(ValueError, match="different people"):
-            build_synthetic(tmp_path, model, 0, people, pictures)
-
 
 class TestReading:
     def test_targets_of_another_model_are_refused(self, synthetic, model):

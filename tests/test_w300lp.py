@@ -9,7 +9,7 @@ from PIL import Image
 from scipy.io import savemat
 
 from facenb.datasets.pictures.aflw2000 import TO_OURS
-from facenb.datasets.pictures.w300lp import SETS, read_w300lp
+from facenb.datasets.pictures.w300lp import SETS, read_turn, read_w300lp
 from facenb.datasets.sets.build_photos import build_w300lp
 from facenb.errors import AssetError, RunError
 from facenb.imaging.camera import WeakPerspective, euler_to_matrix
@@ -54,49 +54,34 @@ def tree(tmp_path_factory):
     return root
 
 
-def test_all_pictures_source_by_source(tree):
-    data = read_w300lp(tree)
-    assert len(data) == 15
-    assert [photo.name for photo in data.photos[:4]] == [
-        "AFW_1051618982_1_0.jpg",
-        "AFW_1051618982_1_2.jpg",
-        "AFW_1051618982_1_10.jpg",
-        "AFW_1051618982_2_0.jpg",
-    ]
-
-
 def test_the_turns_of_a_photo_are_one_source(tree):
     """Two faces of one photo are two people."""
-    sources = read_w300lp(tree).sources
-    assert list(sources)[:2] == ["AFW/AFW_1051618982_1", "AFW/AFW_1051618982_2"] and len(sources) == 5
-    assert list(sources.values()) == [list(range(3 * k, 3 * k + 3)) for k in range(5)]
+    sources = read_w300lp(tree)
+    assert list(sources)[:2] == ["AFW/AFW_1051618982_1", "AFW/AFW_1051618982_2"]
+    assert list(map(len, sources.values())) == [3] * 5
+    expected = [f"AFW_1051618982_1_{turn}.jpg" for turn in (0, 2, 10)]
+    assert [image.name for image in sources["AFW/AFW_1051618982_1"]] == expected
 
 
 def test_labels(tree):
-    sample = read_w300lp(tree.parent)[2]  # the folder above, as the asset unpacks
+    sources = read_w300lp(tree.parent)  # the folder above, as the asset unpacks
+    sample = read_turn(sources["AFW/AFW_1051618982_1"][2])
     expected = torch.arange(136.0).view(2, 68).T + 10 + TO_OURS
     assert torch.equal(sample.landmarks, expected) and sample.yaw == pytest.approx(1.0)
     assert sample.image().shape == (45, 45, 3)
 
 
-def test_iterates(tree):
-    assert [sample.yaw for sample in read_w300lp(tree, ["IBUG"])] == pytest.approx([0, 0.2, 1.0])
-
-
-def test_a_set_that_is_missing(tmp_path):
+def test_sets_that_are_missing(tree, tmp_path):
     with pytest.raises(AssetError, match="Expected folders AFW, .* it is empty"):
         read_w300lp(tmp_path)
-
-
-def test_a_set_that_does_not_belong_to_it(tree):
-    for sets in (["AFLW"], []):
-        with pytest.raises(ValueError, match="Expected sets among"):
-            read_w300lp(tree, sets)
+    shutil.copytree(tree / "AFW", tmp_path / "AFW")
+    with pytest.raises(AssetError, match="HELEN holds no images HELEN_"):
+        read_w300lp(tmp_path)
 
 
 @pytest.fixture
 def own(tmp_path):
-    """One picture to spoil."""
+    """One image to spoil."""
     (tmp_path / "AFW").mkdir()
     path = tmp_path / "AFW" / "AFW_1_1_0.jpg"
     Image.new("RGB", (45, 45)).save(path)
@@ -108,7 +93,7 @@ def test_labels_that_cannot_be_read_are_named(own, content):
     if content:
         own.with_suffix(".mat").write_bytes(content)
     with pytest.raises(AssetError, match=r"AFW_1_1_0\.mat"):
-        read_w300lp(own.parents[1], ["AFW"])[0]
+        read_turn(own)
 
 
 @pytest.mark.parametrize(
@@ -119,26 +104,24 @@ def test_labels_that_cannot_be_read_are_named(own, content):
 def test_labels_of_other_sizes_are_named(own, other):
     savemat(own.with_suffix(".mat"), labels(0, **other))
     with pytest.raises(AssetError, match=r"AFW_1_1_0\.mat"):
-        read_w300lp(own.parents[1], ["AFW"])[0]
+        read_turn(own)
 
 
 def test_a_name_without_a_turn(own):
     own.rename(own.with_name("AFW_1_1_x.jpg"))
     with pytest.raises(AssetError, match="Expected a name like"):
-        read_w300lp(own.parents[1], ["AFW"])
+        read_w300lp(own.parents[1])
 
 
 @pytest.fixture
 def release(tmp_path):
     """As released: `pt2d` of turn 10 repeats that of turn 0; landmarks/ holds the turned image's own."""
     points = np.random.default_rng(0).uniform(10, 35, (68, 2))
-    for part in ("AFW", "AFW_Flip"):
-        for turn in (0, 10):
-            path = tmp_path / part / f"AFW_1_1_{turn}.JPG"
-            path.parent.mkdir(exist_ok=True)
-            Image.new("RGB", (45, 45)).save(path, "JPEG")
-            savemat(path.with_suffix(".mat"), labels(0, pt2d=points.T))
     for turn in (0, 10):
+        image = tmp_path / "AFW" / f"AFW_1_1_{turn}.JPG"
+        image.parent.mkdir(exist_ok=True)
+        Image.new("RGB", (45, 45)).save(image, "JPEG")
+        savemat(image.with_suffix(".mat"), labels(0, pt2d=points.T))
         path = tmp_path / "landmarks" / "AFW" / f"AFW_1_1_{turn}_pts.mat"
         path.parent.mkdir(parents=True, exist_ok=True)
         savemat(path, {"pts_2d": 0 * points, "pts_3d": points + [turn / 2, 0]})
@@ -147,7 +130,7 @@ def release(tmp_path):
 
 def test_a_turned_image_has_its_own_landmarks(release):
     root, points = release
-    first, turned = read_w300lp(root, ["AFW"])
+    first, turned = (read_turn(root / "AFW" / f"AFW_1_1_{turn}.JPG") for turn in (0, 10))
     torch.testing.assert_close(first.landmarks, points)
     torch.testing.assert_close(turned.landmarks, points + torch.tensor([5.0, 0]))
 
@@ -157,19 +140,18 @@ def test_a_missing_or_wrong_landmark_file_is_named(release):
     path = root / "landmarks/AFW/AFW_1_1_10_pts.mat"
     savemat(path, {"pts_2d": np.zeros((68, 2))})
     with pytest.raises(AssetError, match=r"AFW_1_1_10_pts\.mat"):
-        read_w300lp(root, ["AFW"])[1]
+        read_turn(root / "AFW/AFW_1_1_10.JPG")
     path.unlink()
     with pytest.raises(AssetError, match=r"AFW_1_1_10_pts\.mat"):
-        read_w300lp(root, ["AFW"])[1]
+        read_turn(root / "AFW/AFW_1_1_10.JPG")
 
 
 def test_turns_with_the_landmarks_of_the_photo_are_refused(release):
     root, _ = release
     shutil.rmtree(root / "landmarks")
-    data = read_w300lp(root, ["AFW"])
-    data[0]
+    read_turn(root / "AFW/AFW_1_1_0.JPG")
     with pytest.raises(AssetError, match="AFW_1_1_10.JPG and AFW_1_1_0.JPG have identical landmarks.*landmarks/"):
-        data[1]
+        read_turn(root / "AFW/AFW_1_1_10.JPG")
 
 
 # Two photos of two made faces, each turned three times, in the official layout.
@@ -189,20 +171,26 @@ def faces(model):
 
 
 @pytest.fixture(scope="module")
-def made(model, faces, tmp_path_factory):
+def sources(faces, tmp_path_factory):
     root = tmp_path_factory.mktemp("lp")
     (root / "AFW").mkdir()
-    for person, turns in enumerate(faces[1]):
+    images = {"AFW/AFW_7_1": [], "AFW/AFW_7_2": []}
+    for person, (turns, several) in enumerate(zip(faces[1], images.values(), strict=True)):
         for turn, points in enumerate(turns):
             path = root / "AFW" / f"AFW_7_{person + 1}_{turn}.jpg"
             Image.fromarray(np.full((450, 450, 3), 40 * person + 20 * turn, np.uint8)).save(path)
             savemat(path.with_suffix(".mat"), labels(turn, pt2d=(points.T - TO_OURS).numpy()))
-    return build_w300lp(root / "set", model, read_w300lp(root, ["AFW"]), (64, 64))
+            several.append(path)
+    return images
 
 
-def test_people_are_source_photos(made):
-    assert made.subjects.tolist() == [0, 0, 0, 1, 1, 1]
-    assert made.card["names"] == ["AFW/AFW_7_1", "AFW/AFW_7_2"]
+@pytest.fixture(scope="module")
+def made(model, sources, tmp_path_factory):
+    return build_w300lp(tmp_path_factory.mktemp("set"), model, sources, (64, 64))
+
+
+def test_people_are_source_photos(made, sources):
+    assert made.subjects.tolist() == [0, 0, 0, 1, 1, 1] and made.card["names"] == list(sources)
 
 
 def test_one_identity_a_photo_and_it_is_the_right_one(made, faces):
@@ -221,9 +209,7 @@ def test_pose_places_the_landmarks_in_the_crop(made, model, faces):
     assert float((placed - expected).norm(dim=2).mean()) < 1.0
 
 
-def test_made_once(made, model):
-    root = made.table.folder.parent
-    again = build_w300lp(made.table.folder, model, read_w300lp(root, ["AFW"]), (64, 64))
-    assert again.card == made.card
+def test_made_once(made, model, sources):
+    assert build_w300lp(made.table.folder, model, sources, (64, 64)).card == made.card
     with pytest.raises(RunError, match="size is"):
-        build_w300lp(made.table.folder, model, read_w300lp(root, ["AFW"]), (32, 32))
+        build_w300lp(made.table.folder, model, sources, (32, 32))

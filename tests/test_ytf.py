@@ -77,4 +77,4 @@ def test_what_is_missing_is_named(small):
     with pytest.raises(AssetError, match=r"Expected splits\.txt .*data_download get ytf"):
         read_ytf(small)
     with pytest.raises(AssetError, match="Expected aligned_images_DB"):
-        read_ytf(small / "aligned_images_DB")
+        read_ytf(small / "aligned_images_DB" / "Ann_Bee")

@@ -5,7 +5,6 @@ those of the far side are given although they cannot be seen.
 """
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,11 +14,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from facenb.arrays import read_arrays
-from facenb.datasets.layout import AGAIN, DEPTH, files_in, find_folder, sibling
+from facenb.datasets.folders import AGAIN, DEPTH, files_in, find_folder, sibling
 from facenb.errors import AssetError
 from facenb.photos.images import read_image
 
-NAME = "aflw2000-3d"
 # How the labels count pixels is not published. Against MediaPipe's inner points on 425 near-frontal photographs,
 # "0 is the centre of the first pixel" leaves the smaller offset in both sets of labels. Our centres are at +0.5.
 TO_OURS = 0.5
@@ -31,27 +29,11 @@ class Sample:
 
     photo: Path
     landmarks: Float[Tensor, "68 2"]  # pixels, fixed points of a fitted face
-    yaw: float  # radians, as the set's authors count it, from -pi/2 to pi/2 (see `folded`)
+    yaw: float  # radians, as the set's authors count it, from -pi/2 to pi/2
     reannotated: Float[Tensor, "68 2"] | None = None  # pixels, the labels that circulate with the code of 3DDFA
 
     def image(self) -> Float[Tensor, "height width 3"]:
         return read_image(self.photo)
-
-
-@dataclass(frozen=True)
-class AFLW2000(Sequence):
-    """The photos in the order of their names: a sequence of samples."""
-
-    photos: tuple[Path, ...]
-    reannotated: dict[str, Float[Tensor, "68 2"]]  # by file name without suffix
-
-    def __len__(self) -> int:
-        return len(self.photos)
-
-    def __getitem__(self, index: int) -> Sample:
-        photo = self.photos[index]
-        points, pose = read_labels(photo, "pt3d_68")
-        return Sample(photo, points, folded(float(pose[1])), self.reannotated.get(photo.stem))
 
 
 def read_labels(photo: Path, name: str) -> tuple[Float[Tensor, "68 2"], np.ndarray]:
@@ -69,24 +51,23 @@ def read_labels(photo: Path, name: str) -> tuple[Float[Tensor, "68 2"], np.ndarr
     return torch.from_numpy(points[:2].T.astype(np.float32)) + TO_OURS, pose
 
 
-def folded(yaw: float) -> float:
-    """Return the same yaw (radians) between -pi/2 and pi/2.
-
-    A few labels describe a rotation by other angles, up to several turns of all three. Whatever pitch and roll are, one
-    entry of the rotation is sin(yaw), which says how far a face is turned.
-    """
-    return math.asin(math.sin(yaw))
-
-
-def read_aflw2000(folder: str | Path | None = None) -> AFLW2000:
+def read_aflw2000(folder: str | Path | None = None) -> list[Sample]:
     """Return AFLW2000-3D from a folder with its images (and reannotated68.npz), or one above. None: the asset.
 
-    Raises AssetError with what was expected and what was found.
+    Raises AssetError with what was expected and what was found, or naming a label file that is damaged.
     """
-    inner = find_folder(folder, NAME, lambda inner: bool(_photos(inner)), "images like AFLW2000/image00002.jpg")
+    expected = "images like AFLW2000/image00002.jpg"
+    inner = find_folder(folder, "aflw2000-3d", lambda inner: bool(_photos(inner)), expected)
     labels = [above / "reannotated68.npz" for above in (inner, *list(inner.parents)[:DEPTH])]
-    path = next((label for label in labels if label.is_file()), None)
-    return AFLW2000(tuple(_photos(inner)), {} if path is None else _reannotated(path))
+    reannotated = next((_reannotated(path) for path in labels if path.is_file()), {})
+    samples = []
+    for photo in _photos(inner):
+        points, pose = read_labels(photo, "pt3d_68")
+        # A few labels count up to several turns of all three angles. Whatever pitch and roll are, one entry of the
+        # rotation is sin(yaw), which says how far a face is turned.
+        yaw = math.asin(math.sin(pose[1]))
+        samples.append(Sample(photo, points, yaw, reannotated.get(photo.stem)))
+    return samples
 
 
 def _photos(folder: Path) -> list[Path]:

@@ -12,27 +12,31 @@ We have seen neither set; names and columns are those that public readers of the
 """
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pandas as pd
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from facenb.datasets.layout import AGAIN, find_folder
+from facenb.datasets.folders import AGAIN, find_folder
 from facenb.errors import AssetError
 
 GALLERIES = {"ijbb": ("S1", "S2"), "ijbc": ("G1", "G2")}
 BOX = ["FACE_X", "FACE_Y", "FACE_WIDTH", "FACE_HEIGHT"]
 METADATA = ["TEMPLATE_ID", "SUBJECT_ID", "FILE", "MEDIA_ID", *BOX]
+BY_TITLE = {"header": 0, "names": None, "usecols": METADATA}  # how pandas finds the columns of IJB-A's metadata
 
 
-class TemplatePictures(NamedTuple):
+class TemplateImages(NamedTuple):
     """The images of a protocol; an image that is in several templates comes several times."""
 
     names: tuple[str, ...]  # files, below the folder of images
     template: Int[Tensor, " images"]
     media: Int[Tensor, " images"]
+    box: Float[Tensor, "images 4"] | None = None  # IJB-A: left, top, width, height of the face, pixels
+    points: Float[Tensor, "images 5 2"] | None = None  # IJB-B and C: eyes, nose tip, mouth corners; pixels
+    detector: Float[Tensor, " images"] | None = None  # IJB-B and C: score of the face detector
 
 
 class TemplatePairs(NamedTuple):
@@ -51,19 +55,18 @@ class Search(NamedTuple):
 
 
 class IJB(NamedTuple):
-    """IJB-B or IJB-C. Gallery 1 and 2 share no person; a probe's person is in one of them.
+    """A split of IJB-A (one gallery), IJB-B or IJB-C (two that share no person; a probe's person is in one of them).
 
     Closed set: search both galleries as one. Open set: search one of them, so that the probes of the other gallery's
     people are strangers; the result is the mean over the two.
     """
 
     folder: Path
-    pictures: TemplatePictures
+    images: TemplateImages  # of pairs
     pairs: TemplatePairs
-    galleries: tuple[Search, Search]
+    galleries: tuple[Search, ...]
     probes: Search
-    points: Float[Tensor, "images 5 2"]  # eyes, nose tip, mouth corners; pixels with centres at +0.5
-    detector: Float[Tensor, " images"]  # score of the face detector
+    search_images: TemplateImages  # of galleries and probes
 
 
 def read_ijb(folder: str | Path, name: str = "ijbc") -> IJB:
@@ -71,99 +74,78 @@ def read_ijb(folder: str | Path, name: str = "ijbc") -> IJB:
 
     Raises AssetError naming a file that is missing, a wrong line, and a template without an image.
     """
-    if name not in GALLERIES:
-        raise ValueError(f"Expected one of {', '.join(GALLERIES)}, got {name!r}; IJB-A is read by read_ijba")
     folder = find_folder(folder, "", lambda inner: (inner / "meta").is_dir(), f"the folder meta of {name}")
     start = folder / "meta" / name
-    faces = _table(f"{start}_face_tid_mid.txt", ["FILE", "TEMPLATE_ID", "MEDIA_ID"])
-    points = _table(f"{start}_name_5pts_score.txt", ["FILE", *range(11)])
-    labels = _table(f"{start}_template_pair_label.txt", ["first", "second", "same"])
+    faces = _table(f"{start}_face_tid_mid.txt", ["FILE", "TEMPLATE_ID", "MEDIA_ID"], sep=r"\s+")
+    points = _table(f"{start}_name_5pts_score.txt", ["FILE", *range(11)], sep=r"\s+")
+    labels = _table(f"{start}_template_pair_label.txt", ["first", "second", "same"], sep=r"\s+")
     if list(points["FILE"]) != list(faces["FILE"]):
-        raise AssetError(f"{points.attrs['path']} and {faces.attrs['path']} list different images")
+        raise AssetError(f"{start}_name_5pts_score.txt and {start}_face_tid_mid.txt list different images")
     if not labels["same"].isin([0, 1]).all():
-        raise AssetError(f"{labels.attrs['path']}: expected 0 or 1 for a pair, got {labels['same'].max():g}")
-    pictures = _pictures(faces)
+        raise AssetError(f"{start}_template_pair_label.txt: expected 0 or 1 for a pair, got {labels['same'].max():g}")
     parts = (*(f"gallery_{part}" for part in GALLERIES[name]), "probe_mixed")
-    tables = [_table(f"{start}_1N_{part}.csv", ["TEMPLATE_ID", "SUBJECT_ID"], ",", titles=1) for part in parts]
-    gallery_1, gallery_2, probes = map(_search, tables)
-    pairs = TemplatePairs(_whole(labels["first"]), _whole(labels["second"]), _whole(labels["same"]) == 1)
-    for templates in (pairs.first, pairs.second, gallery_1.template, gallery_2.template, probes.template):
-        _check_templates(templates, pictures, name)
+    tables = [_table(f"{start}_1N_{part}.csv", ["TEMPLATE_ID", "SUBJECT_ID"], header=0) for part in parts]
+    *galleries, probes = map(_search, tables)
+    first, second, same = _whole(labels)
     values = torch.tensor(points[list(range(11))].to_numpy("float32"))
-    five = values[:, :10].unflatten(1, (5, 2)) + 0.5
-    return IJB(folder, pictures, pairs, (gallery_1, gallery_2), probes, five, values[:, 10])
+    five = values[:, :10].unflatten(1, (5, 2)) + 0.5  # our pixel centres are at +0.5
+    images = _images(faces)._replace(points=five, detector=values[:, 10])
+    searched = [search.template for search in (*galleries, probes)]
+    _check_templates(torch.cat([first, second, *searched]), images, name)
+    return IJB(folder, images, TemplatePairs(first, second, same == 1), tuple(galleries), probes, images)
 
 
-class IJBASplit(NamedTuple):
-    """One of the ten splits of IJB-A."""
-
-    pictures: TemplatePictures  # of verification
-    boxes: Float[Tensor, "images 4"]  # left, top, width, height of the face, pixels
-    pairs: TemplatePairs
-    search_pictures: TemplatePictures  # of gallery and probes
-    search_boxes: Float[Tensor, "search 4"]
-    gallery: Search
-    probes: Search
-
-
-def read_ijba(folder: str | Path, split: int) -> IJBASplit:
+def read_ijba(folder: str | Path, split: int) -> IJB:
     """Return a split (1 to 10) of IJB-A from the folder that holds IJB-A_11_sets and IJB-A_1N_sets, or one above.
 
     Raises AssetError naming a file or column that is missing, and a comparison of a template without an image.
     """
-    if not 1 <= split <= 10:
-        raise ValueError(f"IJB-A has splits 1 to 10, not {split}")
     root = find_folder(folder, "ijb-a", lambda inner: (inner / "IJB-A_11_sets").is_dir(), "the folder IJB-A_11_sets")
     verify, search = (root / f"IJB-A_{kind}_sets" / f"split{split}" for kind in ("11", "1N"))
-    metadata = _table(verify / f"verify_metadata_{split}.csv", METADATA, ",", named=True)
-    compared = _table(verify / f"verify_comparisons_{split}.csv", ["first", "second"], ",")
+    metadata = _table(verify / f"verify_metadata_{split}.csv", METADATA, **BY_TITLE)
+    first, second = _whole(_table(verify / f"verify_comparisons_{split}.csv", ["first", "second"]))
     gallery, probes = (
-        _table(search / f"search_{kind}_{split}.csv", METADATA, ",", named=True) for kind in ("gallery", "probe")
+        _table(search / f"search_{kind}_{split}.csv", METADATA, **BY_TITLE) for kind in ("gallery", "probe")
     )
-    first, second, pictures = _whole(compared["first"]), _whole(compared["second"]), _pictures(metadata)
-    _check_templates(torch.cat([first, second]), pictures, f"split {split}")
+    images, searched = map(_images, (metadata, pd.concat([gallery, probes], ignore_index=True)))
+    _check_templates(torch.cat([first, second]), images, f"split {split}")
     person = metadata.groupby("TEMPLATE_ID")["SUBJECT_ID"].first()
     same = torch.tensor(person.loc[first.numpy()].to_numpy() == person.loc[second.numpy()].to_numpy())
-    both = pd.concat([gallery, probes], ignore_index=True)
-    boxes, search_boxes = (torch.tensor(table[BOX].to_numpy("float32")) for table in (metadata, both))
-    pairs = TemplatePairs(first, second, same)
-    return IJBASplit(pictures, boxes, pairs, _pictures(both), search_boxes, _search(gallery), _search(probes))
+    return IJB(root, images, TemplatePairs(first, second, same), (_search(gallery),), _search(probes), searched)
 
 
-def _table(
-    path: str | Path, columns: list, separator: str = r"\s+", titles: int | None = None, named: bool = False
-) -> pd.DataFrame:
-    """Return columns of a text table, all numbers but FILE: the first ones, or (`named`) those with these titles.
+def _table(path: str | Path, columns: list, **options: Any) -> pd.DataFrame:
+    """Return the first columns of a text table under these names, all numbers but FILE; `options` go to `read_csv`.
 
-    `titles` is the number of lines of titles to skip. Raises AssetError naming the file and what is wrong.
+    Raises AssetError naming the file and what is wrong.
     """
-    first = {"sep": separator, "header": None, "skiprows": titles, "names": columns, "usecols": range(len(columns))}
     kinds = {column: str if column == "FILE" else "float64" for column in columns}
+    options = {"header": None, "names": columns, "usecols": range(len(columns))} | options
     try:
-        table = pd.read_csv(path, dtype=kinds, **({"usecols": columns} if named else first))
+        table = pd.read_csv(path, dtype=kinds, **options)
     except (OSError, ValueError, pd.errors.ParserError) as error:
         raise AssetError(f"{path} is not a table of {', '.join(map(str, columns))} ({error}). {AGAIN}") from error
     if not len(table) or table.isna().any(axis=None):
         raise AssetError(f"{path} has no rows, or a row without {len(columns)} columns. {AGAIN}")
-    table.attrs["path"] = path
     return table
 
 
-def _pictures(table: pd.DataFrame) -> TemplatePictures:
-    return TemplatePictures(tuple(table["FILE"]), _whole(table["TEMPLATE_ID"]), _whole(table["MEDIA_ID"]))
+def _images(table: pd.DataFrame) -> TemplateImages:
+    box = torch.tensor(table[BOX].to_numpy("float32")) if "FACE_X" in table else None
+    return TemplateImages(tuple(table["FILE"]), *_whole(table[["TEMPLATE_ID", "MEDIA_ID"]]), box)
 
 
 def _search(table: pd.DataFrame) -> Search:
     """Return the templates and people of a table; rows of one template are one."""
-    unique = table[["TEMPLATE_ID", "SUBJECT_ID"]].drop_duplicates()
-    return Search(_whole(unique["TEMPLATE_ID"]), _whole(unique["SUBJECT_ID"]))
+    return Search(*_whole(table[["TEMPLATE_ID", "SUBJECT_ID"]].drop_duplicates()))
 
 
-def _whole(column: pd.Series) -> Int[Tensor, " rows"]:
-    return torch.tensor(column.to_numpy("int64"))
+def _whole(table: pd.DataFrame) -> tuple[Int[Tensor, " rows"], ...]:
+    """Return the columns of a table of whole numbers."""
+    return torch.tensor(table.to_numpy("int64")).unbind(1)
 
 
-def _check_templates(templates: Tensor, pictures: TemplatePictures, part: str) -> None:
-    absent = ~torch.isin(templates, pictures.template)
-    if absent.any():
-        raise AssetError(f"{part} names template {int(templates[absent][0])}, which has no image")
+def _check_templates(templates: Int[Tensor, " templates"], images: TemplateImages, part: str) -> None:
+    absent = templates[~torch.isin(templates, images.template)]
+    if len(absent):
+        raise AssetError(f"{part} names template {int(absent[0])}, which has no image")

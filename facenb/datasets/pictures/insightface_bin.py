@@ -22,7 +22,7 @@ class FaceBin(NamedTuple):
     """Images 2k and 2k + 1 are pair k. Images are decoded when they are asked for."""
 
     path: Path
-    pictures: tuple[bytes, ...]
+    images: tuple[bytes, ...]
     first: Int[Tensor, " pairs"]  # row of each pair's first image
     second: Int[Tensor, " pairs"]
     same: Bool[Tensor, " pairs"]
@@ -31,13 +31,9 @@ class FaceBin(NamedTuple):
         """Return folds of equally many pairs in the order of the file, as InsightFace's script and LFW's list do."""
         return torch.arange(len(self.same)) * folds // len(self.same)
 
-    def picture(self, row: int) -> UInt8[Tensor, "height width 3"]:
-        """Return an image, RGB. Raises AssetError naming one that cannot be decoded."""
-        return decode(self.pictures[row], f"Image {row} of {self.path}")
-
     def batch(self, rows: Int[Tensor, " rows"]) -> UInt8[Tensor, "rows height width 3"]:
-        """Return several images. Raises AssetError naming the first whose size differs from the first one's."""
-        images = [self.picture(row) for row in rows.tolist()]
+        """Return several images, RGB. Raises AssetError naming one that is damaged, or not as large as the first."""
+        images = [decode(self.images[row], f"Image {row} of {self.path}") for row in rows.tolist()]
         for row, image in zip(rows.tolist(), images, strict=True):
             if image.shape != images[0].shape:
                 sizes = f"{tuple(image.shape[:2])}, not {tuple(images[0].shape[:2])}"
@@ -60,22 +56,22 @@ def read_bin(path: str | Path) -> FaceBin:
     lists = (list, tuple)
     if not isinstance(content, lists) or len(content) != 2 or not all(isinstance(part, lists) for part in content):
         raise AssetError(f"{path} is not a verification set: expected two lists (images, same or not)")
-    pictures, same = content
-    if len(pictures) != 2 * len(same) or not same:
-        raise AssetError(f"{path} holds {len(pictures)} images for {len(same)} pairs; each pair has two")
+    files, same = content
+    if len(files) != 2 * len(same) or not same:
+        raise AssetError(f"{path} holds {len(files)} images for {len(same)} pairs; each pair has two")
     if not all(isinstance(answer, (bool, np.bool_, int, np.integer)) and answer in (0, 1) for answer in same):
         raise AssetError(f"{path} has a pair whose answer is neither 0 (different) nor 1 (same)")
-    images = tuple(_jpeg(image, f"Image {row} of {path}") for row, image in enumerate(pictures))
+    images = tuple(_jpeg(file, f"Image {row} of {path}") for row, file in enumerate(files))
     rows = torch.arange(len(images)).unflatten(0, (-1, 2))
     return FaceBin(path, images, *rows.unbind(1), torch.tensor([bool(answer) for answer in same]))
 
 
-def _jpeg(image: object, name: str) -> bytes:
+def _jpeg(file: object, name: str) -> bytes:
     """Return the bytes of an image, however they were pickled: bytes, text of Python 2, or an array of uint8."""
-    if isinstance(image, str):
-        return image.encode("latin-1")
-    if isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.ndim == 1:
-        return image.tobytes()
-    if isinstance(image, (bytes, bytearray)):
-        return bytes(image)
-    raise AssetError(f"{name} is of type {type(image).__name__}, not an image file")
+    if isinstance(file, str):
+        return file.encode("latin-1")
+    if isinstance(file, np.ndarray) and file.dtype == np.uint8 and file.ndim == 1:
+        return file.tobytes()
+    if isinstance(file, (bytes, bytearray)):
+        return bytes(file)
+    raise AssetError(f"{name} is of type {type(file).__name__}, not an image file")

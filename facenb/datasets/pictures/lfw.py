@@ -5,13 +5,13 @@ The person a photo is named after is the face in its centre; other people may st
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
-from facenb.datasets.layout import files_in, find_folder, folders_in
+from facenb.datasets.folders import AGAIN, files_in, find_folder, folders_in
 from facenb.errors import AssetError
 
 
-@dataclass(frozen=True)
-class Pair:
+class Pair(NamedTuple):
     """Two photos and whether they show the same person."""
 
     first: Path
@@ -24,7 +24,6 @@ class Pair:
 class LFW:
     """The photos of each person, both in alphabetical order, and the pairs of View 2."""
 
-    folder: Path
     people: dict[str, tuple[Path, ...]]
     pairs_file: Path
 
@@ -32,16 +31,8 @@ class LFW:
         """Return the people with `count` photos or more."""
         return {name: photos for name, photos in self.people.items() if len(photos) >= count}
 
-    def photo(self, name: str, number: int) -> Path:
-        """Return a photo as pairs.txt counts them, from 1. Raises AssetError naming the file if it is missing."""
-        stem = f"{name}_{number:04d}"
-        for photo in self.people.get(name, ()):
-            if photo.stem == stem:
-                return photo
-        raise AssetError(f"{self.pairs_file} names {self.folder / name / stem}, which is missing. Get LFW again.")
-
     def pairs(self) -> list[Pair]:
-        """Return the pairs, fold after fold, same before different. Raises AssetError naming a line that is wrong."""
+        """Return the pairs, fold after fold, same before different. Raises AssetError naming what is wrong."""
         lines = self.pairs_file.read_text(encoding="utf-8").splitlines()
         try:
             folds, each = (int(word) for word in lines[0].split())
@@ -50,18 +41,20 @@ class LFW:
         rows = [line.split() for line in lines[1:] if line.strip()]
         if len(rows) != folds * each * 2:
             raise AssetError(f"{self.pairs_file} announces {folds * each * 2} pairs, but holds {len(rows)}")
-        return [self._pair(row, number, each) for number, row in enumerate(rows)]
-
-    def _pair(self, row: list[str], number: int, each: int) -> Pair:
-        fold, within = divmod(number, 2 * each)
-        try:
-            if within < each:
-                name, first, second = row
-                return Pair(self.photo(name, int(first)), self.photo(name, int(second)), True, fold)
-            name, first, other, second = row
-            return Pair(self.photo(name, int(first)), self.photo(other, int(second)), False, fold)
-        except ValueError as error:
-            raise AssetError(f"{self.pairs_file}, line {number + 2}, is not a pair: {' '.join(row)}") from error
+        photos = {photo.stem: photo for several in self.people.values() for photo in several}
+        pairs = []
+        for number, row in enumerate(rows):
+            fold, within = divmod(number, 2 * each)
+            same = within < each
+            try:
+                name, first, other, second = (row[0], row[1], row[0], *row[2:]) if same else row
+                stems = f"{name}_{int(first):04d}", f"{other}_{int(second):04d}"
+                pairs.append(Pair(photos[stems[0]], photos[stems[1]], same, fold))
+            except (ValueError, IndexError) as error:
+                raise AssetError(f"{self.pairs_file}, line {number + 2}, is not a pair: {' '.join(row)}") from error
+            except KeyError as error:
+                raise AssetError(f"{self.pairs_file} names {error.args[0]}, which is missing. {AGAIN}") from error
+        return pairs
 
 
 def read_lfw(folder: str | Path | None = None) -> LFW:
@@ -72,7 +65,7 @@ def read_lfw(folder: str | Path | None = None) -> LFW:
     inner = find_folder(folder, "lfw", _holds_people, "folders of people with images like Ann_Bee/Ann_Bee_0001.jpg")
     lists = find_folder(folder, "lfw", lambda folder: (folder / "pairs.txt").is_file(), "pairs.txt")
     people = {person.name: tuple(files_in(person)) for person in folders_in(inner)}
-    return LFW(inner, {name: photos for name, photos in people.items() if photos}, lists / "pairs.txt")
+    return LFW({name: photos for name, photos in people.items() if photos}, lists / "pairs.txt")
 
 
 def _holds_people(folder: Path) -> bool:

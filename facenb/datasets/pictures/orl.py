@@ -3,34 +3,26 @@
 One copy that circulates has two other people as s1 and s2 (`python -m data_download where orl`).
 """
 
-from dataclasses import dataclass
 from pathlib import Path
 
-from facenb.datasets.layout import AGAIN, files_in, find_folder
+from facenb.datasets.folders import AGAIN, files_in, find_folder
 from facenb.errors import AssetError
 
 PEOPLE, PHOTOS = 40, 10
 
 
-@dataclass(frozen=True)
-class ORL:
-    """Ten photos of each of forty people, in the order of their numbers."""
+def read_orl(folder: str | Path | None = None) -> list[list[Path]]:
+    """Return the ten photos of each person, in the order of their numbers, from the folder of s1 to s40 or one above.
 
-    people: tuple[tuple[Path, ...], ...]
-
-
-def read_orl(folder: str | Path | None = None) -> ORL:
-    """Return ORL from the folder that holds s1 ... s40, or one above it. None: the asset `orl`.
-
-    Raises AssetError naming the first photo that is missing.
+    None: the asset `orl`. Raises AssetError naming the first photo that is missing.
     """
     inner = find_folder(folder, "orl", lambda inner: (inner / "s1").is_dir(), "folders s1 to s40")
-    return ORL(tuple(_photos(inner / f"s{person}") for person in range(1, PEOPLE + 1)))
+    return [_photos(inner / f"s{person}") for person in range(1, PEOPLE + 1)]
 
 
-def _photos(folder: Path) -> tuple[Path, ...]:
+def _photos(folder: Path) -> list[Path]:
     photos = {photo.stem: photo for photo in files_in(folder)}
     try:
-        return tuple(photos[str(number)] for number in range(1, PHOTOS + 1))
+        return [photos[str(number)] for number in range(1, PHOTOS + 1)]
     except KeyError as error:
         raise AssetError(f"{folder / error.args[0]}.pgm is missing. {AGAIN}") from error

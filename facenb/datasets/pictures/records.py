@@ -20,13 +20,12 @@ from jaxtyping import Int, UInt8
 from PIL import Image
 from torch import Tensor
 
-from facenb.datasets.layout import find_folder
+from facenb.datasets.folders import AGAIN, find_folder
 from facenb.errors import AssetError
 
 MAGIC = 0xCED7230A
 WHOLE, FIRST, MIDDLE, LAST = range(4)
 HEAD = struct.Struct("<IfQQ")
-AGAIN = "Get the whole file again."
 
 
 @dataclass(frozen=True)
@@ -48,32 +47,32 @@ class Records:
     @cached_property
     def labels(self) -> Int[Tensor, " images"]:
         """The number of the person in each image. Raises AssetError naming a record whose head is damaged."""
-        return torch.tensor([self._label(key) for key in self.keys], dtype=torch.int64)
+        labels = [self._read(key)[1] for key in self.keys]
+        for key, label in zip(self.keys, labels, strict=True):
+            if not (label >= 0 and label.is_integer()):
+                raise self._damaged(key, f"its label is {label}, not the number of a person")
+        return torch.tensor(labels).long()
 
-    def _label(self, key: int) -> int:
-        values, _ = self._label_of(key, self._record(key, HEAD.size + 64))
-        if not (np.isfinite(values[0]) and values[0] >= 0 and values[0] == int(values[0])):
-            raise self._damaged(key, f"its label is {values[0]}, not the number of a person")
-        return int(values[0])
-
-    def picture(self, index: int) -> UInt8[Tensor, "height width 3"]:
-        """Return image `index` (from 0), RGB. Raises IndexError beyond the last, AssetError for a damaged record."""
-        if not 0 <= index < len(self):
-            raise IndexError(f"Expected an image from 0 to {len(self) - 1} of {self.path}, got {index}")
+    def image(self, index: int) -> UInt8[Tensor, "height width 3"]:
+        """Return image `index` (from 0), RGB. Raises AssetError for a damaged record."""
         key = self.keys[index]
-        content = self._record(key)
-        _, begin = self._label_of(key, content)
-        return decode(content[begin:], f"The image of record {key} of {self.path}")
+        return decode(self._read(key)[2], f"The image of record {key} of {self.path}")
 
-    def _damaged(self, key: int, reason: str) -> AssetError:
-        return AssetError(f"Record {key} of {self.path} is damaged: {reason}. {AGAIN}")
+    def _read(self, key: int) -> tuple[int, float, bytes]:
+        """Return the flag of a record, its (first) label, and the image behind."""
+        try:
+            content = self._content(key)
+            flag, label, _, _ = HEAD.unpack_from(content)
+            if flag:
+                (label,) = struct.unpack_from("<f", content, HEAD.size)
+        except struct.error as error:
+            raise self._damaged(key, f"it ends too early ({error})") from error
+        return flag, label, content[HEAD.size + 4 * flag :]
 
-    def _record(self, key: int, most: int | None = None) -> bytes:
-        """Return a record with its parts joined; about the first `most` bytes only, if given."""
+    def _content(self, key: int) -> bytes:
+        """Return a record with its parts joined."""
         offset, parts = self.offsets[key], []
         while True:
-            if offset + 8 > len(self._bytes):
-                raise self._damaged(key, "the file ends before it")
             magic, word = struct.unpack_from("<II", self._bytes, offset)
             kind, length = word >> 29, word & (1 << 29) - 1
             if magic != MAGIC:
@@ -82,23 +81,13 @@ class Records:
                 raise self._damaged(key, "the file ends in it")
             if (kind in (WHOLE, FIRST)) == bool(parts) or kind > LAST:
                 raise self._damaged(key, "its parts do not fit together")
-            parts.append(self._bytes[offset + 8 : offset + 8 + min(length, most or length)])
-            if kind in (WHOLE, LAST) or (most and len(parts[0]) >= most):
+            parts.append(self._bytes[offset + 8 : offset + 8 + length])
+            if kind in (WHOLE, LAST):
                 return struct.pack("<I", MAGIC).join(parts)
             offset += 8 + (length + 3) // 4 * 4
 
-    def _label_of(self, key: int, content: bytes) -> tuple[tuple[float, ...], int]:
-        """Return the first label values of a record, two at most, and the offset behind all of them."""
-        if len(content) < HEAD.size:
-            raise self._damaged(key, "it is shorter than its head")
-        flag, label, _, _ = HEAD.unpack_from(content)
-        if not flag:
-            return (label,), HEAD.size
-        end = HEAD.size + 4 * flag
-        values = content[HEAD.size : min(end, HEAD.size + 8)]
-        if len(values) < min(4 * flag, 8):
-            raise self._damaged(key, f"it is shorter than the {flag} values of its label")
-        return struct.unpack(f"<{len(values) // 4}f", values), end
+    def _damaged(self, key: int, reason: str) -> AssetError:
+        return AssetError(f"Record {key} of {self.path} is damaged: {reason}. {AGAIN}")
 
 
 def decode(content: bytes, name: str) -> UInt8[Tensor, "height width 3"]:
@@ -138,9 +127,7 @@ def read_records(path: str | Path) -> Records:
 def _image_keys(records: Records) -> list[int]:
     """Return the keys of the images: those that record 0 announces, or all if the file has no such head."""
     keys = sorted(records.offsets)
-    if not keys or keys[0] != 0:
+    if keys[:1] != [0]:
         return keys
-    content = records._record(0, HEAD.size + 64)
-    values, _ = records._label_of(0, content)
-    announces = HEAD.unpack_from(content)[0] != 0
-    return list(range(1, int(values[0]))) if announces else keys
+    flag, end, _ = records._read(0)
+    return list(range(1, int(end))) if flag else keys

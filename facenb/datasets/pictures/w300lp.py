@@ -9,88 +9,67 @@ the set does not say who is on them.
 landmarks lie in `landmarks/<SET>/<name>_pts.mat`: `pts_3d`, 68 fixed points of the fitted face, are used here.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
 from facenb.arrays import read_arrays
-from facenb.datasets.layout import AGAIN, files_in, find_folder
+from facenb.datasets.folders import AGAIN, files_in, find_folder
 from facenb.datasets.pictures.aflw2000 import TO_OURS, Sample, read_labels
 from facenb.errors import AssetError
 
 SETS = ("AFW", "HELEN", "IBUG", "LFPW")
 
 
-@dataclass(frozen=True)
-class W300LP(Sequence):
-    """The images set by set, in the order of their names: a sequence of samples."""
+def read_w300lp(folder: str | Path | None = None) -> dict[str, list[Path]]:
+    """Return the images of each source photo, by turn. A source is named like `HELEN/HELEN_2902154_1`.
 
-    folder: Path
-    photos: tuple[Path, ...]
-
-    def __len__(self) -> int:
-        return len(self.photos)
-
-    @cached_property
-    def sources(self) -> dict[str, list[int]]:
-        """The images of each source photo, as rows; a source is named like `HELEN/HELEN_2902154_1`."""
-        sources: dict[str, list[int]] = {}
-        for row, photo in enumerate(self.photos):
-            sources.setdefault(f"{photo.parent.name}/{photo.stem.rpartition('_')[0]}", []).append(row)
-        return sources
-
-    def __getitem__(self, index: int) -> Sample:
-        photo = self.photos[index]
-        points, pose = read_labels(photo, "pt2d")
-        if (self.folder / "landmarks").is_dir():
-            path = self.folder / "landmarks" / photo.parent.name / f"{photo.stem}_pts.mat"
-            return Sample(photo, _read_points(path), float(pose[1]))
-        first = photo.with_name(f"{photo.stem.rpartition('_')[0]}_0{photo.suffix}")
-        if photo != first and first.is_file() and torch.equal(points, read_labels(first, "pt2d")[0]):
-            raise AssetError(
-                f"{photo.name} and {first.name} have identical landmarks, but the photo was turned. Place the "
-                f"set's folder landmarks/ in {self.folder}."
-            )
-        return Sample(photo, points, float(pose[1]))
-
-
-def _read_points(path: Path) -> Float[Tensor, "68 2"]:
-    points = read_arrays(path).get("pts_3d", np.zeros(0))
-    if points.ndim != 2 or points.shape[0] != 68 or points.shape[1] < 2 or not np.isfinite(points).all():
-        raise AssetError(f"Expected pts_3d (68, 2) with finite numbers in {path}, got {points.shape}. {AGAIN}")
-    return torch.from_numpy(points[:, :2].astype(np.float32)) + TO_OURS
-
-
-def read_w300lp(folder: str | Path | None = None, sets: Sequence[str] = SETS) -> W300LP:
-    """Return 300W-LP from the folder with AFW/, HELEN/, IBUG/ and LFPW/, or one above. None: the asset `300w-lp`.
-
-    Raises AssetError naming a set that is missing, ValueError for an unknown set.
+    `folder` holds AFW/, HELEN/, IBUG/ and LFPW/, or lies one above. None: the asset `300w-lp`. Raises AssetError naming
+    a set that is missing, or an image without a turn in its name.
     """
-    unknown = [name for name in sets if name not in SETS]
-    if unknown or not sets:
-        raise ValueError(f"Expected sets among {', '.join(SETS)}, got {unknown or 'none'}")
-
-    def holds(inner: Path) -> bool:
-        return inner.name != "landmarks" and any((inner / name).is_dir() for name in sets)
-
-    inner, photos = find_folder(folder, "300w-lp", holds, f"folders {', '.join(sets)}"), []
-    for name in sets:
-        images = [photo for photo in files_in(inner / name) if photo.name.startswith(f"{name}_")]
+    inner = find_folder(
+        folder,
+        "300w-lp",
+        lambda inner: inner.name != "landmarks" and any((inner / name).is_dir() for name in SETS),
+        f"folders {', '.join(SETS)}",
+    )
+    sources: dict[str, list[Path]] = {}
+    for name in SETS:
+        images = [image for image in files_in(inner / name) if image.name.startswith(f"{name}_")]
         if not images:
             raise AssetError(f"{inner / name} holds no images {name}_*.jpg. {AGAIN}")
-        photos += sorted(images, key=_source_and_turn)
-    return W300LP(inner, tuple(photos))
+        for image in sorted(images, key=_source_and_turn):
+            sources.setdefault(f"{name}/{_source_and_turn(image)[0]}", []).append(image)
+    return sources
 
 
-def _source_and_turn(photo: Path) -> tuple[str, int]:
+def _source_and_turn(image: Path) -> tuple[str, int]:
     """Return source and turn, so that turn 10 comes after 9. Raises AssetError for a name without a turn."""
-    source, _, turn = photo.stem.rpartition("_")
+    source, _, turn = image.stem.rpartition("_")
     if not turn.isdigit():
-        raise AssetError(f"Expected a name like <set>_<photo>_<turn>.jpg, got {photo}. {AGAIN}")
+        raise AssetError(f"Expected a name like <set>_<photo>_<turn>.jpg, got {image}. {AGAIN}")
     return source, int(turn)
+
+
+def read_turn(image: Path) -> Sample:
+    """Return one image of 300W-LP with its labels.
+
+    Raises AssetError naming a label file that is missing or damaged, or a turned image with the landmarks of turn 0.
+    """
+    points, pose = read_labels(image, "pt2d")
+    landmarks = image.parents[1] / "landmarks"
+    if landmarks.is_dir():
+        path = landmarks / image.parent.name / f"{image.stem}_pts.mat"
+        own = read_arrays(path).get("pts_3d", np.zeros(0))
+        if own.ndim != 2 or own.shape[0] != 68 or own.shape[1] < 2 or not np.isfinite(own).all():
+            raise AssetError(f"Expected pts_3d (68, 2) with finite numbers in {path}, got {own.shape}. {AGAIN}")
+        points = torch.from_numpy(own[:, :2].astype(np.float32)) + TO_OURS
+    else:
+        first = image.with_stem(f"{_source_and_turn(image)[0]}_0")
+        if image != first and first.is_file() and torch.equal(points, read_labels(first, "pt2d")[0]):
+            raise AssetError(
+                f"{image.name} and {first.name} have identical landmarks, but the photo was turned. Place the set's "
+                f"folder landmarks/ in {landmarks.parent}."
+            )
+    return Sample(image, points, float(pose[1]))

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from facenb.datasets.layout import AGAIN, files_in, find_folder
+from facenb.datasets.folders import AGAIN, files_in, find_folder
 from facenb.errors import AssetError
 
 FOLDERS = ("aligned_images_DB", "frame_images_DB")
@@ -34,17 +34,12 @@ class YTF:
     def frames(self, video: int, most: int | None = None) -> list[Path]:
         """Return a video's frames in order of time, at most `most`, spread evenly. Raises AssetError for none."""
         folder = self.folder / self.videos[video]
-        frames = sorted(files_in(folder), key=lambda path: (_number(path), path.name))
+        frames = sorted(files_in(folder), key=lambda path: [int(word) for word in re.findall(r"\d+", path.stem)][-1:])
         if not frames:
             raise AssetError(f"{folder} holds no frames. {AGAIN}")
         if most is None or len(frames) <= most:
             return frames
         return [frames[row] for row in torch.linspace(0, len(frames) - 1, most).round().long().tolist()]
-
-
-def _number(path: Path) -> int:
-    numbers = re.findall(r"\d+", path.stem)
-    return int(numbers[-1]) if numbers else 0
 
 
 def read_ytf(folder: str | Path | None = None, corrected: bool = False) -> YTF:
@@ -53,24 +48,20 @@ def read_ytf(folder: str | Path | None = None, corrected: bool = False) -> YTF:
     `corrected` uses splits_corrected.txt. Raises AssetError naming what is missing, a line that is not a pair, and a
     video that is not there.
     """
-    above = find_folder(folder, "ytf", lambda above: bool(_frames(above)), " or ".join(FOLDERS))
+    inner = find_folder(folder, "ytf", lambda inner: inner.name in FOLDERS, " or ".join(FOLDERS))
     name = "splits_corrected.txt" if corrected else "splits.txt"
     path = find_folder(folder, "ytf", lambda inner: (inner / name).is_file(), name) / name
     lines = enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
     rows = [_pair(line, path, number, corrected) for number, line in lines if number > 1 and line.strip()]
     if not rows:
         raise AssetError(f"{path} holds no pairs")
-    videos, inner = sorted({video for _, first, second, _ in rows for video in (first, second)}), _frames(above)[0]
+    videos = sorted({video for _, first, second, _ in rows for video in (first, second)})
     absent = [video for video in videos if not (inner / video).is_dir()]
     if absent:
         raise AssetError(f"{path} names {absent[0]}, which is not in {inner} ({len(absent)} such videos). {AGAIN}")
     row_of = {video: row for row, video in enumerate(videos)}
     pairs = [(row_of[first], row_of[second], same, fold) for fold, first, second, same in rows]
     return YTF(inner, tuple(videos), *(torch.tensor(column) for column in zip(*pairs, strict=True)))
-
-
-def _frames(folder: Path) -> list[Path]:
-    return [folder / name for name in FOLDERS if (folder / name).is_dir()]
 
 
 def _pair(line: str, path: Path, number: int, corrected: bool) -> tuple[int, str, str, bool]:

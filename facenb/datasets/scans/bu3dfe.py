@@ -8,7 +8,7 @@ VRML's first IndexedFaceSet is the face, in mm on the project's axes, and that t
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,24 +16,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from facenb.datasets.layout import files_in, find_folder, folders_in, sibling
-from facenb.datasets.scans.mesh_files import checked, fans
+from facenb.datasets.folders import AGAIN, files_in, find_folder, folders_in, sibling
+from facenb.datasets.scans.mesh_files import read_mesh
 from facenb.errors import AssetError
 from facenb.morphable.scan import Scan
 
 PERSON = re.compile(r"[FM]\d{4}")
 NAME = re.compile(r"([FM]\d{4})_([A-Z]{2})(\d{2})[A-Z]{2}_F3D", re.IGNORECASE)
-EXPRESSIONS = {
-    "NE": "neutral",
-    "AN": "anger",
-    "DI": "disgust",
-    "FE": "fear",
-    "HA": "happiness",
-    "SA": "sadness",
-    "SU": "surprise",
-}
+EXPRESSIONS = {"NE": "neutral", "AN": "anger", "DI": "disgust", "FE": "fear", "HA": "happiness"}
+EXPRESSIONS |= {"SA": "sadness", "SU": "surprise"}
 LANDMARKS = 83
-AGAIN = "Unpack BU-3DFE again."
 
 
 @dataclass(frozen=True)
@@ -47,10 +39,7 @@ class BuScan:
 
     def scan(self) -> Scan:
         """Return the surface, with its texture if the image is there. Raises AssetError naming a damaged file."""
-        scan = read_wrl(self.path)
-        images = [scan.texture, *(path for path in files_in(self.path.parent) if path.stem == self.path.stem)]
-        texture = next((path for path in images if path and path.is_file()), None)
-        return replace(scan, texture=None if scan.uv is None else texture)
+        return read_mesh(self.path)
 
     def landmarks(self) -> Float[Tensor, "83 3"]:
         """Return the landmarks of its `.bnd` file, mm. Raises AssetError naming a file that is missing or damaged."""
@@ -95,54 +84,3 @@ def _named(path: Path) -> BuScan:
     if match is None or match[2].upper() not in EXPRESSIONS or match[1].upper() != path.parent.name:
         raise AssetError(f"{path} is not named like a scan of BU-3DFE, F0001/F0001_HA02WH_F3D.wrl. {AGAIN}")
     return BuScan(path, match[1].upper(), EXPRESSIONS[match[2].upper()], int(match[3]))
-
-
-def read_wrl(path: Path) -> Scan:
-    """Return the first face set of a VRML 2.0 file; its texture is the image that it names, wherever that lies.
-
-    Raises AssetError naming a file that is missing, damaged or not VRML.
-    """
-    try:
-        text = re.sub(r"#[^\n]*", "", path.read_text(encoding="latin-1"))
-    except OSError as error:
-        raise AssetError(f"{path} cannot be read ({error}). {AGAIN}") from error
-    vertices = _points(_block(text, r"\bCoordinate\s*\{\s*point", path), 3, path)
-    picture = re.search(r'\burl\s*\[?\s*"([^"]+)"', text)
-    texture = path.with_name(Path(picture[1]).name) if picture else None
-    triangles = fans(_polygons(_block(text, r"\bcoordIndex", path)))
-    scan = Scan(path.stem, vertices, triangles, "mm", texture=texture)
-    if re.search(r"\btexCoordIndex\s*\[", text):
-        uv = _points(_block(text, r"\bTextureCoordinate\s*\{\s*point", path), 2, path)
-        corners = fans(_polygons(_block(text, r"\btexCoordIndex", path)))
-        if corners.shape != triangles.shape:
-            raise AssetError(f"{path} has texture coordinates that do not fit its faces. {AGAIN}")
-        scan = replace(scan, uv=uv, uv_triangles=corners)
-    return checked(scan, path)
-
-
-def _block(text: str, start: str, path: Path) -> str:
-    """Return the text between the brackets that follow a keyword."""
-    match = re.compile(start + r"\s*\[").search(text)
-    end = text.find("]", match.end()) if match else -1
-    if end < 0:
-        raise AssetError(f"{path} is not a whole VRML scan: it lacks {start.replace(chr(92), '')}. {AGAIN}")
-    return text[match.end() : end]
-
-
-def _points(block: str, columns: int, path: Path) -> Float[Tensor, "points columns"]:
-    try:
-        values = np.array(block.replace(",", " ").split(), np.float32)
-        return torch.from_numpy(values.reshape(-1, columns))
-    except ValueError as error:
-        raise AssetError(f"{path} holds points that are not {columns} numbers each ({error}). {AGAIN}") from error
-
-
-def _polygons(block: str) -> list[list[int]]:
-    """Return the polygons of a coordIndex: whole numbers, each polygon ended by -1."""
-    polygons: list[list[int]] = [[]]
-    for number in map(int, re.findall(r"-?\d+", block)):
-        if number < 0:
-            polygons.append([])
-        else:
-            polygons[-1].append(number)
-    return [polygon for polygon in polygons if len(polygon) > 2]

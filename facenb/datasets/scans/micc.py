@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from facenb.datasets.layout import IMAGES, files_in, find_folder, folders_in
+from facenb.datasets.folders import IMAGES, files_in, find_folder, folders_in
 from facenb.datasets.scans.mesh_files import read_mesh
 from facenb.errors import AssetError
 from facenb.morphable.scan import Scan
@@ -30,8 +30,9 @@ class MiccSubject:
     def scan(self) -> Scan:
         """Return the first frontal scan, mm, with its texture if the image is there. AssetError if it is damaged."""
         scan, images = read_mesh(self.scans[0]), files_in(self.scans[0].parent)
-        texture = next((image for image in images if image.stem == scan.name), images[0] if images else None)
-        return replace(scan, name=self.name, texture=None if scan.uv is None else texture)
+        if scan.uv is not None and scan.texture is None and images:
+            scan = replace(scan, texture=images[0])
+        return replace(scan, name=self.name)
 
 
 def frames_of(subjects: Sequence[MiccSubject], setting: str) -> tuple[list[Path], list[str]]:

@@ -13,7 +13,7 @@ pickled files, are not read.
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
@@ -23,13 +23,14 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from facenb.arrays import read_arrays
-from facenb.datasets.layout import AGAIN, files_in, find_folder
+from facenb.datasets.folders import AGAIN, files_in, find_folder
 from facenb.datasets.scans.mesh_files import read_mesh
 from facenb.errors import AssetError
 from facenb.files import atomic_write
 
 CONDITIONS = ("multiview_neutral", "multiview_expressions", "multiview_occlusions", "selfie")
 LISTS = {"validation": "imagepathsvalidation.txt", "test": "imagepathstest.txt"}
+SUFFIXES = ((".obj", ".ply"), (".npy", ".txt"))  # of a prediction's mesh and landmarks
 PLAIN = re.compile(r"[\w.-]+")  # one folder or file name: no way out of the folder
 
 
@@ -58,13 +59,9 @@ class Now:
     split: str
     images: tuple[str, ...]  # subject/condition/picture.jpg, in the list's order
 
-    def _part(self, name: str) -> Path:
-        """Return the folder of this name, wherever the archives put it."""
-        return find_folder(self.root, "now", lambda inner: (inner / name).is_dir(), f"the folder {name}") / name
-
     def picture(self, image: str) -> Path:
         """Return the file of an image. Raises AssetError if it is missing."""
-        path = self._part("iphone_pictures") / image
+        path = _part(self.root, "iphone_pictures") / image
         if not path.is_file():
             raise AssetError(f"There is no {path}. {AGAIN}")
         return path
@@ -85,7 +82,7 @@ class Now:
         return Mesh7(mesh.vertices, mesh.triangles, points)
 
     def _only_file(self, part: str, subject: str, suffix: str) -> Path:
-        folder = self._part(part) / subject
+        folder = _part(self.root, part) / subject
         files = files_in(folder, {suffix})
         if len(files) != 1:
             raise AssetError(f"Expected one file *{suffix} in {folder}, found {len(files)}. {AGAIN}")
@@ -95,13 +92,9 @@ class Now:
 def read_now(folder: str | Path | None = None, split: str = "validation") -> Now:
     """Return a split of the set below a folder (None: the asset).
 
-    Raises AssetError for a missing list, or a line that is not an image's name or comes twice; ValueError for an
-    unknown split.
+    Raises AssetError for a missing list, or a line that is not an image's name or comes twice.
     """
-    if split not in LISTS:
-        raise ValueError(f"Expected a split of {', '.join(LISTS)}, got {split!r}")
-    name = LISTS[split]
-    path = find_folder(folder, "now", lambda inner: (inner / name).is_file(), name) / name
+    path = _part(folder, LISTS[split])
     images = tuple(line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
     for number, image in enumerate(images, 1):
         try:
@@ -111,6 +104,11 @@ def read_now(folder: str | Path | None = None, split: str = "validation") -> Now
     if not images or len(set(images)) < len(images):
         raise AssetError(f"{path} names {len(images)} images, {len(set(images))} of them different. Get it again.")
     return Now(folder, split, images)
+
+
+def _part(root: str | Path | None, name: str) -> Path:
+    """Return the list or folder of this name, wherever the archives put it."""
+    return find_folder(root, "now", lambda inner: (inner / name).exists(), name) / name
 
 
 def read_picked_points(path: str | Path) -> Float[Tensor, "7 3"]:
@@ -141,9 +139,9 @@ class Submission:
     def _files(self, image: str) -> tuple[Path | None, Path | None]:
         """Return the files of mesh and landmarks, None for one that is missing."""
         condition_of(image)
-        stem = self.folder / PurePosixPath(image).with_suffix("")
-        files = [[Path(f"{stem}{end}") for end in ends] for ends in ((".obj", ".ply"), (".npy", ".txt"))]
-        return tuple(next(filter(Path.is_file, choice), None) for choice in files)
+        path = self.folder / image
+        choices = [[path.with_suffix(suffix) for suffix in suffixes] for suffixes in SUFFIXES]
+        return tuple(next(filter(Path.is_file, files), None) for files in choices)
 
     def missing(self, images: Iterable[str]) -> dict[str, str]:
         """Return the images without a whole prediction, and what they lack."""
@@ -171,7 +169,7 @@ class Submission:
         """
         if not (prediction.vertices.isfinite().all() and prediction.landmarks.isfinite().all()):
             raise ValueError(f"The prediction of {image} is not finite. Leave it out, so that it counts as missing.")
-        path = self.folder / PurePosixPath(image).with_suffix(".obj")
+        path = (self.folder / image).with_suffix(".obj")
         foreign = [file for file in self._files(image) if file and file.suffix not in (".obj", ".npy")]
         if foreign:
             raise FileExistsError(f"{foreign[0]} is a prediction of another program. Choose another folder.")

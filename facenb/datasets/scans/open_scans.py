@@ -1,23 +1,30 @@
 """The open scans: a textured face with 68 landmarks (james), a whole head, a face from brows to chin, the skin of a CT.
 
-Units and axes are those of the files: james is in mm on the project's axes; the CT is in mm; the other two have no
-unit. `facenb.datasets.scans.frame` makes them ready to be compared.
+`read_scan` keeps the units and axes of the files. `prepared` makes a scan ready to be compared: on the project's axes,
+in mm where the unit is known, with 68 landmarks. How each file lies was found by looking at it. The unit of two scans
+is unknown. They are scaled to a usual distance of the outer eye corners, so errors on them say nothing about size, and
+only the non-metrical protocol applies.
 """
 
 import json
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from facenb.arrays import read_arrays
 from facenb.assets import asset
-from facenb.datasets.layout import AGAIN
+from facenb.datasets.folders import AGAIN
 from facenb.datasets.scans.mesh_files import checked, read_mesh
+from facenb.datasets.scans.views import EYES, mark
 from facenb.errors import AssetError
+from facenb.imaging.camera import WeakPerspective, euler_to_matrix
+from facenb.imaging.raster import rasterize
+from facenb.morphable.alignment import similarity
 from facenb.morphable.scan import Scan
+from facenb.synthface.people import SynthFace
 
 IBUG_PARTS = ("chin", "leyebrow", "reyebrow", "nose", "leye", "reye", "mouth")
 SCANS = {  # asset, file, unit, texture
@@ -26,19 +33,45 @@ SCANS = {  # asset, file, unit, texture
     "fran": ("scan-vtk", "fran_cut.npz", "unknown", "fran_cut.png"),
     "headsq": ("scan-vtk", "headsq_skin.npz", "mm", None),
 }
+LOOKS = (-80.0, -60.0, -40.0, -20.0, 0.0, 20.0, 40.0, 60.0, 80.0)  # degrees of yaw; from above one would see inside
+FINE = 1024  # pixels of a view: smaller triangles may be missed
+GLIMPSE = 6  # pixels, of all views together, up to which a triangle counts as seen through a slit only
+
+
+@dataclass(frozen=True)
+class _Facts:
+    """How a file lies, and what is cut out."""
+
+    axes: tuple[tuple[float, float, float], ...]  # rows: the project's x, y and z in the file's axes
+    inside_out: bool = False  # triangles run clockwise seen from outside
+    skin: bool = False  # what cannot be seen from outside (mouth, windpipe) is left out
+    cut: tuple[float, float, float, float] | None = None  # left, right, below, above of a cut-out, mm, seen from front
+    note: str = ""
+
+
+UPRIGHT = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))
+ASIDE = ((-(0.5**0.5), 0.0, -(0.5**0.5)), (0.0, 1.0, 0.0), (0.5**0.5, 0.0, -(0.5**0.5)))  # 135 degrees about y
+SLICES = ((0.0, 0.0, 1.0), (-1.0, 0.0, 0.0), (0.0, -1.0, 0.0))  # slices from the crown down, rows from front to back
+TUBE = (
+    "a CT in slices of 1.5 mm, eyes closed; the tube in the mouth is cut out, with the skin behind it; "
+    "left and right may be exchanged"
+)
+FACTS = {
+    "james": _Facts(UPRIGHT, note="texture and landmarks are its own; the hair is part of the scan"),
+    "leeperrysmith": _Facts(UPRIGHT, skin=True, note="without texture; the unit is unknown"),
+    "fran": _Facts(ASIDE, inside_out=True, note="from the brows to the chin; smiling; the unit is unknown"),
+    "headsq": _Facts(SLICES, inside_out=True, skin=True, cut=(-15.0, 3.0, -84.0, -45.0), note=TUBE),
+}
 
 
 def read_scan(name: str, folder: str | Path | None = None) -> Scan:
     """Return one of the open scans: james, leeperrysmith, fran (laser, brows to chin) or headsq (skin of a CT).
 
-    `folder` holds the files; None: the asset. Raises AssetError naming a file that is missing or damaged, ValueError
-    for an unknown name.
+    `folder` holds the files; None: the asset. Raises AssetError naming a file that is missing or damaged.
     """
-    if name not in SCANS:
-        raise ValueError(f"Expected one of {', '.join(SCANS)}, got {name!r}")
-    source, file, unit, picture = SCANS[name]
+    source, file, unit, image = SCANS[name]
     root = asset(source) if folder is None else Path(folder)
-    landmarks, texture = read_ljson(root / "james.ljson") if name == "james" else None, picture and root / picture
+    landmarks, texture = read_ljson(root / "james.ljson") if name == "james" else None, image and root / image
     if texture and not texture.is_file():
         raise AssetError(f"There is no texture {texture}. {AGAIN}")
     scan = _read_npz(root / file, unit) if file.endswith(".npz") else read_mesh(root / file, unit)
@@ -58,14 +91,12 @@ def _read_npz(path: Path, unit: str) -> Scan:
 
 
 def read_ljson(path: str | Path) -> Float[Tensor, "points 3"]:
-    """Return the points of a menpo landmark file, in the order of iBUG's 68 if it labels the parts of a face.
+    """Return the points of a menpo landmark file (version 3), in the order of iBUG's 68 if it labels a face's parts.
 
     Raises AssetError naming a file that is missing or not a landmark file.
     """
     try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
-        if content.get("version") == 3:  # since version 3 a file may hold several groups
-            content = next(iter(content["groups"].values()))
+        content = next(iter(json.loads(Path(path).read_text(encoding="utf-8"))["groups"].values()))
         points = content["landmarks"]["points"]
         masks = {label["label"]: label["mask"] for label in content.get("labels", [])}
         order = [index for part in IBUG_PARTS for index in masks.get(part, [])]
@@ -73,3 +104,82 @@ def read_ljson(path: str | Path) -> Float[Tensor, "points 3"]:
         return points[order] if len(order) == len(points) else points
     except (OSError, ValueError, KeyError, TypeError, AttributeError, StopIteration, RuntimeError) as error:
         raise AssetError(f"{path} is not a landmark file ({type(error).__name__}: {error}). {AGAIN}") from error
+
+
+@dataclass(frozen=True)
+class PreparedScan:
+    """A scan on the project's axes with 68 landmarks, the nose towards the viewer."""
+
+    scan: Scan
+    marked_by: str
+    note: str
+
+
+def prepared(name: str, folder: str | Path | None = None) -> PreparedScan:
+    """Return one of the open scans (see `read_scan`) on the project's axes, in mm, with landmarks.
+
+    Landmarks are the scan's own, or MediaPipe's on a rendering. Raises what `read_scan` and `mark` raise.
+    """
+    scan, facts = read_scan(name, folder), FACTS[name]
+    axes = torch.tensor(facts.axes)
+    landmarks = None if scan.landmarks is None else scan.landmarks @ axes.T
+    scan = replace(scan, vertices=scan.vertices @ axes.T, landmarks=landmarks)
+    if facts.inside_out:
+        corners = None if scan.uv_triangles is None else scan.uv_triangles.flip(1)
+        scan = replace(scan, triangles=scan.triangles.flip(1), uv_triangles=corners)
+    if facts.skin:
+        scan = _keep(scan, seen_from_outside(scan.vertices, scan.triangles))
+    marked_by = "MediaPipe on a rendering" if landmarks is None else "its own landmarks"
+    scan = marked(scan) if landmarks is None else to_front(scan)
+    if facts.cut is not None:
+        left, right, below, above = facts.cut
+        x, y = scan.vertices[:, 0], scan.vertices[:, 1]
+        inside = (x > left) & (x < right) & (y > below) & (y < above)
+        scan = _keep(scan, ~inside[scan.triangles].any(1))
+    return PreparedScan(scan, marked_by, facts.note)
+
+
+def marked(scan: Scan) -> Scan:
+    """Return a scan that roughly looks at the viewer, as those of MICC and BU-3DFE, turned straight, with landmarks.
+
+    A unit other than mm is turned into mm by the eyes (see `to_front`). Raises what `mark` raises.
+    """
+    for _ in range(2):  # the second time it looks straight at the viewer
+        scan = to_front(replace(scan, landmarks=mark(scan)))
+    return scan
+
+
+def to_front(scan: Scan) -> Scan:
+    """Return a scan with landmarks turned and moved so that it looks at the viewer as an average head does.
+
+    A size in mm stays; one in an unknown unit is scaled so that the outer eye corners lie `EYES` mm apart.
+    """
+    landmarks, synth = scan.landmarks, SynthFace()
+    factor = 1.0 if scan.unit == "mm" else EYES / float((landmarks[36] - landmarks[45]).norm())
+    inner = slice(17, 68)  # people who mark a scan differ most on its jaw line
+    frontal = synth.landmarks.of(synth.mean)
+    move = similarity(factor * landmarks[None, inner], frontal[None, inner], scale=False)
+    vertices, landmarks = (move.apply(factor * points[None])[0] for points in (scan.vertices, landmarks))
+    return replace(scan, vertices=vertices, landmarks=landmarks)
+
+
+def seen_from_outside(
+    vertices: Float[Tensor, "vertices 3"], triangles: Int[Tensor, "triangles 3"]
+) -> Bool[Tensor, " triangles"]:
+    """Return which triangles a viewer who walks round the front of a scan sees more than a glimpse of."""
+    middle = (vertices.amin(0) + vertices.amax(0)) / 2
+    reach = float((vertices - middle).norm(dim=1).max())
+    angles = torch.deg2rad(torch.tensor([[yaw, 0.0, 0.0] for yaw in LOOKS]))
+    scale, centre = torch.full((len(LOOKS),), 0.5 * FINE / reach), torch.full((len(LOOKS), 2), FINE / 2)
+    camera = WeakPerspective(euler_to_matrix(angles), scale, centre)
+    drawn = rasterize(camera.project((vertices - middle)[None]), triangles, (FINE, FINE)).triangle
+    pixels = torch.bincount(drawn.flatten() + 1, minlength=len(triangles) + 1)  # the background, -1, comes first
+    return pixels[1:] > GLIMPSE
+
+
+def _keep(scan: Scan, triangles: Bool[Tensor, " triangles"]) -> Scan:
+    """Return the scan with some of its triangles, and the vertices they use."""
+    chosen = scan.triangles[triangles]
+    used, index = chosen.unique(return_inverse=True)
+    corners = None if scan.uv_triangles is None else scan.uv_triangles[triangles]
+    return replace(scan, vertices=scan.vertices[used], triangles=index.view_as(chosen), uv_triangles=corners)

@@ -4,10 +4,10 @@ A weak perspective camera looks at a scan on the project's axes (x right, y up, 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from scipy.spatial import cKDTree
 from torch import Tensor
 from torch.nn import functional
@@ -32,16 +32,6 @@ JUMPS = (8.0,) * 17 + (25.0,) * 51  # mm that it has to lie in front: on the jaw
 CLAY, BEHIND = (0.78, 0.66, 0.58), (0.45, 0.45, 0.45)
 
 
-@dataclass(frozen=True)
-class ScanViews:
-    """A scan as a camera sees it, one image for each yaw."""
-
-    image: Float[Tensor, "yaws height width 3"]  # RGB in [0, 1]
-    mask: Bool[Tensor, "yaws height width"]  # where the scan is seen
-    camera: WeakPerspective
-    landmarks: Float[Tensor, "yaws 68 2"] | None  # pixels, hidden ones too; None if the scan has none
-
-
 def camera_of(scan: Scan, yaws: Sequence[float], size: tuple[int, int], field: float = FIELD) -> WeakPerspective:
     """Return a camera that has the scan's landmarks (without any, all of it) in the middle of the image.
 
@@ -63,17 +53,13 @@ def camera_of(scan: Scan, yaws: Sequence[float], size: tuple[int, int], field: f
 
 def render_views(
     scan: Scan, yaws: Sequence[float] = YAWS, size: tuple[int, int] = (256, 256), field: float = FIELD
-) -> ScanViews:
-    """Return images of the scan turned by each of `yaws` (degrees; positive: the nose towards the image's right).
+) -> Float[Tensor, "yaws height width 3"]:
+    """Return images (RGB in [0, 1]) of the scan turned by `yaws` (degrees; positive: the nose to the image's right).
 
     `size` is (height, width). A textured scan shows its texture as it is, with the light it was taken in; one without
-    is clay under a lamp. Raises ValueError for no yaws or a yaw that is not finite.
+    is clay under a lamp.
     """
-    if not len(yaws) or not all(abs(yaw) <= 360 for yaw in yaws):
-        raise ValueError(f"Expected one yaw or more, in degrees, got {yaws}")
-    camera = camera_of(scan, yaws, size, field)
     large = (size[0] * FINER, size[1] * FINER)
-    closer = WeakPerspective(camera.rotation, camera.scale * FINER, camera.translation * FINER)
     surface, light = torch.tensor(CLAY).expand_as(scan.vertices)[None], ambient(torch.full((1, 3), 0.35))
     light = light + directional(torch.tensor([[-0.3, 0.4, 0.85]]), torch.full((1, 3), 0.75))
     if scan.texture is not None and scan.uv is not None:
@@ -81,11 +67,9 @@ def render_views(
         reduce = max(1, max(texture.shape) // (4 * max(large)))  # averaged first, so that no detail is skipped
         surface = Texture(texture[None], scan.uv, scan.uv_triangles).reduced(reduce)
         light = None  # the texture holds the light it was taken in
-    drawn = render(scan.vertices[None], scan.triangles, surface, closer, large, light, torch.tensor(BEHIND))
-    image = functional.avg_pool2d(drawn.image.permute(0, 3, 1, 2), FINER).permute(0, 2, 3, 1)
-    mask = functional.avg_pool2d(drawn.mask.float(), FINER) > 0.5
-    landmarks = None if scan.landmarks is None else camera.project(scan.landmarks[None])[..., :2]
-    return ScanViews(image.clamp(0, 1), mask, camera, landmarks)
+    camera = camera_of(scan, yaws, large, field)
+    image = render(scan.vertices[None], scan.triangles, surface, camera, large, light, torch.tensor(BEHIND)).image
+    return functional.avg_pool2d(image.permute(0, 3, 1, 2), FINER).permute(0, 2, 3, 1).clamp(0, 1)
 
 
 def mark(scan: Scan) -> Float[Tensor, "68 3"]:
@@ -101,11 +85,10 @@ def mark(scan: Scan) -> Float[Tensor, "68 3"]:
 
 
 def _look(scan: Scan, field: float) -> Float[Tensor, "68 3"]:
-    views = render_views(scan, (0.0,), (SIDE, SIDE), field)
-    faces = detect(views.image[0], closer=True)
+    faces = detect(render_views(scan, (0.0,), (SIDE, SIDE), field)[0], closer=True)
     if not faces.count:
         raise LandmarkError(f"No face is seen on the scan {scan.name}. Turn it to the viewer or give its 68 landmarks.")
-    points, camera = to_68(faces.pick()), views.camera  # pixels
+    points, camera = to_68(faces.pick()), camera_of(scan, (0.0,), (SIDE, SIDE), field)  # pixels
     depth = rasterize(camera.project(scan.vertices[None]), scan.triangles, (SIDE, SIDE)).depth[0]
     rows, columns = depth.isfinite().nonzero(as_tuple=True)
     centres, depths = torch.stack([columns, rows], 1) + 0.5, depth[rows, columns]

@@ -1,22 +1,23 @@
-"""Training sets of photographs: MediaPipe's landmarks, multi-image fits of a person's photos, crops.
+"""Sets of photographs: to train on (landmarks of MediaPipe, multi-image fits, crops), and LFW's pairs to test on.
 
 Targets of the mirrored photo are the fit of the mirrored landmarks: in MediaPipe's mesh, which is symmetric, each point
 changes places with its partner. So the model need not be symmetric.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
-from facenb.datasets.pictures.folders import read_folder
 from facenb.datasets.pictures.lfw import LFW, Pair
 from facenb.datasets.pictures.records import read_records
-from facenb.datasets.pictures.w300lp import W300LP
-from facenb.datasets.sets.build_synthetic import TOGETHER, fitted_targets
-from facenb.datasets.sets.faces import TURNED, FaceSet, describe, read_faces
+from facenb.datasets.pictures.w300lp import read_turn
+from facenb.datasets.sets.build_synthetic import blocks_of, build_faces, fitted_targets
+from facenb.datasets.sets.faces import TURNED, FaceSet, describe
 from facenb.fitting import fit
 from facenb.fitting.posed import mirrored_move
 from facenb.morphable.model import MorphableModel
@@ -24,7 +25,6 @@ from facenb.photos.canonical import mirrored_landmarks
 from facenb.photos.crops import crop_photos, five_of_68, to_template
 from facenb.photos.photo import Fitter, fit_photos
 from facenb.photos.store import Prepared, prepare_images, prepare_photos
-from facenb.table import build_table
 
 
 def _build(
@@ -42,27 +42,13 @@ def _build(
     """
     groups = list(people.values())
     counts = list(map(len, groups))
+
+    def rows_of(block: list[int]) -> dict[str, Tensor]:
+        subject = torch.tensor([number for number in block for _ in groups[number]])
+        return rows([photo for number in block for photo in groups[number]], subject)
+
     card = {**card, "model": describe(model), "size": list(size), "names": list(people), "pictures_given": sum(counts)}
-    blocks = _blocks(counts)
-
-    def make(first: int) -> Iterator[dict[str, Tensor]]:
-        for block in blocks[first:]:
-            subject = torch.tensor([number for number in block for _ in groups[number]])
-            yield rows([photo for number in block for photo in groups[number]], subject)
-
-    build_table(folder, card, make, len(blocks))
-    return read_faces(folder)
-
-
-def _blocks(counts: Sequence[int]) -> list[list[int]]:
-    """Return the numbers of the people of each block, so that it has about TOGETHER images."""
-    blocks, held = [[]], 0
-    for number, count in enumerate(counts):
-        if held and held + count > TOGETHER:
-            blocks, held = [*blocks, []], 0
-        blocks[-1].append(number)
-        held += count
-    return blocks
+    return build_faces(folder, card, rows_of, blocks_of(counts))
 
 
 def _rows(
@@ -90,30 +76,21 @@ def people_of_folds(pairs: Sequence[Pair], folds: Sequence[int]) -> set[str]:
     return {photo.parent.name for pair in pairs if pair.fold in folds for photo in (pair.first, pair.second)}
 
 
-def build_lfw(folder: str | Path, at_least: int, size: tuple[int, int], lfw: LFW, fitter: Fitter) -> FaceSet:
-    """Return LFW's people with `at_least` photos as a training set.
-
-    To train on several choices of folds, leave the people of each choice out by `FaceSet.split(without=...)`.
-    """
-    card = {"kind": "lfw", "at_least": at_least}
-    rows = partial(_rows, prepare_photos, fitter, size)
-    return _build(folder, lfw.with_at_least(at_least), rows, card, size, fitter.model)
-
-
 def build_folder(
     folder: str | Path,
-    pictures: str | Path,
+    people: dict[str, Sequence[Path]],
     at_least: int,
     size: tuple[int, int],
     fitter: Fitter,
     aligned: bool = False,
 ) -> FaceSet:
-    """Return the people with `at_least` images in a folder with one directory for each person as a training set.
+    """Return the people with `at_least` images as a training set. `read_folder` and `read_lfw` give their images.
 
     `aligned` images are 112x112 on InsightFace's five points already; others are cropped by their landmarks. Raises
-    ImageError naming an aligned image of another size; otherwise as read_folder.
+    ImageError naming an aligned image of another size. To train on several choices of LFW's folds, leave the people of
+    each choice out by `FaceSet.split(without=...)`.
     """
-    people, card = read_folder(pictures), {"kind": "folder", "at_least": at_least, "aligned": aligned}
+    card = {"kind": "folder", "at_least": at_least, "aligned": aligned}
     people = {name: images for name, images in people.items() if len(images) >= at_least}
     rows = partial(_rows, partial(prepare_photos, aligned=aligned), fitter, size)
     return _build(folder, people, rows, card, size, fitter.model)
@@ -137,24 +114,54 @@ def build_records(
     people = {str(label): people[label] for label in sorted(people) if len(people[label]) >= at_least}
 
     def prepare(indices: list[int]) -> Prepared:
-        return prepare_images((given.picture(index).float() / 255 for index in indices), aligned)
+        return prepare_images((given.image(index).float() / 255 for index in indices), aligned)
 
     card = {"kind": "records", "at_least": at_least, "aligned": aligned}
     return _build(folder, people, partial(_rows, prepare, fitter, size), card, size, fitter.model)
 
 
-def build_w300lp(folder: str | Path, model: MorphableModel, data: W300LP, size: tuple[int, int]) -> FaceSet:
-    """Return 300W-LP as a training set: crops, and the fit of `model` to the landmarks of all turns of a photo.
+def build_w300lp(
+    folder: str | Path, model: MorphableModel, sources: dict[str, list[Path]], size: tuple[int, int]
+) -> FaceSet:
+    """Return 300W-LP (`read_w300lp`) as a training set: crops, and the fit of `model` to all turns of a photo.
 
     The jaw line does not slide, because the landmarks are fixed points of a face, hidden ones too.
     """
 
-    def rows(images: list[int], subject: Tensor) -> dict[str, Tensor]:
-        samples = [data[row] for row in images]
+    def rows(images: list[Path], subject: Tensor) -> dict[str, Tensor]:
+        samples = [read_turn(image) for image in images]
         seen = torch.stack([sample.landmarks for sample in samples])
         five = five_of_68(seen)
         crops = crop_photos([sample.image() for sample in samples], five, size)
         targets = fitted_targets(fit(model, seen, subject, contour="fixed"), to_template(five, size))
         return {"image": crops, "subject": subject, **targets}
 
-    return _build(folder, data.sources, rows, {"kind": "300w-lp"}, size, model)
+    return _build(folder, sources, rows, {"kind": "300w-lp"}, size, model)
+
+
+class PairCrops(NamedTuple):
+    """Pairs as rows of crops. The crop of a photo without a face is its middle."""
+
+    image: UInt8[Tensor, "photos height width 3"]
+    photos: tuple[Path, ...]
+    first: Int[Tensor, " pairs"]
+    second: Int[Tensor, " pairs"]
+    same: Bool[Tensor, " pairs"]
+    fold: Int[Tensor, " pairs"]
+    identity: Float[Tensor, "photos identity"]  # whitened, of each photo's own fit; without a face the others' mean
+
+
+def lfw_test_crops(folds: Sequence[int], size: tuple[int, int], lfw: LFW, fitter: Fitter) -> PairCrops:
+    """Return crops of every photo in a pair of these folds, and the pairs. Raises ValueError for an unknown fold."""
+    pairs = [pair for pair in lfw.pairs() if pair.fold in folds]
+    absent = set(folds) - {pair.fold for pair in pairs}
+    if absent or not pairs:
+        raise ValueError(f"folds {sorted(absent) or list(folds)} are not in {lfw.pairs_file}, whose folds count from 0")
+    paths = sorted({photo for pair in pairs for photo in (pair.first, pair.second)})
+    row_of = {path: row for row, path in enumerate(paths)}
+    photos = prepare_photos(paths)
+    identity = photos.fit(fitter).identity
+    identity[~photos.found] = identity[photos.found].mean(0)
+    rows = [(row_of[pair.first], row_of[pair.second], pair.same, pair.fold) for pair in pairs]
+    columns = (torch.tensor(column) for column in zip(*rows, strict=True))
+    return PairCrops(photos.crops(size), tuple(paths), *columns, identity)

@@ -4,7 +4,7 @@ import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -49,23 +49,34 @@ def build_synthetic(
     `if __name__ == "__main__"`). Raises RunError if the folder holds another set.
     """
     people = list(people)
-    if not people or len(set(people)) != len(people) or pictures < 2:
-        raise ValueError(
-            f"Expected different people with two images or more, got {len(people)} people ({len(set(people))} "
-            f"different) with {pictures} images each"
-        )
     consecutive = people == list(range(people[0], people[0] + len(people)))
     options = {"seed": seed, "pictures": pictures, "size": size}
     options |= {"yaw_limit": float(yaw_limit), "landmark_noise": float(landmark_noise)}
-    task, card = (
-        _Task(model, **options),
-        {"kind": "synthetic", "population": VERSION, "view": VIEW, "model": describe(model)},
-    )
-    card |= {**options, "people": f"{people[0]} to {people[-1]}" if consecutive else people}
-    each = max(1, TOGETHER // pictures)
-    blocks = [people[first : first + each] for first in range(0, len(people), each)]
-    build_table(folder, card, lambda first: _in_order(task, blocks[first:], workers), len(blocks))
+    card = {"kind": "synthetic", "population": VERSION, "view": VIEW, "model": describe(model), **options}
+    card["people"] = f"{people[0]} to {people[-1]}" if consecutive else people
+    blocks = [[people[number] for number in block] for block in blocks_of([pictures] * len(people))]
+    return build_faces(folder, card, partial(_rows, model, **options), blocks, workers)
+
+
+def build_faces(folder: str | Path, card: dict, rows: Callable, blocks: Sequence, workers: int = 1) -> FaceSet:
+    """Return the set that `card` describes; `rows` computes the fields of a block, in `workers` processes.
+
+    A finished set is read, an unfinished one continued. Raises RunError if the folder holds another set, or no block
+    has rows.
+    """
+    build_table(folder, card, lambda first: _in_order(rows, blocks[first:], workers), len(blocks))
     return read_faces(folder)
+
+
+def blocks_of(counts: Sequence[int]) -> list[list[int]]:
+    """Return the numbers of the people of each block, so that it has about TOGETHER images."""
+    blocks, held = [[]], 0
+    for number, count in enumerate(counts):
+        if held and held + count > TOGETHER:
+            blocks, held = [*blocks, []], 0
+        blocks[-1].append(number)
+        held += count
+    return blocks
 
 
 def fitted_targets(fitted: Fit, move: Similarity, suffix: str = "") -> dict[str, Tensor]:
@@ -75,37 +86,32 @@ def fitted_targets(fitted: Fit, move: Similarity, suffix: str = "") -> dict[str,
     return {f"{name}{suffix}": values for name, values in targets.items()}
 
 
-@dataclass(frozen=True)
-class _Task:
-    """What a worker needs to make a block of people."""
-
-    model: MorphableModel
-    seed: int
-    pictures: int
-    size: tuple[int, int]
-    yaw_limit: float
-    landmark_noise: float
-
-    def __call__(self, people: list[int]) -> dict[str, Tensor]:
-        subjects = [k for k in people for _ in range(self.pictures)]
-        numbers = list(range(self.pictures)) * len(people)
-        side = round(ENLARGE * max(self.size))
-        shots = photograph(
-            SynthFace(self.seed), subjects, numbers, (side, side), self.yaw_limit, supersample=1, view=VIEW
-        )
-        noise = torch.cat([landmark_noise(self.seed, k, self.pictures, NOISE) for k in people])
-        seen = shots.landmarks + self.landmark_noise * shots.camera.scale[:, None, None] * noise
-        five = five_of_68(seen)
-        move = to_template(five, self.size)
-        rows = {"image": crop_faces(shots.image, five, self.size), "subject": shots.subject}
-        truth = {"angles": shots.angles, "expression": shots.expression, "landmarks": move.apply(shots.landmarks)}
-        targets = fitted_targets(fit(self.model, seen, shots.subject, contour="fixed"), move)
-        return {**rows, **targets, **{f"{TRUE}{name}": values for name, values in truth.items()}}
+def _rows(
+    model: MorphableModel,
+    people: list[int],
+    seed: int,
+    pictures: int,
+    size: tuple[int, int],
+    yaw_limit: float,
+    landmark_noise: float,
+) -> dict[str, Tensor]:
+    """Return the rows of a block of people."""
+    subjects, numbers = [k for k in people for _ in range(pictures)], list(range(pictures)) * len(people)
+    side = round(ENLARGE * max(size))
+    shots = photograph(SynthFace(seed), subjects, numbers, (side, side), yaw_limit, supersample=1, view=VIEW)
+    noise = torch.cat([noise_of(seed, k, pictures, NOISE) for k in people])
+    seen = shots.landmarks + landmark_noise * shots.camera.scale[:, None, None] * noise
+    five = five_of_68(seen)
+    move = to_template(five, size)
+    rows = {"image": crop_faces(shots.image, five, size), "subject": shots.subject}
+    truth = {"angles": shots.angles, "expression": shots.expression, "landmarks": move.apply(shots.landmarks)}
+    targets = fitted_targets(fit(model, seen, shots.subject, contour="fixed"), move)
+    return {**rows, **targets, **{f"{TRUE}{name}": values for name, values in truth.items()}}
 
 
-def landmark_noise(seed: int, subject: int, pictures: int, purpose: int) -> Float[Tensor, "pictures 68 2"]:
-    """Return standard normal noise from one person's own generator, the same in any batch."""
-    draw = np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, subject, 0, purpose])))
+def noise_of(seed: int, subject: int, pictures: int, stream: int) -> Float[Tensor, "pictures 68 2"]:
+    """Return standard normal noise for one person's landmarks from a stream of its own, the same in any batch."""
+    draw = np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, subject, 0, stream])))
     return torch.from_numpy(draw.standard_normal((pictures, 68, 2)).astype(np.float32))
 
 

@@ -152,15 +152,8 @@ class FaceSet:
         absent = wanted[~torch.isin(wanted, self.people)]
         if len(absent) or not len(wanted):
             what = f"subject {int(absent[0])}" if len(absent) else "nobody"
-            raise RunError(
-                f"{self.table.folder} has {self.classes} people; {what} was asked for, who is not among them"
-            )
+            raise RunError(f"{self.table.folder} has {self.classes} people, but not the one asked for: {what}")
         return self.take(torch.isin(self.subjects, wanted))
-
-    def numbers(self, names: Collection[str]) -> Int[Tensor, " people"]:
-        """Return the subject numbers of people by name; a name that does not occur is passed over."""
-        listed = [number for number, name in enumerate(self.card.get("names", [])) if name in set(names)]
-        return self.people[torch.isin(self.people, torch.tensor(listed, dtype=torch.int64))]
 
     def split(
         self, validation: float = 0.1, test: float = 0.2, seed: int = 0, without: Collection[str] = ()
@@ -170,7 +163,8 @@ class FaceSet:
         `validation` and `test` are shares of the people; a share of 0 gives an empty set. People named in `without` are
         in none. Raises RunError if another part would be empty.
         """
-        people = self.people[~torch.isin(self.people, self.numbers(without))]
+        apart = [number for number, name in enumerate(self.card.get("names", [])) if name in without]
+        people = self.people[~torch.isin(self.people, torch.tensor(apart, dtype=torch.int64))]
         order = people[torch.randperm(len(people), generator=torch.Generator().manual_seed(seed))]
         counts = [round(test * len(order)), round(validation * len(order))]
         tested, watched, taught = order.split([*counts, len(order) - sum(counts)])
@@ -201,7 +195,6 @@ def read_faces(folder: str | Path) -> FaceSet:
     table = read_table(folder)
     missing = [name for name in ("image", "subject") if name not in table.fields]
     if missing:
-        raise AssetError(
-            f"{folder} holds no faces: it has no {' and no '.join(missing)}, only {', '.join(table.fields)}"
-        )
+        absent = " and no ".join(missing)
+        raise AssetError(f"{folder} holds no faces: it has no {absent}, only {', '.join(table.fields)}")
     return FaceSet(table, torch.arange(len(table)))

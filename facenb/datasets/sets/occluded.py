@@ -6,6 +6,7 @@ occluders are, and which share of a batch stays clear, is not published.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 import torch
@@ -72,44 +73,25 @@ def paint_copies(
             "found there, so no occluder can be placed. Leave such images out, and count them."
         )
     draws = [np.random.Generator(np.random.PCG64([seed, i, k])) for i in range(len(faces)) for k in range(each)]
-    numbers = [
-        (draw.random() < clear, draw.integers(len(kinds)), draw.integers(len(sizes)), int(draw.integers(2**62)))
-        for draw in draws
-    ]
+    stays = torch.tensor([draw.random() < clear for draw in draws])
+    which, large = (torch.tensor([draw.integers(len(given)) for draw in draws]) for given in (kinds, sizes))
+    seeds = [int(draw.integers(2**62)) for draw in draws]
     row = torch.arange(len(faces)).repeat_interleave(each)
-    image, hidden, groups = images[row], torch.zeros(len(row)), {}
-    kind = torch.full((len(row),), CLEAR)
-    size_of = torch.tensor([sizes[large] for _, _, large, _ in numbers], dtype=torch.float32)
-    for copy, (stays, which, large, _) in enumerate(numbers):
-        if not stays:
-            kind[copy] = KINDS.index(kinds[which])
-            groups.setdefault((kinds[which], float(sizes[large])), []).append(copy)
-    for (name, size), copies in groups.items():
-        for part in torch.tensor(copies).split(TOGETHER):
-            seeds, rows = [numbers[copy][3] for copy in part.tolist()], row[part]
-            image[part], hidden[part] = _paint(images[rows], landmarks[rows], name, seeds, size, most, rows)
-    return Copies(row, kind, size_of, image, hidden)
-
-
-def _paint(
-    images: UInt8[Tensor, "faces height width 3"],
-    landmarks: Float[Tensor, "faces 68 2"],
-    kind: str,
-    seeds: list[int],
-    size: float,
-    most: float,
-    rows: Int[Tensor, " faces"],
-) -> tuple[UInt8[Tensor, "faces height width 3"], Float[Tensor, " faces"]]:
-    """Return the faces with an occluder each, and the share it hides. One that hides too much is placed anew."""
-    painted, hidden, left = images.clone(), torch.zeros(len(images)), torch.arange(len(images))
-    for attempt in range(TRIES):
-        draws = [seeds[k] + attempt for k in left.tolist()]
-        faces, mask = occlude(images[left] / 255, landmarks[left], kind, draws, size, most=1.0)
-        painted[left], hidden[left] = (faces * 255).round().to(torch.uint8), hidden_share(mask, landmarks[left])
-        left = left[hidden[left] > most]
-        if not len(left):
-            return painted, hidden
-    raise ImageError(
-        f"Face {int(rows[left[0]])}: in {TRIES} tries the {kind} hid {hidden[left[0]]:.0%} of the face, more than "
-        f"{most:.0%}. Take smaller sizes than {size:g}, or raise `most`."
-    )
+    image, hidden = images[row], torch.zeros(len(row))
+    for (number, name), (index, size) in product(enumerate(kinds), enumerate(sizes)):
+        copies = (~stays & (which == number) & (large == index)).nonzero()[:, 0]
+        for left in copies.split(TOGETHER):
+            for attempt in range(TRIES):  # an occluder that hides too much is placed anew
+                if not len(left):
+                    break
+                points, numbers = landmarks[row[left]], [seeds[copy] + attempt for copy in left.tolist()]
+                painted, mask = occlude(images[row[left]] / 255, points, name, numbers, float(size), most=1.0)
+                image[left], hidden[left] = (painted * 255).round().to(torch.uint8), hidden_share(mask, points)
+                left = left[hidden[left] > most]
+            if len(left):
+                raise ImageError(
+                    f"Face {int(row[left[0]])}: in {TRIES} tries the {name} hid {hidden[left[0]]:.0%} of the face, "
+                    f"more than {most:.0%}. Take smaller sizes than {size:g}, or raise `most`."
+                )
+    kind = torch.tensor([KINDS.index(name) for name in kinds])[which].where(~stays, CLEAR)
+    return Copies(row, kind, torch.tensor(sizes, dtype=torch.float32)[large], image, hidden)

@@ -3,8 +3,7 @@
 So pose cannot tell the two kinds apart, and the network has to look at who it is.
 """
 
-from dataclasses import dataclass
-from functools import cached_property
+import math
 from typing import Any
 
 import torch
@@ -16,7 +15,6 @@ from facenb.errors import RunError
 SLACK = 1e-5  # radians: turns exactly at a limit, as angles on a grid have them, count whatever the rounding
 
 
-@dataclass(frozen=True)
 class PairData:
     """Pairs of images as rows; implements the protocol of `facenb.training`.
 
@@ -28,31 +26,31 @@ class PairData:
     and the second half with another. Rows may be given more often for further partners.
     """
 
-    pictures: Any  # images of known people: a FaceSet, or anything with `labels`, a length and `load`
-    yaw: Float[Tensor, " images"]  # radians; of the fit, because the truth is for evaluation
-    apart: float  # radians
-    near: float  # radians
+    def __init__(
+        self, pictures: Any, yaw: Float[Tensor, " images"], apart: float | int = 30.0, near: float | int = 10.0
+    ):
+        """Pair images of known people: a FaceSet, or anything with `labels`, a length and `load`.
 
-    @classmethod
-    def of(
-        cls, pictures: Any, yaw: Float[Tensor, " images"], apart: float | int = 30.0, near: float | int = 10.0
-    ) -> "PairData":
-        """Return pairs of these images: `yaw` in radians, `apart` and `near` in degrees, both included.
-
-        Raises RunError if no pair can be drawn.
+        `yaw` (radians) is that of the fit, because the truth is for evaluation. `apart` and `near` are in degrees, both
+        included. Raises RunError if no pair can be drawn.
         """
-        if not 0 <= near < apart:
-            raise ValueError(f"Expected 0 <= near < apart, got near {near} and apart {apart} degrees")
-        limits = torch.tensor([float(apart), float(near)]).deg2rad().tolist()
-        pairs = cls(pictures, yaw, limits[0] - SLACK, limits[1] + SLACK)
-        if not len(pairs.anchors):
-            people = len(pictures.labels.unique())
+        self.pictures, self.yaw = pictures, yaw
+        self.apart, self.near = math.radians(apart) - SLACK, math.radians(near) + SLACK
+        _, person, counts = pictures.labels.unique(return_inverse=True, return_counts=True)
+        self._person = person.tolist()  # who is on each image, people counted from 0
+        self._images = torch.argsort(person, stable=True).split(counts.tolist())  # of each person
+        self._order = torch.argsort(yaw, stable=True)
+        line = yaw[self._order].contiguous()
+        self._low = torch.searchsorted(line, yaw - self.near).tolist()  # the stretch of `_order` near each image
+        self._high = torch.searchsorted(line, yaw + self.near, right=True).tolist()
+        rows = [row for row in range(len(pictures)) if len(self._turned(row)) and len(self._others(row))]
+        self.anchors = torch.tensor(rows, dtype=torch.int64)  # the images that have partners of both kinds
+        if not rows:
             raise RunError(
-                f"None of {len(pictures)} images of {people} people has both another image of its person turned by "
-                f"{apart:g} degrees or more and one of somebody else within {near:g}. Add people and poses, lower "
+                f"None of {len(pictures)} images of {len(counts)} people has both another image of its person turned "
+                f"by {apart:g} degrees or more and one of somebody else within {near:g}. Add people and poses, lower "
                 "`apart` or raise `near`."
             )
-        return pairs
 
     def __len__(self) -> int:
         return len(self.anchors)
@@ -69,44 +67,20 @@ class PairData:
         """Return first and second image (rows of `pictures`) of each pair, and whether they show one person.
 
         The first half of `rows`, the larger one, is drawn with the same person; all partners of a kind are equally
-        likely. Raises ValueError for one row only.
+        likely.
         """
-        if len(rows) < 2:
-            raise ValueError(f"A batch of {len(rows)} pairs cannot hold both kinds; use two or more")
         first, half = self.anchors[rows], (len(rows) + 1) // 2
         partners = [*map(self._turned, first[:half].tolist()), *map(self._others, first[half:].tolist())]
         chance = torch.rand(len(rows), generator=generator, dtype=torch.float64).tolist()
         second = torch.stack([images[int(part * len(images))] for images, part in zip(partners, chance, strict=True)])
         return first, second, torch.arange(len(rows)) < half
 
-    @cached_property
-    def anchors(self) -> Int[Tensor, " anchors"]:
-        """The images that have partners of both kinds."""
-        rows = [row for row in range(len(self.pictures)) if len(self._turned(row)) and len(self._others(row))]
-        return torch.tensor(rows, dtype=torch.int64)
-
     def _turned(self, row: int) -> Int[Tensor, " partners"]:
         """Return the images of the same person that are turned far enough."""
-        person, images = self._by_person
-        same = images[person[row]]
+        same = self._images[self._person[row]]
         return same[(self.yaw[same] - self.yaw[row]).abs() >= self.apart]
 
     def _others(self, row: int) -> Int[Tensor, " partners"]:
         """Return the images of other people in nearly the same pose."""
-        order, low, high = self._by_yaw
-        window = order[low[row] : high[row]]
+        window = self._order[self._low[row] : self._high[row]]
         return window[self.pictures.labels[window] != self.pictures.labels[row]]
-
-    @cached_property
-    def _by_person(self) -> tuple[list[int], tuple[Tensor, ...]]:
-        """Who is on each image, people counted from 0, and the images of each person."""
-        _, person, counts = self.pictures.labels.unique(return_inverse=True, return_counts=True)
-        return person.tolist(), torch.argsort(person, stable=True).split(counts.tolist())
-
-    @cached_property
-    def _by_yaw(self) -> tuple[Int[Tensor, " images"], list[int], list[int]]:
-        """Images by yaw, and the stretch of them that is near each image."""
-        order = torch.argsort(self.yaw, stable=True)
-        line = self.yaw[order].contiguous()
-        low = torch.searchsorted(line, self.yaw - self.near)
-        return order, low.tolist(), torch.searchsorted(line, self.yaw + self.near, right=True).tolist()

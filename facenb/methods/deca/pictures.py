@@ -3,8 +3,9 @@
 Training knows nothing else of them: no coefficients, no camera, no light. SynthFace's truth is stored for evaluation.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -13,12 +14,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from facenb.datasets.sets.augmentation import MIRRORED_68
-from facenb.datasets.sets.build_synthetic import landmark_noise as noise_of
-from facenb.datasets.sets.faces import TRUE, FaceSet, read_faces
+from facenb.datasets.sets.build_synthetic import build_faces, noise_of
+from facenb.datasets.sets.faces import TRUE, FaceSet
 from facenb.errors import RunError
 from facenb.synthface.people import VERSION, SynthFace
 from facenb.synthface.photographs import photograph
-from facenb.table import build_table
 
 LARGER = 1.2  # side of a photograph, in sides of the image that is cut out of it
 RAISED = 0.04  # sides by which the cut lies above the middle of the landmarks, to show the forehead
@@ -103,14 +103,8 @@ def build_pictures(
     card |= {"side": side, "yaw_limit": float(yaw_limit), "landmark_noise": float(landmark_noise)}
     each = max(1, TOGETHER // pictures)
     blocks = [people[first : first + each] for first in range(0, len(people), each)]
-
-    def make(first: int) -> Iterator[dict[str, Tensor]]:
-        synth = SynthFace(seed)
-        for block in blocks[first:]:
-            yield _rows(synth, block, pictures, side, float(yaw_limit), float(landmark_noise))
-
-    build_table(folder, card, make, len(blocks))
-    return read_faces(folder)
+    options = {"pictures": pictures, "side": side, "yaw_limit": float(yaw_limit), "noise": float(landmark_noise)}
+    return build_faces(folder, card, partial(_rows, SynthFace(seed), **options), blocks)
 
 
 def _rows(

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
         TOGETHER,
         TestErrors,
         encode,
-        encode_pairs,
+        encode_crops,
         measure,
         measure_model,
         measure_network,

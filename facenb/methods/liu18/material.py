@@ -12,10 +12,9 @@ from torch import Tensor, nn
 
 from facenb.assets import asset
 from facenb.datasets.pictures.lfw import read_lfw
-from facenb.datasets.sets.build_photos import build_lfw, build_records, people_of_folds
+from facenb.datasets.sets.build_photos import PairCrops, build_folder, build_records, lfw_test_crops, people_of_folds
 from facenb.datasets.sets.build_synthetic import build_synthetic, true_shapes
 from facenb.datasets.sets.faces import FaceSet
-from facenb.datasets.sets.lfw_pairs import TestPairs, lfw_test_crops
 from facenb.methods.liu18.phases import Supervision
 from facenb.methods.liu18.plans import Plan, plan
 from facenb.morphable.formats import read
@@ -54,7 +53,7 @@ class Material:
         return true_shapes(self.test, neutral=True)
 
     @cached_property
-    def pairs(self) -> TestPairs:
+    def pairs(self) -> PairCrops:
         """LFW's pairs of `folds`, photos only."""
         return lfw_test_crops(self.folds, self.plan.size, read_lfw(), self.fitter)
 
@@ -106,7 +105,7 @@ def prepare(run: Run, folds: tuple[int, int] | None = None) -> Material:
     lfw = read_lfw()
     if run.data == "photos":
         folds, fitter = folds or chosen.folds[0], ict_fitter()
-        whole = build_lfw(run.path("sets/lfw"), 2, chosen.size, lfw, fitter)
+        whole = build_folder(run.path("sets/lfw"), lfw.people, 2, chosen.size, fitter)
         apart = people_of_folds(lfw.pairs(), folds)
     else:
         folds, fitter = tuple(sorted({pair.fold for pair in lfw.pairs()})), paper_fitter()

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
+from facenb.datasets.sets.augmentation import network_input
 from facenb.datasets.sets.faces import FaceSet
-from facenb.datasets.sets.lfw_pairs import TestPairs
 from facenb.evaluation.shape import shape_errors
 from facenb.methods.liu18.material import Material
 from facenb.networks.joint import Codes, JointNetwork, ShapeParts
@@ -29,14 +29,16 @@ def encode(network: JointNetwork, subset: FaceSet, rows: Int[Tensor, " rows"] | 
 
 
 @torch.no_grad()
-def encode_pairs(network: JointNetwork, pairs: TestPairs, mirror: bool = False) -> Float[Tensor, "photos identity"]:
-    """Return c_id of LFW's test crops; with `mirror` that of the mirrored photo beside it, as the usual LFW script."""
+def encode_crops(
+    network: JointNetwork, crops: UInt8[Tensor, "photos height width 3"], mirror: bool = False
+) -> Float[Tensor, "photos identity"]:
+    """Return c_id of crops; with `mirror` that of the mirrored crop beside it, as LFW's usual script does."""
     device = network.mean_shape.device
     network.eval()
 
     def side(flip: bool) -> Tensor:
-        batches = torch.arange(len(pairs.image)).split(TOGETHER)
-        codes = [network.encode(pairs.inputs(rows, flip).to(device)).identity for rows in batches]
+        inputs = (network_input(batch.flip(2) if flip else batch, None) for batch in crops.split(TOGETHER))
+        codes = [network.encode(batch.to(device)).identity for batch in inputs]
         return torch.cat(codes).float().cpu()
 
     return torch.cat([side(False), side(True)], 1) if mirror else side(False)

@@ -36,7 +36,7 @@ class Gallery:
         """Return LFW's pairs of the material's folds, or pairs of SynthFace's test people drawn in the same way."""
         if material.test is None:
             photos = material.pairs
-            person = np.array([name.rsplit("_", 1)[0] for name in photos.photos])
+            person = np.array([photo.parent.name for photo in photos.photos])
             return cls(material, person, Pairs(photos.first, photos.second, photos.same, photos.fold))
         each, folds = material.run.choose(smoke=(10, 4), quick=(250, 10), full=(300, 10))
         subject = material.test.subjects
@@ -52,7 +52,7 @@ class Gallery:
     def codes(self, network: JointNetwork, mirror: bool = False) -> Float[Tensor, "pictures identity"]:
         """Return c_id of each image. `mirror` (photos only) adds that of the mirrored photo, as LFW's usual script."""
         if self.material.test is None:
-            return liu18.encode_pairs(network, self.material.pairs, mirror)
+            return liu18.encode_crops(network, self.material.pairs.image, mirror)
         return liu18.encode(network, self.material.test).identity
 
     @cached_property

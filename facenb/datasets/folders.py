@@ -1,4 +1,4 @@
-"""Where the files of a data set lie: folders nested once more, suffixes in capitals, clear errors for empty folders."""
+"""The folders of a data set: nested once more, suffixes in capitals, clear errors for what is missing."""
 
 from collections.abc import Callable, Collection
 from pathlib import Path
@@ -14,9 +14,8 @@ BROAD = 200  # folders looked into on each level, so that a wrong folder is not 
 
 def files_in(folder: Path, suffixes: Collection[str] = IMAGES) -> list[Path]:
     """Return the files of a folder with one of these suffixes (lower case), by name. Hidden files are left out."""
-    if not folder.is_dir():
-        return []
-    return [path for path in _visible(folder) if path.suffix.lower() in suffixes and path.is_file()]
+    paths = _visible(folder) if folder.is_dir() else []
+    return [path for path in paths if path.suffix.lower() in suffixes and path.is_file()]
 
 
 def folders_in(folder: Path) -> list[Path]:
@@ -59,3 +58,26 @@ def sibling(path: Path, suffix: str) -> Path:
         if name.is_file():
             return name
     raise AssetError(f"There is no {path.with_suffix(suffix)} beside {path.name}. {AGAIN}")
+
+
+def read_folder(folder: str | Path) -> dict[str, tuple[Path, ...]]:
+    """Return the images of each person in a folder with a directory for each, both in alphabetical order.
+
+    A folder nested once more is found. Raises AssetError if there is no such folder, images lie beside the directories,
+    or a directory holds none.
+    """
+    folder = find_folder(folder, "", lambda inner: not _is_wrapper(inner), "a directory of images for each person")
+    if loose := files_in(folder):
+        raise AssetError(f"{loose[0]} lies beside the directories of people. Move each image to its person.")
+    people = {person.name: tuple(files_in(person)) for person in folders_in(folder)}
+    empty = [name for name, images in people.items() if not images]
+    if empty or not people:
+        problem = f"{folder / empty[0]} holds no images" if empty else f"{folder} holds no directories"
+        raise AssetError(f"{problem}. Expected a directory for each person, with images ({', '.join(sorted(IMAGES))}).")
+    return people
+
+
+def _is_wrapper(folder: Path) -> bool:
+    """Return whether a folder holds nothing but one folder, which holds folders and no images."""
+    inner = folders_in(folder)
+    return len(inner) == 1 and not files_in(folder) and not files_in(inner[0]) and bool(folders_in(inner[0]))
