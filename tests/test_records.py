@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from facenb.datasets.pictures.records import read_records
+from facenb.datasets.pictures.insightface_bin import read_records
 from facenb.datasets.sets.build_photos import build_records
 from facenb.errors import AssetError, ImageError
 from facenb.photos.photo import ict_fitter

@@ -72,7 +72,7 @@ def test_labels(tree):
 
 
 def test_sets_that_are_missing(tree, tmp_path):
-    with pytest.raises(AssetError, match="Expected folders AFW, .* it is empty"):
+    with pytest.raises(AssetError, match="Expected AFW, HELEN, .* it is empty"):
         read_w300lp(tmp_path)
     shutil.copytree(tree / "AFW", tmp_path / "AFW")
     with pytest.raises(AssetError, match="HELEN holds no images HELEN_"):

@@ -41,15 +41,11 @@ def find_folder(root: str | Path | None, name: str, holds: Callable[[Path], bool
                 return folder
         level = [child for folder in level for child in folders_in(folder)][:BROAD]
     command = f" (`python -m data_download get {name}`)" if name else ""
-    raise AssetError(f"Expected {expected} in {root}{command}; {_contents(root)}.")
-
-
-def _contents(folder: Path) -> str:
-    if not folder.is_dir():
-        return "there is no such folder"
-    names = [f"{path.name}/" if path.is_dir() else path.name for path in _visible(folder)]
+    names = [f"{path.name}/" if path.is_dir() else path.name for path in _visible(root)] if root.is_dir() else []
     more = f" and {len(names) - 6} more" if len(names) > 6 else ""
-    return f"it holds {', '.join(names[:6])}{more}" if names else "it is empty"
+    empty = "it is empty" if root.is_dir() else "there is no such folder"
+    content = f"it holds {', '.join(names[:6])}{more}" if names else empty
+    raise AssetError(f"Expected {expected} in {root}{command}; {content}.")
 
 
 def sibling(path: Path, suffix: str) -> Path:

@@ -1,21 +1,38 @@
-"""InsightFace's verification sets (`lfw.bin`, `cfp_fp.bin`, `agedb_30.bin`, `calfw.bin`, `cplfw.bin`), without mxnet.
+"""InsightFace's binary files, read without mxnet: record files to train on, `.bin` sets to verify on.
 
-Such a file is a pickle, written by Python 2 or 3, of two lists: the images as whole JPEG files, pair after pair, and
-whether each pair is of one person. It is read without running any of its code (`safe_pickle`). The images have
-112 x 112 pixels and are aligned on five points (`crops.ALIGNED`).
+A `.bin` file (`lfw.bin`, `cfp_fp.bin`, `agedb_30.bin`, `calfw.bin`, `cplfw.bin`) is a pickle, written by Python 2 or 3,
+of two lists: the images as whole JPEG files, pair after pair, and whether each pair is of one person. It is read
+without running any of its code (`safe_pickle`). All images have 112 x 112 pixels, aligned on five points (`crops`).
+
+`train.rec` with `train.idx` is RecordIO: a record is one part or several. Each part is 8 bytes of head (a magic number;
+then 3 bits that say whole, first, middle or last, and 29 bits of length) and its bytes, padded to a multiple of four.
+Where the magic number occurs in the bytes themselves, the record is cut there and the number left out. An image's
+record begins with flag (uint32), label (float32), id and id2 (uint64); if the flag is not 0, that many float32 follow
+as label. `train.idx` gives each record's key and offset. Record 0 of InsightFace's sets is not an image: its label says
+which keys are.
 """
 
+import io
+import mmap
+import struct
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Int, UInt8
+from PIL import Image
 from torch import Tensor
 
-from facenb.datasets.pictures.records import decode
+from facenb.datasets.folders import AGAIN, find_folder
 from facenb.errors import AssetError, ModelFileError
 from facenb.morphable.formats.safe_pickle import read_plain
+
+MAGIC = 0xCED7230A
+WHOLE, FIRST, MIDDLE, LAST = range(4)
+HEAD = struct.Struct("<IfQQ")
 
 
 class FaceBin(NamedTuple):
@@ -33,7 +50,7 @@ class FaceBin(NamedTuple):
 
     def batch(self, rows: Int[Tensor, " rows"]) -> UInt8[Tensor, "rows height width 3"]:
         """Return several images, RGB. Raises AssetError naming one that is damaged, or not as large as the first."""
-        images = [decode(self.images[row], f"Image {row} of {self.path}") for row in rows.tolist()]
+        images = [_decode(self.images[row], f"Image {row} of {self.path}") for row in rows.tolist()]
         for row, image in zip(rows.tolist(), images, strict=True):
             if image.shape != images[0].shape:
                 sizes = f"{tuple(image.shape[:2])}, not {tuple(images[0].shape[:2])}"
@@ -75,3 +92,108 @@ def _jpeg(file: object, name: str) -> bytes:
     if isinstance(file, (bytes, bytearray)):
         return bytes(file)
     raise AssetError(f"{name} is of type {type(file).__name__}, not an image file")
+
+
+@dataclass(frozen=True)
+class Records:
+    """Images and labels of a record file. Image i is the i-th by key; nothing is read before it is asked for."""
+
+    path: Path
+    keys: tuple[int, ...]  # of the images
+    offsets: dict[int, int]  # byte where each record begins
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    @cached_property
+    def _bytes(self) -> mmap.mmap:
+        with self.path.open("rb") as file:
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+
+    @cached_property
+    def labels(self) -> Int[Tensor, " images"]:
+        """The number of the person in each image. Raises AssetError naming a record whose head is damaged."""
+        labels = [self._read(key)[1] for key in self.keys]
+        for key, label in zip(self.keys, labels, strict=True):
+            if not (label >= 0 and label.is_integer()):
+                raise self._damaged(key, f"its label is {label}, not the number of a person")
+        return torch.tensor(labels).long()
+
+    def image(self, index: int) -> UInt8[Tensor, "height width 3"]:
+        """Return image `index` (from 0), RGB. Raises AssetError for a damaged record."""
+        key = self.keys[index]
+        return _decode(self._read(key)[2], f"The image of record {key} of {self.path}")
+
+    def _read(self, key: int) -> tuple[int, float, bytes]:
+        """Return the flag of a record, its (first) label, and the image behind."""
+        try:
+            content = self._content(key)
+            flag, label, _, _ = HEAD.unpack_from(content)
+            if flag:
+                (label,) = struct.unpack_from("<f", content, HEAD.size)
+        except struct.error as error:
+            raise self._damaged(key, f"it ends too early ({error})") from error
+        return flag, label, content[HEAD.size + 4 * flag :]
+
+    def _content(self, key: int) -> bytes:
+        """Return a record with its parts joined."""
+        offset, parts = self.offsets[key], []
+        while True:
+            magic, word = struct.unpack_from("<II", self._bytes, offset)
+            kind, length = word >> 29, word & (1 << 29) - 1
+            if magic != MAGIC:
+                raise self._damaged(key, "no record begins where the index says")
+            if offset + 8 + length > len(self._bytes):
+                raise self._damaged(key, "the file ends in it")
+            if (kind in (WHOLE, FIRST)) == bool(parts) or kind > LAST:
+                raise self._damaged(key, "its parts do not fit together")
+            parts.append(self._bytes[offset + 8 : offset + 8 + length])
+            if kind in (WHOLE, LAST):
+                return struct.pack("<I", MAGIC).join(parts)
+            offset += 8 + (length + 3) // 4 * 4
+
+    def _damaged(self, key: int, reason: str) -> AssetError:
+        return AssetError(f"Record {key} of {self.path} is damaged: {reason}. {AGAIN}")
+
+
+def read_records(path: str | Path) -> Records:
+    """Return a record file, given by its path or by a folder with `train.rec` and `train.idx` in it or below.
+
+    Raises AssetError for a file that is missing or empty, a wrong line of the index, and a first record that announces
+    images that are not there.
+    """
+    path = Path(path)
+    if path.is_dir():
+        path = find_folder(path, "", lambda inner: (inner / "train.rec").is_file(), "train.rec") / "train.rec"
+    index = path.with_suffix(".idx")
+    for file in (path, index):
+        if not file.is_file() or not file.stat().st_size:
+            raise AssetError(f"{file} is missing or empty; a record file needs both .rec and .idx")
+    try:
+        offsets = dict(np.loadtxt(index, np.int64, delimiter="\t", ndmin=2).tolist())
+    except ValueError as error:
+        raise AssetError(f"{index} does not hold a key and an offset in each line ({error}). {AGAIN}") from error
+    keys = _image_keys(Records(path, (), offsets))
+    missing = [key for key in keys if key not in offsets]
+    if missing or not keys:
+        problem = f"no record {missing[0]} ({len(missing)} announced records are missing)" if missing else "no images"
+        raise AssetError(f"{index} names {problem}. {AGAIN}")
+    return Records(path, tuple(keys), offsets)
+
+
+def _image_keys(records: Records) -> list[int]:
+    """Return the keys of the images: those that record 0 announces, or all if the file has no such head."""
+    keys = sorted(records.offsets)
+    if keys[:1] != [0]:
+        return keys
+    flag, end, _ = records._read(0)
+    return list(range(1, int(end))) if flag else keys
+
+
+def _decode(content: bytes, name: str) -> UInt8[Tensor, "height width 3"]:
+    """Return the RGB image in the bytes of an image file. Raises AssetError with `name` if it cannot be decoded."""
+    try:
+        with Image.open(io.BytesIO(content)) as image:
+            return torch.from_numpy(np.array(image.convert("RGB")))
+    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+        raise AssetError(f"{name} cannot be decoded ({error}). {AGAIN}") from error

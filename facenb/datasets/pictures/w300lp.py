@@ -29,10 +29,7 @@ def read_w300lp(folder: str | Path | None = None) -> dict[str, list[Path]]:
     a set that is missing, or an image without a turn in its name.
     """
     inner = find_folder(
-        folder,
-        "300w-lp",
-        lambda inner: inner.name != "landmarks" and any((inner / name).is_dir() for name in SETS),
-        f"folders {', '.join(SETS)}",
+        folder, "300w-lp", lambda inner: inner.name != "landmarks" and (inner / "AFW").is_dir(), ", ".join(SETS)
     )
     sources: dict[str, list[Path]] = {}
     for name in SETS:

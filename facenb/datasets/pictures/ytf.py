@@ -37,9 +37,8 @@ class YTF:
         frames = sorted(files_in(folder), key=lambda path: [int(word) for word in re.findall(r"\d+", path.stem)][-1:])
         if not frames:
             raise AssetError(f"{folder} holds no frames. {AGAIN}")
-        if most is None or len(frames) <= most:
-            return frames
-        return [frames[row] for row in torch.linspace(0, len(frames) - 1, most).round().long().tolist()]
+        count = min(most or len(frames), len(frames))
+        return [frames[row] for row in torch.linspace(0, len(frames) - 1, count).round().long().tolist()]
 
 
 def read_ytf(folder: str | Path | None = None, corrected: bool = False) -> YTF:

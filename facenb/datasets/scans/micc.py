@@ -47,7 +47,7 @@ def frames_of(subjects: Sequence[MiccSubject], setting: str) -> tuple[list[Path]
 def read_micc(folder: str | Path | None = None) -> list[MiccSubject]:
     """Return the people below a folder (None: the asset). AssetError if there are none, or one has no scan."""
     inner = find_folder(folder, "micc", lambda inner: bool(_subjects(inner)), "folders subject_01, subject_02, ...")
-    return list(map(_subject, _subjects(inner)))
+    return [_subject(folder) for folder in _subjects(inner)]
 
 
 def _subjects(folder: Path) -> list[Path]:

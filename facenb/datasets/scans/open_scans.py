@@ -71,7 +71,7 @@ def read_scan(name: str, folder: str | Path | None = None) -> Scan:
     """
     source, file, unit, image = SCANS[name]
     root = asset(source) if folder is None else Path(folder)
-    landmarks, texture = read_ljson(root / "james.ljson") if name == "james" else None, image and root / image
+    landmarks, texture = _read_ljson(root / "james.ljson") if name == "james" else None, image and root / image
     if texture and not texture.is_file():
         raise AssetError(f"There is no texture {texture}. {AGAIN}")
     scan = _read_npz(root / file, unit) if file.endswith(".npz") else read_mesh(root / file, unit)
@@ -90,19 +90,14 @@ def _read_npz(path: Path, unit: str) -> Scan:
     return checked(scan, path)
 
 
-def read_ljson(path: str | Path) -> Float[Tensor, "points 3"]:
-    """Return the points of a menpo landmark file (version 3), in the order of iBUG's 68 if it labels a face's parts.
-
-    Raises AssetError naming a file that is missing or not a landmark file.
-    """
+def _read_ljson(path: Path) -> Float[Tensor, "68 3"]:
+    """Return the points of a menpo landmark file (version 3) in the order of iBUG's 68."""
     try:
-        content = next(iter(json.loads(Path(path).read_text(encoding="utf-8"))["groups"].values()))
-        points = content["landmarks"]["points"]
-        masks = {label["label"]: label["mask"] for label in content.get("labels", [])}
-        order = [index for part in IBUG_PARTS for index in masks.get(part, [])]
-        points = torch.tensor(points, dtype=torch.float32).reshape(len(points), 3)
-        return points[order] if len(order) == len(points) else points
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, StopIteration, RuntimeError) as error:
+        content = next(iter(json.loads(path.read_text(encoding="utf-8"))["groups"].values()))
+        masks = {label["label"]: label["mask"] for label in content["labels"]}
+        order = [index for part in IBUG_PARTS for index in masks[part]]
+        return torch.tensor(content["landmarks"]["points"], dtype=torch.float32)[order].view(68, 3)
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, StopIteration, RuntimeError) as error:
         raise AssetError(f"{path} is not a landmark file ({type(error).__name__}: {error}). {AGAIN}") from error
 
 

@@ -13,8 +13,8 @@ import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
+from facenb.datasets.pictures.insightface_bin import read_records
 from facenb.datasets.pictures.lfw import LFW, Pair
-from facenb.datasets.pictures.records import read_records
 from facenb.datasets.pictures.w300lp import read_turn
 from facenb.datasets.sets.build_synthetic import blocks_of, build_faces, fitted_targets
 from facenb.datasets.sets.faces import TURNED, FaceSet, describe
@@ -59,8 +59,7 @@ def _rows(
     Photos without a face are left out, then people with fewer than two photos (see FaceSet.left_out).
     """
     photos = prepare(photos)
-    usable = photos.found.clone()
-    usable &= subject[usable].bincount(minlength=int(subject.max()) + 1)[subject] >= 2
+    usable = photos.found & (subject[photos.found].bincount(minlength=int(subject.max()) + 1)[subject] >= 2)
     if not usable.any():
         return {}
     photos, subject = photos[usable], subject[usable]
@@ -97,16 +96,12 @@ def build_folder(
 
 
 def build_records(
-    folder: str | Path,
-    records: str | Path,
-    at_least: int,
-    size: tuple[int, int],
-    fitter: Fitter,
-    aligned: bool = True,
+    folder: str | Path, records: str | Path, at_least: int, size: tuple[int, int], fitter: Fitter
 ) -> FaceSet:
-    """Return the people with `at_least` images in a record file (CASIA-WebFace's `train.rec`), as build_folder.
+    """Return the people with `at_least` images in a record file (CASIA-WebFace's `train.rec`) as a training set.
 
-    People are named by their labels. Raises AssetError for a damaged file.
+    The images are aligned, as for `build_folder`. People are named by their labels. Raises AssetError for a damaged
+    file, ImageError for an image of another size.
     """
     given, people = read_records(records), {}
     for index, label in enumerate(given.labels.tolist()):
@@ -114,9 +109,9 @@ def build_records(
     people = {str(label): people[label] for label in sorted(people) if len(people[label]) >= at_least}
 
     def prepare(indices: list[int]) -> Prepared:
-        return prepare_images((given.image(index).float() / 255 for index in indices), aligned)
+        return prepare_images((given.image(index).float() / 255 for index in indices), aligned=True)
 
-    card = {"kind": "records", "at_least": at_least, "aligned": aligned}
+    card = {"kind": "records", "at_least": at_least}
     return _build(folder, people, partial(_rows, prepare, fitter, size), card, size, fitter.model)
 
 

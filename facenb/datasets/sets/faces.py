@@ -171,9 +171,7 @@ class FaceSet:
         for name, part, share in (("test", tested, test), ("validation", watched, validation), ("training", taught, 1)):
             if not len(part) and share:
                 raise RunError(f"The split leaves no {name} people of {len(order)}; change its shares")
-        train = self.of(taught)
-        others = (replace(train, rows=self.rows[torch.isin(self.subjects, people)]) for people in (watched, tested))
-        return Split(train, *others)
+        return Split(*(self.take(torch.isin(self.subjects, part)) for part in (taught, watched, tested)))
 
 
 class Split(NamedTuple):
@@ -193,8 +191,7 @@ def describe(model: MorphableModel) -> dict:
 def read_faces(folder: str | Path) -> FaceSet:
     """Return a set that a builder made. Raises AssetError if there is none, or it is damaged or no set of faces."""
     table = read_table(folder)
-    missing = [name for name in ("image", "subject") if name not in table.fields]
-    if missing:
-        absent = " and no ".join(missing)
-        raise AssetError(f"{folder} holds no faces: it has no {absent}, only {', '.join(table.fields)}")
+    lacks = [name for name in ("image", "subject") if name not in table.fields]
+    if lacks:
+        raise AssetError(f"{folder} holds no faces: it has no {' and no '.join(lacks)}, only {', '.join(table.fields)}")
     return FaceSet(table, torch.arange(len(table)))

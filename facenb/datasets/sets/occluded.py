@@ -68,10 +68,8 @@ def paint_copies(
     images, landmarks = stored["image"], stored["landmarks"].float()
     missing = (~landmarks.isfinite().flatten(1).all(1)).nonzero()[:, 0].tolist()
     if missing:
-        raise LandmarkError(
-            f"{len(missing)} of {len(faces)} images have no landmarks, the first is row {missing[0]}: no face was "
-            "found there, so no occluder can be placed. Leave such images out, and count them."
-        )
+        problem = f"{len(missing)} of {len(faces)} images have no landmarks, the first is row {missing[0]}"
+        raise LandmarkError(f"{problem}. Leave such images out, and count them.")
     draws = [np.random.Generator(np.random.PCG64([seed, i, k])) for i in range(len(faces)) for k in range(each)]
     stays = torch.tensor([draw.random() < clear for draw in draws])
     which, large = (torch.tensor([draw.integers(len(given)) for draw in draws]) for given in (kinds, sizes))
