@@ -13,19 +13,6 @@ from facenb.runs.results import png
 from facenb.show.figures import COLOURS, figure, headless
 
 
-class Picture:
-    """A PNG, and the text that is shown where there are no images."""
-
-    def __init__(self, png: bytes, text: str):
-        self.png, self.text = png, text
-
-    def _repr_png_(self) -> bytes:
-        return self.png
-
-    def __repr__(self) -> str:
-        return self.text
-
-
 def _duration(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
 
@@ -95,10 +82,11 @@ class Live:
         began, shell = time.monotonic(), get_ipython()
         if not hasattr(shell, "kernel") or began < self.due and not last:
             return
-        picture = Picture(png(self.figure(words)), f"training: {self.title}, {self.steps:,} steps")
+        text = f"training: {self.title}, {self.steps:,} steps"  # shown where there are no images
+        picture = {"image/png": png(self.figure(words)), "text/plain": text}
         if self.handle is None:
-            self.handle = display(picture, display_id=True)
+            self.handle = display(picture, raw=True, display_id=True)
         else:
-            self.handle.update(picture)
+            self.handle.update(picture, raw=True)
         now = time.monotonic()
         self.due = now + max(self.every, 10 * (now - began))

@@ -22,11 +22,12 @@ def _packed(colours: Tensor) -> np.ndarray:
     return ((bytes_[:, 0] << 16) + (bytes_[:, 1] << 8) + bytes_[:, 2]).numpy().astype(np.uint32)
 
 
-def _plot(vertices: Tensor, triangles, colours: Tensor | None) -> tuple[Plot, Mesh]:
+def _plot(vertices, triangles, colours) -> tuple[Plot, Mesh]:
+    vertices = three(vertices, "vertices")
     plot = k3d.plot(height=440, grid_visible=False, camera_auto_fit=False, menu_visibility=False, camera_up_axis="y")
-    look = {"color": 0xC7BAB0} if colours is None else {"colors": _packed(colours)}
+    look = {"color": 0xC7BAB0} if colours is None else {"colors": _packed(three(colours, "colours"))}
     faces = np.asarray(triangles, dtype=np.uint32)
-    mesh = k3d.mesh(vertices.numpy().astype(np.float32), faces, flat_shading=False, side="double", **look)
+    mesh = k3d.mesh(vertices.numpy(), faces, flat_shading=False, side="double", **look)
     plot += mesh
     low, high = vertices.amin(0), vertices.amax(0)
     middle = ((low + high) / 2).tolist()
@@ -55,16 +56,9 @@ class View:
 
 def view(name: str, vertices, triangles, colours=None) -> View:
     """Return a mesh to turn in 3D, with an image of it at several yaws."""
-    vertices = three(vertices, "vertices")
-    colours = None if colours is None else three(colours, "colours")
     pictures = [snapshot(vertices, triangles, colours, yaw=yaw) for yaw in YAWS]
     titles = [f"yaw {yaw:+.0f}°" for yaw in YAWS]
     return View(name, _plot(vertices, triangles, colours)[0], png(sheet(pictures, titles)))
-
-
-def _slider(name: str, value: float, low: float, high: float) -> ipywidgets.FloatSlider:
-    style = {"description_width": "initial"}
-    return ipywidgets.FloatSlider(value, min=low, max=high, step=(high - low) / 100, description=name, style=style)
 
 
 def explore(
@@ -96,8 +90,11 @@ def explore(
         title = ", ".join(f"{key} {value:+.3g}" for key, value in values.items() if value)
         titles.append(title or ", ".join(f"{key} 0" for key in values) or "at rest")
     vertices, colours = update(**start)
-    plot, mesh = _plot(three(vertices, "vertices"), triangles, None if colours is None else three(colours, "colours"))
-    handles = {key: _slider(key, start[key], *ends) for key, ends in sliders.items()}
+    plot, mesh = _plot(vertices, triangles, colours)
+    handles = {}
+    for key, (lowest, highest) in sliders.items():
+        options = {"step": (highest - lowest) / 100, "style": {"description_width": "initial"}}
+        handles[key] = ipywidgets.FloatSlider(start[key], min=lowest, max=highest, description=key, **options)
 
     def moved(_change) -> None:
         vertices, colours = update(**{key: handle.value for key, handle in handles.items()})
