@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from torch.nn.functional import cosine_similarity, cross_entropy
+from torch.nn.functional import cross_entropy
 
 from facenb.networks.heads import HEADS, make_head
 
@@ -52,6 +52,7 @@ def own(name: str, theta: float, length: float, **options) -> float:
 
 
 CASES = [
+    ("cosface", {"scale": 20.0, "margin": 0.0}),
     ("cosface", {"scale": 30.0, "margin": 0.2}),
     ("arcface", {"scale": 16.0, "margin": 0.4}),
     ("arcface", {"scale": 16.0, "margin": 1.2}),
@@ -85,12 +86,6 @@ def test_softmax_is_a_linear_layer():
     assert torch.allclose(head(code, LABELS), code @ head.weight.T + head.bias)
 
 
-@pytest.mark.parametrize("name", ["cosface", "arcface"])
-def test_a_margin_of_zero_is_cosine_softmax(name):
-    head, code = make(name, scale=20.0, margin=0.0), codes()
-    assert torch.allclose(head(code, LABELS), 20 * angles(head, code).cos(), atol=1e-6)
-
-
 def aligned(name: str, **options) -> tuple[torch.nn.Module, torch.Tensor]:
     """A head and codes that turn from class 0's weight to its opposite, in steps of ANGLES."""
     head = make(name, **options)
@@ -117,31 +112,10 @@ def test_a_larger_angle_never_scores_more(name, margin):
     assert (values.diff() < 1e-9).all()
 
 
-@pytest.mark.parametrize("name", ["cosface", "arcface"])
-def test_the_length_of_a_code_does_not_count(name):
-    head, code = make(name), codes()
-    assert torch.allclose(head(7 * code, LABELS), head(code, LABELS))
-
-
-def test_the_length_of_a_code_multiplies_in_a_softmax():
-    head, code = make("a-softmax").eval(), codes()
-    assert torch.allclose(head(7 * code, LABELS), 7 * head(code, LABELS))
-
-
-@pytest.mark.parametrize("name", MARGINS)
-def test_the_length_of_a_weight_does_not_count(name):
-    head, code = make(name).eval(), codes()
-    before = head(code, LABELS)
-    with torch.no_grad():
-        head.weight *= torch.tensor([0.1, 1, 2, 5, 30])[:, None]
-    assert torch.allclose(head(code, LABELS), before)
-
-
 @pytest.mark.parametrize("name", HEADS)
 def test_gradients_are_those_of_finite_differences(name):
-    head = make(
-        name, **({} if name == "softmax" else {"scale": 3.0} if name != "a-softmax" else {"annealing": 1.0})
-    ).eval()
+    options = {"softmax": {}, "a-softmax": {"annealing": 1.0}}.get(name, {"scale": 3.0})
+    head = make(name, **options).eval()
     assert torch.autograd.gradcheck(lambda code: head(code, LABELS), codes().requires_grad_())
 
 
@@ -181,24 +155,6 @@ def test_sixteen_bit_trainings_get_logits_in_full_precision(name):
         logits = head(code, LABELS)
     assert logits.dtype == torch.float32
     assert torch.allclose(logits, head(code.float(), LABELS), atol=1e-5)
-
-
-@pytest.mark.parametrize("name", HEADS)
-def test_codes_of_two_people_are_told_apart_after_some_steps(name):
-    options = {"softmax": {}, "a-softmax": {}}.get(name, {"scale": 10.0, "margin": 0.2})
-    torch.manual_seed(2)
-    head = make_head(name, 2, 2, **options)
-    code = torch.tensor([[1.0, 0.1], [0.1, 1.0]]).requires_grad_()
-    optimiser = torch.optim.SGD([*head.parameters(), code], lr=0.1)
-    for _ in range(200):
-        optimiser.zero_grad()
-        cross_entropy(head(code, torch.tensor([0, 1])), torch.tensor([0, 1])).backward()
-        optimiser.step()
-    assert cosine_similarity(code[:, None], head.weight, dim=2).argmax(1).tolist() == [0, 1]
-
-
-def test_no_pictures_give_no_logits():
-    assert make("arcface")(codes()[:0], LABELS[:0]).shape == (0, CLASSES)
 
 
 def test_an_unknown_head_is_refused_with_those_there_are():
