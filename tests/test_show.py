@@ -96,10 +96,6 @@ def test_a_slider_moves_the_mesh_and_its_colours(ball):
     assert hex(int(mesh.colors[0])) == "0x999999"
 
 
-def test_every_colour_is_told_apart():
-    assert len(set(show.COLOURS.values())) >= len(show.COLOURS) - 1  # "fit" and "within" are one thing's colour
-
-
 def at(step: int, loss: float, **more) -> Progress:
     known = {"validation": {}, "rate": 0.1, "images_per_second": 830.0, "waiting": 0.0, "seconds": 9.0}
     known |= {"seconds_left": 40.0} | more

@@ -9,8 +9,9 @@ from dataclasses import fields
 import numpy as np
 import pytest
 import torch
+from scipy.spatial.transform import Rotation
 
-from facenb.imaging.camera import Perspective, WeakPerspective, euler_to_matrix
+from facenb.imaging.camera import euler_to_matrix
 from facenb.imaging.render import render
 from facenb.synthface.people import SynthFace
 from facenb.synthface.photographs import Photographs, concatenate, photograph
@@ -29,28 +30,12 @@ def fingerprint(picture: int) -> str:
     return hashlib.sha256(rounded[1].tobytes() + rounded[2].tobytes()).hexdigest() + str(rounded[0].mean())[:5]
 
 
-def test_shapes_of_everything(photos):
-    count, vertices = 8, len(SYNTH.mean)
-    assert photos.image.shape == (count, 112, 112, 3) and photos.image.dtype == torch.float32
-    assert photos.landmarks.shape == (count, 68, 2) and photos.visible.shape == (count, 68)
-    assert photos.shape.shape == photos.neutral.shape == (count, vertices, 3)
-    assert photos.mask.shape == photos.hair.shape == photos.depth.shape == (count, 112, 112)
-    assert 0 <= photos.image.min() and photos.image.max() <= 1
-    assert isinstance(photos.camera, WeakPerspective | Perspective)
-
-
 def test_landmarks_are_projections_of_the_true_shape(photos):
     """By hand, from the conventions at the top of camera.py."""
-    points = SYNTH.landmarks.of(photos.shape).double()
-    yaw, pitch, roll = photos.angles.double().T
-    camera = photos.camera
-    for i in range(len(points)):
-        c, s = np.cos, np.sin
-        y, p, r = (float(a[i]) for a in (yaw, pitch, roll))
-        about_z = np.array([[c(r), -s(r), 0], [s(r), c(r), 0], [0, 0, 1]])
-        about_y = np.array([[c(y), 0, s(y)], [0, 1, 0], [-s(y), 0, c(y)]])
-        about_x = np.array([[1, 0, 0], [0, c(p), -s(p)], [0, s(p), c(p)]])
-        turned = points[i].numpy() @ (about_z @ about_y @ about_x).T
+    points, camera = SYNTH.landmarks.of(photos.shape).double(), photos.camera
+    rotations = Rotation.from_euler("ZYX", photos.angles.double().numpy()[:, [2, 0, 1]])
+    for i, rotation in enumerate(rotations):
+        turned = rotation.apply(points[i].numpy())
         if camera.is_perspective:
             turned = turned + camera.position[i].numpy()
             flat = turned[:, :2] * [1, -1] / -turned[:, 2:] * float(camera.focal[i]) + camera.principal[i].numpy()
@@ -64,7 +49,9 @@ def test_shapes_are_those_of_the_subjects(photos):
         person = SYNTH.subject(int(photos.subject[i]))
         torch.testing.assert_close(photos.neutral[i], person.neutral)
         torch.testing.assert_close(photos.shape[i], SYNTH.shape(person, photos.expression[i : i + 1])[0])
-    assert (photos.expression >= 0).all() and (photos.expression <= 1).all()
+    for values in (photos.expression, photos.image):
+        assert 0 <= values.min() and values.max() <= 1
+    assert photos.image.shape == (8, 112, 112, 3) and photos.image.dtype == torch.float32
 
 
 def test_visible_landmarks_lie_on_the_depth_buffer(photos):
@@ -102,23 +89,16 @@ def test_depth_mask_and_normals_agree(photos):
     torch.testing.assert_close(length[seen], torch.ones(int(seen.sum())), atol=1e-4, rtol=0)
     assert (length[~seen] == 0).all()
     assert 0.2 < photos.mask.float().mean() < 0.9
-    # The normals are the slope of the depth: compare away from the edges, on smooth skin.
-    camera = photos.camera
-    if camera.is_perspective:
+    if photos.camera.is_perspective:
         return
+    # The normals are the slope of the depth: compare away from the edges, on smooth skin.
     i = int(photos.angles[:, 0].abs().argmin())
-    depth, mm = photos.depth[i], 1 / camera.scale[i]
+    depth, mm = photos.depth[i], 1 / photos.camera.scale[i]
     across = -(depth[1:-1, 2:] - depth[1:-1, :-2]) / (2 * mm)  # dz/dx, z towards the camera
     down = -(depth[2:, 1:-1] - depth[:-2, 1:-1]) / (2 * mm)  # dz/d(-y)
     normal = torch.stack([-across, down, torch.ones_like(across)], -1)
     normal = normal / normal.norm(dim=-1, keepdim=True)
-    inner = (
-        (photos.mask & ~photos.hair)[i, 1:-1, 1:-1]
-        & across.isfinite()
-        & down.isfinite()
-        & (across.abs() < 1)
-        & (down.abs() < 1)
-    )
+    inner = (photos.mask & ~photos.hair)[i, 1:-1, 1:-1] & (across.abs() < 1) & (down.abs() < 1)  # not: inf, NaN
     cosine = (normal * photos.normals[i, 1:-1, 1:-1]).sum(-1)[inner]
     assert cosine.median() > 0.98
 
@@ -164,8 +144,7 @@ def test_pose_does_not_depend_on_size_or_camera():
     small, large = (photograph(SYNTH, [2], [3], size=s) for s in ((32, 32), (64, 64)))
     torch.testing.assert_close(large.landmarks, 2 * small.landmarks, atol=1e-3, rtol=0)
     far = photograph(SYNTH, [2], [3], camera="perspective")
-    torch.testing.assert_close(far.angles, small.angles)
-    torch.testing.assert_close(far.shape, small.shape)
+    assert torch.equal(far.angles, small.angles) and torch.equal(far.shape, small.shape)
 
 
 def test_poses_and_faces_vary_as_asked():
@@ -176,13 +155,8 @@ def test_poses_and_faces_vary_as_asked():
     straight = photograph(SYNTH, [0] * 9, list(range(9)), size=(16, 16), yaw_limit=20, expressive=False)
     assert straight.angles[:, 0].abs().max() <= np.radians(20) and (straight.expression == 0).all()
     torch.testing.assert_close(euler_to_matrix(straight.angles), straight.camera.rotation)
-    brightness = many.image[many.mask].mean()
-    assert 0.15 < brightness < 0.7
-
-
-def test_faces_lie_inside_the_picture():
-    many = photograph(SYNTH, list(range(30)), [2] * 30, size=(112, 96), supersample=1)
-    inside = (many.landmarks >= 0).all(-1) & (many.landmarks <= torch.tensor([96, 112])).all(-1)
+    assert 0.15 < many.image[many.mask].mean() < 0.7
+    inside = ((many.landmarks >= 0) & (many.landmarks <= 16)).all(-1)
     assert inside.float().mean() > 0.97
 
 

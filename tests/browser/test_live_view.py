@@ -31,16 +31,11 @@ pytestmark = [
 
 
 def wait_for(what: str, ready: Callable, seconds: float = 60):
-    """The first true value of `ready()`; what it raises meanwhile counts as not yet."""
-    end, last = time.monotonic() + seconds, None
-    while time.monotonic() < end:
-        try:
-            if found := ready():
-                return found
-        except Exception as error:
-            last = error
-        time.sleep(0.2)
-    raise AssertionError(f"waited {seconds} s in vain for {what}" + (f": {last}" if last else ""))
+    """Return the first true value of `ready()`; what it raises meanwhile counts as not yet."""
+    from selenium.webdriver.support.wait import WebDriverWait
+
+    wait = WebDriverWait(None, seconds, poll_frequency=0.2, ignored_exceptions=(Exception,))
+    return wait.until(lambda _: ready(), f"waited in vain for {what}")
 
 
 def free_port() -> int:
