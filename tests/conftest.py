@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
 from jaxtyping import install_import_hook
 
 LIBRARY = Path(__file__).resolve().parents[1] / "facenb"
@@ -34,6 +35,25 @@ def data_folder(tmp_path_factory) -> Path:
     """One data folder for all tests of a run, shared by its workers: what is unpacked there is unpacked once."""
     base = tmp_path_factory.getbasetemp()
     return (base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base) / "facenb-data"
+
+
+@pytest.fixture(scope="session")
+def jaw_model():
+    """A small SynthFace model whose jaw is a joint."""
+    from facenb.synthface import build_model, with_jaw
+
+    return with_jaw(build_model(people=8, components=4, albedo_components=3))
+
+
+@pytest.fixture(scope="session")
+def stage(jaw_model):
+    """DECA's scene for the face and the landmarks of that model."""
+    from facenb.methods.deca.scene import Stage
+    from facenb.morphable.mesh import cut, landmark_vertices
+    from facenb.networks.deca import layout_of
+
+    kept = torch.cat([jaw_model.regions["face"], landmark_vertices(jaw_model)])
+    return Stage.of(cut(jaw_model, kept), layout_of(jaw_model))
 
 
 @pytest.fixture

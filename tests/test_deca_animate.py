@@ -5,17 +5,8 @@ import torch
 from test_deca import NARROW
 
 from facenb.methods.deca.animate import at_rest, detailed_mesh, facing, morph_targets, moved_as, with_values
-from facenb.methods.deca.scene import Stage, posed, window_of
-from facenb.morphable.mesh import cut, landmark_vertices
-from facenb.networks.deca import Deca, layout_of
-from facenb.synthface import build_model, with_jaw
-
-
-@pytest.fixture(scope="module")
-def stage():
-    model = with_jaw(build_model(people=8, components=4, albedo_components=3))
-    kept = torch.cat([model.regions["face"], landmark_vertices(model)])
-    return Stage.of(cut(model, kept), layout_of(model))
+from facenb.methods.deca.scene import posed, window_of
+from facenb.networks.deca import Deca
 
 
 @pytest.fixture(scope="module")

@@ -16,16 +16,6 @@ from facenb.networks.detail import DetailDecoder, LinearDecoder
 from facenb.synthface import SynthFace, build_model, with_jaw
 
 
-@pytest.fixture(scope="module")
-def plain():
-    return build_model(people=8, components=4, albedo_components=3)
-
-
-@pytest.fixture(scope="module")
-def synthface(plain):
-    return with_jaw(plain)
-
-
 def vector(layout, **parts) -> torch.Tensor:
     """One flat vector, everything else at rest and the camera as it starts."""
     whole = {name: torch.zeros(1, length) for name, length in layout.parts.items()}
@@ -52,63 +42,58 @@ def test_the_camera_of_a_picture_that_is_not_square(size):
     torch.testing.assert_close(found[:2], torch.tensor([u, v]))
 
 
-def test_the_head_turns_about_the_middle_of_its_landmarks(synthface):
-    layout = layout_of(synthface)
-    turned = posed(synthface, layout, vector(layout, global_pose=[0.0, 0.5, 0.0]))
+def test_the_head_turns_about_the_middle_of_its_landmarks(jaw_model):
+    layout = layout_of(jaw_model)
+    turned = posed(jaw_model, layout, vector(layout, global_pose=[0.0, 0.5, 0.0]))
     c, s = torch.tensor(0.5).cos(), torch.tensor(0.5).sin()
-    middle = synthface.landmarks.of(synthface.mean[None]).mean(1)[0]
-    x, y, z = (synthface.mean - middle).unbind(-1)
+    middle = jaw_model.landmarks.of(jaw_model.mean[None]).mean(1)[0]
+    x, y, z = (jaw_model.mean - middle).unbind(-1)
     expected = middle + torch.stack([c * x + s * z, y, c * z - s * x], -1)
     torch.testing.assert_close(turned[0], expected, atol=1e-3, rtol=1e-4)
 
 
-def test_the_jaw_opens_as_synthface_does(synthface):
+def test_the_jaw_opens_as_synthface_does(jaw_model):
     """Against a true head with an open mouth; what is left is that the true chin also comes forward, and blending."""
-    synth, layout = SynthFace(0), layout_of(synthface)
+    synth, layout = SynthFace(0), layout_of(jaw_model)
     person = synth.subject(3)
     half = torch.zeros(1, len(synth.expression_names))
     half[0, synth.expression_names.index("jawOpen")] = 0.5
     true = synth.shape(person, half) - person.neutral
-    opened = posed(synthface, layout, vector(layout, jaw_pose=[0.18, 0.0, 0.0])) - synthface.mean
-    chin = synthface.landmarks.of(true)[0, 8]
+    opened = posed(jaw_model, layout, vector(layout, jaw_pose=[0.18, 0.0, 0.0])) - jaw_model.mean
+    chin = jaw_model.landmarks.of(true)[0, 8]
     assert chin[1] < -8  # it does open
-    moved = synthface.landmarks.of(opened)[0]
+    moved = jaw_model.landmarks.of(opened)[0]
     assert (moved[8] - chin).norm() < 0.2 * chin.norm()
     assert moved[[36, 45, 27]].norm(dim=-1).max() < 0.5  # eyes and nose stay
 
 
-def test_expressions_of_the_jaw_are_gone(synthface, plain):
-    assert set(plain.expression_names) - set(synthface.expression_names) == {"jawOpen", "jawLeft", "jawRight"}
+def test_expressions_of_the_jaw_are_gone(jaw_model):
+    plain = build_model(people=8, components=4, albedo_components=3)
+    assert set(plain.expression_names) - set(jaw_model.expression_names) == {"jawOpen", "jawLeft", "jawRight"}
     with pytest.raises(ValueError, match="jawOpen"):
-        with_jaw(synthface)
+        with_jaw(jaw_model)
 
 
-def test_neutral_ignores_all_but_the_identity(synthface):
-    layout = layout_of(synthface)
+def test_neutral_ignores_all_but_the_identity(jaw_model):
+    layout = layout_of(jaw_model)
     own = [1.0, -1.0, 0.5, 0.2]
     flat = vector(layout, identity=own, jaw_pose=[0.3, 0.1, 0.0], global_pose=[0.1, 0.9, 0.2])
-    torch.testing.assert_close(neutral(synthface, layout, flat), synthface.shape(torch.tensor([own])))
+    torch.testing.assert_close(neutral(jaw_model, layout, flat), jaw_model.shape(torch.tensor([own])))
 
 
-def test_landmarks_of_a_part_are_those_of_the_whole(synthface):
-    layout = layout_of(synthface)
+def test_landmarks_of_a_part_are_those_of_the_whole(jaw_model):
+    layout = layout_of(jaw_model)
     flat = vector(layout, identity=[1.0, -1, 0.5, 0.2], jaw_pose=[0.3, 0, 0.1], global_pose=[0.1, 0.9, 0.2])
-    part = cut(synthface, landmark_vertices(synthface))
+    part = cut(jaw_model, landmark_vertices(jaw_model))
     assert len(part.mean) < 160
     own = landmarks_of(part, layout, flat, (112, 112))
-    torch.testing.assert_close(own, landmarks_of(synthface, layout, flat, (112, 112)), atol=1e-3, rtol=1e-4)
+    torch.testing.assert_close(own, landmarks_of(jaw_model, layout, flat, (112, 112)), atol=1e-3, rtol=1e-4)
 
 
 def test_a_model_without_a_jaw():
     toy = model()
     with pytest.raises(ValueError, match="no joints 'global' and 'jaw'"):
         posed(replace(toy, joints=None), layout_of(toy), vector(layout_of(toy)))
-
-
-@pytest.fixture(scope="module")
-def stage(synthface):
-    kept = torch.cat([synthface.regions["face"], landmark_vertices(synthface)])
-    return Stage.of(cut(synthface, kept), layout_of(synthface))
 
 
 class TestStage:
@@ -160,14 +145,14 @@ class TestStage:
         decoder = LinearDecoder(4, 16, window=window_of(stage.model))
         assert stage.displacement(decoder, torch.ones(1, 16, 16)).max() == pytest.approx(1)
 
-    def test_displacements_fade_out_at_the_border_of_the_face(self, stage, synthface):
+    def test_displacements_fade_out_at_the_border_of_the_face(self, stage, jaw_model):
         """On the part as on the whole head, whose other vertices none reaches."""
         decoder = DetailDecoder(4, (3, 2))
         part, whole = (
             one.displacement(decoder, torch.ones(1, 16, 16))[0, : len(one.model.mean)]
-            for one in (stage, Stage.of(synthface, stage.layout))
+            for one in (stage, Stage.of(jaw_model, stage.layout))
         )
-        kept = torch.cat([synthface.regions["face"], landmark_vertices(synthface)]).unique()
+        kept = torch.cat([jaw_model.regions["face"], landmark_vertices(jaw_model)]).unique()
         others = torch.ones(len(whole), dtype=torch.bool).index_fill(0, kept, False)
         assert torch.equal(part, whole[kept]) and whole[others].max() == 0
         forehead = int(stage.model.mean[:, 1].argmax())

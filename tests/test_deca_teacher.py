@@ -12,7 +12,7 @@ from facenb.errors import RunError
 from facenb.imaging.camera import WeakPerspective, euler_to_matrix
 from facenb.methods.deca.alone import fit_vectors
 from facenb.methods.deca.pictures import PicturePairs, build_pictures, vary
-from facenb.methods.deca.scene import Stage, landmarks_of, window_of
+from facenb.methods.deca.scene import landmarks_of, window_of
 from facenb.methods.deca.teacher import (
     CoarseLoss,
     DetailLoss,
@@ -26,10 +26,9 @@ from facenb.methods.deca.teacher import (
     training_name,
 )
 from facenb.morphable.alignment import similarity
-from facenb.morphable.mesh import cut, landmark_vertices
-from facenb.networks.deca import UNITS, Deca, layout_of
+from facenb.networks.deca import UNITS, Deca
 from facenb.photos.crops import crop_faces, five_of_68
-from facenb.synthface import SynthFace, build_model, with_jaw
+from facenb.synthface import SynthFace
 from facenb.training import Settings
 
 SIDE = 48
@@ -38,13 +37,6 @@ SIDE = 48
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory):
     return build_pictures(tmp_path_factory.mktemp("pictures") / "set", 0, [4, 2, 7], 2, SIDE, landmark_noise=0)
-
-
-@pytest.fixture(scope="module")
-def stage():
-    model = with_jaw(build_model(people=8, components=4, albedo_components=3))
-    kept = torch.cat([model.regions["face"], landmark_vertices(model)])
-    return Stage.of(cut(model, kept), layout_of(model))
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 """In JupyterLab, in a real browser: run notebook 01, see the face drawn in 3D, move a slider, see it change.
 
-Skipped, by name, where there is no Chromium with its driver. `FACENB_SCREENSHOTS=folder` keeps the pictures.
+`FACENB_SCREENSHOTS=folder` keeps the pictures.
 """
 
 import io
@@ -21,13 +21,7 @@ from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOK = ROOT / "notebooks/01_morphable_model.ipynb"
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-DRIVER = shutil.which("chromedriver")
-
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="needs chromium and chromedriver"),
-]
+pytestmark = pytest.mark.slow
 
 
 def wait_for(what: str, ready: Callable, seconds: float = 60):
@@ -108,33 +102,6 @@ def lab(tmp_path_factory) -> Iterator[str]:
             server.kill()
 
 
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    from selenium import webdriver
-    from selenium.webdriver.chrome.service import Service
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    # WebGL without a GPU, by software; with --disable-gpu the canvas would stay blank without an error.
-    for flag in (
-        "--headless=new",
-        "--use-gl=angle",
-        "--use-angle=swiftshader",
-        "--enable-unsafe-swiftshader",
-        "--no-sandbox",
-        "--disable-dev-shm-usage",
-        "--no-proxy-server",
-        "--no-first-run",
-        "--window-size=1400,1400",
-        f"--user-data-dir={tmp_path_factory.mktemp('chromium')}",
-    ):
-        options.add_argument(flag)
-    driver = webdriver.Chrome(options=options, service=Service(DRIVER))
-    driver.set_script_timeout(240)
-    yield driver
-    driver.quit()
-
-
 def picture(element) -> np.ndarray:
     """What is seen of an element: height x width x 3, 0 to 255."""
     return np.asarray(Image.open(io.BytesIO(element.screenshot_as_png)).convert("RGB")).astype(int)
@@ -186,7 +153,7 @@ return areas.find(area => area.querySelector('canvas') && area.querySelector('.n
 """
 
 
-def test_a_face_is_drawn_and_follows_a_slider(lab, browser, tmp_path):
+def test_a_face_is_drawn_and_follows_a_slider(browser, lab, tmp_path):
     from selenium.webdriver import ActionChains
     from selenium.webdriver.common.by import By
 
