@@ -1,4 +1,6 @@
-"""A mesh laid onto points: known motions are found, degenerate input has a defined outcome."""
+"""A mesh or a model laid onto points: known motions and shapes are found, degenerate input has a defined outcome."""
+
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,9 +12,10 @@ from scipy.optimize import least_squares
 from scipy.spatial.transform import Rotation
 from test_scan_to_mesh import scan_to_mesh
 
-from facenb.evaluation.registration import icp
+from facenb.evaluation.registration import fit_surface, icp
 from facenb.evaluation.scan import ScanToMesh
 from facenb.morphable.alignment import Similarity
+from facenb.morphable.model import Embedding, MorphableModel
 
 
 def mask() -> trimesh.Trimesh:
@@ -144,3 +147,66 @@ class TestDegenerate:
         found = icp(sampled() * torch.tensor([-1.0, 1.0, 1.0]), SURFACE, STAY, scale=True)
         assert torch.linalg.det(found.similarity.rotation).item() == pytest.approx(1)
         assert found.distances.mean() > 0.5
+
+
+def egg() -> MorphableModel:
+    """An egg with smooth bumps for identities and expressions; 68 of its vertices in front are the landmarks."""
+    mesh = trimesh.creation.icosphere(subdivisions=4)
+    ball = torch.tensor(mesh.vertices, dtype=torch.float32)
+    waves = ((2.0, 0.3), (3.0, 1.1), (4.0, 2.0), (5.0, 0.7), (2.5, 2.9))
+    bumps = torch.stack([ball * (f * ball @ torch.tensor([1.0, 0.6, 0.3]) + p).sin()[:, None] for f, p in waves])
+    front = (ball[:, 2] > 0.3).nonzero()[:, 0]
+    marks = Embedding.at(front[torch.linspace(0, len(front) - 1, 68).long()].tolist())
+    mean = ball * torch.tensor([70.0, 95.0, 80.0])
+    return MorphableModel("egg", mean, torch.tensor(mesh.faces), 5 * bumps[:3], 4 * bumps[3:], marks)
+
+
+EGG = egg()
+SHAPE = EGG.shape(torch.tensor([[1.5, -1.0, 0.8]]), torch.tensor([[0.7, -1.2]]))[0]
+MARKS = EGG.landmarks.of(SHAPE)
+POINTS = trimesh.sample.sample_surface(trimesh.Trimesh(SHAPE, EGG.triangles, process=False), 3000, seed=0)[0]
+POINTS = torch.tensor(POINTS[POINTS[:, 2] > 0], dtype=torch.float32)
+
+
+class TestFitSurface:
+    @pytest.mark.parametrize(("size", "scale"), [(1.0, False), (1.0, True), (1.3, True)])
+    def test_a_shape_of_the_span_is_found_wherever_it_lies(self, size, scale):
+        move = motion((0.17, -0.35, 0.09), (30.0, -10.0, 200.0), size)
+        aim, marks, shape = (move.apply(points[None])[0] for points in (POINTS, MARKS, SHAPE))
+        found = fit_surface(EGG, aim, marks, scale=scale)
+        away = scan_to_mesh(aim, found, EGG.triangles)
+        assert away.mean() < 0.02 and away.max() < 0.3  # mm
+        front = SHAPE[:, 2] > 0  # where the points lie
+        torch.testing.assert_close(found[front], shape[front], atol=1.0, rtol=0)
+
+    def test_a_size_that_may_not_change_is_kept(self):
+        rigid = replace(EGG, identity_basis=torch.zeros(0, *EGG.mean.shape))
+        found = fit_surface(rigid, 1.3 * POINTS, 1.3 * MARKS, scale=False, neutral=True)
+        torch.testing.assert_close(found.std(0).norm(), rigid.mean.std(0).norm())
+
+    def test_without_expressions_the_fit_is_worse(self):
+        shapes = (fit_surface(EGG, POINTS, MARKS, neutral=neutral) for neutral in (False, True))
+        whole, neutral = (scan_to_mesh(POINTS, shape, EGG.triangles).mean() for shape in shapes)
+        assert neutral > whole + 0.1
+
+    def test_no_face_at_all_does_no_harm(self):
+        noise = torch.randn(500, 3, generator=torch.Generator().manual_seed(1))
+        points = 90 * torch.nn.functional.normalize(noise, dim=1) + 20 * noise
+        start, found = EGG.mean, fit_surface(EGG, points, EGG.landmarks.of(EGG.mean))
+        assert scan_to_mesh(points, found, EGG.triangles).mean() < scan_to_mesh(points, start, EGG.triangles).mean()
+
+    def test_points_far_off_the_face_pull_less_than_by_their_square(self, monkeypatch):
+        hair = POINTS[POINTS[:, 1] > 60][::5] + torch.tensor([0.0, 40.0, 0.0])
+        both = torch.cat([POINTS, hair])
+        held = scan_to_mesh(POINTS, fit_surface(EGG, both, MARKS), EGG.triangles).median()
+        monkeypatch.setattr("facenb.evaluation.registration.ROBUST", 1e9)
+        assert held < 0.2 * scan_to_mesh(POINTS, fit_surface(EGG, both, MARKS), EGG.triangles).median()
+
+    def test_components_that_are_alike_or_empty_do_no_harm(self):
+        basis = EGG.identity_basis
+        model = replace(EGG, identity_basis=torch.cat([basis, basis[:1], torch.zeros_like(basis[:1])]))
+        assert scan_to_mesh(POINTS, fit_surface(model, POINTS, MARKS), EGG.triangles).mean() < 0.05
+
+    def test_points_in_metres(self):
+        with pytest.raises(ValueError, match="the scan is not in mm"):
+            fit_surface(EGG, POINTS / 1000, MARKS / 1000)

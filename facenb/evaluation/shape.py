@@ -10,15 +10,15 @@ from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float
+from scipy.optimize import least_squares
+from scipy.spatial.transform import Rotation
 from torch import Tensor
 
 from facenb.morphable.alignment import similarity
-from facenb.morphable.model import MorphableModel, axis_angle_to_matrix
+from facenb.morphable.model import MorphableModel
 
 RADIUS = 95.0  # mm around the nose tip (Liu et al. 2018, section 4.1)
 NOSE_TIP = 30  # of iBUG's 68 landmarks
-CHUNK = 2**20  # vertices at a time: memory does not grow with the number of faces
-ROUNDS = 20
 SPREAD = (3.0, 1000.0)  # mm: plausible spread of vertices about their mean, from part of an eye to a whole body
 
 
@@ -33,12 +33,6 @@ class ShapeErrors:
     def map(self) -> Float[Tensor, " vertices"]:
         """Return each vertex's mean distance over the faces with this vertex in the crop; NaN if there is none."""
         return self.per_vertex.nanmean(0)
-
-
-def _check(name: str, vertices: Tensor) -> None:
-    usable = vertices.isfinite().flatten(1).all(1)
-    if not usable.all():
-        raise ValueError(f"{name} of face {int((~usable).nonzero()[0])} is not finite; leave out missing shapes")
 
 
 def check_millimetres(name: str, points: Float[Tensor, "*faces points 3"]) -> None:
@@ -78,29 +72,19 @@ def shape_errors(
     """Return the errors of predicted shapes whose vertices correspond to the truth (Liu18, section 4.1).
 
     Unless `align` is False, a similarity first aligns the landmarks of each prediction with the true landmarks. Errors
-    are computed over the skin near the true nose tip (`crop`). A truth with a batch of one is used for all
-    predictions. Raise ValueError if a shape is not finite, the truth is not in mm, a prediction that is not aligned is
-    not in mm, or the crop is empty.
+    are computed over the skin near the true nose tip (`crop`). A truth with a batch of one is used for all predictions.
+    The errors of a prediction that is not finite are NaN. Raise ValueError if the truth is not in mm, a prediction that
+    is not aligned is not in mm, or the crop is empty.
     """
-    _check("the predicted shape", predicted)
-    _check("the true shape", truth)
     if not align:
         check_millimetres("the predicted shape", predicted)
-    inside = crop(truth, model).expand(len(predicted), -1)
-    truth = truth.expand(len(predicted), -1, -1)
-    distances = predicted.new_empty(predicted.shape[:2])
-    rows = max(1, CHUNK // predicted.shape[1])
-    for start in range(0, len(predicted), rows):
-        chunk = slice(start, start + rows)
-        moved, target = predicted[chunk].double(), truth[chunk].double()
-        if align:
-            moved = similarity(model.landmarks.of(moved), model.landmarks.of(target)).apply(moved)
-        distances[chunk] = (moved - target).norm(dim=-1).to(distances.dtype)
-    count = inside.sum(1)
-    kept = torch.where(inside, distances, 0.0).double()
+    inside, moved, target = crop(truth, model), predicted.double(), truth.double()
+    if align:
+        moved = similarity(model.landmarks.of(moved), model.landmarks.of(target)).apply(moved)
+    distances = (moved - target).norm(dim=-1)
+    kept, count = torch.where(inside, distances, 0.0), inside.sum(1)
     mean, rms = kept.sum(1) / count, (kept.square().sum(1) / count).sqrt()
-    outside = distances.new_tensor(torch.nan)
-    return ShapeErrors(mean.to(distances.dtype), rms.to(distances.dtype), torch.where(inside, distances, outside))
+    return ShapeErrors(*(x.to(predicted.dtype) for x in (mean, rms, torch.where(inside, distances, torch.nan))))
 
 
 def best_in_span(
@@ -108,69 +92,34 @@ def best_in_span(
 ) -> Float[Tensor, "faces vertices 3"]:
     """Return the shape in the model's span that is nearest to each true shape (least squares over the crop).
 
-    Solve for coefficients (without a prior), rotation, shift and size together. The problem is linear in all of them
-    except the rotation, which takes Gauss-Newton steps. The result is aligned with the truth. No shape in the span has
-    a smaller rms, however it is aligned, than `shape_errors(best, truth, ..., align=False).rms`. Claim L5 needs this
+    Solve for coefficients (without a prior), rotation, shift and size together. The result is aligned with the truth.
+    However a shape of the span is aligned, its `shape_errors(..., align=False).rms` is not smaller. Claim L5 needs this
     bound. It does not hold for the mean distance, or for errors after `align`. Outside the crop the result is an
-    extrapolation. `neutral` leaves out the expressions. Raise ValueError for a truth that is not finite, or as `crop`.
+    extrapolation. `neutral` leaves out the expressions. Raise ValueError as `crop` does.
+
+    The shape is linear in all unknowns except the rotation. So the residual after the best other unknowns is linear in
+    the nine entries of the rotation matrix, and only the three angles need a solver.
     """
-    _check("the true shape", truth)
     basis = model.identity_basis if neutral else torch.cat([model.identity_basis, model.expression_basis])
     shifts = torch.eye(3).to(model.mean)[:, None].expand(-1, len(model.mean), -1)
     # With the mean face as one more component, the size is free and the problem stays linear.
-    design = torch.cat([basis, shifts, model.mean[None]]).double().flatten(1)  # (C, 3V)
-    design = design / design.norm(dim=1, keepdim=True).clamp(min=1e-12)
+    design = torch.cat([basis, shifts, model.mean[None]]).double()  # (C, V, 3)
+    design = design / design.flatten(1).norm(dim=1).clamp(min=1e-12)[:, None, None]
     best = torch.empty_like(truth)
-    rows = max(1, CHUNK // 4 // len(model.mean))
-    for start in range(0, len(truth), rows):
-        target = truth[start : start + rows]
-        best[start : start + rows] = _nearest(design, model.mean.double(), target.double(), crop(target, model))
+    for row, inside in enumerate(crop(truth, model)):
+        target, rows = truth[row].double(), design[:, inside].flatten(1)
+        middle = target[inside].mean(0)
+        # X R as a matrix times the entries of R; then what the span cannot reach of it, as a triangle (9, 9).
+        turned = torch.kron(target[inside] - middle, torch.eye(3).to(target))
+        solution = torch.linalg.pinv(rows @ rows.T, hermitian=True, rtol=1e-12) @ (rows @ turned)
+        rest = torch.linalg.qr(turned - rows.T @ solution).R.numpy()
+        start = similarity(model.mean[None].double(), target[None]).rotation[0]
+        turn = least_squares(
+            lambda turn, rest=rest: rest @ Rotation.from_rotvec(turn).as_matrix().ravel(),
+            Rotation.from_matrix(start.numpy()).as_rotvec(),
+            xtol=1e-12,
+            ftol=1e-12,
+        ).x
+        rotation = torch.from_numpy(Rotation.from_rotvec(turn).as_matrix())
+        best[row] = torch.tensordot(solution @ rotation.ravel(), design, 1) @ rotation.T + middle
     return best
-
-
-def _inverse_gram(design: Tensor, inside: Bool[Tensor, "faces vertices"]) -> Float[Tensor, "faces c c"]:
-    """Return the pseudo-inverse of `D W D^T` for each face's crop.
-
-    Crops differ in few vertices, so the product over the common vertices is computed once.
-    """
-    common = inside.double().mean(0) > 0.5
-    columns = design.unflatten(1, (-1, 3))  # (C, V, 3)
-    shared = columns[:, common].flatten(1)
-    gram = (shared @ shared.T).repeat(len(inside), 1, 1)
-    for row, differs in enumerate(inside != common):
-        for sign, which in ((1, differs & inside[row]), (-1, differs & common)):
-            change = columns[:, which].flatten(1)
-            gram[row] += sign * change @ change.T
-    return torch.linalg.pinv(gram, hermitian=True, rtol=1e-12)
-
-
-def _nearest(design: Tensor, mean: Tensor, truth: Tensor, inside: Tensor) -> Float[Tensor, "faces vertices 3"]:
-    """Return `best_in_span` of a few faces: D p + mean, rotated back to the axes of the truth."""
-    weights = inside.double()[..., None]
-    # Work on the model's axes, with the mean of the truth as origin: x -> R^T (x - middle).
-    middle = (truth * weights).sum(1, keepdim=True) / weights.sum(1, keepdim=True)
-    rotation = similarity(mean[None], truth).rotation
-    inverse = _inverse_gram(design, inside)
-    axes = torch.eye(3).to(truth)[:, None, None]
-
-    def project(vectors: Tensor) -> Tensor:  # (B, V, 3) -> (B, C)
-        return (vectors * weights).flatten(1) @ design.T
-
-    for _ in range(ROUNDS):
-        target = (truth - middle) @ rotation - mean
-        right = project(target)[..., None]
-        solution = inverse @ right
-        shape = (solution[..., 0] @ design).unflatten(-1, (-1, 3)) + mean
-        turning = [torch.linalg.cross(axis.expand_as(shape), shape) for axis in axes]
-        cross = torch.stack([project(column) for column in turning], 2)  # (B, C, 3)
-        columns = torch.stack(turning, 1).flatten(2)  # (B, 3, 3V)
-        weighted = (torch.stack(turning, 1) * weights[:, None]).flatten(2)
-        normal = weighted @ columns.transpose(1, 2) - cross.transpose(1, 2) @ inverse @ cross
-        residual = (weighted @ target.flatten(1)[..., None]) - cross.transpose(1, 2) @ solution
-        turn = (torch.linalg.pinv(normal, hermitian=True) @ residual)[..., 0]
-        if turn.abs().max() < 1e-7:  # a hundred-thousandth of a mm on a head
-            break
-        rotation = rotation @ axis_angle_to_matrix(turn)
-    target = (truth - middle) @ rotation - mean
-    shape = ((inverse @ project(target)[..., None])[..., 0] @ design).unflatten(-1, (-1, 3)) + mean
-    return shape @ rotation.transpose(1, 2) + middle
