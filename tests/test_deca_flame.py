@@ -5,10 +5,10 @@ import pickle
 import numpy as np
 import pytest
 import test_deca
+import test_formats_flame_texture
 import torch
 import trimesh
-from smplx.lbs import lbs
-from test_sources_flame_texture import ball, flame_arrays, template
+from test_formats_flame_texture import ball, flame_arrays, template
 
 from facenb.methods.deca.animate import detailed_mesh, morph_targets
 from facenb.methods.deca.scene import Stage, camera_of, posed
@@ -63,23 +63,11 @@ def stage(flame, network):
 
 def by_smplx(parts: dict[str, torch.Tensor]) -> np.ndarray:
     """Vertices in mm of the written arrays, for coefficients in DECA's parts."""
-    arrays = flame_arrays()
-    tensor = {name: torch.tensor(arrays[name], dtype=torch.float32) for name in arrays if name != "kintree_table"}
     betas = torch.zeros(1, 350)
     betas[:, :100], betas[:, 300:] = parts["identity"], parts["expression"]
     none = torch.zeros(1, 3)
     pose = torch.cat([parts["global_pose"], none, parts["jaw_pose"], none, none], 1)  # the neck and the eyes rest
-    vertices, _ = lbs(
-        betas,
-        pose,
-        tensor["v_template"][None],
-        tensor["shapedirs"],
-        tensor["posedirs"].reshape(-1, 36).T,
-        tensor["J_regressor"],
-        torch.tensor([-1, 0, 1, 1, 1]),
-        tensor["weights"],
-    )
-    return 1000 * vertices[0].double().numpy()
+    return 1000 * test_formats_flame_texture.by_smplx(flame_arrays(), betas, pose)[0].double().numpy()
 
 
 def moved_out(vertices: np.ndarray, edges: np.ndarray, depth: float) -> np.ndarray:

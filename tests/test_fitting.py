@@ -220,21 +220,9 @@ def test_moving_scaling_and_turning_the_picture_changes_only_the_camera(factor, 
     torch.testing.assert_close(after.identity, before.identity, rtol=0, atol=1e-4)
     torch.testing.assert_close(after.expression, before.expression, rtol=0, atol=1e-4)
     torch.testing.assert_close(after.camera.scale, factor * before.camera.scale, rtol=1e-4, atol=0)
-    yaw_pitch = [matrix_to_euler(found.camera.rotation)[:, :2] for found in (before, after)]
-    torch.testing.assert_close(yaw_pitch[1], yaw_pitch[0], rtol=0, atol=1e-4)
     turned = torch.eye(3).double()
     turned[:2, :2] = turn
     torch.testing.assert_close(after.camera.rotation, turned @ before.camera.rotation, rtol=0, atol=1e-4)
-
-
-def test_images_in_any_order_give_the_same_fit():
-    model = make_model()
-    seen, subject, *_ = make_images(model, [3, 1, 5], noise=1.0)
-    order = torch.randperm(9, generator=torch.Generator().manual_seed(0))
-    plain, mixed = fixed(model, seen, subject), fixed(model, seen[order], subject[order])
-    torch.testing.assert_close(mixed.identity, plain.identity, rtol=0, atol=1e-6)
-    torch.testing.assert_close(mixed.expression, plain.expression[order], rtol=0, atol=1e-6)
-    torch.testing.assert_close(mixed.camera.rotation, plain.camera.rotation[order], rtol=0, atol=1e-6)
 
 
 def test_an_image_given_twice_counts_as_weight_two():
@@ -247,26 +235,25 @@ def test_an_image_given_twice_counts_as_weight_two():
     torch.testing.assert_close(twice.expression[:2], double.expression, rtol=0, atol=1e-3)
 
 
-def test_ragged_subjects_together_equal_each_by_itself(monkeypatch):
+def test_ragged_subjects_together_and_in_any_order_equal_each_by_itself(monkeypatch):
     monkeypatch.setitem(fitter.CHUNK, "cpu", 6)  # chunks end inside the list
     model = make_model()
     counts = [1, 7, 2, 4, 1, 3]
     seen, subject, *_ = make_images(model, counts, noise=1.5)
+    order = torch.randperm(18, generator=torch.Generator().manual_seed(0))
+    seen, subject = seen[order], subject[order]
+    before = seen.clone()
     together = fixed(model, seen, 10 * subject + 3)
-    assert together.labels.tolist() == [3, 13, 23, 33, 43, 53]
-    for k in range(len(counts)):
-        alone = fixed(model, seen[subject == k], torch.zeros(counts[k], dtype=torch.int64))
+    assert together.labels.tolist() == [3, 13, 23, 33, 43, 53] and torch.equal(seen, before)
+    for k, count in enumerate(counts):
+        subjects = (
+            {} if count == 1 else {"subject": torch.zeros(count, dtype=torch.int64)}
+        )  # None: each its own subject
+        alone = fixed(model, seen[subject == k], **subjects)
         torch.testing.assert_close(together.identity[k : k + 1], alone.identity, rtol=0, atol=2e-3)
         torch.testing.assert_close(together.expression[subject == k], alone.expression, rtol=0, atol=2e-3)
         torch.testing.assert_close(together.error[subject == k], alone.error, rtol=1e-3, atol=0)
-
-
-def test_without_subject_numbers_every_image_is_a_person():
-    model = make_model()
-    seen, *_ = make_images(model, [3])
-    found = fixed(model, seen)
-    assert found.identity.shape == (3, IDENTITY)
-    assert found.subject.tolist() == [0, 1, 2]
+        torch.testing.assert_close(together.camera.rotation[subject == k], alone.camera.rotation, rtol=0, atol=1e-3)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -279,15 +266,6 @@ def test_without_a_prior_components_that_move_no_landmark_stay_at_zero(dtype):
     found = fixed(model, seen.to(dtype), subject, identity_prior=0, expression_prior=0)
     assert found.expression[:, -1].abs().max() < 1e-6
     assert found.identity.isfinite().all() and (found.error / found.camera.scale).max() < 2
-
-
-def test_a_strong_prior_leaves_the_mean_face():
-    model = make_model()
-    seen, subject, *_ = make_images(model, [2, 2], noise=1.0)
-    found = fixed(model, seen, subject, identity_prior=1e9, expression_prior=1e9)
-    assert found.identity.abs().max() < 1e-3 and found.expression.abs().max() < 1e-3
-    pose_only = fixed(model, seen, subject, rounds=0)
-    assert degrees_apart(found.camera.rotation, pose_only.camera.rotation).max() < 0.1
 
 
 def test_weight_zero_is_a_landmark_left_out():
@@ -303,11 +281,15 @@ def test_weight_zero_is_a_landmark_left_out():
     torch.testing.assert_close(weighted.error, fewer.error, rtol=1e-3, atol=0)
 
 
-def test_the_path_for_equal_weights_agrees_with_the_general_one():
+def test_conjugate_gradients_to_the_end_agree_with_the_formed_matrices(monkeypatch):
+    monkeypatch.setattr("facenb.fitting.solve.FORCING", 1e-20)
+    monkeypatch.setattr("facenb.fitting.solve.GAIN", 0)
     model = make_model()
-    seen, subject, *_ = make_images(model, [4, 2], noise=2.0)
+    seen, subject, *_ = make_images(model, [4, 2, 5], noise=2.0)
+    assert len(seen) > fitter.FEW
     fast = fixed(model, seen, subject)
-    general = fixed(model, seen, subject, torch.full((6, 68), 3.0).double(), identity_prior=12.0, expression_prior=12.0)
+    weights = torch.full((11, 68), 3.0).double()
+    general = fixed(model, seen, subject, weights, identity_prior=12.0, expression_prior=12.0)
     torch.testing.assert_close(general.identity, fast.identity, rtol=0, atol=1e-6)
     torch.testing.assert_close(general.expression, fast.expression, rtol=0, atol=1e-6)
     torch.testing.assert_close(general.objective, 3 * fast.objective, rtol=1e-6, atol=0)
@@ -413,60 +395,50 @@ def test_a_contour_that_cannot_slide_is_refused(spoil):
         fit(model, seen, contour="outline" if spoil == "contour" else "sliding", **options)
 
 
-def test_arguments_are_left_as_they_were():
-    model = make_model()
-    seen, subject, *_ = make_images(model, [2])
-    weights = torch.ones(2, 68).double()
-    copies = [x.clone() for x in (seen, subject, weights)]
-    fixed(model, seen, subject, weights)
-    assert all(torch.equal(a, b) for a, b in zip((seen, subject, weights), copies, strict=True))
-
-
-def spoilt(kind: str):
+def fit_spoilt(change):
+    """Fit three images after a change of landmarks, subjects or weights; without the tests' own check of shapes."""
     model = make_model()
     seen, subject, *_ = make_images(model, [3])
-    weights = torch.ones(3, 68).double()
-    if kind == "nan":
-        seen[1, 5] = torch.nan
-    if kind == "infinite":
-        seen[1, 5, 0] = torch.inf
-    if kind == "alike":
-        seen[1] = 7.0
-    if kind == "line":
-        seen[1, :, 1] = 2 * seen[1, :, 0]
-    if kind == "unseen":
-        weights[1] = 0
-    if kind == "negative":
-        weights[1, 3] = -1
-    if kind == "count":
-        seen, weights = seen[:, :67], None
-    if kind == "empty":
-        seen, subject, weights = seen[:0], subject[:0], None
-    if kind == "subject":
-        subject = subject[:2]
-    return model, seen, subject, weights
-
-
-@pytest.mark.parametrize("kind", ["nan", "infinite", "alike", "line", "unseen", "negative"])
-def test_an_image_that_cannot_be_fitted_is_named(kind):
-    with pytest.raises(LandmarkError, match="image 1 has"):
-        getattr(fit, "__wrapped__", fit)(*spoilt(kind), contour="fixed")
+    arrays = {"landmarks": seen, "subject": subject, "weights": torch.ones(3, 68).double()}
+    change(arrays)
+    return getattr(fit, "__wrapped__", fit)(model, **arrays, contour="fixed")
 
 
 @pytest.mark.parametrize(
-    ("kind", "message"),
-    [("count", r"\(3, 67, 2\).*68"), ("empty", "no images"), ("subject", r"\(2,\).*3 images")],
+    ("name", "where", "value"),
+    [
+        ("landmarks", (1, 5), torch.nan),
+        ("landmarks", (1, 5, 0), torch.inf),
+        ("landmarks", 1, 7.0),
+        ("landmarks", 1, torch.arange(68)[:, None] * torch.tensor([1.0, 2.0]).double()),
+        ("weights", 1, 0.0),
+        ("weights", (1, 3), -1.0),
+    ],
+    ids=["nan", "infinite", "alike", "line", "unseen", "negative"],
 )
-def test_arrays_that_do_not_belong_together_are_refused(kind, message):
-    model, seen, subject, weights = spoilt(kind)
+def test_an_image_that_cannot_be_fitted_is_named(name, where, value):
+    with pytest.raises(LandmarkError, match="image 1 has"):
+        fit_spoilt(lambda arrays: arrays[name].__setitem__(where, value))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda x: {"landmarks": x["landmarks"][:, :67], "weights": None}, r"\(3, 67, 2\).*68"),
+        (lambda x: {"landmarks": x["landmarks"][:0], "subject": x["subject"][:0], "weights": None}, "no images"),
+        (lambda x: {"subject": x["subject"][:2]}, r"\(2,\).*3 images"),
+    ],
+    ids=["count", "empty", "subject"],
+)
+def test_arrays_that_do_not_belong_together_are_refused(change, message):
     with pytest.raises(LandmarkError, match=message):
-        getattr(fit, "__wrapped__", fit)(model, seen, subject, weights, contour="fixed")
+        fit_spoilt(lambda arrays: arrays.update(change(arrays)))
 
 
 def test_a_negative_prior_is_refused():
-    model, seen, subject, _ = spoilt("none")
+    model = make_model()
     with pytest.raises(ValueError, match="identity_prior -1"):
-        fixed(model, seen, subject, identity_prior=-1)
+        fixed(model, make_images(model, [1])[0], identity_prior=-1)
 
 
 def test_a_model_without_components_is_the_limit_of_a_strong_prior():
@@ -477,3 +449,4 @@ def test_a_model_without_components_is_the_limit_of_a_strong_prior():
     assert bare.identity.shape == (2, 0) and bare.expression.shape == (2, 0)
     assert torch.allclose(bare.camera.rotation, held.camera.rotation, atol=1e-5)
     assert torch.allclose(bare.error, held.error, rtol=1e-5)
+    assert held.identity.abs().max() < 1e-3 and held.expression.abs().max() < 1e-3

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 import trimesh
+from smplx.lbs import lbs
 
 from facenb.errors import ModelFileError
 from facenb.morphable.formats import read, read_flame
@@ -39,6 +40,15 @@ def flame_arrays() -> dict[str, np.ndarray]:
         "weights": weights / weights.sum(1, keepdims=True),
         "kintree_table": np.array([[2**32 - 1, 0, 1, 1, 1], [0, 1, 2, 3, 4]], dtype=np.uint32),
     }
+
+
+def by_smplx(arrays: dict[str, np.ndarray], betas: torch.Tensor, pose: torch.Tensor) -> torch.Tensor:
+    """Vertices in metres of those arrays, by smplx."""
+    tensor = {name: torch.tensor(value, dtype=torch.float32) for name, value in arrays.items() if name[0] != "k"}
+    correctives = tensor["posedirs"].reshape(-1, 36).T
+    mean, parents = tensor["v_template"][None], torch.tensor([-1, 0, 1, 1, 1])
+    regressor, weights = tensor["J_regressor"], tensor["weights"]
+    return lbs(betas, pose.flatten(1), mean, tensor["shapedirs"], correctives, regressor, parents, weights)[0]
 
 
 def template(faces, vt, ft, vertices=None) -> str:
@@ -151,11 +161,3 @@ def test_a_texture_space_that_does_not_fit_is_named(folder, change, message):
 def test_a_file_that_is_not_there(folder):
     with pytest.raises(ModelFileError, match="no file of FLAME's texture coordinates at .*nothing.obj; get it from"):
         read_flame(folder / "generic_model.pkl", texture=folder / "nothing.obj")
-
-
-def test_the_balls_coordinates_have_a_seam_and_lie_in_the_texture():
-    """What the tests above rest on."""
-    _, faces, vt, ft = ball()
-    assert len(vt) > faces.max() + 1 and 0 <= vt.min() <= vt.max() <= 1
-    owners = torch.tensor(np.stack([ft, faces], -1)).flatten(0, 1).unique(dim=0)
-    assert len(owners) == len(vt)
