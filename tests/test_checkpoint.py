@@ -102,7 +102,7 @@ def test_full_disk_leaves_the_checkpoints_there_are(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "replace", full)
-    with pytest.raises(RunError, match="No space left.*make room"):
+    with pytest.raises(RunError, match="No space left.*Make room"):
         save(tmp_path, 3)
     monkeypatch.undo()
     assert latest_checkpoint(tmp_path)["step"] == 2

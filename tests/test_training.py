@@ -1,7 +1,5 @@
 import ast
 import io
-import itertools
-import json
 import math
 import os
 import signal
@@ -15,10 +13,10 @@ import pandas as pd
 import pytest
 import torch
 from torch import nn
-from training_jobs import Points, loss, modules, run, same, settings, weights
+from training_jobs import Points, cut, loss, modules, run, same, settings, weights
 
 from facenb.errors import RunError
-from facenb.training import Progress, Settings, Stopped, TensorBoard, read_log
+from facenb.training import Progress, Stopped, TensorBoard, read_log
 from facenb.training.checkpoint import latest_checkpoint
 from facenb.training.feed import AHEAD, Feed, rows_of_step
 from facenb.training.loop import Step, make_optimiser
@@ -127,22 +125,6 @@ def test_accumulation_gives_the_same_weights(tmp_path):
         torch.testing.assert_close(one, found[1][name], rtol=1e-5, atol=1e-6)
 
 
-def test_the_rate_is_the_cosine_of_torch():
-    chosen, plain = settings(steps=30, rate=0.3), torch.optim.SGD([nn.Parameter(torch.zeros(1))], 0.3)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(plain, 30)
-    for step in range(30):
-        assert chosen.rate_at(step) == pytest.approx(plain.param_groups[0]["lr"], abs=1e-12)
-        plain.step()
-        schedule.step()
-
-
-def test_warm_up_rises_to_the_rate_and_does_not_jump():
-    chosen = settings(steps=100, rate=0.2, warm_up=10)
-    rates = [chosen.rate_at(step) for step in range(100)]
-    assert rates[:10] == pytest.approx([0.02 * step for step in range(1, 11)]) and rates[10] == pytest.approx(0.2)
-    assert all(later <= sooner for sooner, later in itertools.pairwise(rates[9:])) and rates[-1] < 1e-4
-
-
 class TestState:
     def test_two_trainings_are_the_same_to_the_bit(self, tmp_path):
         found = []
@@ -152,14 +134,6 @@ class TestState:
             run(parts, tmp_path / name)
             found.append(weights(parts))
         assert same(*found)
-
-    def test_the_seed_matters(self, tmp_path):
-        found = []
-        for seed in (0, 1):
-            parts = modules()
-            run(parts, tmp_path / str(seed), seed=seed)
-            found.append(weights(parts))
-        assert not same(*found)
 
     def test_the_callers_random_numbers_are_left_alone(self, tmp_path):
         parts = modules()
@@ -213,8 +187,7 @@ class TestResume:
     def test_goes_on_to_the_bit(self, tmp_path):
         whole = modules()
         run(whole, tmp_path / "whole")
-        with pytest.raises(ZeroDivisionError):
-            run(modules(), tmp_path / "cut", watch=lambda progress: progress.step == 13 and 1 / 0)
+        cut(modules(), tmp_path / "cut")
         parts = modules()
         history = run(parts, tmp_path / "cut")
         assert history.resumed_from == 10
@@ -225,14 +198,7 @@ class TestResume:
     def test_in_bf16_as_well(self, tmp_path):
         whole, parts = modules(), modules()
         run(whole, tmp_path / "whole", precision="bf16-mixed", optimiser="adamw")
-        with pytest.raises(ZeroDivisionError):
-            run(
-                modules(),
-                tmp_path / "cut",
-                precision="bf16-mixed",
-                optimiser="adamw",
-                watch=lambda progress: progress.step == 13 and 1 / 0,
-            )
+        cut(modules(), tmp_path / "cut", precision="bf16-mixed", optimiser="adamw")
         run(parts, tmp_path / "cut", precision="bf16-mixed", optimiser="adamw")
         assert same(weights(parts), weights(whole))
         assert all(one.dtype in (torch.float32, torch.int64) for one in weights(parts).values())
@@ -252,8 +218,7 @@ class TestResume:
 
         whole, part = convolution(), convolution()
         run(whole, tmp_path / "whole", loss=mean)
-        with pytest.raises(ZeroDivisionError):
-            run(convolution(), tmp_path / "cut", loss=mean, watch=lambda progress: progress.step == 13 and 1 / 0)
+        cut(convolution(), tmp_path / "cut", loss=mean)
         run(part, tmp_path / "cut", loss=mean)
         assert torch.equal(part.weight, whole.weight) and part.weight.stride() == whole.weight.stride()
         optimiser = make_optimiser(settings(), Step(part, mean))
@@ -308,15 +273,8 @@ class TestResume:
         parts = modules()
         parts["head"] = nn.Linear(8, 1, bias=False)
         parts["network"][0] = nn.Linear(4, 8)
-        message = r"trained other parameters; in one of the two only: head.bias \(1 in all\)"
+        message = r"trained other parameters; only one of the two has head.bias \(1 in all\)"
         with pytest.raises(RunError, match=message):
-            run(parts, tmp_path)
-
-    def test_other_frozen_parameters_are_an_error(self, tmp_path):
-        run(modules(), tmp_path)
-        parts = modules()
-        parts["network"].requires_grad_(False)
-        with pytest.raises(RunError, match="trained other parameters.*network.0.bias"):
             run(parts, tmp_path)
 
     def test_other_data_is_named(self, tmp_path):
@@ -375,7 +333,7 @@ class TestTerm:
             process.kill()
         assert process.returncode == 1 and not out
         step = latest_checkpoint(tmp_path)["step"]
-        assert step >= 3 and f"Stopped: stopped by SIGTERM after step {step} of" in told
+        assert step >= 3 and f"Stopped: SIGTERM stopped the training in {tmp_path} after step {step} of" in told
         assert read_log(tmp_path)["step"].tolist() == list(range(1, step + 1))
 
     def test_goes_on_to_the_bit_and_the_handler_comes_back(self, tmp_path):
@@ -415,12 +373,12 @@ class TestNotFinite:
         with pytest.raises(RunError) as error:
             run(parts, tmp_path, data, save_every=1)
         rows = rows_of_step(first, 8, 50, 0).tolist()
-        assert f"the loss of step {first + 1} is not finite: loss, absolute (2 of 2)" in str(error.value)
-        assert f"rows {rows}" in str(error.value) and f"y of rows [{row}]" in str(error.value)
+        assert f"The loss of step {first + 1} is not finite: loss, absolute (2 of 2)" in str(error.value)
+        assert f"rows {rows}" in str(error.value) and f"In its data y of rows [{row}] is not finite" in str(error.value)
         last = (
             f"The last good checkpoint is {tmp_path / f'checkpoint-{first}.pt'}"
             if first
-            else "checkpoint is not there yet"
+            else "There is no checkpoint yet"
         )
         assert last in str(error.value)
         assert all(value.isfinite().all() for value in weights(parts).values())
@@ -430,7 +388,7 @@ class TestNotFinite:
         def bad(parts, batch):
             return {"loss": parts["head"].weight.sum() * value}
 
-        with pytest.raises(RunError, match="step 1 is not finite.*their data is finite.*not there yet"):
+        with pytest.raises(RunError, match="step 1 is not finite.*Its data is finite.*no checkpoint yet"):
             run(modules(), tmp_path, loss=bad)
         assert not list(tmp_path.glob("checkpoint-*"))
 
@@ -441,7 +399,7 @@ def test_a_batch_that_does_not_fit(tmp_path):
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 MiB")
         return loss(parts, batch)
 
-    with pytest.raises(RunError, match="does not fit in memory; set a larger accumulate.*CUDA out of memory"):
+    with pytest.raises(RunError, match="does not fit in memory .CUDA out of memory.*Set a larger accumulate"):
         run(modules(), tmp_path, loss=full)
     assert len(run(modules(), tmp_path, loss=full, accumulate=4).log) == 20
 
@@ -449,18 +407,18 @@ def test_a_batch_that_does_not_fit(tmp_path):
 class TestBadInput:
     @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
     def test_gpu_where_there_is_none(self, tmp_path):
-        with pytest.raises(RunError, match="no GPU here"):
+        with pytest.raises(RunError, match="torch sees no GPU"):
             run(modules(), tmp_path, device="cuda")
 
     def test_folder_that_is_a_file(self, tmp_path):
         (tmp_path / "file").write_text("mine")
-        with pytest.raises(RunError, match="cannot write to .*file"):
+        with pytest.raises(RunError, match="Cannot write to .*file"):
             run(modules(), tmp_path / "file" / "folder")
         assert (tmp_path / "file").read_text() == "mine"
 
     def test_two_trainings_in_one_folder(self, tmp_path):
         def another(progress):
-            with pytest.raises(RunError, match="another training runs in"):
+            with pytest.raises(RunError, match="Another training runs in"):
                 run(modules(), tmp_path, fresh=True)
 
         history = run(modules(), tmp_path, watch=another, log_every=10)
@@ -468,7 +426,7 @@ class TestBadInput:
         run(modules(), tmp_path, log_every=10)  # free again
 
     def test_batch_that_cannot_be_cut(self, tmp_path):
-        with pytest.raises(RunError, match="batch 8 must be a multiple of 3"):
+        with pytest.raises(RunError, match="batch of 8 rows must be a multiple of 3"):
             run(modules(), tmp_path, accumulate=3)
 
     @pytest.mark.parametrize(
@@ -479,19 +437,14 @@ class TestBadInput:
             ({"rate": 0.0}, "rate is 0.0"),
             ({"rate": math.nan}, "rate is nan"),
             ({"weight_decay": -1.0}, "weight_decay is -1"),
-            ({"optimiser": "lion"}, "optimiser is 'lion'; choose one of sgd, adamw"),
-            ({"log_every": 0}, "log_every is 0; give a number of at least 1"),
+            ({"optimiser": "lion"}, "optimiser is 'lion'. Choose one of sgd, adamw"),
+            ({"log_every": 0}, "log_every is 0. Give a number of at least 1"),
             ({"precision": "8"}, "precision is '8'"),
         ],
     )
     def test_settings(self, changes, told):
         with pytest.raises(RunError, match=told):
             settings(**changes)
-
-
-def test_settings_survive_json():
-    chosen = settings(optimiser="adamw", clip=0.5)
-    assert Settings(**json.loads(json.dumps(chosen.as_dict()))) == chosen
 
 
 class TestLog:
@@ -518,8 +471,7 @@ class TestLog:
         from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
         board, folder = TensorBoard(tmp_path / "board"), tmp_path / "training"
-        with pytest.raises(ZeroDivisionError):
-            run(modules(), folder, watch=lambda progress: board(progress) or progress.step == 13 and 1 / 0)
+        cut(modules(), folder, watch=board)
         board = TensorBoard(tmp_path / "board")
         log = run(modules(), folder, watch=board, validate=lambda parts: {"error": 1.5}).log
         events = EventAccumulator(str(tmp_path / "board"))
@@ -539,8 +491,7 @@ class TestLog:
         assert "20/20" in terminal.getvalue() and "images/s" in terminal.getvalue()
 
     def test_a_row_that_a_kill_cut_short_is_dropped(self, tmp_path):
-        with pytest.raises(ZeroDivisionError):
-            run(modules(), tmp_path, watch=lambda progress: progress.step == 13 and 1 / 0)
+        cut(modules(), tmp_path)
         text = (tmp_path / "log.jsonl").read_text()
         (tmp_path / "log.jsonl").write_text(text[:-20])  # a half of row 13
         assert run(modules(), tmp_path).log["step"].tolist() == list(range(1, 21))
@@ -550,8 +501,7 @@ class TestLog:
 def test_goes_on_on_a_gpu_and_on_a_cpu(tmp_path):
     parts, adam = modules(), {"optimiser": "adamw", "rate": 0.01, "steps": 60, "save_every": 20, "precision": "32-true"}
     for device, step in (("cuda", 25), ("cpu", 45)):
-        with pytest.raises(ZeroDivisionError):
-            run(parts, tmp_path, device=device, watch=lambda progress: progress.step == step and 1 / 0, **adam)  # noqa: B023
+        cut(parts, tmp_path, step, device=device, **adam)
     history = run(parts, tmp_path, device="cuda", **adam)
     assert history.resumed_from == 40 and parts["head"].weight.is_cuda
     assert history.log["step"].tolist() == list(range(1, 61))
@@ -598,10 +548,10 @@ class TestTwoProcesses:
 
     def test_end_together_where_one_meets_a_nan(self, spread):
         told = [(spread / f"nan-{rank}.txt").read_text() for rank in (0, 1)]
-        assert all(text.startswith("RunError: the loss of step 7 is not finite") for text in told)
+        assert all(text.startswith("RunError: The loss of step 7 is not finite") for text in told)
         rows = rows_of_step(6, 8, 50, 0).tolist()
-        assert f"rows {rows[:4]}; their data is finite" in told[0]
-        assert f"rows {rows[4:]}; not finite in the data: x of rows [{rows[5]}]" in told[1]
+        assert f"rows {rows[:4]}. Its data is finite" in told[0]
+        assert f"rows {rows[4:]}. In its data x of rows [{rows[5]}] is not finite" in told[1]
 
     def test_refuse_together_other_starting_weights_of_the_first(self, spread):
         told = [(spread / f"refused-{rank}.txt").read_text() for rank in (0, 1)]
@@ -611,7 +561,10 @@ class TestTwoProcesses:
     def test_stop_together_where_one_is_told_to(self, spread):
         told = [(spread / f"term-{rank}.txt").read_text() for rank in (0, 1)]
         step = latest_checkpoint(spread / "term")["step"]
-        assert all(text.startswith(f"Stopped: stopped by SIGTERM after step {step} of") for text in told)
+        assert all(
+            text.startswith(f"Stopped: SIGTERM stopped the training in {spread / 'term'} after step {step} of")
+            for text in told
+        )
 
 
 def test_training_loads_neither_runs_nor_datasets_nor_evaluation():

@@ -25,7 +25,7 @@ class TestData:
         data.y[rows_of_step(0, 8, 50, 0)[2]] = math.nan
         with pytest.raises(
             RunError,
-            match=r"the loss of step 1 .* not finite in the data: y\. The last good checkpoint is not there yet",
+            match=r"The loss of step 1 .* In its data y is not finite\. There is no checkpoint yet",
         ):
             run(modules(), tmp_path, data)
 
@@ -37,7 +37,7 @@ class TestData:
         def scaled(parts, batch):
             return {"loss": loss(parts, batch)["loss"] * batch["whole"]}
 
-        with pytest.raises(RunError, match=r"not finite in the data: whole\."):
+        with pytest.raises(RunError, match="In its data whole is not finite"):
             run(modules(), tmp_path, data, loss=scaled)
 
 
@@ -59,8 +59,8 @@ class TestGradient:
         with pytest.raises(RunError) as error:
             run(parts, tmp_path, loss=steep, clip=clip)
         message, rows = str(error.value), rows_of_step(7, 8, 50, 0).tolist()
-        assert "the gradient of step 8 is not finite: head.weight (1 of " in message
-        assert f"Its batch is rows {rows}; their data is finite: look in the loss" in message
+        assert "The gradient of step 8 is not finite: head.weight (1 of " in message
+        assert f"Its batch is rows {rows}. Its data is finite. Look in the loss" in message
         assert "set clip" not in message and f"{tmp_path / 'checkpoint-5.pt'}" in message
         assert same(weights(parts), torch.load(tmp_path / "checkpoint-5.pt", weights_only=True)["modules"])
 
@@ -83,9 +83,9 @@ class TestReadout:
         readout.add(6, ["loss"], ["weight"], torch.tensor(values))
         readout.add(7, ["loss"], ["weight"], torch.zeros(3))
         rows = rows_of_step(6, 8, 50, 0).tolist()
-        with pytest.raises(RunError, match=f"the {kind} of step 7 is not finite") as error:
+        with pytest.raises(RunError, match=f"The {kind} of step 7 is not finite") as error:
             readout.read(late=True)
-        assert f"rows {rows};" in str(error.value)
+        assert f"rows {rows}." in str(error.value)
 
 
 def test_a_loss_of_some_steps_is_a_mean_over_those(tmp_path):
@@ -108,6 +108,6 @@ def test_a_failure_in_the_first_step_leaves_no_checkpoint(tmp_path):
 
 @pytest.mark.parametrize("device", ["gpu", "CPU", "", "meta"])
 def test_an_unknown_device(tmp_path, device):
-    with pytest.raises(RunError, match=f"device is '{device}'; choose 'auto', 'cpu', or 'cuda'"):
+    with pytest.raises(RunError, match=f"device is '{device}'. Choose 'auto', 'cpu' or 'cuda'"):
         run(modules(), tmp_path / "none", device=device)
     assert not (tmp_path / "none").exists()

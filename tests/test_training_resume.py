@@ -3,20 +3,10 @@
 import pytest
 import torch
 from torch import nn
-from training_jobs import modules, run, same, weights
+from training_jobs import cut, modules, run, same, weights
 
 from facenb.errors import RunError
 from facenb.training import training_name
-
-
-def cut(parts, folder, at=13, **changes):
-    """A training that is interrupted after a step; there are checkpoints every five."""
-    with pytest.raises(KeyboardInterrupt):
-        run(parts, folder, watch=lambda progress: progress.step == at and interrupt(), **changes)
-
-
-def interrupt():
-    raise KeyboardInterrupt
 
 
 def other() -> dict[str, nn.Module]:
@@ -33,7 +23,7 @@ class TestStart:
         cut(modules(), tmp_path) if steps == 13 else run(modules(), tmp_path)
         parts = other()
         before = weights(parts)
-        with pytest.raises(RunError, match="with other weights.*give another folder, or fresh=True"):
+        with pytest.raises(RunError, match="with other weights.*Give another folder, or fresh=True"):
             run(parts, tmp_path)
         assert same(weights(parts), before)
         assert run(parts, tmp_path, fresh=True).resumed_from == 0

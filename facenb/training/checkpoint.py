@@ -37,7 +37,7 @@ def save_checkpoint(folder: Path, content: dict[str, Any]) -> Path:
         with atomic_write(path) as partial:
             torch.save(content, partial)
     except (OSError, RuntimeError) as error:
-        raise RunError(f"cannot write {path} ({error}); make room, then start the training again") from error
+        raise RunError(f"Cannot write {path} ({error}). Make room, then start the training again.") from error
     for old in list_checkpoints(folder)[KEPT:]:
         old.unlink(missing_ok=True)
     return path
@@ -64,9 +64,9 @@ def latest_checkpoint(folder: str | Path) -> dict[str, Any] | None:
         try:
             return load_checkpoint(path)
         except RunError as error:
-            warnings.warn(f"{error}; trying the checkpoint before", stacklevel=2)
+            warnings.warn(f"{error}. Trying the checkpoint before it.", stacklevel=2)
     if paths:
-        raise RunError(f"every checkpoint in {folder} is damaged; give another folder, or fresh=True to begin anew")
+        raise RunError(f"Every checkpoint in {folder} is damaged. Give another folder, or fresh=True to begin anew.")
     return None
 
 
@@ -74,8 +74,7 @@ def weights_digest(tensors: Mapping[str, Tensor]) -> str:
     """Return a SHA-256 of tensors and their names; the same on every device and for every memory order."""
     digest = hashlib.sha256()
     for name, tensor in tensors.items():
-        # As bytes: numpy has no bfloat16.
-        content = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+        content = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)  # as bytes: numpy has no bfloat16
         digest.update(name.encode() + content.numpy().tobytes())
     return digest.hexdigest()
 

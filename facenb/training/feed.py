@@ -64,7 +64,8 @@ class Feed:
         self.data, self.settings, self.device = data, settings, device
         parts = processes * settings.accumulate
         if settings.batch % parts:
-            raise RunError(f"batch {settings.batch} must be a multiple of {parts} (processes times accumulate)")
+            whole = f"{parts} (accumulate times the number of processes)"
+            raise RunError(f"The batch of {settings.batch} rows must be a multiple of {whole}. Change the settings.")
         self.size = settings.batch // parts
         self.mine = range(rank * settings.accumulate, (rank + 1) * settings.accumulate)
 

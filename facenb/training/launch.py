@@ -26,12 +26,12 @@ def launch(device: str | torch.device, precision: str) -> Fabric:
 
     Raise RunError for a device that this machine does not have.
     """
-    name = str(device)
+    name, available = str(device), torch.cuda.is_available()
     if name != "auto" and name.split(":")[0] not in ("cpu", "cuda"):
-        raise RunError(f"device is {name!r}; choose 'auto', 'cpu', or 'cuda'")
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise RunError(f"device is {name!r}, but torch sees no GPU here; use device 'auto' or 'cpu'")
-    gpu = name != "cpu" and torch.cuda.is_available()
+        raise RunError(f"The device is {name!r}. Choose 'auto', 'cpu' or 'cuda'.")
+    if name.startswith("cuda") and not available:
+        raise RunError(f"The device is {name!r}, but torch sees no GPU. Use 'auto' or 'cpu'.")
+    gpu = available and not name.startswith("cpu")
     if precision == "auto":
         bf16 = gpu and torch.cuda.is_bf16_supported(including_emulation=False)
         precision = "bf16-mixed" if bf16 else "32-true"
@@ -75,10 +75,10 @@ def locked(folder: Path) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         file = open(folder / "lock", "w")
     except OSError as error:
-        raise RunError(f"cannot write to {folder} ({error.strerror}); choose another folder") from error
+        raise RunError(f"Cannot write to {folder} ({error.strerror}). Choose another folder.") from error
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise RunError(f"another training runs in {folder}; end it first, or choose another folder") from error
+            raise RunError(f"Another training runs in {folder}. End it first, or choose another folder.") from error
         yield

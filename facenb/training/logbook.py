@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +20,10 @@ from facenb.training.checkpoint import list_checkpoints
 from facenb.training.feed import Feed
 
 SLOW = 1 / 3  # fraction of the time spent waiting for data above which the loader is the bottleneck
+ADVICE = {
+    "loss": "Lower the rate, set clip, or check the loss",
+    "gradient": "Look in the loss for a root, a norm or a division at 0",
+}
 
 
 @dataclass(frozen=True)
@@ -44,9 +48,8 @@ class Progress:
     @property
     def note(self) -> str:
         """What the reader should act on; empty if there is nothing."""
-        if self.waiting <= SLOW:
-            return ""
-        return f"waiting for data {100 * self.waiting:.0f} % of the time: the loader is the bottleneck"
+        slow = f"waiting for data {100 * self.waiting:.0f} % of the time: the loader is the bottleneck"
+        return slow if self.waiting > SLOW else ""
 
 
 Watch = Callable[[Progress], Any]
@@ -71,19 +74,13 @@ def _rows(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().split("\n")[:-1]] if path.is_file() else []
 
 
-ADVICE = {
-    "loss": "lower the rate, set clip, or look at the loss",
-    "gradient": "look in the loss for a root, norm or division at 0",
-}
-
-
 class Readout:
-    """Numbers on their way from the device. Reading them late leaves a GPU always something to do."""
+    """The numbers of each step on their way from the device. Reading them a step late keeps a GPU busy."""
 
     def __init__(self, feed: Feed, folder: Path):
         self.feed, self.folder = feed, folder
         self.queue: deque[tuple] = deque()
-        self.sums: dict[str, list[float]] = {}
+        self.losses: dict[str, list[float]] = defaultdict(list)  # since the last report
 
     def add(self, step: int, losses: Iterable[str], trained: Iterable[str], values: Float[Tensor, " values"]) -> None:
         """Queue the numbers of a step: its losses, how many processes should stop, the norm of each gradient."""
@@ -104,18 +101,18 @@ class Readout:
             step, losses, trained, values, event = self.queue.popleft()
             if event is not None:
                 event.synchronize()
-            numbers, count = values.tolist(), len(losses)
-            self._check(step, "loss", losses, numbers[:count])
-            self._check(step, "gradient", trained, numbers[count + 1 :])
-            for name, value in zip(losses, numbers, strict=False):
-                self.sums.setdefault(name, []).append(value)
-            stop |= numbers[count] > 0
+            means, (stops,), norms = (part.tolist() for part in values.split([len(losses), 1, len(trained)]))
+            self._check(step, "loss", losses, means)
+            self._check(step, "gradient", trained, norms)
+            for name, value in zip(losses, means, strict=True):
+                self.losses[name].append(value)
+            stop |= stops > 0
         return stop
 
     def means(self) -> dict[str, float]:
         """Return the mean of each loss since the last call, over the steps that have it."""
-        means = {name: sum(values) / len(values) for name, values in self.sums.items()}
-        self.sums = {}
+        means = {name: sum(values) / len(values) for name, values in self.losses.items()}
+        self.losses.clear()
         return means
 
     def _check(self, step: int, kind: str, names: list[str], numbers: list[float]) -> None:
@@ -131,11 +128,12 @@ class Readout:
                     harmed = ~tensor.isfinite().reshape(len(tensor) if tensor.ndim else 1, -1).all(1)
                     where = f" of rows {part_rows[harmed].tolist()}" if len(harmed) == len(part_rows) else ""
                     causes.append(name + where)
-        cause = f"not finite in the data: {'; '.join(causes)}" if causes else f"their data is finite: {ADVICE[kind]}"
-        checkpoints = [*list_checkpoints(self.folder), "not there yet"]
+        cause = f"In its data {'; '.join(causes)} is not finite" if causes else f"Its data is finite. {ADVICE[kind]}"
+        checkpoints = list_checkpoints(self.folder)
         raise RunError(
-            f"the {kind} of step {step + 1} is not finite: {', '.join(bad[:4])} ({len(bad)} of {len(names)}). "
-            f"Its batch is rows {rows}; {cause}. The last good checkpoint is {checkpoints[0]}"
+            f"The {kind} of step {step + 1} is not finite: {', '.join(bad[:4])} ({len(bad)} of {len(names)}). "
+            f"Its batch is rows {rows}. {cause}. "
+            + (f"The last good checkpoint is {checkpoints[0]}." if checkpoints else "There is no checkpoint yet.")
         )
 
 
@@ -163,9 +161,8 @@ class Bar:
         self.bar = tqdm(total=steps, initial=done, unit="step", disable=None)
 
     def __call__(self, state: Progress) -> None:
-        self.bar.set_postfix_str(
-            f"loss {state.losses['loss']:.4g}, {state.images_per_second:.0f} images/s {state.note}"
-        )
+        loss = state.losses["loss"]
+        self.bar.set_postfix_str(f"loss {loss:.4g}, {state.images_per_second:.0f} images/s {state.note}")
         self.bar.update(state.step - self.bar.n)
 
 
@@ -180,7 +177,7 @@ class TensorBoard:
             from torch.utils.tensorboard import SummaryWriter  # takes seconds to import
 
             self.writer = SummaryWriter(str(self.folder), purge_step=state.step)  # hides what a kill has undone
-        validation = [(f"validation/{name}", value) for name, value in state.validation.items()]
-        for name, value in [("rate", state.rate), *state.losses.items(), *validation]:
+        validation = {f"validation/{name}": value for name, value in state.validation.items()}
+        for name, value in {"rate": state.rate, **state.losses, **validation}.items():
             self.writer.add_scalar(name, value, state.step)
         self.writer.flush()

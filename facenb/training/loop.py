@@ -66,7 +66,7 @@ def train(
         checkpoint = latest_checkpoint(folder)
         # The first process decides, since the others receive its weights.
         if problem := fabric.broadcast(net.problem(checkpoint, settings, len(data)) if checkpoint else ""):
-            raise RunError(f"the checkpoint in {folder} {problem}; give another folder, or fresh=True to begin anew")
+            raise RunError(f"The checkpoint in {folder} {problem}. Give another folder, or fresh=True to begin anew.")
 
         # Random numbers, cuDNN and the signal handler are put back when the training ends.
         stack.enter_context(torch.random.fork_rng([fabric.device] if gpu else [], device_type="cuda"))
@@ -80,7 +80,7 @@ def train(
             optimiser.optimizer.load_state_dict(checkpoint.pop("optimiser"))
             state = checkpoint
         state |= {"settings": settings.as_dict(), "rows": len(data), "trained": list(net.trained())}
-        state["modules"] = net.weights()
+        state |= {"modules": net.weights()}
         stack.enter_context(back_to_saved(net, state))
 
         first, steps, readout = state["step"], settings.steps, Readout(feed, folder)
@@ -145,13 +145,13 @@ def train(
             if saving:
                 weights = net.weights()
                 if bad := [name for name, value in weights.items() if not value.isfinite().all()]:
-                    raise RunError(f"not finite after step {done}: {', '.join(bad[:4])}; lower the rate, or set clip")
+                    raise RunError(f"After step {done} not finite: {', '.join(bad[:4])}. Lower the rate, or set clip.")
                 state |= {"step": done, "modules": weights}
                 if main:
                     save_checkpoint(folder, state | {"optimiser": optimiser.optimizer.state_dict()})
                 fabric.barrier()
             if stop:
-                raise Stopped(f"stopped by SIGTERM after step {done} of {steps}; start it again to go on from {folder}")
+                raise Stopped(f"SIGTERM stopped the training in {folder} after step {done} of {steps}. Start it again.")
     fabric.barrier()
     return History(read_log(folder), first, time.perf_counter() - begun)
 
@@ -201,7 +201,8 @@ class Step(nn.Module):
         trained = self.trained()
         if list(trained) != checkpoint["trained"]:
             changed = sorted({*trained} ^ {*checkpoint["trained"]})
-            return f"trained other parameters; in one of the two only: {', '.join(changed[:4])} ({len(changed)} in all)"
+            names = f"{', '.join(changed[:4])} ({len(changed)} in all)"
+            return f"trained other parameters; only one of the two has {names}"
         reached = {name: checkpoint["modules"][name] for name in trained}
         if weights_digest(trained) not in (checkpoint["start"], weights_digest(reached)):
             return "began with other weights than the modules hold"
@@ -227,7 +228,7 @@ def back_to_saved(step: Step, state: dict[str, Any]) -> Iterator[None]:
         with suppress(RuntimeError):  # a GPU that has failed accepts nothing
             step.nets.load_state_dict(state["modules"])
         if isinstance(error, torch.OutOfMemoryError):
-            raise RunError(f"a batch does not fit in memory; set a larger accumulate ({error})") from error
+            raise RunError(f"A batch does not fit in memory ({error}). Set a larger accumulate.") from error
         raise
     finally:
         step.eval()

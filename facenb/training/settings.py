@@ -7,7 +7,8 @@ from typing import Any
 from facenb.errors import RunError
 
 CHOICES = {"optimiser": ("sgd", "adamw"), "precision": ("auto", "32-true", "bf16-mixed")}
-LEAST = {"steps": 1, "batch": 1, "accumulate": 1, "save_every": 1, "log_every": 1, "threads": 1}
+LEAST = dict.fromkeys(("steps", "batch", "accumulate", "save_every", "log_every", "threads"), 1)
+LEAST |= dict.fromkeys(("seed", "validate_every", "weight_decay", "warm_up", "clip"), 0)
 # These change how fast a training runs, not what it learns: they may differ when it goes on from a checkpoint.
 # (Several parts of a batch give the same mean gradient as one, up to rounding.)
 FREE = ("accumulate", "save_every", "validate_every", "log_every", "threads")
@@ -35,12 +36,12 @@ class Settings:
     def __post_init__(self):
         for name, choices in CHOICES.items():
             if getattr(self, name) not in choices:
-                raise RunError(f"{name} is {getattr(self, name)!r}; choose one of {', '.join(choices)}")
-        for name in ("seed", "validate_every", "weight_decay", "warm_up", "clip", *LEAST):
-            if not getattr(self, name) >= LEAST.get(name, 0):
-                raise RunError(f"{name} is {getattr(self, name)}; give a number of at least {LEAST.get(name, 0)}")
+                raise RunError(f"The setting {name} is {getattr(self, name)!r}. Choose one of {', '.join(choices)}.")
+        for name, least in LEAST.items():
+            if not getattr(self, name) >= least:
+                raise RunError(f"The setting {name} is {getattr(self, name)}. Give a number of at least {least}.")
         if not (self.rate > 0 and math.isfinite(self.rate)):
-            raise RunError(f"rate is {self.rate}; give a number above 0")
+            raise RunError(f"The setting rate is {self.rate}. Give a number above 0.")
 
     def rate_at(self, step: int) -> float:
         """Return the learning rate of a step (from 0)."""
@@ -53,6 +54,6 @@ class Settings:
         return asdict(self)
 
     def differences(self, saved: dict[str, Any]) -> str:
-        """Return how saved settings differ in what is learned, in words; empty if they do not."""
+        """Return, in words, which settings differ from saved ones in what is learned; empty if none does."""
         changed = [name for name, value in asdict(self).items() if name not in FREE and value != saved.get(name)]
         return ", ".join(f"{name} {getattr(self, name)!r} (saved: {saved.get(name)!r})" for name in changed)

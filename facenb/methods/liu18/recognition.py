@@ -15,7 +15,10 @@ from torch import Tensor, nn
 from facenb.evaluation.recognition import Pairs, Verification, area_under_roc, cosine, draw_pairs, verify
 from facenb.fitting import fit
 from facenb.imaging.camera import WeakPerspective, euler_to_matrix
-from facenb.methods import liu18
+from facenb.methods.liu18.material import Material, mean_coefficients, prepare
+from facenb.methods.liu18.measures import TOGETHER, encode, encode_crops
+from facenb.methods.liu18.phases import reconstruction_loss
+from facenb.methods.liu18.plans import plan
 from facenb.networks.joint import JointNetwork
 from facenb.runs.results import Run
 
@@ -27,12 +30,12 @@ WATCHED = 512  # most validation images: a validation should not take longer tha
 class Gallery:
     """Test images, the person in each, and the pairs to verify."""
 
-    material: liu18.Material
+    material: Material
     person: np.ndarray  # in each image, a name or number
     pairs: Pairs
 
     @classmethod
-    def of(cls, material: liu18.Material) -> "Gallery":
+    def of(cls, material: Material) -> "Gallery":
         """Return LFW's pairs of the material's folds, or pairs of SynthFace's test people drawn in the same way."""
         if material.test is None:
             photos = material.pairs
@@ -52,8 +55,8 @@ class Gallery:
     def codes(self, network: JointNetwork, mirror: bool = False) -> Float[Tensor, "pictures identity"]:
         """Return c_id of each image. `mirror` (photos only) adds that of the mirrored photo, as LFW's usual script."""
         if self.material.test is None:
-            return liu18.encode_crops(network, self.material.pairs.image, mirror)
-        return liu18.encode(network, self.material.test).identity
+            return encode_crops(network, self.material.pairs.image, mirror)
+        return encode(network, self.material.test).identity
 
     @cached_property
     def fitted(self) -> Float[Tensor, "pictures identity"]:
@@ -62,7 +65,7 @@ class Gallery:
         Each image is fitted alone, as a network sees it; the training targets are fitted to all images of a person.
         """
         material = self.material
-        mean = liu18.mean_coefficients(material)
+        mean = mean_coefficients(material)
         if material.test is None:
             return material.pairs.identity - mean
         # Scale and position do not matter to fit and measure, so the landmarks are in the head's own millimetres.
@@ -120,16 +123,16 @@ class Galleries:
         return tuple(np.concatenate(side) for side in zip(*(part.people for part in self.parts), strict=True))
 
 
-def materials(run: Run) -> dict[str, liu18.Material]:
+def materials(run: Run) -> dict[str, Material]:
     """Return the material of each network of a run, by the suffix of its file: for LFW, one for each pair of folds."""
-    folds = liu18.plan(run.profile, run.data).folds
+    folds = plan(run.profile, run.data).folds
     if run.data != "photos":
-        return {"": liu18.prepare(run)}
-    return {f"_folds{first}-{second}": liu18.prepare(run, (first, second)) for first, second in folds}
+        return {"": prepare(run)}
+    return {f"_folds{first}-{second}": prepare(run, (first, second)) for first, second in folds}
 
 
 @torch.no_grad()
-def mean_codes(material: liu18.Material, network: JointNetwork, mirror: bool = False) -> Float[Tensor, " features"]:
+def mean_codes(material: Material, network: JointNetwork, mirror: bool = False) -> Float[Tensor, " features"]:
     """Return the mean c_id of about 1024 training images; `mirror` as in `Gallery.codes`."""
     rows = torch.arange(0, len(material.train), max(1, len(material.train) // 1024))
     image = material.train.inputs(rows).to(network.mean_shape.device)
@@ -144,7 +147,7 @@ def auc_of_all_pairs(codes: Float[Tensor, "pictures features"], person: Int[Tens
     return area_under_roc((direction @ direction.T)[first, second], person[first] == person[second])
 
 
-def watch_validation(material: liu18.Material) -> Callable[[dict[str, nn.Module]], dict[str, float]]:
+def watch_validation(material: Material) -> Callable[[dict[str, nn.Module]], dict[str, float]]:
     """Return a `validate` for `train`: AUC over all pairs, and L_R (mm^2), of people who are not trained on."""
     subset = material.validation
     rows = torch.arange(0, len(subset), max(1, len(subset) // WATCHED))
@@ -153,10 +156,10 @@ def watch_validation(material: liu18.Material) -> Callable[[dict[str, nn.Module]
     def validate(modules: dict[str, nn.Module]) -> dict[str, float]:
         network, targets = modules["network"], modules["targets"]
         device, identity, total = network.mean_shape.device, [], 0.0
-        for batch_rows in rows.split(liu18.TOGETHER):
+        for batch_rows in rows.split(TOGETHER):
             batch = {name: value.to(device) for name, value in subset.load(batch_rows).items()}
             codes = network.encode(batch["image"])
-            total += float(liu18.reconstruction_loss(network, codes, targets(batch))) * len(batch_rows)
+            total += float(reconstruction_loss(network, codes, targets(batch))) * len(batch_rows)
             identity.append(codes.identity.float().cpu())
         return {"AUC": auc_of_all_pairs(torch.cat(identity), subset.subjects[rows]), "L_R": total / len(rows)}
 
