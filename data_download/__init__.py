@@ -2,3 +2,11 @@
 
 Each is one file in `assets/`. `python -m data_download list` shows them.
 """
+
+
+class FacenbError(Exception):
+    """Base of the errors that this project raises on bad input."""
+
+
+class AssetError(FacenbError):
+    """A data set or model is missing, damaged, or could not be fetched or unpacked."""

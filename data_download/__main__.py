@@ -3,15 +3,10 @@
 import argparse
 import sys
 
-from data_download.entries import Entry, load_entries, load_entry
-from data_download.errors import AssetError
+from data_download import AssetError
+from data_download.entries import load_entries, load_entry
 from data_download.folders import data_folder
-from data_download.install import install, is_ready, marker, usable_sources, verify
-
-
-def _megabytes(entry: Entry) -> str:
-    sizes = [file.size for source in entry.sources[:1] for file in source.files]
-    return "" if not sizes or None in sizes else f"{sum(sizes) / 1e6:.1f} MB"
+from data_download.install import install, marker, problems, usable_sources, verify
 
 
 def list_entries() -> int:
@@ -19,15 +14,17 @@ def list_entries() -> int:
     print("ready: it is here; -: `get NAME` fetches it; register: ask its owner, `where NAME` says how")
     print(f"{'name':24} {'data':7} {'state':9} {'size':>9}  what it is [licence]")
     for entry in load_entries().values():
-        state = "ready" if is_ready(entry) else ("register" if entry.needs_registration else "-")
-        print(f"{entry.name:24} {entry.data:7} {state:9} {_megabytes(entry):>9}  {entry.title} [{entry.licence}]")
+        state = "ready" if not problems(entry) else ("register" if entry.places else "-")
+        sizes = [file.size for source in entry.sources[:1] for file in source.files]
+        size = f"{sum(sizes) / 1e6:.1f} MB" if sizes and None not in sizes else ""
+        print(f"{entry.name:24} {entry.data:7} {state:9} {size:>9}  {entry.title} [{entry.licence}]")
     return 0
 
 
 def get(names: list[str], again: bool) -> int:
     failed = 0
     if names == ["photos"]:
-        names = [entry.name for entry in load_entries().values() if not entry.needs_registration]
+        names = [entry.name for entry in load_entries().values() if not entry.places]
     for name in names:
         try:
             entry = load_entry(name)
@@ -40,12 +37,11 @@ def get(names: list[str], again: bool) -> int:
 
 
 def verify_entries(names: list[str]) -> int:
-    entries = [load_entry(name) for name in names] or [e for e in load_entries().values() if is_ready(e)]
     failed = 0
-    for entry in entries:
-        problems = verify(entry)
-        failed |= bool(problems)
-        print("\n  ".join([f"{entry.name}: {'NOT complete' if problems else 'complete'}", *problems]))
+    for entry in [load_entry(name) for name in names] or [e for e in load_entries().values() if not problems(e)]:
+        wrong = verify(entry)
+        failed |= bool(wrong)
+        print("\n  ".join([f"{entry.name}: {'NOT complete' if wrong else 'complete'}", *wrong]))
     return failed
 
 
@@ -62,12 +58,12 @@ def where(name: str) -> int:
         print(f"source: {source.base}\n  holds: {source.holds}\n  checked: {source.checked}")
         for file in source.files:
             print(f"  {file.source}  {file.size or '?'} bytes  {file.sha256 or file.md5 or 'no checksum known'}")
-    if entry.sources and not is_ready(entry):
-        print(f"the next `get` uses: {usable_sources(entry)[0].base}")
+    for source in usable_sources(entry)[:1]:
+        print(f"`get` uses: {source.base}")
     if entry.register:
         print(f"how to get it: {entry.register}")
-    for rule in entry.places:
-        print(f"place: {folder / rule.path}  ({rule.what})")
+    for place in entry.places:
+        print(f"place: {folder / place.path}  ({place.what})")
     return 0
 
 

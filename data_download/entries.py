@@ -8,14 +8,14 @@ import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from data_download.errors import AssetError
+from data_download import AssetError
 
 FOLDER = Path(__file__).parent / "assets"
 
 
 @dataclass(frozen=True)
 class File:
-    """One file of a source."""
+    """One file of a source. It has a checksum, or is an archive of a source that names files `inside`."""
 
     source: str  # `from` in the entry: relative to the source's base
     target: str  # `to` in the entry: relative to the asset's folder; for an archive, the folder of its members
@@ -54,7 +54,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Entry:
-    """One asset: its terms and its sources. For an asset that needs registration: what to place and where to ask."""
+    """One asset: its terms and its sources, or what to place and where to ask for it."""
 
     name: str
     title: str
@@ -64,44 +64,13 @@ class Entry:
     terms: str
     citation: str
     sources: tuple[Source, ...] = ()
-    ready: tuple[str, ...] = ()  # paths that every complete copy holds
     register: str = ""
-    places: tuple[Place, ...] = ()
-
-    @property
-    def needs_registration(self) -> bool:
-        return bool(self.places)
-
-
-def _file(row: dict) -> File:
-    source = row.pop("from")
-    target = row.pop("to", "" if "unpack" in row else PurePosixPath(source).name)
-    return File(source, target, **row)
-
-
-def read_entry(path: Path) -> Entry:
-    """Return the entry of a TOML file.
-
-    Raise AssetError with the file's name if a key is missing or unknown, or if a file has no checksum.
-    """
-    try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-        rows = [(tuple(map(_file, row.pop("file"))), row) for row in table.pop("source", [])]
-        sources = tuple(Source(files=files, **row) for files, row in rows)
-        places = tuple(Place(**row) for row in table.pop("place", []))
-        entry = Entry(path.stem, sources=sources, places=places, **table)
-    except (KeyError, TypeError, tomllib.TOMLDecodeError) as error:
-        raise AssetError(f"Cannot read the entry {path}: {error}") from error
-    for source in sources:
-        for file in source.files:
-            if not (file.sha256 or file.md5 or (file.unpack and source.inside)):
-                raise AssetError(f"The entry {path} has no checksum of {source.base}{file.source}. Add one.")
-    return entry
+    places: tuple[Place, ...] = ()  # of an asset that needs registration
 
 
 def load_entries() -> dict[str, Entry]:
     """Return all entries by name, in alphabetical order."""
-    return {path.stem: read_entry(path) for path in sorted(FOLDER.glob("*.toml"))}
+    return {path.stem: _read(path) for path in sorted(FOLDER.glob("*.toml"))}
 
 
 def load_entry(name: str) -> Entry:
@@ -110,3 +79,17 @@ def load_entry(name: str) -> Entry:
     if name not in entries:
         raise AssetError(f"There is no asset called {name!r}. Choose one of: {', '.join(entries)}")
     return entries[name]
+
+
+def _read(path: Path) -> Entry:
+    table = tomllib.loads(path.read_text(encoding="utf-8"))
+    rows = [(tuple(map(_file, row.pop("file"))), row) for row in table.pop("source", [])]
+    sources = tuple(Source(files=files, **row) for files, row in rows)
+    places = tuple(Place(**row) for row in table.pop("place", []))
+    return Entry(path.stem, sources=sources, places=places, **table)
+
+
+def _file(row: dict) -> File:
+    source = row.pop("from")
+    target = row.pop("to", "" if "unpack" in row else PurePosixPath(source).name)
+    return File(source, target, **row)

@@ -1,11 +1,17 @@
-"""Where data lies: the environment variables FACENB_DATA and FACENB_MIRROR, and what holds where they are not set."""
+"""Where data and caches lie: the environment variables FACENB_DATA and FACENB_MIRROR, and what holds without them."""
 
+import errno
 import getpass
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from data_download.errors import AssetError
+from data_download import AssetError, FacenbError
+
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST}
 
 
 def environment_folder(variable: str) -> Path | None:
@@ -32,12 +38,51 @@ def data_folder() -> Path:
     """
     if folder := environment_folder("FACENB_DATA"):
         return folder
-    try:
-        cache = Path.home() / ".cache/facenb"
-    except RuntimeError:  # a user id without a home folder
-        cache = _temporary_folder()
-    usable = cache.is_dir() or _can_write(cache)  # a folder that is there may be read-only
+    cache = Path(os.path.expanduser("~/.cache/facenb"))  # "~" stays for a user id without a home folder
+    usable = cache.is_absolute() and (cache.is_dir() or _can_write(cache))  # one that is there may be read-only
     return (cache if usable else _temporary_folder()) / "data"
+
+
+def cache_folders() -> list[Path]:
+    """Return this user's cache folders in the order in which to try them: at home, then among the temporary files."""
+    home = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"))
+    return [*([home / "facenb"] if home.is_absolute() else []), _temporary_folder()]
+
+
+def mirror_folder() -> Path | None:
+    """Return the mirror folder FACENB_MIRROR, or None if it is not set. Raise AssetError if it is not a folder."""
+    folder = environment_folder("FACENB_MIRROR")
+    if folder and not folder.is_dir():
+        raise AssetError(f"FACENB_MIRROR is {folder}, which is not a folder. Correct the variable or unset it.")
+    return folder
+
+
+def ensure_home() -> None:
+    """Set HOME, XDG_CACHE_HOME and LOGNAME for a user id without a home folder that can be written, or without a name.
+
+    Jupyter, Snakemake and torch do not start otherwise. What they keep goes into a temporary folder.
+    """
+    if not os.path.isabs(os.path.expanduser("~")):
+        os.environ["HOME"] = str(_temporary_folder())
+        _temporary_folder().mkdir(exist_ok=True)
+    if not _can_write(Path.home() / ".cache"):
+        os.environ.setdefault("XDG_CACHE_HOME", str(_temporary_folder()))
+    try:
+        getpass.getuser()
+    except (KeyError, OSError):
+        os.environ["LOGNAME"] = str(os.getuid())
+
+
+@contextmanager
+def explained(folder: Path, kind: type[FacenbError], advice: str) -> Iterator[None]:
+    """Turn the system's errors for a full disk and for missing permission into `kind`, with advice what to do."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in FULL | REFUSED:
+            raise
+        advice = f"Free some space. {advice}" if error.errno in FULL else advice
+        raise kind(f"Cannot write to {folder}: {error.strerror} ({error.filename}). {advice}") from error
 
 
 def _can_write(folder: Path) -> bool:
@@ -47,30 +92,3 @@ def _can_write(folder: Path) -> bool:
 
 def _temporary_folder() -> Path:
     return Path(tempfile.gettempdir()) / f"facenb-{os.getuid()}"
-
-
-def ensure_home() -> None:
-    """Set HOME, XDG_CACHE_HOME and LOGNAME for a user id without a home folder that can be written, or without a name.
-
-    Jupyter, Snakemake and torch do not start otherwise. What they keep goes into a temporary folder.
-    """
-    try:
-        home = Path.home()
-    except RuntimeError:
-        home = _temporary_folder()
-        home.mkdir(exist_ok=True)
-        os.environ["HOME"] = str(home)
-    if not _can_write(home / ".cache"):
-        os.environ.setdefault("XDG_CACHE_HOME", str(_temporary_folder()))
-    try:
-        getpass.getuser()
-    except (KeyError, OSError):
-        os.environ["LOGNAME"] = str(os.getuid())
-
-
-def mirror_folder() -> Path | None:
-    """Return the mirror folder FACENB_MIRROR, or None if it is not set. Raise AssetError if it is not a folder."""
-    folder = environment_folder("FACENB_MIRROR")
-    if folder and not folder.is_dir():
-        raise AssetError(f"FACENB_MIRROR is {folder}, which is not a folder. Correct the variable or unset it.")
-    return folder

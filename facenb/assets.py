@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from data_download.entries import load_entry
-from data_download.install import install, mirror_source, ready_folder
+from data_download.install import install, ready_folder, usable_sources
 
 
 def asset(name: str) -> Path:
@@ -12,4 +12,4 @@ def asset(name: str) -> Path:
     Raise AssetError for an unknown name, a damaged mirror, or an asset that is not here, with the command that gets it.
     """
     entry = load_entry(name)
-    return install(entry, quiet=True) if mirror_source(entry) else ready_folder(entry)
+    return install(entry) if any(source.is_mirror for source in usable_sources(entry)) else ready_folder(entry)

@@ -1,6 +1,6 @@
 """Errors for the person who has to act: what is wrong, where, and what to do."""
 
-from data_download.errors import AssetError, FacenbError
+from data_download import AssetError, FacenbError
 
 __all__ = ["AssetError", "FacenbError", "ImageError", "LandmarkError", "ModelFileError", "RunError"]
 

@@ -1,12 +1,12 @@
 """Getting data: mirror, web (a server on this machine), hostile archives, interruptions, full disks, two at once."""
 
+import contextlib
 import dataclasses
 import errno
 import hashlib
 import http.server
 import io
 import os
-import re
 import subprocess
 import sys
 import tarfile
@@ -18,8 +18,8 @@ import pytest
 
 from data_download import fetch, folders, install
 from data_download.__main__ import main
-from data_download.entries import Entry, File, Place, Source, load_entries, load_entry, read_entry
-from data_download.unpack import unpack
+from data_download.entries import Entry, File, Place, Source, load_entries, load_entry
+from data_download.fetch import unpack
 from facenb.assets import asset
 from facenb.errors import AssetError
 
@@ -34,8 +34,12 @@ def file_of(data: bytes, name: str = "a.bin", **more) -> File:
     return dataclasses.replace(File(name, name, len(data), sha(data)), **more)
 
 
-def entry_of(*sources: Source, name: str = "thing", ready: tuple = ()) -> Entry:
-    return Entry(name, "A thing", "photos", "home", "licence", "terms", "cite", sources, ready, "", ())
+def entry_of(*sources: Source, name: str = "thing") -> Entry:
+    return Entry(name, "A thing", "photos", "home", "licence", "terms", "cite", sources)
+
+
+def archive_of(kind: str, limit: int = 10**6) -> File:
+    return File("a", "", unpack=kind, unpacked_limit=limit)
 
 
 @pytest.fixture
@@ -97,8 +101,13 @@ def web():
     server.server_close()
 
 
+@pytest.fixture(autouse=True)
+def no_pauses(monkeypatch):
+    monkeypatch.setattr(fetch.time, "sleep", lambda _: None)
+
+
 def get(web, path: str, target: Path, data: bytes = CONTENT) -> None:
-    fetch.download(web.url + path, file_of(data), target, quiet=True, pause=0.01)
+    fetch.download(web.url + path, file_of(data), target)
 
 
 class TestEntries:
@@ -107,32 +116,23 @@ class TestEntries:
         assert {"ict-facekit", "mediapipe", "lfw", "aflw2000-3d", "orl", "surrey", "3ddfa-v2"} <= set(entries)
         for entry in entries.values():
             assert entry.licence and entry.terms and entry.citation and entry.home
-            assert bool(entry.sources) != entry.needs_registration
-            assert not entry.needs_registration or entry.register
+            assert bool(entry.sources) != bool(entry.places) == bool(entry.register)
 
-    def test_checksums_have_the_right_length(self):
+    def test_every_file_has_a_checksum(self):
+        """Of 64 digits (SHA-256) or 32 (MD5); or, for an archive, of some files inside."""
         for entry in load_entries().values():
             for source in entry.sources:
                 assert source.holds and source.checked
-                assert all(len(file.sha256) in (0, 64) and len(file.md5) in (0, 32) for file in source.files)
+                for file in source.files:
+                    inside = source.inside.values() if file.unpack else ()
+                    sums = [*inside, *filter(None, (file.sha256, file.md5))]
+                    assert sums and {len(value) for value in sums} <= {32, 64}, (entry.name, file.source)
 
     def test_an_unknown_name_lists_the_known_ones(self):
         with pytest.raises(AssetError, match=r"no asset called 'lwf'.*lfw"):
             load_entry("lwf")
         with pytest.raises(AssetError):
             load_entry("../assets/lfw")
-
-    def test_an_unknown_key_names_the_file(self, tmp_path):
-        text = (Path(install.__file__).parent / "assets" / "orl.toml").read_text()
-        (tmp_path / "odd.toml").write_text('colour = "red"\n' + text)
-        with pytest.raises(AssetError, match=r"odd\.toml.*colour"):
-            read_entry(tmp_path / "odd.toml")
-
-    def test_a_file_without_a_checksum_is_refused(self, tmp_path):
-        text = (Path(install.__file__).parent / "assets" / "orl.toml").read_text()
-        (tmp_path / "odd.toml").write_text(re.sub(r"(?m)^sha256 = .*$", "", text))
-        with pytest.raises(AssetError, match=r"odd\.toml has no checksum of mirror:orl/orl_faces\.tar"):
-            read_entry(tmp_path / "odd.toml")
 
     def test_the_mirror_holds_what_the_entries_say(self, mirror):
         """Sizes only: `get` checks the sums."""
@@ -144,8 +144,19 @@ class TestEntries:
 
 
 class TestDownload:
-    def test_whole_file(self, web, tmp_path):
-        get(web, "whole", tmp_path / "a")
+    @pytest.mark.parametrize(
+        ("path", "beginning"),
+        [
+            ("whole", b""),
+            ("moved", b""),
+            ("noresume", CONTENT[:1000]),
+            ("whole", b"x" * 5000),  # of another file
+            ("whole", b"x" * (len(CONTENT) + 10)),  # longer than the file
+        ],
+    )
+    def test_the_whole_file_whatever_an_earlier_try_left(self, web, tmp_path, path, beginning):
+        (tmp_path / "a").write_bytes(beginning)
+        get(web, path, tmp_path / "a")
         assert (tmp_path / "a").read_bytes() == CONTENT
 
     def test_goes_on_where_an_earlier_try_stopped(self, web, tmp_path):
@@ -154,30 +165,11 @@ class TestDownload:
         assert (tmp_path / "a").read_bytes() == CONTENT
         assert web.asked == [("/whole", "bytes=123456-")]
 
-    def test_a_server_that_cannot_resume_starts_again(self, web, tmp_path):
-        (tmp_path / "a").write_bytes(CONTENT[:1000])
-        get(web, "noresume", tmp_path / "a")
-        assert (tmp_path / "a").read_bytes() == CONTENT
-
     def test_a_broken_transfer_is_resumed(self, web, tmp_path):
         get(web, "broken", tmp_path / "a")
         assert (tmp_path / "a").read_bytes() == CONTENT
         start = int(web.asked[1][1].removeprefix("bytes=").removesuffix("-"))
         assert 200_000 < start <= 300_000
-
-    def test_a_foreign_beginning_is_thrown_away(self, web, tmp_path):
-        (tmp_path / "a").write_bytes(b"x" * 5000)
-        get(web, "whole", tmp_path / "a")
-        assert (tmp_path / "a").read_bytes() == CONTENT
-
-    def test_a_beginning_longer_than_the_file_is_thrown_away(self, web, tmp_path):
-        (tmp_path / "a").write_bytes(b"x" * (len(CONTENT) + 10))
-        get(web, "whole", tmp_path / "a")
-        assert (tmp_path / "a").read_bytes() == CONTENT
-
-    def test_redirect(self, web, tmp_path):
-        get(web, "moved", tmp_path / "a")
-        assert (tmp_path / "a").read_bytes() == CONTENT
 
     def test_redirect_to_a_local_file_is_refused(self, web, tmp_path):
         with pytest.raises(AssetError):
@@ -185,7 +177,7 @@ class TestDownload:
         assert (tmp_path / "a").stat().st_size == 0
 
     def test_missing_page_names_the_address(self, web, tmp_path):
-        with pytest.raises(AssetError, match=r"/gone answered 404"):
+        with pytest.raises(AssetError, match=r"404 .*/gone"):
             get(web, "gone", tmp_path / "a")
 
     def test_wrong_checksum_names_both_and_keeps_nothing(self, web, tmp_path):
@@ -193,17 +185,9 @@ class TestDownload:
             get(web, "other", tmp_path / "a")
         assert not (tmp_path / "a").exists()
 
-    def test_more_bytes_than_expected_are_refused(self, web, tmp_path):
-        with pytest.raises(AssetError, match="another version"):
-            get(web, "whole", tmp_path / "a", CONTENT[:1000])
-
     def test_no_server_says_how_to_go_on(self, tmp_path):
-        with pytest.raises(AssetError, match="run the same command again"):
-            fetch.download("http://127.0.0.1:9/x", file_of(CONTENT), tmp_path / "a", quiet=True, pause=0.0)
-
-    def test_only_web_addresses(self, tmp_path):
-        with pytest.raises(AssetError, match="not an http"):
-            fetch.download("file:///etc/hostname", file_of(CONTENT), tmp_path / "a", quiet=True)
+        with pytest.raises(AssetError, match="Run the same command again"):
+            fetch.download("http://127.0.0.1:9/x", file_of(CONTENT), tmp_path / "a")
 
 
 def tar_with(path: Path, *members: tuple[tarfile.TarInfo, bytes], mode: str = "w") -> Path:
@@ -224,48 +208,44 @@ class TestUnpack:
     @pytest.mark.parametrize("mode", ["w", "w:gz", "w:xz", "w:bz2"])
     def test_tar(self, tmp_path, mode):
         archive = tar_with(tmp_path / "a.tar", (member("d/x"), b"one"), (member("./y"), b"two"), mode=mode)
-        unpack(archive, tmp_path / "out", "tar", 100)
+        unpack(archive, tmp_path / "out", archive_of("tar"))
         assert (tmp_path / "out/d/x").read_bytes() == b"one" and (tmp_path / "out/y").read_bytes() == b"two"
 
-    @pytest.mark.parametrize("name", ["../evil", "/evil", "a/../../evil", "..\\evil", "C:/evil", "C:evil"])
+    @pytest.mark.parametrize("name", ["../evil", "/tmp/facenb-evil", "a/../../evil"])
     @pytest.mark.parametrize("kind", ["tar", "zip"])
-    def test_a_path_outside_is_named_and_refused(self, tmp_path, name, kind):
+    def test_nothing_is_written_outside(self, tmp_path, name, kind):
+        """The archive is refused, or the file lies within the folder."""
         archive = tmp_path / "a"
         if kind == "tar":
             tar_with(archive, (member("fine"), b"1"), (member(name), b"2"))
         else:
             with zipfile.ZipFile(archive, "w") as packed:
-                packed.writestr("fine", b"1")
-                info = zipfile.ZipInfo("x")
-                info.filename = name
-                packed.writestr(info, b"2")
-        with pytest.raises(AssetError, match="outside its folder"):
-            unpack(archive, tmp_path / "out", kind, 100)
-        assert not (tmp_path / "evil").exists() and not Path("/evil").exists()
+                packed.writestr(name, b"2")
+        with contextlib.suppress(AssetError):
+            unpack(archive, tmp_path / "out", archive_of(kind))
+        assert {path.name for path in tmp_path.iterdir()} <= {"a", "out"} and not Path("/tmp/facenb-evil").exists()
 
-    @pytest.mark.parametrize(
-        "kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE]
-    )
-    def test_links_and_devices_in_a_tar(self, tmp_path, kind):
+    @pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.FIFOTYPE])
+    def test_links_to_the_outside_and_devices_in_a_tar(self, tmp_path, kind):
         archive = tar_with(tmp_path / "a.tar", (member("x", kind, "/etc/passwd"), b""))
-        with pytest.raises(AssetError, match="link|device"):
-            unpack(archive, tmp_path / "out", "tar", 100)
+        with pytest.raises(AssetError, match="unsafe"):
+            unpack(archive, tmp_path / "out", archive_of("tar"))
         assert not (tmp_path / "out").exists()
 
-    def test_a_link_in_a_zip(self, tmp_path):
+    def test_a_link_in_a_zip_becomes_no_link(self, tmp_path):
         with zipfile.ZipFile(tmp_path / "a.zip", "w") as packed:
             info = zipfile.ZipInfo("x")
             info.external_attr = 0o120777 << 16
             packed.writestr(info, "/etc/passwd")
-        with pytest.raises(AssetError, match="link"):
-            unpack(tmp_path / "a.zip", tmp_path / "out", "zip", 100)
+        unpack(tmp_path / "a.zip", tmp_path / "out", archive_of("zip"))
+        assert not (tmp_path / "out/x").is_symlink()
 
     def test_a_bomb_stops_at_the_limit(self, tmp_path):
         with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as packed:
             packed.writestr("x", bytes(50_000_000))
         assert (tmp_path / "a.zip").stat().st_size < 100_000
         with pytest.raises(AssetError, match="more than 2000000 bytes"):
-            unpack(tmp_path / "a.zip", tmp_path / "out", "zip", 2_000_000)
+            unpack(tmp_path / "a.zip", tmp_path / "out", archive_of("zip", 2_000_000))
         assert not (tmp_path / "out").exists()
 
     def test_a_bomb_that_lies_about_its_size_writes_no_more_than_it_declares(self, tmp_path):
@@ -274,7 +254,7 @@ class TestUnpack:
         data = (tmp_path / "a.zip").read_bytes()
         (tmp_path / "a.zip").write_bytes(data.replace((50_000_000).to_bytes(4, "little"), (1000).to_bytes(4, "little")))
         with pytest.raises(AssetError, match="damaged"):
-            unpack(tmp_path / "a.zip", tmp_path / "out", "zip", 2_000_000)
+            unpack(tmp_path / "a.zip", tmp_path / "out", archive_of("zip", 2_000_000))
         assert not (tmp_path / "out/x").exists() or (tmp_path / "out/x").stat().st_size <= 1000
 
     @pytest.mark.parametrize("mode", ["w", "w:gz", "w:xz"])
@@ -282,7 +262,7 @@ class TestUnpack:
         archive = tar_with(tmp_path / "a.tar", (member("x"), os.urandom(50_000)), mode=mode)
         archive.write_bytes(archive.read_bytes()[:30_000])
         with pytest.raises(AssetError, match="damaged"):
-            unpack(archive, tmp_path / "out", "tar", 10**6)
+            unpack(archive, tmp_path / "out", archive_of("tar"))
 
     def test_truncated_zip_and_something_else(self, tmp_path):
         with zipfile.ZipFile(tmp_path / "a.zip", "w") as packed:
@@ -290,13 +270,8 @@ class TestUnpack:
         (tmp_path / "a.zip").write_bytes((tmp_path / "a.zip").read_bytes()[:4000])
         (tmp_path / "b.zip").write_text("<html>please log in</html>")
         for name in ("a.zip", "b.zip"):
-            with pytest.raises(AssetError, match=f"{name} is a damaged zip"):
-                unpack(tmp_path / name, tmp_path / "out", "zip", 10**6)
-
-    def test_the_same_file_twice(self, tmp_path):
-        archive = tar_with(tmp_path / "a.tar", (member("x"), b"1"), (member("x"), b"2"))
-        with pytest.raises(AssetError, match="twice"):
-            unpack(archive, tmp_path / "out", "tar", 100)
+            with pytest.raises(AssetError, match=f"{name} is a damaged or unsafe zip"):
+                unpack(tmp_path / name, tmp_path / "out", archive_of("zip"))
 
 
 class TestInstall:
@@ -304,16 +279,16 @@ class TestInstall:
         archive = tar_with(own_mirror / "thing/a.tar", (member("d/x"), b"one"))
         (own_mirror / "thing/plain").write_bytes(b"two")
         files = (file_of(archive.read_bytes(), "a.tar", unpack="tar", target=""), file_of(b"two", "plain"))
-        entry = entry_of(mirror_source(*files), ready=("d/x",))
-        assert install.install(entry, quiet=True) == folder / "thing"
-        assert (folder / "thing/d/x").read_bytes() == b"one" and install.is_ready(entry)
+        entry = entry_of(mirror_source(*files))
+        assert install.install(entry) == folder / "thing"
+        assert (folder / "thing/d/x").read_bytes() == b"one" and not install.problems(entry)
         assert install.verify(entry) == []
         assert subprocess.run(["sha256sum", "-c", "--quiet", "manifest.sha256"], cwd=folder / "thing").returncode == 0
 
     def test_a_damaged_mirror_is_named_and_leaves_nothing(self, folder, own_mirror):
         (own_mirror / "thing/a.bin").write_bytes(b"x" * len(CONTENT))
         with pytest.raises(AssetError, match=r"mirror/thing/a\.bin has the sha256"):
-            install.install(entry_of(mirror_source(file_of(CONTENT))), quiet=True)
+            install.install(entry_of(mirror_source(file_of(CONTENT))))
         assert not (folder / "thing").exists() and not list(folder.glob("*.partial"))
 
     def test_a_mirror_that_is_no_folder(self, folder, monkeypatch):
@@ -328,13 +303,13 @@ class TestInstall:
     def test_from_the_web_where_the_mirror_lacks_it(self, folder, web, own_mirror):
         (own_mirror / "thing").rmdir()
         source = Source(web.url, "all", "here", (file_of(CONTENT, "whole"),))
-        install.install(entry_of(mirror_source(file_of(b"1")), source), quiet=True)
+        install.install(entry_of(mirror_source(file_of(b"1")), source))
         assert (folder / "thing/whole").read_bytes() == CONTENT
         assert not list((folder / ".downloads").iterdir())
 
     def test_the_second_address_where_the_first_is_gone(self, folder, web):
         sources = [Source(web.url, "all", "here", (file_of(CONTENT, name),)) for name in ("gone", "whole")]
-        install.install(entry_of(*sources), quiet=True)
+        install.install(entry_of(*sources))
         assert (folder / "thing/whole").read_bytes() == CONTENT
 
     def test_an_archive_without_a_checksum_is_known_by_files_inside(self, folder, web, monkeypatch):
@@ -344,61 +319,55 @@ class TestInstall:
             packed.writestr("commit/model/a.obj", b"one")
         monkeypatch.setattr(sys.modules[__name__], "CONTENT", archive.getvalue())
         source = Source(web.url, "all", "a", (File("whole", "", unpack="zip"),), {"model/a.obj": sha(b"one")})
-        assert (install.install(entry_of(source), quiet=True) / "commit/model/a.obj").read_bytes() == b"one"
+        assert (install.install(entry_of(source)) / "commit/model/a.obj").read_bytes() == b"one"
         other = dataclasses.replace(source, inside={"model/a.obj": sha(b"two")})
-        with pytest.raises(AssetError, match="a.obj from .* has the sha256"):
-            install.install(entry_of(other, name="other"), quiet=True)
+        with pytest.raises(AssetError, match=r"holds no model/a\.obj with the sha256"):
+            install.install(entry_of(other, name="other"))
         assert not (folder / "other").exists()
 
     def test_ready_is_not_fetched_twice_and_again_replaces(self, folder, own_mirror):
         (own_mirror / "thing/a.bin").write_bytes(CONTENT)
         entry = entry_of(mirror_source(file_of(CONTENT)))
-        install.install(entry, quiet=True)
+        install.install(entry)
         (folder / "thing/a.bin").write_bytes(b"edited")
-        install.install(entry, quiet=True)
+        install.install(entry)
         assert (folder / "thing/a.bin").read_bytes() == b"edited"
-        assert "a.bin has 6 bytes" in install.verify(entry)[0] or "a.bin has the sha256" in install.verify(entry)[0]
-        install.install(entry, again=True, quiet=True)
+        assert install.verify(entry) == [f"{folder / 'thing/a.bin'} is missing or was changed"]
+        install.install(entry, again=True)
         assert install.verify(entry) == []
 
     def test_a_failed_again_keeps_the_old_folder(self, folder, own_mirror):
         (own_mirror / "thing/a.bin").write_bytes(CONTENT)
         entry = entry_of(mirror_source(file_of(CONTENT)))
-        install.install(entry, quiet=True)
+        install.install(entry)
         (own_mirror / "thing/a.bin").write_bytes(b"damaged")
         with pytest.raises(AssetError):
-            install.install(entry, again=True, quiet=True)
+            install.install(entry, again=True)
         assert install.verify(entry) == []
 
     def test_an_entry_that_changed_is_not_ready(self, folder, own_mirror):
         (own_mirror / "thing/a.bin").write_bytes(CONTENT)
-        install.install(entry_of(mirror_source(file_of(CONTENT))), quiet=True)
-        assert not install.is_ready(entry_of(mirror_source(file_of(CONTENT[1:]))))
+        install.install(entry_of(mirror_source(file_of(CONTENT))))
+        assert install.problems(entry_of(mirror_source(file_of(CONTENT[1:]))))
 
     def test_files_of_a_person_are_not_overwritten(self, folder, own_mirror):
         (folder / "thing").mkdir(parents=True)
         (folder / "thing/mine").write_text("keep")
         (own_mirror / "thing/a.bin").write_bytes(CONTENT)
         with pytest.raises(AssetError, match="Move them to another"):
-            install.install(entry_of(mirror_source(file_of(CONTENT))), quiet=True)
+            install.install(entry_of(mirror_source(file_of(CONTENT))))
         assert (folder / "thing/mine").read_text() == "keep"
 
-    def test_missing_content_is_another_version(self, folder, own_mirror):
-        (own_mirror / "thing/a.bin").write_bytes(CONTENT)
-        with pytest.raises(AssetError, match=r"does not hold b\.bin"):
-            install.install(entry_of(mirror_source(file_of(CONTENT)), ready=("b.bin",)), quiet=True)
-        assert not (folder / "thing").exists()
-
-    @pytest.mark.parametrize(("code", "says"), [(errno.ENOSPC, "No space left"), (errno.EACCES, "Cannot write")])
+    @pytest.mark.parametrize(("code", "says"), [(errno.ENOSPC, "Free some space"), (errno.EACCES, "denied")])
     def test_full_disk_and_no_permission(self, folder, own_mirror, monkeypatch, code, says):
         (own_mirror / "thing/a.bin").write_bytes(CONTENT)
 
         def fails(*_):
             raise OSError(code, os.strerror(code), "a.bin")
 
-        monkeypatch.setattr(install, "copy_from_mirror", fails)
-        with pytest.raises(AssetError, match=f"{says}.*{folder}"):
-            install.install(entry_of(mirror_source(file_of(CONTENT))), quiet=True)
+        monkeypatch.setattr(install.shutil, "copyfile", fails)
+        with pytest.raises(AssetError, match=f"Cannot write to {folder}: .*{says}"):
+            install.install(entry_of(mirror_source(file_of(CONTENT))))
         assert not (folder / "thing").exists() and not list(folder.glob(".*.partial"))
 
     def test_a_data_folder_that_is_a_file(self, tmp_path, own_mirror, monkeypatch):
@@ -406,20 +375,20 @@ class TestInstall:
         monkeypatch.setenv("FACENB_DATA", str(tmp_path / "file" / "data"))
         (own_mirror / "thing/a.bin").write_bytes(CONTENT)
         with pytest.raises(AssetError, match="FACENB_DATA"):
-            install.install(entry_of(mirror_source(file_of(CONTENT))), quiet=True)
+            install.install(entry_of(mirror_source(file_of(CONTENT))))
 
     def test_killed_amid_work_leaves_nothing_that_looks_whole(self, folder, own_mirror):
-        """The child dies after its files are written, before the marker; the next try works and cleans up."""
+        """The child dies after its files are written, before the manifest; the next try works and cleans up."""
         (own_mirror / "thing/a.bin").write_bytes(CONTENT)
         entry = entry_of(mirror_source(file_of(CONTENT)))
         child = os.fork()
         if child == 0:
-            install._write_marker = lambda *_: os._exit(9)
-            install.install(entry, quiet=True)
+            install._manifest = lambda *_: os._exit(9)
+            install.install(entry)
             os._exit(0)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
-        assert not install.is_ready(entry) and list(folder.glob(".thing.*.partial"))
-        install.install(entry, quiet=True)
+        assert install.problems(entry) and list(folder.glob(".thing.*.partial"))
+        install.install(entry)
         assert install.verify(entry) == [] and not list(folder.glob(".thing.*.partial"))
 
     def test_two_processes_at_once(self, folder, own_mirror):
@@ -430,7 +399,7 @@ class TestInstall:
             child = os.fork()
             if child == 0:
                 try:
-                    install.install(entry, quiet=True)
+                    install.install(entry)
                     os._exit(0 if install.verify(entry) == [] else 2)
                 finally:
                     os._exit(1)
@@ -517,14 +486,14 @@ class TestFolders:
     def test_without_a_home_folder(self, monkeypatch, tmp_path):
         monkeypatch.delenv("FACENB_DATA", raising=False)
         monkeypatch.setattr(folders.tempfile, "gettempdir", lambda: str(tmp_path))
-        monkeypatch.setattr(Path, "home", classmethod(lambda _: Path("~of-no-user").expanduser()))
+        monkeypatch.setattr(folders.os.path, "expanduser", lambda path: path)
         assert folders.data_folder() == tmp_path / f"facenb-{os.getuid()}" / "data"
 
     @pytest.mark.parametrize("filled", [False, True])
     def test_a_read_only_home(self, monkeypatch, tmp_path, filled):
         """Data that an administrator put there are used. Without them, a temporary folder is."""
         monkeypatch.delenv("FACENB_DATA", raising=False)
-        monkeypatch.setattr(Path, "home", classmethod(lambda _: tmp_path / "home"))
+        monkeypatch.setenv("HOME", str(tmp_path / "home"))
         monkeypatch.setattr(folders.os, "access", lambda *_: False)
         cache = tmp_path / "home/.cache/facenb"
         (cache if filled else tmp_path / "home").mkdir(parents=True)

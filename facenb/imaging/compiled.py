@@ -2,11 +2,12 @@
 
 import functools
 import os
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 from numba import config, njit
+
+from data_download.folders import cache_folders
 
 
 def compiled(**options) -> Callable:
@@ -27,25 +28,20 @@ def compiled(**options) -> Callable:
 def choose_cache_folder() -> None:
     """Set numba's cache folder, unless NUMBA_CACHE_DIR is set or the folder of the source can be written.
 
-    It is the user's cache folder, or else a temporary folder. Only this user may have access to it, because numba runs
-    the code that it finds there.
+    Only this user may have access to it, because numba runs the code that it finds there.
     """
-    beside = Path(__file__).parent / "__pycache__"
-    if _is_writable(Path(config.CACHE_DIR) if config.CACHE_DIR else beside):
-        return
-    home = Path(os.path.expanduser("~"))  # stays "~" if the home folder is unknown
-    candidates = [home / ".cache" / "numba"] if home.is_absolute() else []
-    candidates.append(Path(tempfile.gettempdir()) / f"facenb-numba-{os.getuid()}")
-    config.CACHE_DIR = next((str(folder) for folder in candidates if _is_writable(folder) and _is_private(folder)), "")
+    first = Path(config.CACHE_DIR) if config.CACHE_DIR else Path(__file__).parent / "__pycache__"
+    if not _is_writable(first):
+        folders = [folder.with_name(f"{folder.name}-numba") for folder in cache_folders()]
+        config.CACHE_DIR = next((str(folder) for folder in folders if _is_writable(folder) and _is_private(folder)), "")
 
 
 def _is_writable(folder: Path) -> bool:
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=folder).close()
     except OSError:
         return False
-    return True
+    return os.access(folder, os.W_OK)
 
 
 def _is_private(folder: Path) -> bool:

@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import torch
 
-from data_download.errors import explained
+from data_download.folders import explained
 from facenb.errors import RunError
 from facenb.runs import results
 from facenb.runs.options import DEFAULTS

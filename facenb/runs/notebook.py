@@ -21,7 +21,7 @@ import papermill
 import torch
 from papermill.exceptions import PapermillExecutionError
 
-from data_download.errors import explained
+from data_download.folders import explained
 from facenb.errors import FacenbError, RunError
 from facenb.files import digest, write_json
 from facenb.runs import results

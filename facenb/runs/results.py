@@ -28,7 +28,7 @@ from PIL import Image
 import facenb
 from data_download.entries import load_entries
 from data_download.folders import data_folder, environment_folder
-from data_download.install import is_ready, marker
+from data_download.install import marker
 from facenb.errors import RunError
 from facenb.evaluation.claims import Claim
 from facenb.files import atomic_write, digest
@@ -81,7 +81,7 @@ def checksums(folder: Path) -> dict[str, str]:
     The first 16 digits of a SHA-256: of an asset's manifest, and of a set's card, which describes its content.
     """
     digests = {f"sets/{path.parent.name}": digest(path) for path in sorted(folder.glob("sets/*/card.json"))}
-    markers = {name: marker(entry) for name, entry in load_entries().items() if is_ready(entry)}
+    markers = {name: marker(entry) for name, entry in load_entries().items()}
     digests |= {name: record["manifest"] for name, record in markers.items() if record}
     return {name: value[:16] for name, value in digests.items()}
 
