@@ -9,7 +9,7 @@ from data_download.folders import data_folder
 from data_download.install import install, marker, problems, usable_sources, verify
 
 
-def list_entries() -> int:
+def list_entries() -> None:
     print(f"folder: {data_folder()}")
     print("ready: it is here; -: `get NAME` fetches it; register: ask its owner, `where NAME` says how")
     print(f"{'name':24} {'data':7} {'state':9} {'size':>9}  what it is [licence]")
@@ -18,7 +18,6 @@ def list_entries() -> int:
         sizes = [file.size for source in entry.sources[:1] for file in source.files]
         size = f"{sum(sizes) / 1e6:.1f} MB" if sizes and None not in sizes else ""
         print(f"{entry.name:24} {entry.data:7} {state:9} {size:>9}  {entry.title} [{entry.licence}]")
-    return 0
 
 
 def get(names: list[str], again: bool) -> int:
@@ -39,19 +38,18 @@ def get(names: list[str], again: bool) -> int:
 def verify_entries(names: list[str]) -> int:
     failed = 0
     for entry in [load_entry(name) for name in names] or [e for e in load_entries().values() if not problems(e)]:
-        wrong = verify(entry)
-        failed |= bool(wrong)
-        print("\n  ".join([f"{entry.name}: {'NOT complete' if wrong else 'complete'}", *wrong]))
+        faults = verify(entry)
+        failed |= bool(faults)
+        print("\n  ".join([f"{entry.name}: {'NOT complete' if faults else 'complete'}", *faults]))
     return failed
 
 
-def licence(name: str) -> int:
+def licence(name: str) -> None:
     entry = load_entry(name)
     print(f"{entry.title}\nlicence: {entry.licence}\nterms: {entry.terms}\ncite: {entry.citation}\nsee: {entry.home}")
-    return 0
 
 
-def where(name: str) -> int:
+def where(name: str) -> None:
     entry, folder = load_entry(name), data_folder() / name
     print(f"{entry.title}\nhome: {entry.home}\nfolder here: {folder}")
     for source in entry.sources:
@@ -62,9 +60,8 @@ def where(name: str) -> int:
         print(f"`get` uses: {source.base}")
     if entry.register:
         print(f"how to get it: {entry.register}")
-    for place in entry.places:
-        print(f"place: {folder / place.path}  ({place.what})")
-    return 0
+    for rule in entry.places:
+        print(f"place: {folder / rule.path}  ({rule.what})")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -81,7 +78,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = vars(parser.parse_args(arguments))
     functions = {"list": list_entries, "get": get, "verify": verify_entries, "licence": licence, "where": where}
     try:
-        return functions[options.pop("command")](**options)
+        return functions[options.pop("command")](**options) or 0
     except AssetError as error:
         print(error, file=sys.stderr)
         return 1

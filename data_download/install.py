@@ -10,17 +10,21 @@ import json
 import os
 import re
 import shutil
+import tarfile
 import tempfile
+import time
+import zipfile
 from pathlib import Path
 
 import pooch
+import requests
 
 from data_download import AssetError
 from data_download.entries import Entry, File, Source
-from data_download.fetch import check, download, unpack
 from data_download.folders import data_folder, explained, mirror_folder
 
 MARKER, MANIFEST = ".facenb.json", "manifest.sha256"
+ATTEMPTS = 4  # for one file
 
 
 def _fingerprint(source: Source) -> str:
@@ -42,28 +46,28 @@ def marker(entry: Entry) -> dict:
 
 def problems(entry: Entry) -> list[str]:
     """Return what is missing or wrong with the asset at first sight. An empty list means that it is ready."""
-    folder, wrong = data_folder() / entry.name, []
+    folder, faults = data_folder() / entry.name, []
     if not (entry.places or marker(entry)):
-        wrong.append(f"{folder} is missing, not complete, or from an entry that has changed since")
-    for place in entry.places:
-        paths = [path for path in sorted(folder.glob(place.path)) if path.is_file()]
-        if len(paths) < place.least:
-            wrong.append(f"{folder / place.path}: {len(paths)} of {place.least} files are there ({place.what})")
+        faults.append(f"{folder} is missing, not complete, or from an entry that has changed since")
+    for rule in entry.places:
+        paths = [path for path in sorted(folder.glob(rule.path)) if path.is_file()]
+        if len(paths) < rule.least:
+            faults.append(f"{folder / rule.path}: {len(paths)} of {rule.least} files are there ({rule.what})")
         for path in paths:
             with path.open("rb") as file:
-                begin = file.read(len(place.starts)).decode("latin-1")
-            if path.stat().st_size < place.size_least:
-                wrong.append(f"{path} has {path.stat().st_size} bytes, fewer than {place.size_least}")
-            elif begin != place.starts:
-                wrong.append(f"{path} does not begin like {place.what}: it is another kind of file")
-    return wrong
+                begin = file.read(len(rule.starts)).decode("latin-1")
+            if path.stat().st_size < rule.size_least:
+                faults.append(f"{path} has {path.stat().st_size} bytes, fewer than {rule.size_least}")
+            elif begin != rule.starts:
+                faults.append(f"{path} does not begin like {rule.what}: it is another kind of file")
+    return faults
 
 
 def ready_folder(entry: Entry) -> Path:
     """Return the asset's folder. Raise AssetError with what is wrong and the command to run if it is not ready."""
-    if wrong := problems(entry):
+    if faults := problems(entry):
         command = f"where {entry.name}` says whom to ask" if entry.places else f"get {entry.name}` gets it"
-        raise AssetError(f"{entry.title} is not ready: {'; '.join(wrong)}. `python -m data_download {command}.")
+        raise AssetError(f"{entry.title} is not ready: {'; '.join(faults)}. `python -m data_download {command}.")
     return data_folder() / entry.name
 
 
@@ -144,6 +148,77 @@ def _add(source: Source, file: File, cache: Path, folder: Path) -> None:
         shutil.copyfile(path, target)
     if not source.is_mirror:
         path.unlink()
+
+
+def check(path: Path, name: str, sha256: str, md5: str = "") -> None:
+    """Raise AssetError, which calls the file `name`, unless it has the checksums that are not empty."""
+    for kind, expected in (("sha256", sha256), ("md5", md5)):
+        if expected and (actual := pooch.file_hash(str(path), kind)) != expected:
+            raise AssetError(f"{name} has the {kind} {actual}, expected {expected}. It is damaged or another version.")
+
+
+def download(url: str, file: File, partial: Path) -> None:
+    """Download `url` to `partial` and check it. A file that an earlier attempt left there is continued.
+
+    A broken transfer is repeated after one second, then after twice as long. If the server refuses to continue, or the
+    continued file is damaged, the next transfer begins at the start. Raise AssetError with the address and the cause.
+    """
+    partial.parent.mkdir(parents=True, exist_ok=True)
+    for attempt in range(ATTEMPTS):
+        size = partial.stat().st_size if partial.exists() else 0
+        try:
+            if not size or size != file.size:
+                _transfer(url, partial)
+            return check(partial, url, file.sha256, file.md5)
+        except (AssetError, requests.RequestException) as error:
+            answer = getattr(error, "response", None)
+            refused = isinstance(error, AssetError) or (answer is not None and answer.status_code < 500)
+            if refused:
+                partial.unlink()
+            if attempt == ATTEMPTS - 1 or (refused and not size):
+                raise AssetError(f"Could not download {url}: {error}. Run the same command again.") from error
+            time.sleep(2**attempt)
+
+
+def _transfer(url: str, partial: Path) -> None:
+    """Append to `partial` what it lacks of `url`. Raise requests.RequestException if the transfer breaks."""
+    with partial.open("ab") as writer:
+
+        def begin(response, **_):
+            if response.status_code == 200:  # the whole file, not the rest
+                writer.truncate(0)
+
+        headers = {"User-Agent": "facenb-data-download", "Accept-Encoding": "identity"}
+        headers |= {"Range": f"bytes={writer.tell()}-"} if writer.tell() else {}
+        pooch.HTTPDownloader(progressbar=True, headers=headers, hooks={"response": begin})(url, writer, None)
+
+
+def unpack(archive: Path, folder: Path, file: File) -> None:
+    """Unpack an archive, a tar (also .gz, .bz2, .xz) or zip, into `folder`.
+
+    Python's filter "data" (tar) and `zipfile` write nothing outside `folder`, and no more of a member than it declares.
+    Raise AssetError for a damaged archive, for links or devices, and for more bytes than the entry allows.
+    """
+    try:
+        if file.unpack == "zip":
+            with zipfile.ZipFile(archive) as packed:
+                _check_size(archive, sum(member.file_size for member in packed.infolist()), file)
+                packed.extractall(folder)
+        else:
+            with tarfile.open(archive) as packed:
+                if not all(member.isreg() or member.isdir() for member in packed):
+                    raise tarfile.TarError("it holds a link or a device")
+                _check_size(archive, sum(member.size for member in packed), file)
+                packed.extractall(folder, filter="data")
+    except (AssetError, OSError):
+        raise
+    except Exception as error:  # damaged archives raise many kinds of errors inside tarfile, zipfile, zlib and lzma
+        raise AssetError(f"{archive} is a damaged or unsafe {file.unpack} archive ({error}). Get it again.") from error
+
+
+def _check_size(archive: Path, size: int, file: File) -> None:
+    if size > file.unpacked_limit:
+        raise AssetError(f"{archive} holds more than {file.unpacked_limit} bytes. It was not unpacked.")
 
 
 def _manifest(folder: Path) -> str:

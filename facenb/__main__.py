@@ -25,9 +25,8 @@ def photo(options: argparse.Namespace) -> int:
         return 1
     if face.faces > 1:
         print(f"{options.photo} shows {face.faces} faces. The {options.face} one was used.")
-    stages = ", ".join(f"{stage} {seconds:.2f}" for stage, seconds in face.seconds.items())
     print(f"{options.out}: {', '.join(steps.FILES)}")
-    print(f"landmark error {float(face.fit.error[0]):.1f} px; {time.perf_counter() - start:.2f} s ({stages})")
+    print(f"landmark error {float(face.fit.error[0]):.1f} px; {time.perf_counter() - start:.2f} s")
     return 0
 
 

@@ -109,25 +109,13 @@ def test_trimesh_reads_the_face(saved):
     assert mesh.faces.tolist() == TRIANGLES.tolist()
 
 
-NAN, FACE = torch.full((5, 3), torch.nan), {"vertices": VERTICES, "triangles": TRIANGLES, "colours": COLOURS}
+FACE = {"vertices": VERTICES, "triangles": TRIANGLES, "colours": COLOURS}
 
 
-@pytest.mark.parametrize(
-    ("wrong", "message"),
-    [
-        ({"vertices": NAN}, r"vertices \(5, 3\) must be finite"),
-        ({"colours": NAN}, r"colours \(5, 3\) run from"),
-        ({"colours": 255 * COLOURS}, r"colours \(5, 3\) run from .* divide bytes by 255"),
-        ({"targets": {"smile": TARGETS["smile"], "jaw": NAN}}, r"targets \(2, 5, 3\) must be finite"),
-        ({"weights": torch.full((4, 2), torch.nan)}, "weights .* must be finite"),
-        ({"vertices": 1e300 * VERTICES.double()}, "not JSON compliant"),
-    ],
-)
-@pytest.mark.filterwarnings("ignore:overflow")
-def test_what_would_make_an_invalid_glb_is_refused(tmp_path, wrong, message):
-    with pytest.raises(ValueError, match=message):
-        save_animated_glb.__wrapped__(
-            tmp_path / "face.glb", **{**FACE, "targets": TARGETS, "weights": WEIGHTS, **wrong}
+def test_numbers_that_json_cannot_hold_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        save_animated_glb(
+            tmp_path / "face.glb", VERTICES * torch.nan, TRIANGLES, COLOURS, targets=TARGETS, weights=WEIGHTS
         )
     assert not list(tmp_path.iterdir())
 
@@ -147,9 +135,3 @@ def test_a_gif_holds_every_frame(tmp_path):
         assert (image.n_frames, image.size, image.info["duration"]) == (3, (6, 8), 80)
         image.seek(1)
         assert abs(np.asarray(image.convert("RGB")).mean() - 128) < 3
-
-
-def test_a_gif_of_numbers_that_are_not_finite_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="frames .* must be finite"):
-        save_gif(tmp_path / "face.gif", torch.full((2, 8, 6, 3), torch.nan))
-    assert not list(tmp_path.iterdir())

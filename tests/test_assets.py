@@ -7,6 +7,7 @@ import hashlib
 import http.server
 import io
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -16,10 +17,10 @@ from pathlib import Path
 
 import pytest
 
-from data_download import fetch, folders, install
+from data_download import folders, install
 from data_download.__main__ import main
 from data_download.entries import Entry, File, Place, Source, load_entries, load_entry
-from data_download.fetch import unpack
+from data_download.install import download, unpack
 from facenb.assets import asset
 from facenb.errors import AssetError
 
@@ -51,13 +52,18 @@ def folder(tmp_path, monkeypatch) -> Path:
 
 @pytest.fixture
 def own_mirror(tmp_path, monkeypatch) -> Path:
+    """A mirror folder that holds a.bin of the asset `thing`."""
     (tmp_path / "mirror" / "thing").mkdir(parents=True)
+    (tmp_path / "mirror/thing/a.bin").write_bytes(CONTENT)
     monkeypatch.setenv("FACENB_MIRROR", str(tmp_path / "mirror"))
     return tmp_path / "mirror"
 
 
 def mirror_source(*files: File) -> Source:
     return Source("mirror:thing/", "all", "here", files)
+
+
+THING = entry_of(mirror_source(file_of(CONTENT)))
 
 
 class Server(http.server.BaseHTTPRequestHandler):
@@ -103,11 +109,11 @@ def web():
 
 @pytest.fixture(autouse=True)
 def no_pauses(monkeypatch):
-    monkeypatch.setattr(fetch.time, "sleep", lambda _: None)
+    monkeypatch.setattr(install.time, "sleep", lambda _: None)
 
 
 def get(web, path: str, target: Path, data: bytes = CONTENT) -> None:
-    fetch.download(web.url + path, file_of(data), target)
+    download(web.url + path, file_of(data), target)
 
 
 class TestEntries:
@@ -187,7 +193,7 @@ class TestDownload:
 
     def test_no_server_says_how_to_go_on(self, tmp_path):
         with pytest.raises(AssetError, match="Run the same command again"):
-            fetch.download("http://127.0.0.1:9/x", file_of(CONTENT), tmp_path / "a")
+            download("http://127.0.0.1:9/x", file_of(CONTENT), tmp_path / "a")
 
 
 def tar_with(path: Path, *members: tuple[tarfile.TarInfo, bytes], mode: str = "w") -> Path:
@@ -288,7 +294,7 @@ class TestInstall:
     def test_a_damaged_mirror_is_named_and_leaves_nothing(self, folder, own_mirror):
         (own_mirror / "thing/a.bin").write_bytes(b"x" * len(CONTENT))
         with pytest.raises(AssetError, match=r"mirror/thing/a\.bin has the sha256"):
-            install.install(entry_of(mirror_source(file_of(CONTENT))))
+            install.install(THING)
         assert not (folder / "thing").exists() and not list(folder.glob("*.partial"))
 
     def test_a_mirror_that_is_no_folder(self, folder, monkeypatch):
@@ -301,7 +307,7 @@ class TestInstall:
             asset("lfw")
 
     def test_from_the_web_where_the_mirror_lacks_it(self, folder, web, own_mirror):
-        (own_mirror / "thing").rmdir()
+        shutil.rmtree(own_mirror / "thing")
         source = Source(web.url, "all", "here", (file_of(CONTENT, "whole"),))
         install.install(entry_of(mirror_source(file_of(b"1")), source))
         assert (folder / "thing/whole").read_bytes() == CONTENT
@@ -326,86 +332,73 @@ class TestInstall:
         assert not (folder / "other").exists()
 
     def test_ready_is_not_fetched_twice_and_again_replaces(self, folder, own_mirror):
-        (own_mirror / "thing/a.bin").write_bytes(CONTENT)
-        entry = entry_of(mirror_source(file_of(CONTENT)))
-        install.install(entry)
+        install.install(THING)
         (folder / "thing/a.bin").write_bytes(b"edited")
-        install.install(entry)
+        install.install(THING)
         assert (folder / "thing/a.bin").read_bytes() == b"edited"
-        assert install.verify(entry) == [f"{folder / 'thing/a.bin'} is missing or was changed"]
-        install.install(entry, again=True)
-        assert install.verify(entry) == []
+        assert install.verify(THING) == [f"{folder / 'thing/a.bin'} is missing or was changed"]
+        install.install(THING, again=True)
+        assert install.verify(THING) == []
 
     def test_a_failed_again_keeps_the_old_folder(self, folder, own_mirror):
-        (own_mirror / "thing/a.bin").write_bytes(CONTENT)
-        entry = entry_of(mirror_source(file_of(CONTENT)))
-        install.install(entry)
+        install.install(THING)
         (own_mirror / "thing/a.bin").write_bytes(b"damaged")
         with pytest.raises(AssetError):
-            install.install(entry, again=True)
-        assert install.verify(entry) == []
+            install.install(THING, again=True)
+        assert install.verify(THING) == []
 
     def test_an_entry_that_changed_is_not_ready(self, folder, own_mirror):
-        (own_mirror / "thing/a.bin").write_bytes(CONTENT)
-        install.install(entry_of(mirror_source(file_of(CONTENT))))
+        install.install(THING)
         assert install.problems(entry_of(mirror_source(file_of(CONTENT[1:]))))
 
     def test_files_of_a_person_are_not_overwritten(self, folder, own_mirror):
         (folder / "thing").mkdir(parents=True)
         (folder / "thing/mine").write_text("keep")
-        (own_mirror / "thing/a.bin").write_bytes(CONTENT)
         with pytest.raises(AssetError, match="Move them to another"):
-            install.install(entry_of(mirror_source(file_of(CONTENT))))
+            install.install(THING)
         assert (folder / "thing/mine").read_text() == "keep"
 
     @pytest.mark.parametrize(("code", "says"), [(errno.ENOSPC, "Free some space"), (errno.EACCES, "denied")])
     def test_full_disk_and_no_permission(self, folder, own_mirror, monkeypatch, code, says):
-        (own_mirror / "thing/a.bin").write_bytes(CONTENT)
-
         def fails(*_):
             raise OSError(code, os.strerror(code), "a.bin")
 
         monkeypatch.setattr(install.shutil, "copyfile", fails)
         with pytest.raises(AssetError, match=f"Cannot write to {folder}: .*{says}"):
-            install.install(entry_of(mirror_source(file_of(CONTENT))))
+            install.install(THING)
         assert not (folder / "thing").exists() and not list(folder.glob(".*.partial"))
 
     def test_a_data_folder_that_is_a_file(self, tmp_path, own_mirror, monkeypatch):
         (tmp_path / "file").write_text("x")
         monkeypatch.setenv("FACENB_DATA", str(tmp_path / "file" / "data"))
-        (own_mirror / "thing/a.bin").write_bytes(CONTENT)
         with pytest.raises(AssetError, match="FACENB_DATA"):
-            install.install(entry_of(mirror_source(file_of(CONTENT))))
+            install.install(THING)
 
     def test_killed_amid_work_leaves_nothing_that_looks_whole(self, folder, own_mirror):
         """The child dies after its files are written, before the manifest; the next try works and cleans up."""
-        (own_mirror / "thing/a.bin").write_bytes(CONTENT)
-        entry = entry_of(mirror_source(file_of(CONTENT)))
         child = os.fork()
         if child == 0:
             install._manifest = lambda *_: os._exit(9)
-            install.install(entry)
+            install.install(THING)
             os._exit(0)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
-        assert install.problems(entry) and list(folder.glob(".thing.*.partial"))
-        install.install(entry)
-        assert install.verify(entry) == [] and not list(folder.glob(".thing.*.partial"))
+        assert install.problems(THING) and list(folder.glob(".thing.*.partial"))
+        install.install(THING)
+        assert install.verify(THING) == [] and not list(folder.glob(".thing.*.partial"))
 
     def test_two_processes_at_once(self, folder, own_mirror):
-        (own_mirror / "thing/a.bin").write_bytes(CONTENT)
-        entry = entry_of(mirror_source(file_of(CONTENT)))
         children = []
         for _ in range(4):
             child = os.fork()
             if child == 0:
                 try:
-                    install.install(entry)
-                    os._exit(0 if install.verify(entry) == [] else 2)
+                    install.install(THING)
+                    os._exit(0 if install.verify(THING) == [] else 2)
                 finally:
                     os._exit(1)
             children.append(child)
         assert [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children] == [0] * 4
-        assert install.verify(entry) == [] and not list(folder.glob(".thing.*.partial"))
+        assert install.verify(THING) == [] and not list(folder.glob(".thing.*.partial"))
 
 
 class TestRegistered:

@@ -9,8 +9,6 @@ from facenb.errors import AssetError
 from facenb.fitting import fit
 from facenb.imaging.camera import WeakPerspective, euler_to_matrix
 from facenb.morphable.formats import read_ict
-from facenb.morphable.model import Embedding
-from facenb.photos import canonical
 from facenb.photos.canonical import closest_on_mesh, mediapipe_embedding, read_canonical, register
 from facenb.photos.landmarks import IBUG68
 
@@ -83,22 +81,6 @@ def test_the_mean_face_fits_its_own_points(ict, embedding):
     assert found.error.max() < 0.05  # pixels
     assert found.identity.abs().max() < 0.02 and found.expression.abs().max() < 0.05
     torch.testing.assert_close(found.camera.rotation, camera.rotation, atol=1e-3, rtol=0)
-
-
-def test_it_is_kept_and_a_damaged_file_is_computed_anew(ict, embedding, data_folder):
-    [kept] = (data_folder / ".cache" / "embeddings").glob("*.safetensors")
-    before = kept.read_bytes()
-    kept.unlink()  # not written over: tensors that were read are mapped to it
-    kept.write_bytes(before[:100])
-    again = mediapipe_embedding(ict)
-    assert torch.equal(again.vertices, embedding.vertices) and kept.stat().st_size == len(before)
-
-
-def test_another_method_is_another_file(ict, embedding, monkeypatch):
-    monkeypatch.setattr(canonical, "VERSION", 200)
-    other = Embedding(embedding.vertices, embedding.weights.flip(1))
-    monkeypatch.setattr(canonical, "find_embedding", lambda *_: other)
-    assert torch.equal(mediapipe_embedding(ict).weights, other.weights)
 
 
 def test_another_mesh_is_refused(tmp_path):

@@ -24,7 +24,10 @@ def test_kernels_run_without_a_folder_beside_the_source_or_at_home(tmp_path, tem
     for name in ("facenb/imaging/__pycache__", "home", "file"):
         (tmp_path / name).write_text("no folder")
     (tmp_path / "temporary").mkdir()
-    environment = os.environ | {"HOME": str(tmp_path / "home"), "PYTHONPATH": str(tmp_path)}
+    environment = os.environ | {
+        "HOME": str(tmp_path / "home"),
+        "PYTHONPATH": f"{tmp_path}{os.pathsep}{IMAGING.parents[1]}",
+    }
     environment |= {"NUMBA_CACHE_DIR": str(tmp_path / "file"), "TMPDIR": str(tmp_path / "temporary")}
     environment.pop("XDG_CACHE_HOME", None)
     script = SCRIPT if temporary else f"import tempfile\ntempfile.tempdir = {str(tmp_path / 'file')!r}\n{SCRIPT}"

@@ -13,7 +13,7 @@ from facenb.datasets.sets.build_photos import build_folder, lfw_test_crops, peop
 from facenb.datasets.sets.build_synthetic import blocks_of
 from facenb.errors import AssetError, ImageError, RunError
 from facenb.photos.canonical import mirrored_landmarks
-from facenb.photos.crops import ALIGNED, crop_centres, crop_faces, crop_photos
+from facenb.photos.crops import crop_faces, crop_photos
 from facenb.photos.images import read_image
 from facenb.photos.landmarks import MESH, detect, five_points
 from facenb.photos.photo import fit_photos, ict_fitter
@@ -155,7 +155,7 @@ class TestLFW:
         monkeypatch.setattr(Small, "pairs", lambda self: three)
         pairs = lfw_test_crops([0], SIZE, lfw, fitter)
         wall = pairs.second[0]
-        middle = crop_centres(read_image(three[0].second)[None], SIZE)[0]
+        middle = crop_photos([read_image(three[0].second)], torch.full((1, 5, 2), torch.nan), SIZE)[0]
         assert (pairs.image[wall].int() - middle.int()).abs().max() <= 1
         torch.testing.assert_close(pairs.identity[wall], pairs.identity[torch.arange(3) != wall].mean(0))
 
@@ -179,18 +179,6 @@ class TestMirror:
         away = (mirrored_landmarks(points, torch.tensor([float(image.shape[1])]))[0] - turned).norm(dim=1)
         size = (turned.amax(0) - turned.amin(0)).max()
         assert away.mean() < 0.02 * size and away.max() < 0.08 * size
-
-
-class TestCropsOfPhotos:
-    def test_of_several_sizes(self):
-        """Each as if alone; where points are missing, the middle."""
-        images = [torch.rand(90, 80, 3), torch.rand(120, 120, 3), torch.rand(90, 80, 3), torch.rand(90, 80, 3)]
-        points = torch.tensor(ALIGNED)[None] * torch.tensor([0.7, 1.0, 0.6, 0.5]).view(-1, 1, 1)
-        points[2] = float("nan")
-        crops = crop_photos(images, points, SIZE)
-        for k in (0, 1, 3):
-            assert torch.equal(crops[k], crop_faces(images[k][None], points[k : k + 1], SIZE)[0])
-        assert torch.equal(crops[2], crop_centres(images[2][None], SIZE)[0])
 
 
 @pytest.fixture

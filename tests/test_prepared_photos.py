@@ -12,7 +12,7 @@ from torch.nn import functional
 from facenb import savefile
 from facenb.errors import ImageError, ModelFileError
 from facenb.photos import cache, store
-from facenb.photos.crops import ALIGNED, crop_centres, crop_faces
+from facenb.photos.crops import ALIGNED, crop_faces, crop_photos
 from facenb.photos.images import read_image
 from facenb.photos.landmarks import detect, five_points, to_68
 from facenb.photos.photo import ict_fitter
@@ -61,7 +61,10 @@ def test_crops_are_cut_from_the_photo(photos):
     large = crop_faces(image, prepared.five[:1], (256, 224)).permute(0, 3, 1, 2).float()
     small = prepared.crops((64, 56))[0].permute(2, 0, 1).float()
     assert (functional.avg_pool2d(large, 4)[0] - small).abs().mean() < 4  # of 255
-    assert torch.equal(prepared.crops((112, 112))[1], crop_centres(read_image(photos[1])[None], (112, 112))[0])
+    assert torch.equal(
+        prepared.crops((112, 112))[1],
+        crop_photos([read_image(photos[1])], torch.full((1, 5, 2), torch.nan), (112, 112))[0],
+    )
 
 
 def test_a_photo_is_decoded_once(photos, decoded):

@@ -16,7 +16,7 @@ from facenb.errors import AssetError, RunError
 from facenb.fitting import fit
 from facenb.fitting.posed import yaw_of
 from facenb.imaging.camera import euler_to_matrix, matrix_to_euler
-from facenb.photos.crops import ALIGNED, MIDDLE, SPHEREFACE, crop_centres, crop_faces, five_of_68, template, to_template
+from facenb.photos.crops import ALIGNED, MIDDLE, SPHEREFACE, crop_faces, crop_photos, five_of_68, template, to_template
 from facenb.synthface import SynthFace, build_model
 from facenb.synthface.people import VERSION
 from facenb.synthface.photographs import photograph
@@ -247,7 +247,7 @@ class TestCrops:
         """The middle pixels of a cross stay in the middle, at the scale of MIDDLE."""
         image = torch.zeros(1, 100, 100, 3)
         image[:, 40:60, 40:60] = 1
-        crop = crop_centres(image, (56, 48))[0, :, :, 0] > 127
+        crop = crop_photos(list(image), torch.full((1, 5, 2), torch.nan), (56, 48))[0, :, :, 0] > 127
         rows, columns = crop.any(1).nonzero()[:, 0], crop.any(0).nonzero()[:, 0]
         assert (rows.min() + rows.max()) / 2 == 27.5 and (columns.min() + columns.max()) / 2 == 23.5
         assert abs(len(rows) - 20 * 56 / (100 * MIDDLE)) <= 1

@@ -11,18 +11,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from jaxtyping import Float, Int
 from PIL import Image
 from torch import Tensor
 
 from facenb.files import atomic_write
-from facenb.photos.export import METRES, check_colours, finite, smooth_normals
+from facenb.photos.export import METRES, smooth_normals
+from facenb.photos.images import as_bytes
 
 FLOAT, UINT, USHORT = 5126, 5125, 5123  # glTF's numbers for types of components
-FRAMES_PER_SECOND = 12
+TYPES = {FLOAT: "<f4", UINT: "<u4", USHORT: "<u2"}
 ARRAY, ELEMENTS = 34962, 34963  # glTF's numbers for the use of data: vertices, triangles
+FRAMES_PER_SECOND = 12
 
 
 class _Buffer:
@@ -33,12 +34,10 @@ class _Buffer:
 
     def add(self, values: Tensor, component: int, shape: str, use: int | None = None, **facts: Any) -> int:
         """Append an array and return the number of its accessor."""
-        kind = {FLOAT: "<f4", UINT: "<u4", USHORT: "<u2"}[component]
-        array = np.ascontiguousarray(values.detach().cpu().numpy().astype(kind))
-        self.bytes += b"\0" * (-len(self.bytes) % 4)
+        array = values.detach().cpu().numpy().astype(TYPES[component])
         view = {"buffer": 0, "byteOffset": len(self.bytes), "byteLength": array.nbytes}
         self.views.append(view | ({} if use is None else {"target": use}))
-        self.bytes += array.tobytes()
+        self.bytes += array.tobytes() + b"\0" * (-array.nbytes % 4)
         accessor = {"bufferView": len(self.views) - 1, "componentType": component, "count": len(array), "type": shape}
         self.accessors.append(accessor | facts)
         return len(self.accessors) - 1
@@ -66,12 +65,9 @@ def save_animated_glb(
     """Write a binary glTF of a face (mm, RGB in [0, 1] as shown) with named offsets (mm) that move it. Return the path.
 
     `weights` of the targets, in their order, frame by frame, become an animation. Raises ValueError, and writes
-    nothing, for numbers that are not finite or colours far outside [0, 1].
+    nothing, for vertices that are not finite.
     """
-    offsets = torch.stack(list(targets.values()))
-    finite(vertices=vertices, targets=offsets, weights=weights)
-    check_colours(colours)
-    buffer = _Buffer()
+    offsets, buffer = torch.stack(list(targets.values())), _Buffer()
     rgba = torch.cat([_linear(colours.detach().cpu().clamp(0, 1)), torch.ones(len(colours), 1)], 1)
     rest, *moved = smooth_normals(torch.cat([vertices[None], vertices + offsets]), triangles)
     primitive = {
@@ -105,23 +101,18 @@ def save_animated_glb(
         "bufferViews": buffer.views,
         "accessors": buffer.accessors,
     }
+    text = json.dumps(content, separators=(",", ":"), allow_nan=False).encode()
+    text += b" " * (-len(text) % 4)
+    size, binary = len(text) + len(buffer.bytes) + 28, bytes(buffer.bytes)
     with atomic_write(path) as partial:
-        partial.write_bytes(_binary_gltf(content, bytes(buffer.bytes)))
+        header = struct.pack("<4sIII4s", b"glTF", 2, size, len(text), b"JSON")
+        partial.write_bytes(header + text + struct.pack("<I4s", len(binary), b"BIN\0") + binary)
     return Path(path)
 
 
-def _binary_gltf(content: dict, binary: bytes) -> bytes:
-    """Return header, JSON chunk and binary chunk, whose length is a multiple of 4 here."""
-    text = json.dumps(content, separators=(",", ":"), allow_nan=False).encode()
-    text += b" " * (-len(text) % 4)
-    chunks = struct.pack("<I4s", len(text), b"JSON") + text + struct.pack("<I4s", len(binary), b"BIN\0") + binary
-    return struct.pack("<4sII", b"glTF", 2, 12 + len(chunks)) + chunks
-
-
 def save_gif(path: str | Path, frames: Float[Tensor, "frames height width 3"]) -> Path:
-    """Write RGB frames in [0, 1] as an endless GIF and return its path. Raises as `save_animated_glb`."""
-    finite(frames=frames)
-    images = [Image.fromarray((255 * frame.clamp(0, 1)).round().byte().numpy()) for frame in frames.detach().cpu()]
+    """Write RGB frames in [0, 1] as an endless GIF and return its path."""
+    images = [Image.fromarray(as_bytes(frame).numpy()) for frame in frames.detach().cpu()]
     first, *others = (image.quantize(128, dither=Image.Dither.NONE) for image in images)
     with atomic_write(path) as partial:
         first.save(

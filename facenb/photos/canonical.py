@@ -5,14 +5,14 @@ onto its surface. Each vertex is then projected to the closest point of the surf
 """
 
 import functools
-import hashlib
 from pathlib import Path
 
 import igl
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from scipy.sparse import coo_matrix, diags, identity
+from scipy.sparse import diags, identity
+from scipy.sparse.csgraph import laplacian
 from scipy.sparse.linalg import spsolve
 from torch import Tensor
 
@@ -81,11 +81,7 @@ def register(
     """
     chosen, positions = pairs
     moved = similarity(source[chosen][None], positions[None]).apply(source[None])[0].double().numpy()
-    edges = np.concatenate([source_triangles.numpy()[:, pair] for pair in ([0, 1], [1, 2], [2, 0])])
-    edges = np.unique(np.sort(edges, axis=1), axis=0)
-    rows = np.repeat(np.arange(len(edges)), 2)
-    difference = coo_matrix((np.tile([1.0, -1.0], len(edges)), (rows, edges.ravel())), (len(edges), len(source)))
-    smooth = difference.T @ difference
+    smooth = laplacian(igl.adjacency_matrix(source_triangles.numpy()).astype(float))
     weight = np.zeros(len(source))
     weight[chosen] = LANDMARK_WEIGHT
     for stiffness in STIFFNESS:
@@ -99,9 +95,10 @@ def register(
     return torch.from_numpy(moved).to(vertices.dtype)
 
 
-def find_embedding(model: MorphableModel, canonical: Path) -> Embedding:
-    """Return MediaPipe's 468 points on the surface of the model's mean face (takes seconds)."""
-    source, source_triangles = read_canonical(canonical)
+def find_embedding(
+    model: MorphableModel, source: Float[Tensor, "468 3"], source_triangles: Int[Tensor, "triangles 3"]
+) -> Embedding:
+    """Return the 468 points of MediaPipe's canonical mesh on the surface of the model's mean face (takes seconds)."""
     mean, triangles = model.mean.cpu(), model.triangles.cpu().long()
     if "face" in model.regions:  # not behind the ears, not down the neck
         inside = torch.zeros(len(mean), dtype=torch.bool)
@@ -114,8 +111,7 @@ def find_embedding(model: MorphableModel, canonical: Path) -> Embedding:
 
 def mediapipe_embedding(model: MorphableModel) -> Embedding:
     """Return MediaPipe's 468 points on the model's surface: computed once, then read from a cache folder."""
-    canonical = asset("mediapipe") / "canonical_face_model.obj"
-    content = model.mean.cpu().contiguous().numpy().tobytes() + model.triangles.cpu().contiguous().numpy().tobytes()
-    name = hashlib.sha256(content + canonical.read_bytes() + bytes([VERSION])).hexdigest()
-    tensors = kept(f"embeddings/{name}", lambda: dict(vars(find_embedding(model, canonical))))
+    mesh = read_canonical(asset("mediapipe") / "canonical_face_model.obj")
+    inputs = (model.mean, model.triangles, *mesh)
+    tensors = kept(f"embeddings/{VERSION}", lambda: dict(vars(find_embedding(model, *mesh))), *inputs)
     return Embedding(**tensors).to(model.device)

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from facenb.morphable.alignment import Similarity, similarity
+from facenb.photos.images import as_bytes
 
 # Five points of SphereFace's 112x96 (height, width) crop: image-left eye, right eye, nose tip, mouth corners (x, y).
 # Pixel centres lie at whole numbers, as in the MATLAB code of its authors.
@@ -47,18 +48,22 @@ def crop_faces(
     images: Float[Tensor, "batch height width 3"], points: Float[Tensor, "batch 5 2"], size: tuple[int, int] = (112, 96)
 ) -> UInt8[Tensor, "batch rows columns 3"]:
     """Return each face brought onto `template(size)` by its five points (pixels), as bytes. Raises as `to_template`."""
-    crops = resample(images, to_template(points, size), size)
-    return (crops.permute(0, 2, 3, 1).clamp(0, 1) * 255).round().to(torch.uint8).contiguous()
+    return as_bytes(resample(images, to_template(points, size), size).permute(0, 2, 3, 1)).contiguous()
 
 
 def crop_photos(
     images: Sequence[Float[Tensor, "_height _width 3"]], points: Float[Tensor, "photos 5 2"], size: tuple[int, int]
 ) -> UInt8[Tensor, "photos rows columns 3"]:
-    """Return a crop of each photo, of any sizes, as `crop_faces`; of the photo's middle where points are NaN."""
-    crops = [
-        crop_centres(image[None], size) if five.isnan().any() else crop_faces(image[None], five[None], size)
-        for image, five in zip(images, points, strict=True)
-    ]
+    """Return a crop of each photo, of any sizes, as `crop_faces`.
+
+    Where points are NaN, it is the photo's middle: a crop whose height is MIDDLE of the photo's shorter side.
+    """
+    crops = []
+    for image, five in zip(images, points, strict=True):
+        if five.isnan().any():
+            extent = torch.tensor([image.shape[1], image.shape[0]])
+            five = (template(size) - torch.tensor(size[::-1]) / 2) * (MIDDLE * extent.min() / size[0]) + extent / 2
+        crops.append(crop_faces(image[None], five[None], size))
     return torch.cat(crops)
 
 
@@ -85,14 +90,3 @@ def resample(
         grid = (2 * source[rows] / extent - 1).to(images.dtype).view(-1, height, width, 2)
         crops[rows] = functional.grid_sample(planes, grid, padding_mode="border", align_corners=False)
     return crops
-
-
-def crop_centres(
-    images: Float[Tensor, "batch height width 3"], size: tuple[int, int]
-) -> UInt8[Tensor, "batch rows columns 3"]:
-    """Return the middle of each image: a crop whose height is MIDDLE of the image's shorter side."""
-    height, width = size
-    side = MIDDLE * min(images.shape[1:3])
-    middle = torch.tensor([images.shape[2] / 2, images.shape[1] / 2])
-    points = (template(size) - torch.tensor([width / 2, height / 2])) * (side / height) + middle
-    return crop_faces(images, points.expand(len(images), -1, -1), size)

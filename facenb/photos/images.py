@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor
 
@@ -49,6 +49,11 @@ def upright_size(path: str | Path) -> tuple[int, int]:
     with _opened(Path(path)) as image:
         width, height = image.size
         return (width, height) if _orientation(image) >= 5 else (height, width)
+
+
+def as_bytes(image: Float[Tensor, "*any 3"]) -> UInt8[Tensor, "*any 3"]:
+    """Return RGB in [0, 1] as bytes."""
+    return (image.clamp(0, 1) * 255).round().to(torch.uint8)
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ import contextlib
 import functools
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from facenb.assets import asset
 from facenb.errors import ImageError
 from facenb.morphable.alignment import Similarity
 from facenb.photos.crops import resample
+from facenb.photos.images import as_bytes
 
 POINTS, MESH = 478, 468
 FACES = 5  # the most faces that are looked for in a photo
@@ -68,36 +69,36 @@ class Detection:
 def _quiet() -> Iterator[None]:
     """Keep the C++ library's start-up messages off the terminal. They bypass Python, so the descriptor is replaced."""
     sys.stderr.flush()
-    terminal, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    terminal = os.dup(2)
     try:
-        os.dup2(nowhere, 2)
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
         yield
     finally:
         os.dup2(terminal, 2)
         os.close(terminal)
-        os.close(nowhere)
 
 
 @functools.cache
-def _detector(model: Path):
+def _detector(model: Path) -> Callable:
+    """Return MediaPipe's detector as a function of an image's bytes."""
     try:
+        import mediapipe
         from mediapipe.tasks import python as tasks
         from mediapipe.tasks.python import vision
     except ImportError as error:
         raise ImageError("landmarks on photos need mediapipe: pip install 'facenb[photos]'") from error
+
+    def run(pixels: np.ndarray):
+        return detector.detect(mediapipe.Image(image_format=mediapipe.ImageFormat.SRGB, data=pixels))
+
     options = vision.FaceLandmarkerOptions(base_options=tasks.BaseOptions(model_asset_path=str(model)), num_faces=FACES)
     with _quiet():
         detector = vision.FaceLandmarker.create_from_options(options)
-        _run(detector, np.zeros((64, 64, 3), np.uint8))  # the first image causes further messages
+        run(np.zeros((64, 64, 3), np.uint8))  # the first image causes further messages
     # Closing fails, with a long message, once the interpreter shuts down. The system frees the memory anyway.
     atexit.register(setattr, detector, "_handle", None)
-    return detector
-
-
-def _run(detector, pixels: np.ndarray):
-    import mediapipe
-
-    return detector.detect(mediapipe.Image(image_format=mediapipe.ImageFormat.SRGB, data=pixels))
+    return run
 
 
 def detect(image: Float[Tensor, "height width 3"], closer: bool = False) -> Detection:
@@ -128,7 +129,7 @@ def _search(image: Tensor, left: int = 0, top: int = 0) -> list[tuple[float, Ten
     If all faces of the image as it is are certain, its other quarter turns are not looked at: this saves three quarters
     of the time on ordinary photos.
     """
-    pixels = _bytes(image)
+    pixels = as_bytes(image).numpy()
     faces: list[tuple[float, Tensor]] = []
     for turns in range(4):
         for points in _points(np.rot90(pixels, turns)):
@@ -162,7 +163,7 @@ def _movement(image: Tensor, points: Tensor) -> float:
     scale = CLOSE_UP / (2 * float((high - low).max()))
     onto = Similarity(torch.tensor([scale]), rotation[None], (CLOSE_UP / 2 - scale * (low + high) / 2)[None])
     crop = resample(image[None], onto, (CLOSE_UP, CLOSE_UP))[0].permute(1, 2, 0)
-    distances = (_points(_bytes(crop)) - onto.apply(points[None])).norm(dim=-1).mean(1) / (CLOSE_UP / 2)
+    distances = (_points(as_bytes(crop).numpy()) - onto.apply(points[None])).norm(dim=-1).mean(1) / (CLOSE_UP / 2)
     return float(distances.min()) if len(distances) else float("inf")
 
 
@@ -172,13 +173,9 @@ def _turned_back(points: Tensor, turns: int, width: int, height: int) -> Tensor:
     return torch.stack([(u, v), (width - v, u), (width - u, height - v), (v, height - u)][turns], -1)
 
 
-def _bytes(image: Tensor) -> np.ndarray:
-    return (image.clamp(0, 1) * 255).round().to(torch.uint8).numpy()
-
-
 def _points(pixels: np.ndarray) -> Float[Tensor, "faces 478 2"]:
     detector = _detector(asset("mediapipe") / "face_landmarker.task")
-    result = _run(detector, np.ascontiguousarray(pixels))
+    result = detector(np.ascontiguousarray(pixels))
     faces = [[(point.x, point.y) for point in face] for face in result.face_landmarks]
     extent = torch.tensor([float(pixels.shape[1]), float(pixels.shape[0])])
     return torch.tensor(faces, dtype=torch.float32).reshape(-1, POINTS, 2) * extent

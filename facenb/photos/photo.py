@@ -4,34 +4,33 @@ import functools
 import json
 import os
 import tempfile
-import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from data_download.folders import explained
 from facenb.assets import asset
-from facenb.errors import AssetError, ImageError, RunError
+from facenb.errors import ImageError, RunError
 from facenb.fitting import Fit, fit
 from facenb.imaging.lighting import ambient, directional
 from facenb.imaging.render import render
 from facenb.morphable.formats import read_ict, read_ict_folder
 from facenb.morphable.model import Embedding, MorphableModel
 from facenb.photos.canonical import mediapipe_embedding
-from facenb.photos.export import TexturedMesh, save_glb, save_image, save_obj, save_ply
+from facenb.photos.export import save_glb, save_image, save_obj, save_ply
 from facenb.photos.images import read_image, upright_size
 from facenb.photos.landmarks import MESH, detect
-from facenb.photos.surface import Surface, Texels, close, lay_out, vertex_colours
-from facenb.photos.texture import project_photo
+from facenb.photos.texture import Surface, Texels, close, lay_out, project_photo, vertex_colours
 
 LIMIT = 1600  # pixels on the longer side that are used: a texture shows no more
 # MediaPipe's 468 points are a smooth mesh, with about as much information as 68 single landmarks. So the prior that
 # suits 68 landmarks (facenb.fitting) is made stronger by the number of points.
 PRIOR = 4.0 * MESH / 68
 FILES = ("overlay.png", "face.obj", "face.mtl", "face.png", "face.ply", "face.glb", "coefficients.json")
-CLAY = (0.78, 0.73, 0.69)
+CLAY, OPACITY = (0.78, 0.73, 0.69), 0.85  # of the shape on the overlay
 # What coefficients.json says about its numbers.
 ABOUT_IMAGE = (
     "The photo was turned upright by its EXIF tag. All pixel numbers in this file are those of the image of "
@@ -54,36 +53,32 @@ class Fitter:
     """A model with all that is computed once for it: embedding, closed surface, positions of the texels."""
 
     model: MorphableModel
-    embedding: Embedding | None  # of the landmarks to fit; None: the model's own 68
-    surface: Surface
-    texels: Texels
+    embedding: Embedding | None = None  # of the landmarks to fit; None: the model's own 68
+    side: int = 1024  # texels on a side of the texture
 
-    @classmethod
-    def of(cls, model: MorphableModel, embedding: Embedding | None = None, side: int = 1024) -> "Fitter":
-        surface = close(model)
-        return cls(model, embedding, surface, lay_out(surface, model, side))
+    @functools.cached_property
+    def surface(self) -> Surface:
+        return close(self.model)
+
+    @functools.cached_property
+    def texels(self) -> Texels:
+        return lay_out(self.surface, self.model, self.side)
 
 
 @functools.cache
 def ict_fitter(side: int = 1024) -> Fitter:
     """Return ICT-FaceKit with MediaPipe's points on it. Raises AssetError if an asset is not on this machine."""
     folder = asset("ict-facekit")
-    compact = folder / "ict_face_head_11248.npz"
-    full = next(iter(sorted(folder.glob("**/FaceXModel"))), None)
-    if compact.is_file():
-        model = read_ict(compact)
-    elif full is not None:
-        model = read_ict_folder(full)
-    else:
-        raise AssetError(f"{folder} holds no ICT-FaceKit; `python -m data_download get ict-facekit --again` gets it")
-    return Fitter.of(model, mediapipe_embedding(model), side)
+    compact, whole = folder / "ict_face_head_11248.npz", next(folder.glob("**/FaceXModel"), folder)
+    model = read_ict(compact) if compact.is_file() else read_ict_folder(whole)
+    return Fitter(model, mediapipe_embedding(model), side)
 
 
 def fit_photos(
-    fitter: Fitter, points: Float[Tensor, "photos 468 2"], subject: Int[Tensor, " photos"] | None = None
+    fitter: Fitter, points: Float[Tensor, "photos points 2"], subject: Int[Tensor, " photos"] | None = None
 ) -> Fit:
-    """Fit the model to MediaPipe's mesh points, with the prior that suits so many (see `facenb.fitting.fit`)."""
-    priors = {"identity_prior": PRIOR, "expression_prior": PRIOR}
+    """Fit the model to the fitter's landmarks, with the prior that suits their number (see `facenb.fitting.fit`)."""
+    priors = dict.fromkeys(("identity_prior", "expression_prior"), PRIOR * points.shape[1] / MESH)
     return fit(fitter.model, points, subject, contour="fixed", embedding=fitter.embedding, **priors)
 
 
@@ -99,47 +94,44 @@ class PhotoFace:
     vertices: Float[Tensor, "closed 3"]
     texture: Float[Tensor, "side side 3"]
     fitter: Fitter
-    seconds: dict[str, float] = field(default_factory=dict)  # time that each stage took
 
     def colours(self) -> Float[Tensor, "closed 3"]:
         """Return the texture's colour at each vertex."""
         return vertex_colours(self.texture, self.fitter.surface, len(self.vertices))
 
-    def overlay(self, opacity: float = 0.85) -> Float[Tensor, "height width2 3"]:
+    def overlay(self) -> Float[Tensor, "height width2 3"]:
         """Return two images side by side: the photo with its landmarks, and the photo with the fitted shape on it."""
         key = directional(torch.tensor([[-0.3, 0.4, 0.85]]), 0.75 * torch.ones(1, 3))
         light = ambient(0.35 * torch.ones(1, 3)) + key
         clay = torch.tensor(CLAY).expand_as(self.vertices)[None]
         size = (self.image.shape[0], self.image.shape[1])
         drawn = render(self.vertices[None], self.fitter.surface.triangles, clay, self.fit.camera, size, light=light)
-        over = opacity * drawn.mask[0][..., None]
+        over = OPACITY * drawn.mask[0][..., None]
         right = (1 - over) * self.image + over * drawn.image[0].clamp(0, 1)
         return torch.cat([_dotted(self.image, self.landmarks), right], 1)
 
 
 def _dotted(image: Tensor, points: Tensor) -> Tensor:
     """Return the image with a small square at each point, in proportion to the image's size."""
-    height, width = image.shape[:2]
-    reach = max(height, width) // 500
-    drawn = image.clone()
-    for u, v in points.floor().long().tolist():
-        rows, columns = slice(max(v - reach, 0), max(v + reach + 1, 0)), slice(max(u - reach, 0), max(u + reach + 1, 0))
-        drawn[rows, columns] = torch.tensor([0.2, 0.95, 0.3])
+    reach, drawn = max(image.shape[:2]) // 500, image.clone()
+    for u, v in points[(points >= reach).all(1)].long().tolist():
+        drawn[v - reach : v + reach + 1, u - reach : u + reach + 1] = torch.tensor([0.2, 0.95, 0.3])
     return drawn
 
 
 def fit_landmarks(
-    image: Float[Tensor, "height width 3"], landmarks: Float[Tensor, "points 2"], fitter: Fitter, **options: float
+    image: Float[Tensor, "height width 3"],
+    landmarks: Float[Tensor, "points 2"],
+    fitter: Fitter,
+    original: tuple[int, int] | None = None,
+    faces: int = 1,
 ) -> PhotoFace:
-    """Fit the model to landmarks (pixels) of a photo and texture it. `options` go to `facenb.fitting.fit`."""
-    seconds, start = {}, time.perf_counter()
-    fitted = fit(fitter.model, landmarks[None], contour="fixed", embedding=fitter.embedding, **options)
+    """Return the 3D face of a photo whose landmarks (pixels) are known: fit the model, then take its texture."""
+    fitted = fit_photos(fitter, landmarks[None])
     vertices = fitter.surface.complete(fitter.model.shape(fitted.identity, fitted.expression)[0])
-    seconds["fit"] = time.perf_counter() - start
     texture = project_photo(image, vertices, fitted.camera, fitter.surface, fitter.texels)
-    seconds["texture"] = time.perf_counter() - start - seconds["fit"]
-    size = (image.shape[0], image.shape[1])
-    return PhotoFace(image, size, landmarks, 1, fitted, vertices, texture, fitter, seconds)
+    size = original or (image.shape[0], image.shape[1])
+    return PhotoFace(image, size, landmarks, faces, fitted, vertices, texture, fitter)
 
 
 def photo_to_face(path: str | Path, which: str = "largest", fitter: Fitter | None = None) -> PhotoFace:
@@ -147,19 +139,13 @@ def photo_to_face(path: str | Path, which: str = "largest", fitter: Fitter | Non
 
     Raises ImageError, naming the file, if it is not an image or shows no face; AssetError if there is no model to fit.
     """
-    fitter = fitter or ict_fitter()
-    start = time.perf_counter()
     image = read_image(path, LIMIT)
-    after_read = time.perf_counter()
     detection = detect(image, closer=True)
     try:
         points = detection.pick(which)[:MESH]
     except ImageError as error:
         raise ImageError(f"{path}: {error}") from error
-    after_detect = time.perf_counter()
-    face = fit_landmarks(image, points, fitter, identity_prior=PRIOR, expression_prior=PRIOR)
-    face.seconds.update({"read": after_read - start, "landmarks": after_detect - after_read})
-    return replace(face, original=upright_size(path), faces=detection.count)
+    return fit_landmarks(image, points, fitter or ict_fitter(), upright_size(path), detection.count)
 
 
 def refuse_existing(folder: str | Path, force: bool = False) -> None:
@@ -177,29 +163,20 @@ def save(face: PhotoFace, folder: str | Path, force: bool = False) -> Path:
 
     Raises RunError if the folder holds such files already (unless `force`) or cannot be written.
     """
-    folder = Path(folder)
+    folder, surface = Path(folder), face.fitter.surface
     refuse_existing(folder, force)
-    start = time.perf_counter()
-    try:
+    with explained(folder, RunError, "--out names another folder."):
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".facenb-", dir=folder) as work:
-            _write_all(face, Path(work))
-            face.seconds["save"] = time.perf_counter() - start
+        with tempfile.TemporaryDirectory(prefix=".facenb-", dir=folder) as temporary:
+            work = Path(temporary)
+            save_image(work / "overlay.png", face.overlay())
+            save_obj(work / "face.obj", face.vertices, surface, face.texture)
+            save_glb(work / "face.glb", face.vertices, surface, face.texture)
+            save_ply(work / "face.ply", face.vertices, surface.triangles, face.colours())
+            (work / "coefficients.json").write_text(json.dumps(coefficients(face), indent=1), encoding="utf-8")
             for name in FILES:
-                os.replace(Path(work, name), folder / name)
-    except OSError as error:
-        raise RunError(f"cannot write to {folder} ({error.strerror}); choose another folder or free space") from error
+                os.replace(work / name, folder / name)
     return folder
-
-
-def _write_all(face: PhotoFace, folder: Path) -> None:
-    surface = face.fitter.surface
-    save_image(folder / "overlay.png", face.overlay())
-    mesh = TexturedMesh(face.vertices, surface.triangles, surface.uv, surface.uv_triangles, face.texture)
-    save_obj(folder / "face.obj", mesh)
-    save_glb(folder / "face.glb", mesh)
-    save_ply(folder / "face.ply", face.vertices, surface.triangles, face.colours())
-    (folder / "coefficients.json").write_text(json.dumps(coefficients(face), indent=1), encoding="utf-8")
 
 
 def coefficients(face: PhotoFace) -> dict:

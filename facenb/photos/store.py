@@ -22,7 +22,7 @@ from facenb.fitting import Fit
 from facenb.imaging.camera import WeakPerspective
 from facenb.photos.cache import kept
 from facenb.photos.crops import ALIGNED, crop_photos
-from facenb.photos.images import read_image, upright_size
+from facenb.photos.images import as_bytes, read_image, upright_size
 from facenb.photos.landmarks import MESH, POINTS, VERSION, detect, five_points, to_68
 from facenb.photos.photo import LIMIT, Fitter, fit_photos
 
@@ -82,10 +82,9 @@ class Prepared:
 
     def fit(self, fitter: Fitter) -> Fit:
         """Return the fit of each photo by itself, which is kept for each model. NaN where no face was found."""
-        model, content = fitter.model, hashlib.sha256()
-        for tensor in (self.points, model.mean, model.identity_basis, model.expression_basis, fitter.embedding.weights):
-            content.update(tensor.cpu().contiguous().numpy().tobytes())
-        values = kept(f"fits/{content.hexdigest()}", lambda: self._fitted(fitter))
+        model = fitter.model
+        inputs = (self.points, model.mean, model.identity_basis, model.expression_basis, fitter.embedding.weights)
+        values = kept("fits", lambda: self._fitted(fitter), *inputs)
         camera, alone = WeakPerspective(*(values.pop(name) for name in CAMERA)), torch.arange(len(self))
         return Fit(**values, camera=camera, subject=alone, labels=alone, objective=torch.zeros(0))
 
@@ -138,7 +137,7 @@ def _prepare(image: Tensor, aligned: bool, name: str) -> dict[str, Tensor]:
     detection = detect(image)
     points = detection.pick("central") if detection.count else torch.full((POINTS, 2), torch.nan)
     five = torch.tensor(ALIGNED) + 0.5 if aligned else five_points(points)
-    crop = (image * 255).round().to(torch.uint8) if aligned else crop_photos([image], five[None], (SIDE, SIDE))[0]
+    crop = as_bytes(image) if aligned else crop_photos([image], five[None], (SIDE, SIDE))[0]
     size = torch.tensor(image.shape[:2])
     return {"points": points, "five": five, "faces": torch.tensor(detection.count), "size": size, "crop": crop}
 

@@ -124,7 +124,7 @@ def prepare(run: Run, folds: tuple[int, int] | None = None) -> Material:
 def paper_fitter() -> Fitter:
     """Return BFM-2019 with MediaPipe's points (the paper's BFM-2009 has no expressions), or raise AssetError."""
     model = read(asset("bfm-2019") / "model2019_bfm.h5")
-    return Fitter.of(model, mediapipe_embedding(model))
+    return Fitter(model, mediapipe_embedding(model))
 
 
 def training_folder(
