@@ -222,16 +222,10 @@ def test_the_grids_landmarks_are_those_of_3ddfa(grid, arrays):
     np.testing.assert_allclose(ours.numpy(), theirs, atol=1e-3)
 
 
-def test_the_grid_is_a_face_in_mm_with_landmarks_on_it(grid):
-    assert (grid.mean.shape, grid.identity_basis.shape) == ((4096 + 68, 3), (40, 4164, 3))
-    points = grid.landmarks.of(grid.mean)
-    assert 80 < (points[45] - points[36]).norm() < 100
-    surface = grid.mean[grid.regions["grid"]]
+def test_the_grids_landmarks_lie_on_it(grid):
+    points, surface = grid.landmarks.of(grid.mean), grid.mean[grid.regions["grid"]]
     assert torch.cdist(points, surface).min(1).values.max() < 4  # half the grid's diagonal, mm
     assert grid.triangles.max() == 4095 and len(grid.triangles) == 2 * 63 * 63
-    corners = grid.mean[grid.triangles]
-    normals = torch.linalg.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-    assert (normals[:, 2] > 0).float().mean() > 0.9
 
 
 def test_identity_of_grid_and_landmarks_is_the_same_movement(grid):

@@ -35,6 +35,30 @@ def test_a_renamed_file_is_recognised_by_its_content(file, mirror, tmp_path):
     assert model.mean.abs().max() < 300 and model.source  # mm, with a source and a licence
 
 
+@pytest.mark.parametrize(
+    ("file", "sizes"),
+    [
+        ("ict-facekit/ict_face_head_11248.npz", (11248, 100, 57)),
+        ("surrey/sfm_shape_3448.bin", (3448, 63, 6)),
+        ("3ddfa-v2/bfm68.npz", (4096 + 68, 40, 10)),
+        ("flame-2023-open-subset/flame_basis.npz", (5023, 60, 0)),
+    ],
+)
+def test_it_is_a_face_in_mm_on_the_axes(file, sizes, mirror):
+    embedding = {"embedding": mirror / "flame-landmarks" / "flame_landmark_embedding.npz"}
+    model = read(mirror / file, **embedding if "flame" in file else {})
+    assert (len(model.mean), len(model.identity_basis), len(model.expression_basis)) == sizes
+    assert model.expression_basis.dtype == model.identity_basis.dtype == torch.float32
+    points = model.landmarks.of(model.mean)
+    assert 80 < (points[45] - points[36]).norm() < 100  # outer eye corners of an adult, mm
+    assert points[45, 0] > 0 > points[36, 0]  # landmark 36 is on the viewer's left
+    assert points[27, 1] > points[8, 1] and points[30, 2] == points[:, 2].max()  # bridge above chin, nose in front
+    assert (points[:8, 1].diff() < 0).all() and (points[9:17, 1].diff() > 0).all()  # the jaw line
+    corners = model.mean[model.triangles[(model.mean[model.triangles] - points[30]).norm(dim=2).amax(1) < 15]]
+    normals = torch.linalg.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    assert normals[:, 2].sum() > 0.3 * normals.norm(dim=1).sum()  # the nose looks forward
+
+
 def test_the_librarys_own_file_is_recognised(tmp_path):
     triangle = MorphableModel(
         "tri", torch.eye(3), torch.tensor([[0, 1, 2]]), torch.zeros(1, 3, 3), torch.zeros(0, 3, 3), Embedding.at([0])
