@@ -1,7 +1,4 @@
 import os
-import subprocess
-import sys
-import warnings
 from pathlib import Path
 
 import pytest
@@ -107,58 +104,3 @@ def test_full_disk_leaves_the_checkpoints_there_are(tmp_path, monkeypatch):
     monkeypatch.undo()
     assert latest_checkpoint(tmp_path)["step"] == 2
     assert not list(tmp_path.glob(".*.partial"))
-
-
-# For each moment a child, killed at the n-th of the calls that put a checkpoint on the disk and delete old ones.
-KILLED = """
-import os, signal, sys
-from pathlib import Path
-import torch
-from facenb.training.checkpoint import save_checkpoint
-
-folder, calls = Path(sys.argv[1]), 0
-
-def armed(call, moment):
-    def wrapped(*arguments, **options):
-        global calls
-        calls += 1
-        if calls == moment:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return call(*arguments, **options)
-    return wrapped
-
-for moment in range(1, 100):
-    here = folder / str(moment)
-    here.mkdir()
-    for step in (1, 2):
-        save_checkpoint(here, {"step": step, "a": torch.full((4,), float(step))})
-    child = os.fork()
-    if child == 0:
-        os.fsync, os.replace = armed(os.fsync, moment), armed(os.replace, moment)
-        Path.unlink = armed(Path.unlink, moment)
-        save_checkpoint(here, {"step": 3, "a": torch.full((4,), 3.0)})
-        os._exit(0)
-    _, status = os.waitpid(child, 0)
-    if os.WIFEXITED(status):
-        sys.exit(os.WEXITSTATUS(status))
-"""
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_killed_at_any_moment_a_complete_checkpoint_is_there(tmp_path):
-    done = subprocess.run(
-        [sys.executable, "-c", KILLED, str(tmp_path)],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )
-    assert done.returncode == 0, done.stderr
-    moments = sorted(tmp_path.iterdir(), key=lambda path: int(path.name))
-    assert len(moments) > 3  # synced, renamed, an old one deleted, and one child that nothing killed
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        checkpoints = [latest_checkpoint(folder) for folder in moments]
-    assert all(torch.equal(found["a"], torch.full((4,), float(found["step"]))) for found in checkpoints)
-    steps = [found["step"] for found in checkpoints]
-    assert steps == sorted(steps) and set(steps) == {2, 3}

@@ -40,6 +40,11 @@ def pictures(tmp_path_factory):
 
 
 @pytest.fixture
+def batch(pictures):
+    return PicturePairs(pictures).load(torch.arange(3), torch.Generator().manual_seed(0))
+
+
+@pytest.fixture
 def network(stage):
     torch.manual_seed(0)
     options = {"channels": (4, 3, 2), "reach": 1.0, "window": window_of(stage.model)}
@@ -75,13 +80,7 @@ class TestPictures:
         assert again.of([7, 4]).people.tolist() == [4, 7]
         assert build_pictures(pictures.table.folder, 0, [4, 2, 7], 2, SIDE, landmark_noise=0).size == (SIDE, SIDE)
 
-    def test_another_card_is_named(self, pictures):
-        with pytest.raises(RunError, match="yaw_limit"):
-            build_pictures(pictures.table.folder, 0, [4, 2, 7], 2, SIDE, yaw_limit=20, landmark_noise=0)
-
-    def test_one_picture_of_a_person_makes_no_pair(self, pictures, tmp_path):
-        with pytest.raises(ValueError, match="two images or more"):
-            build_pictures(tmp_path / "set", 0, [1], 1)
+    def test_one_picture_of_a_person_makes_no_pair(self, pictures):
         alone = PicturePairs(pictures.take(torch.tensor([0, 2, 3])))
         with pytest.raises(RunError, match="one image only"):
             alone.load(torch.tensor([0]), torch.Generator())
@@ -116,10 +115,6 @@ class TestPictures:
             for varied in (False, True)
         )
         assert torch.equal(plain["subject"], varied["subject"]) and not torch.equal(plain["image"], varied["image"])
-
-    def test_people_given_twice(self, tmp_path):
-        with pytest.raises(ValueError, match="different people"):
-            build_pictures(tmp_path, 0, [1, 1], 2)
 
 
 class TestSwap:
@@ -189,18 +184,8 @@ class TestCoarse:
         parts = CoarseLoss(stage)._parts(flat, batch)
         assert all(float(value) < 1e-5 for value in parts.values()), parts
 
-    def test_one_step_downhill_lowers_it(self, stage, network, pictures):
-        network.eval()
-        batch = PicturePairs(pictures).load(torch.arange(3), torch.Generator().manual_seed(0))
-        loss, optimiser = CoarseLoss(stage), torch.optim.SGD(network.coarse.parameters(), 1e-3)
-        first = loss(network, batch)["loss"]
-        first.backward()
-        optimiser.step()
-        assert loss(network, batch)["loss"] < first
-
-    def test_consistency_asks_for_the_partners_identity(self, stage, network, pictures):
+    def test_consistency_asks_for_the_partners_identity(self, stage, network, batch):
         """With one identity for both pictures it costs as much as the pictures themselves."""
-        batch = PicturePairs(pictures).load(torch.arange(3), torch.Generator().manual_seed(0))
         last = network.eval().coarse.layers[-1]
         with torch.no_grad():
             last.weight[stage.layout.slices["identity"]] = 0
@@ -208,8 +193,7 @@ class TestCoarse:
         found = CoarseLoss(stage, weights)(network, batch)
         assert found["loss"].item() == pytest.approx(2 * found["consistency"].item(), rel=1e-5)
 
-    def test_without_the_renderer_only_landmarks_count(self, stage, network, pictures):
-        batch = PicturePairs(pictures).load(torch.arange(3), torch.Generator().manual_seed(0))
+    def test_without_the_renderer_only_landmarks_count(self, stage, network, batch):
         assert "photometric" not in CoarseLoss(stage, render=False)(network, batch)
 
     @pytest.mark.parametrize("side", [64, 12], ids=["larger", "much smaller"])
@@ -240,8 +224,7 @@ class TestHalfPrecision:
             return plain, loss(network, batch)
 
     @pytest.mark.parametrize("kind", [CoarseLoss, DetailLoss])
-    def test_geometry_stays_in_32_bits(self, stage, network, pictures, monkeypatch, kind):
-        batch = PicturePairs(pictures).load(torch.arange(3), torch.Generator().manual_seed(0))
+    def test_geometry_stays_in_32_bits(self, stage, network, batch, monkeypatch, kind):
         plain, half = self.losses(kind(stage), network, batch, monkeypatch)
         assert all(torch.equal(half[name], plain[name]) for name in plain)
 
@@ -285,18 +268,16 @@ class TestDetail:
         with pytest.raises(ValueError, match="two images or more"):
             start_detail(network, pictures.load(torch.arange(1))["image"])
 
-    def test_only_the_details_learn(self, stage, network, pictures):
+    def test_only_the_details_learn(self, stage, network, batch):
         train_only(network, detail=True).train()
-        batch = PicturePairs(pictures).load(torch.arange(3), torch.Generator().manual_seed(0))
         found = DetailLoss(stage)(network, batch)
         found["loss"].backward()
         assert set(found) == {"loss", "photometric", "moving", "symmetry", "regularisation"}
         assert all(one.grad is None for one in network.coarse.parameters())
         assert network.fine.encoder.conv1.weight.grad.abs().max() > 0
 
-    def test_a_picture_with_a_vector_of_its_own_is_drawn_there(self, stage, network, pictures, monkeypatch):
+    def test_a_picture_with_a_vector_of_its_own_is_drawn_there(self, stage, network, batch, monkeypatch):
         """Placed elsewhere the loss differs, the map does not; and not where the vector is the network's."""
-        batch = PicturePairs(pictures).load(torch.arange(3), torch.Generator().manual_seed(0))
         flat = network.eval()(batch["image"]).detach()
         plain, same, other = (
             DetailLoss(stage)(network, batch | more) for more in ({}, {"vector": flat}, {"vector": flat * 1.1})
@@ -304,17 +285,15 @@ class TestDetail:
         assert plain["photometric"] == same["photometric"] != other["photometric"]
         assert plain["regularisation"] == other["regularisation"]
 
-    def test_what_moves_is_what_differs_between_the_pictures_of_a_person(self, stage, network, pictures, monkeypatch):
-        batch = PicturePairs(pictures).load(torch.arange(3), torch.Generator().manual_seed(0))
+    def test_what_moves_is_what_differs_between_the_pictures_of_a_person(self, stage, network, batch, monkeypatch):
         maps = torch.arange(6.0)[:, None, None].expand(6, 8, 8)
         monkeypatch.setattr(network, "displacement", lambda flat, code: maps)
         assert DetailLoss(stage)(network.eval(), batch)["moving"] == 3.0
 
-    def test_every_second_pair_has_its_codes_swapped(self, stage, network, pictures, monkeypatch):
+    def test_every_second_pair_has_its_codes_swapped(self, stage, network, batch, monkeypatch):
         given = []
         real = network.displacement
         monkeypatch.setattr(network, "displacement", lambda flat, code: given.append(code) or real(flat, code))
-        batch = PicturePairs(pictures).load(torch.arange(3), torch.Generator().manual_seed(0))
         code = network.eval().detail_code(batch["image"])
         DetailLoss(stage)(network, batch)
         order = [0, 4, 2, 3, 1, 5]

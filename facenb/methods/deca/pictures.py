@@ -97,8 +97,6 @@ def build_pictures(
     detector's output. A finished set of the same kind is read. Raise RunError if the folder holds another set.
     """
     people = [int(k) for k in people]
-    if pictures < 2 or len(set(people)) < len(people) or not people:
-        raise ValueError(f"Expected different people with two images or more, got {people[:9]}, {pictures} images each")
     card = {"kind": "pictures", "population": VERSION, "seed": seed, "people": people, "pictures": pictures}
     card |= {"side": side, "yaw_limit": float(yaw_limit), "landmark_noise": float(landmark_noise)}
     each = max(1, TOGETHER // pictures)
