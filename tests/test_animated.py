@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 import trimesh
+from helpers import tensors
 from PIL import Image
 
 from facenb.photos.animated import save_animated_glb, save_gif
@@ -75,12 +76,9 @@ def test_colours_are_linear_with_full_cover(saved):
 
 
 def test_normals_of_a_ball_at_rest_and_stretched(tmp_path):
-    ball = trimesh.creation.icosphere(2, 80.0)
-    places = torch.from_numpy(ball.vertices.copy()).float()
+    places, faces = tensors(trimesh.creation.icosphere(2, 80.0))
     targets = {"flat": places * torch.tensor([0.0, 0.0, -0.5]), "long": places * torch.tensor([1.0, 0.0, 0.0])}
-    path = save_animated_glb(
-        tmp_path / "ball.glb", places, torch.from_numpy(ball.faces.copy()).long(), places.abs() / 80, targets, WEIGHTS
-    )
+    path = save_animated_glb(tmp_path / "ball.glb", places, faces, places.abs() / 80, targets, WEIGHTS)
     content, array = read(path)
     [primitive] = content["meshes"][0]["primitives"]
     rest = array(primitive["attributes"]["NORMAL"])

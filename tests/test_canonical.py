@@ -1,9 +1,9 @@
 """MediaPipe's points on a model's surface: closest points by brute force, known bends, and the mean face itself."""
 
-import numpy as np
 import pytest
 import torch
 import trimesh
+from helpers import tensors
 
 from facenb.errors import AssetError
 from facenb.fitting import fit
@@ -22,10 +22,6 @@ def ict(mirror):
 def embedding(ict, real_asset):
     real_asset("mediapipe")
     return mediapipe_embedding(ict)
-
-
-def tensors(mesh):
-    return torch.from_numpy(mesh.vertices.astype(np.float32)), torch.from_numpy(mesh.faces.astype(np.int64))
 
 
 def test_closest_points_against_brute_force():

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 import trimesh
+from helpers import tensors
 from scipy.spatial.transform import Rotation
 
 from facenb.datasets.scans.bu3dfe import pose_set, read_bu3dfe
@@ -17,8 +18,7 @@ from facenb.synthface import SynthFace
 
 
 def sphere(radius: float, subdivisions: int = 4) -> tuple[torch.Tensor, torch.Tensor]:
-    mesh = trimesh.creation.icosphere(subdivisions=subdivisions, radius=radius)
-    return torch.tensor(mesh.vertices, dtype=torch.float32), torch.tensor(mesh.faces)
+    return tensors(trimesh.creation.icosphere(subdivisions=subdivisions, radius=radius))
 
 
 def marks(radius: float) -> torch.Tensor:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 import trimesh
+from helpers import tensors
 
 from facenb.datasets.scans.mesh_files import read_mesh
 from facenb.errors import AssetError
@@ -73,8 +74,7 @@ def forms(tmp_path_factory):
 
 
 def test_errors_do_not_depend_on_the_form(forms):
-    predicted = trimesh.creation.icosphere(subdivisions=2, radius=79.0)
-    surface = torch.tensor(predicted.vertices, dtype=torch.float32), torch.tensor(predicted.faces)
+    surface = tensors(trimesh.creation.icosphere(subdivisions=2, radius=79.0))
     landmarks = torch.tensor([[0.0, 0, 80]]) + torch.randn(68, 3, generator=torch.Generator().manual_seed(0))
     errors = []
     for path in forms:

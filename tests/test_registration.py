@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 import trimesh
+from helpers import tensors
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import least_squares
@@ -29,7 +30,7 @@ def mask() -> trimesh.Trimesh:
 
 
 MASK = mask()
-VERTICES, TRIANGLES = torch.from_numpy(np.array(MASK.vertices)), torch.from_numpy(np.array(MASK.faces))
+VERTICES, TRIANGLES = tensors(MASK, torch.float64)
 SURFACE = ScanToMesh(VERTICES, TRIANGLES)
 
 
@@ -91,7 +92,7 @@ def test_a_sphere_in_a_larger_sphere():
     """Rigidly nothing can be gained: every point stays the difference of the radii away."""
     ball = trimesh.creation.icosphere(subdivisions=5, radius=80)
     points = trimesh.creation.icosphere(subdivisions=3, radius=83).vertices
-    surface = ScanToMesh(torch.tensor(ball.vertices), torch.tensor(ball.faces))
+    surface = ScanToMesh(*tensors(ball, torch.float64))
     found = icp(torch.tensor(points), surface, STAY, scale=False)
     assert float(found.distances.min()) == pytest.approx(3, abs=1e-3) and found.distances.mean() < 3.05
     grown = icp(torch.tensor(points), surface, STAY, scale=True)

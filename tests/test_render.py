@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 import trimesh
+from helpers import tensors
 
 from facenb.imaging.camera import Perspective, WeakPerspective, euler_to_matrix
 from facenb.imaging.lighting import ambient, directional, irradiance
@@ -15,8 +16,8 @@ RADIUS = 80.0
 
 
 def sphere(rings=60, radius=RADIUS, dtype=torch.float64):
-    mesh = trimesh.creation.uv_sphere(radius=radius, count=[rings, 2 * rings])
-    return torch.tensor(mesh.vertices.copy(), dtype=dtype)[None], torch.tensor(mesh.faces.copy())
+    vertices, triangles = tensors(trimesh.creation.uv_sphere(radius=radius, count=[rings, 2 * rings]), dtype)
+    return vertices[None], triangles
 
 
 def weak(batch=1, yaw=0.0, scale=0.5, centre=50.0, dtype=torch.float64):
@@ -32,7 +33,7 @@ def perspective(distance=500.0, focal=250.0, centre=50.0):
     )
 
 
-def some_light():
+def lamp():
     white = torch.tensor([[0.6, 0.5, 0.4]], dtype=torch.float64)
     return ambient(white / 3) + directional(torch.tensor([[1.0, 2.0, 2.0]], dtype=torch.float64), white)
 
@@ -57,7 +58,7 @@ def test_a_sphere_in_closed_form(camera, backend):
     """Depth, normals and Lambert shading of every pixel but the rim, to what 7,000 flat triangles allow."""
     vertices, triangles = sphere()
     albedo = torch.tensor([0.8, 0.6, 0.4], dtype=torch.float64).expand(1, vertices.shape[1], 3)
-    seen = render(vertices, triangles, albedo, camera, (100, 100), some_light(), backend=backend)
+    seen = render(vertices, triangles, albedo, camera, (100, 100), lamp(), backend=backend)
     point, inner = rays(100, camera)
     assert inner.sum() > 4000
     assert seen.mask[0][inner].all()
@@ -65,7 +66,7 @@ def test_a_sphere_in_closed_form(camera, backend):
     normals = point / RADIUS
     assert (seen.depth[0] - depth)[inner].abs().max() < 0.6  # mm; the facets' sagitta, seen at up to 75 degrees
     assert (seen.normals[0] * normals).sum(-1)[inner].min() > math.cos(math.radians(1))
-    colour = albedo[0, 0] * irradiance(normals[None], some_light())[0]
+    colour = albedo[0, 0] * irradiance(normals[None], lamp())[0]
     assert (seen.image[0] - colour)[inner].abs().max() < 0.005
 
 
@@ -102,11 +103,11 @@ def test_normals_are_weighted_by_area(backend):
 
 def test_normals_against_trimesh():
     mesh = trimesh.creation.torus(60, 25)
-    vertices, faces = torch.tensor(mesh.vertices.copy())[None], torch.tensor(mesh.faces.copy())
+    vertices, faces = tensors(mesh, torch.float64)
     expected = trimesh.geometry.weighted_vertex_normals(
         len(mesh.vertices), mesh.faces, mesh.face_normals, mesh.area_faces[:, None].repeat(3, 1)
     )
-    torch.testing.assert_close(vertex_normals(vertices, faces)[0], torch.tensor(expected), atol=1e-9, rtol=0)
+    torch.testing.assert_close(vertex_normals(vertices[None], faces)[0], torch.tensor(expected), atol=1e-9, rtol=0)
 
 
 @backends
@@ -121,9 +122,7 @@ def test_backends_draw_the_same_picture():
     generator = torch.Generator().manual_seed(0)
     albedo = torch.rand(3, vertices.shape[1], 3, generator=generator)
     a, b = (
-        render(
-            vertices, triangles, albedo, weak(3, 0.3, dtype=torch.float32), (70, 90), some_light().float(), backend=k
-        )
+        render(vertices, triangles, albedo, weak(3, 0.3, dtype=torch.float32), (70, 90), lamp().float(), backend=k)
         for k in ("torch", "numba")
     )
     assert torch.equal(a.fragments.triangle, b.fragments.triangle)
@@ -141,7 +140,7 @@ def test_gradients_of_vertices_albedo_light_and_camera(kind, backend):
     parameters = {
         "vertices": vertices,
         "albedo": torch.rand(1, vertices.shape[1], 3, generator=generator, dtype=f64),
-        "light": some_light(),
+        "light": lamp(),
         "angles": torch.tensor([[0.2, -0.1, 0.3]], dtype=f64),
         "scale": torch.tensor([0.13 if kind == "weak" else 60.0], dtype=f64),
         "shift": torch.tensor([[12.3, 11.8]], dtype=f64),

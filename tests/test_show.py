@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 import torch
 import trimesh
+from helpers import tensors
 from PIL import Image
 
 from facenb import show
@@ -19,8 +20,7 @@ from facenb.training import Progress
 
 @pytest.fixture(scope="module")
 def ball():
-    mesh = trimesh.creation.icosphere(3, radius=50.0)
-    return torch.tensor(mesh.vertices, dtype=torch.float32), torch.tensor(mesh.faces)
+    return tensors(trimesh.creation.icosphere(3, radius=50.0))
 
 
 def opened(png: bytes) -> np.ndarray:

@@ -5,15 +5,16 @@ from dataclasses import replace
 import pytest
 import torch
 import trimesh
+from helpers import tensors
+from test_render import RADIUS, lamp
 
 from facenb.imaging.camera import Perspective, WeakPerspective, euler_to_matrix
-from facenb.imaging.lighting import ambient, directional, irradiance
+from facenb.imaging.lighting import irradiance
 from facenb.imaging.render import render
 from facenb.imaging.texture import Texture, slopes
 
 backends = pytest.mark.parametrize("backend", ["torch", "numba"])
 F64 = torch.float64
-RADIUS = 80.0
 
 
 def draws(*shape, seed=0):
@@ -32,18 +33,12 @@ def cameras(batch=1, size=64):
     }
 
 
-def lamp():
-    white = torch.tensor([[0.6, 0.5, 0.4]], dtype=F64)
-    return ambient(white / 3) + directional(torch.tensor([[1.0, 2.0, 2.0]], dtype=F64), white)
-
-
 def split_sphere():
     """A sphere whose left half lies upright in the atlas and whose right half is turned and mirrored beside it.
 
     Returns vertices, triangles, uv, uv triangles, and the x and y (in radii) that each texel of a 64 x 96 atlas shows.
     """
-    mesh = trimesh.creation.uv_sphere(radius=RADIUS, count=[16, 32])
-    vertices, triangles = torch.tensor(mesh.vertices.copy()), torch.tensor(mesh.faces.copy())
+    vertices, triangles = tensors(trimesh.creation.uv_sphere(radius=RADIUS, count=[16, 32]), F64)
     x, y = vertices[:, 0] / RADIUS, vertices[:, 1] / RADIUS
     left = torch.stack([0.23 + 0.2 * x, 0.5 + 0.45 * y], 1)
     right = torch.stack([0.75 + 0.2 * y, 0.5 - 0.45 * x], 1)
@@ -109,7 +104,13 @@ def test_backends_agree(dtype, relief, kind):
 def test_gradients_by_finite_differences(kind, backend):
     """Each parameter along a random direction, at fixed coverage, with relief."""
     vertices, triangles, texture, bumps = textured_sphere(1, F64)
-    values = {"image": texture.image, "tint": texture.tint, "relief": bumps, "vertices": vertices, "light": lamp()}
+    values = {
+        "image": texture.image,
+        "tint": texture.tint,
+        "relief": bumps,
+        "vertices": vertices,
+        "light": lamp(),
+    }
     weight = draws(1, 64, 64, 3, seed=3) - 0.5
 
     def draw(p):
