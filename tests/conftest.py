@@ -31,6 +31,14 @@ def mirror() -> Path:
 
 
 @pytest.fixture(scope="session")
+def ict(mirror):
+    """The head of ICT-FaceKit."""
+    from facenb.morphable.formats import read_ict
+
+    return read_ict(mirror / "ict-facekit" / "ict_face_head_11248.npz")
+
+
+@pytest.fixture(scope="session")
 def data_folder(tmp_path_factory) -> Path:
     """One data folder for all tests of a run, shared by its workers: what is unpacked there is unpacked once."""
     base = tmp_path_factory.getbasetemp()

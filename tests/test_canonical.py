@@ -8,14 +8,8 @@ from helpers import tensors
 from facenb.errors import AssetError
 from facenb.fitting import fit
 from facenb.imaging.camera import WeakPerspective, euler_to_matrix
-from facenb.morphable.formats import read_ict
 from facenb.photos.canonical import closest_on_mesh, mediapipe_embedding, read_canonical, register
 from facenb.photos.landmarks import IBUG68
-
-
-@pytest.fixture(scope="module")
-def ict(mirror):
-    return read_ict(mirror / "ict-facekit" / "ict_face_head_11248.npz")
 
 
 @pytest.fixture

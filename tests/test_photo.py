@@ -15,18 +15,12 @@ from facenb.errors import RunError
 from facenb.imaging.camera import WeakPerspective, euler_to_matrix
 from facenb.imaging.lighting import ambient
 from facenb.imaging.render import render
-from facenb.morphable.formats import read_ict
 from facenb.photos import photo
 from facenb.photos.export import save_glb, save_obj, save_ply
 from facenb.photos.texture import Surface, close, fill, lay_out, project_photo, vertex_colours
 
 pytest.importorskip("mediapipe")
 SIDE = 256
-
-
-@pytest.fixture(scope="module")
-def ict(mirror):
-    return read_ict(mirror / "ict-facekit" / "ict_face_head_11248.npz")
 
 
 @pytest.fixture(scope="module")

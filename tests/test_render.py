@@ -130,10 +130,27 @@ def test_backends_draw_the_same_picture():
     torch.testing.assert_close(a.normals, b.normals, atol=1e-5, rtol=0)
 
 
+def check_gradients(draw, parameters, generator, step, atol):
+    """Compare gradients of `draw(parameters)` (a number and the coverage) with central differences along directions."""
+    leaves = {name: value.clone().requires_grad_() for name, value in parameters.items()}
+    loss, coverage = draw(leaves)
+    loss.backward()
+    for name, value in parameters.items():
+        direction = torch.randn(value.shape, generator=generator, dtype=value.dtype) * value.abs().max()
+        sides = []
+        for sign in (-1, 1):
+            moved, triangle = draw({**parameters, name: value + sign * step * direction})
+            assert torch.equal(triangle, coverage)
+            sides.append(moved)
+        numeric = (sides[1] - sides[0]) / (2 * step)
+        exact = (leaves[name].grad * direction).sum()
+        assert abs(exact) > 1e-3, name
+        torch.testing.assert_close(exact, numeric, rtol=1e-4, atol=atol, msg=lambda m, name=name: f"{name}: {m}")
+
+
 @backends
 @pytest.mark.parametrize("kind", ["weak", "perspective"])
 def test_gradients_of_vertices_albedo_light_and_camera(kind, backend):
-    """Each parameter along a random direction, by finite differences at fixed coverage."""
     vertices, triangles = sphere(8)
     generator = torch.Generator().manual_seed(1)
     size, f64 = (24, 24), torch.float64
@@ -158,20 +175,7 @@ def test_gradients_of_vertices_albedo_light_and_camera(kind, backend):
         seen = render(p["vertices"], triangles, p["albedo"], camera, size, p["light"], backend=backend)
         return (seen.image * weight).sum() + seen.normals.sum(), seen.fragments.triangle
 
-    values = {k: v.clone().requires_grad_() for k, v in parameters.items()}
-    loss, coverage = draw(values)
-    loss.backward()
-    for name, value in parameters.items():
-        direction = torch.randn(value.shape, generator=generator, dtype=f64) * value.abs().max()
-        step, sides = 1e-7, []
-        for sign in (-1, 1):
-            moved, where = draw({**parameters, name: value + sign * step * direction})
-            assert torch.equal(where, coverage)
-            sides.append(moved)
-        numeric = (sides[1] - sides[0]) / (2 * step)
-        exact = (values[name].grad * direction).sum()
-        assert abs(exact) > 1e-3, name
-        torch.testing.assert_close(exact, numeric, rtol=1e-4, atol=1e-4, msg=lambda m, name=name: f"{name}: {m}")
+    check_gradients(draw, parameters, generator, step=1e-7, atol=1e-4)
 
 
 @pytest.mark.parametrize("camera", [weak(), perspective()], ids=["weak", "perspective"])
