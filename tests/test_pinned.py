@@ -179,7 +179,7 @@ def interval_figures() -> list[float]:
     names = person[pairs.first.numpy()], person[pairs.second.numpy()]
     effects.append(claims.difference_of_scores("AUC", *scores, pairs.same, *names, pairs.fold, draws=400))
     tables = [recognition.verify(x, pairs.same, pairs.fold) for x in scores]
-    effects.append(claims.difference_of_accuracy(*tables, *names, draws=400))
+    effects.append(claims.mean_of_pairs(tables[0].right.double() - tables[1].right.double(), *names, draws=400))
     distances = {f"p{k}/multiview_neutral/{k}.jpg": normal(50, seed=20 + k).abs() for k in range(6)}
     effects.append(now.pooled_intervals(distances)["median"])
     ends = [x for effect in effects for x in (effect.value, effect.low, effect.high, effect.p_value())]

@@ -7,16 +7,15 @@ times. If several claims are judged together, `holm` and `decide` correct for th
 import html
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from facenb.evaluation import intervals
-from facenb.evaluation.intervals import Effect, Sample, bootstrap, draw, draw_weights, with_seeds
-from facenb.evaluation.recognition import CURVE_MEASURES, Verification, roc
+from facenb.evaluation.intervals import Effect, Sample, bootstrap, resample, with_seeds
+from facenb.evaluation.recognition import CURVE_MEASURES, roc
 
 
 def _numpy(values: ArrayLike) -> np.ndarray:
@@ -33,16 +32,13 @@ def mean_of(values: ArrayLike, subject: ArrayLike, draws: int = 5000, seed: int 
     """Return the mean over people of each person's mean value, with its interval. Every person has the same weight.
 
     `values` has shape (images), or (seeds, images) for a method that was trained several times. In the second case the
-    interval covers new people *and* new trainings (`with_seeds`). Raise ValueError if a value is not finite, or if
-    there are not as many values as subjects.
+    interval covers new people *and* new trainings (`with_seeds`). Raise ValueError if a value is not finite.
     """
     values = np.atleast_2d(_numpy(values).astype(np.float64))
     if not np.isfinite(values).all():
         row = int(np.argwhere(~np.isfinite(values))[0, -1])
         raise ValueError(f"the value in row {row} is not finite; remove missing values and report how many there are")
     index, people = _people(subject)
-    if values.shape[1] != len(index):
-        raise ValueError(f"got {values.shape[1]} values for the subjects of {len(index)} images; pass one for each")
     count = np.bincount(index, minlength=people)
     means = np.stack([np.bincount(index, row, people) / count for row in values])
     over_seeds = means.mean(0)
@@ -57,10 +53,7 @@ def paired_difference(first: ArrayLike, second: ArrayLike, subject: ArrayLike, s
     seed k of the other. A method without training has one row, which is paired with every seed. Raise ValueError if the
     numbers of images or seeds do not match.
     """
-    first, second = (np.atleast_2d(_numpy(values).astype(np.float64)) for values in (first, second))
-    if first.shape[1] != second.shape[1] or (len(first) != len(second) and 1 not in (len(first), len(second))):
-        raise ValueError(f"a paired difference needs the same seeds and images, got {first.shape} and {second.shape}")
-    return mean_of(first - second, subject, seed=seed)
+    return mean_of(np.subtract(_numpy(first), _numpy(second), dtype=np.float64), subject, seed=seed)
 
 
 def bootstrap_pairs(
@@ -86,26 +79,43 @@ def bootstrap_pairs(
     def of_people(weights: np.ndarray) -> np.ndarray:
         return statistic(np.where(single, weights[:, left], weights[:, left] * weights[:, right]))
 
-    value, drawn, without = draw(of_people, people, len(left), draws, seed)
-    both, unlike = (_variance_of_pairs(statistic, which, draws, seed) for which in (single | True, ~single))
-    variance = np.nanvar(drawn)
-    shrink = math.sqrt(min(1.0, max(variance - 2 * unlike, both) / variance)) if variance > 0 else 1.0
-    return Effect.of(Sample.of(value, value + (drawn - value) * shrink, without), people)
+    def variance_of(which: np.ndarray) -> float:
+        """Return the variance of the statistic if only the pairs in `which` are resampled."""
+        if which.sum() < 2:
+            return 0.0
+
+        def of_pairs(weights: np.ndarray) -> np.ndarray:
+            every = np.ones((len(weights), len(which)))
+            every[:, which] = weights
+            return statistic(every)
+
+        return float(np.nanvar(resample(of_pairs, int(which.sum()), len(which), draws, seed + 1)))
+
+    sample = Sample.of(of_people, people, max(people, len(left)), draws, seed)
+    variance = sample.draws.var()
+    wanted = max(variance - 2 * variance_of(~single), variance_of(single | True))
+    shrink = math.sqrt(min(1.0, wanted / variance)) if variance > 0 else 1.0
+    return Effect.of(replace(sample, draws=sample.value + (sample.draws - sample.value) * shrink), people)
 
 
-def _variance_of_pairs(
-    statistic: Callable[[np.ndarray], np.ndarray], which: np.ndarray, draws: int, seed: int
-) -> float:
-    """Return the variance of the statistic if only the pairs in `which` are resampled."""
-    if which.sum() < 2:
-        return 0.0
-    random, rows = np.random.default_rng(seed + 1), max(1, intervals.CHUNK // len(which))
-    values = []
-    for start in range(0, draws, rows):
-        weights = np.ones((min(rows, draws - start), len(which)))
-        weights[:, which] = draw_weights(int(which.sum()), len(weights), random)
-        values.append(statistic(weights))
-    return float(np.nanvar(np.concatenate(values)))
+def mean_of_pairs(
+    values: ArrayLike, first_person: ArrayLike, second_person: ArrayLike, draws: int = 2000, seed: int = 0
+) -> Effect:
+    """Return the mean of one value for each pair of images, with an interval over people (`bootstrap_pairs`).
+
+    `values` has shape (pairs), or (seeds, pairs) for a method that was trained several times (`with_seeds`). The values
+    may be `Verification.right`, or the difference of two of them: a difference of accuracy. Then the thresholds stay
+    fixed, as `verify` chose them on the other folds, and only the test people are resampled.
+    """
+    values = np.atleast_2d(_numpy(values).astype(np.float64))
+    over_seeds = values.mean(0)
+
+    def statistic(weights: np.ndarray) -> np.ndarray:
+        with np.errstate(invalid="ignore"):
+            return weights @ over_seeds / weights.sum(1)
+
+    effect = bootstrap_pairs(statistic, first_person, second_person, draws, seed)
+    return effect if len(values) == 1 else with_seeds(effect, values.mean(1), seed)
 
 
 def difference_of_scores(
@@ -136,47 +146,7 @@ def difference_of_scores(
         ]
         return torch.stack(gains).mean(0).numpy()
 
-    return bootstrap_pairs(statistic, first_person, second_person, draws, seed)
-
-
-def difference_of_accuracy(
-    first: Verification | Sequence[Verification],
-    second: Verification | Sequence[Verification],
-    first_person: ArrayLike,
-    second_person: ArrayLike,
-    draws: int = 2000,
-    seed: int = 0,
-) -> Effect:
-    """Return the accuracy of the first method minus the accuracy of the second, as a fraction of the pairs.
-
-    The thresholds stay fixed, as `verify` chose them on the other folds. Only the test people are resampled. Every pair
-    has the same weight, so with folds of equal size this is the difference of the means over folds. A method that was
-    trained several times has one verification per seed, paired in order. Then the interval also covers new seeds
-    (`with_seeds`).
-    """
-    firsts, seconds = ([x] if isinstance(x, Verification) else list(x) for x in (first, second))
-    gains = np.stack(
-        [a.right.double().numpy() - b.right.double().numpy() for a, b in zip(firsts, seconds, strict=True)]
-    )
-    gain = gains.mean(0)
-
-    def statistic(weights: np.ndarray) -> np.ndarray:
-        with np.errstate(invalid="ignore"):
-            return weights @ gain / weights.sum(1)
-
-    effect = bootstrap_pairs(statistic, first_person, second_person, draws, seed)
-    return effect if len(gains) == 1 else with_seeds(effect, gains.mean(1), seed)
-
-
-def verdict(effect: Effect, at_least: float = 0.0) -> str:
-    """Return the verdict on the claim effect > `at_least`: "holds", "does not hold" or "not decided".
-
-    The claim holds if the whole interval lies above `at_least`. It does not hold if no part of the interval does. If
-    the interval is NaN, the claim is not decided. To test "less than", change the sign of the effect and of `at_least`.
-    """
-    if effect.low > at_least:
-        return "holds"
-    return "does not hold" if effect.high <= at_least else "not decided"
+    return bootstrap_pairs(statistic, first_person, second_person, draws, seed).within(-1, 1)
 
 
 def holm(p_values: ArrayLike) -> list[float]:
@@ -218,8 +188,14 @@ class Claim:
 
     @property
     def verdict(self) -> str:
-        """Return the verdict of this claim alone, not corrected for the number of claims."""
-        return verdict(self.effect, self.at_least)
+        """Return "holds", "does not hold" or "not decided" for this claim alone, whatever other claims there are.
+
+        The claim effect > `at_least` holds if the whole interval lies above `at_least`. It does not hold if no part of
+        the interval does. If the interval is NaN, it is not decided. To test "less than", change the signs.
+        """
+        if self.effect.low > self.at_least:
+            return "holds"
+        return "does not hold" if self.effect.high <= self.at_least else "not decided"
 
     @property
     def p_value(self) -> float:
@@ -252,7 +228,7 @@ class Claim:
             return 1 - p / 2 if claim.effect.value > claim.at_least else p / 2
 
         least = min(claims, key=support)
-        return cls(name, f"{statement} (decided by the weaker: {least.name})", least.effect, least.unit, least.at_least)
+        return cls(name, f"{statement}; least supported part: {least.name}", least.effect, least.unit, least.at_least)
 
     def __repr__(self) -> str:
         return f"{self.name} {self.verdict}: {self.statement}\n{self.measured}"

@@ -8,10 +8,12 @@ normal distribution (Hesterberg 2015). Both corrections vanish as the number of 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.special import ndtr, ndtri, stdtr, stdtrit
+from scipy.optimize import bisect
+from scipy.special import ndtr, ndtri, stdtrit
 
 CHUNK = 2**22  # weights in memory at a time
 
@@ -28,11 +30,23 @@ class Sample:
     enough: bool = True  # whether at least half of the draws had a value
 
     @classmethod
-    def of(cls, value: float, draws: np.ndarray, without: np.ndarray) -> "Sample":
-        """Build a sample from the draws and the leave-one-out values (one person left out each time)."""
-        finite, left = np.sort(draws[np.isfinite(draws)]), without[np.isfinite(without)]
-        people, enough = len(without), 2 * len(finite) >= len(draws) and math.isfinite(value)
+    def of(
+        cls, statistic: Callable[[np.ndarray], np.ndarray], people: int, width: int, draws: int, seed: int
+    ) -> "Sample":
+        """Compute the statistic for all people, for `draws` bootstrap samples, and without each person in turn.
+
+        The statistic may expand the weights of a sample to `width` numbers, which limits how many fit into memory.
+        """
+        rows = -(-people * width // CHUNK)
+        left_out = [
+            statistic((chunk[:, None] != np.arange(people)).astype(np.float64))
+            for chunk in np.array_split(np.arange(people), rows)
+        ]
+        value, without = float(statistic(np.ones((1, people)))[0]), np.concatenate(left_out)
+        drawn, left = resample(statistic, people, width, draws, seed), without[np.isfinite(without)]
+        finite = np.sort(drawn[np.isfinite(drawn)])
         influence = left.mean() - left if len(left) else left
+        enough = 2 * len(finite) >= draws and math.isfinite(value)
         return cls(value, finite, influence, people - 1, math.sqrt(people / (people - 1)), enough)
 
     def scaled(self, factor: float, shift: float = 0.0) -> "Sample":
@@ -40,8 +54,9 @@ class Sample:
         draws = np.sort(factor * self.draws + shift)
         return replace(self, value=factor * self.value + shift, draws=draws, influence=factor * self.influence)
 
+    @cached_property
     def _corrections(self) -> tuple[float, float]:
-        """Return BCa's corrections: the bias of the draws' median (z0), and the skew (a)."""
+        """BCa's corrections: the bias of the draws' median (z0), and the skew (a)."""
         below = ((self.draws < self.value).mean() + (self.draws <= self.value).mean()) / 2
         bias = float(ndtri(np.clip(below, 0.5 / len(self.draws), 1 - 0.5 / len(self.draws))))
         spread = (self.influence**2).sum() ** 1.5
@@ -50,12 +65,6 @@ class Sample:
         skewed = np.abs(self.influence).max(initial=0.0) > rounding
         return bias, float((self.influence**3).sum() / (6 * spread)) if skewed else 0.0
 
-    def _ends(self) -> tuple[float, float, float, float]:
-        """Return the lowest and highest quantile that the draws can resolve, each as normal score and value."""
-        last = 1 / (len(self.draws) + 1)
-        low, high = np.quantile(self.draws, [last, 1 - last])
-        return float(ndtri(last)), float(low), float(ndtri(1 - last)), float(high)
-
     def quantile(self, tail: float) -> float:
         """Return the end of the interval that has this share of the distribution below it.
 
@@ -63,30 +72,27 @@ class Sample:
         """
         if not self.enough:
             return math.nan
-        bias, acceleration = self._corrections()
+        bias, acceleration = self._corrections
         wide = bias + self.stretch * stdtrit(self.freedom, tail)
         normal_score = bias + wide / max(1 - acceleration * wide, 1e-12)
-        first, _, last, _ = self._ends()
-        inside = float(np.quantile(self.draws, ndtr(np.clip(normal_score, first, last))))
-        beyond = min(normal_score - first, 0.0) + max(normal_score - last, 0.0)
-        return inside + beyond * float(self.draws.std()) if beyond else inside
+        last = -float(ndtri(1 / (len(self.draws) + 1)))  # normal score of the last quantile that draws can resolve
+        resolved = min(max(normal_score, -last), last)
+        beyond = (normal_score - resolved) * float(self.draws.std()) if resolved != normal_score else 0.0
+        return float(np.quantile(self.draws, ndtr(resolved))) + beyond
 
     def share_up_to(self, value: float) -> float:
-        """Return the inverse of `quantile`: the largest share whose quantile is at most `value`."""
-        first, low, last, high = self._ends()
-        spread = float(self.draws.std())
-        if spread == 0:
-            return float(value >= low)
-        if not low <= value < high:
-            normal_score = first + (value - low) / spread if value < low else last + (value - high) / spread
-        else:
-            count = int(np.searchsorted(self.draws, value, side="right"))
-            before, after = self.draws[count - 1], self.draws[count]
-            normal_score = float(ndtri((count - 1 + (value - before) / (after - before)) / (len(self.draws) - 1)))
-        bias, acceleration = self._corrections()
-        whole = 1 + acceleration * (normal_score - bias)
-        wide = (normal_score - bias) / whole if whole > 0 else math.copysign(math.inf, normal_score - bias)
-        return float(stdtr(self.freedom, (wide - bias) / self.stretch))
+        """Return the inverse of `quantile`: the largest share whose quantile is at most `value`.
+
+        It is at least 1 / (draws + 1), and at most one minus that.
+        """
+
+        def above(score: float) -> int:
+            return 1 if self.quantile(ndtr(score)) > value else -1
+
+        last = -float(ndtri(1 / (len(self.draws) + 1)))
+        if above(-last) == above(last):
+            return float(ndtr(-above(last) * last))
+        return float(ndtr(bisect(above, -last, last)))
 
 
 @dataclass(frozen=True)
@@ -101,10 +107,6 @@ class Effect:
     seeds: int = 1  # number of trainings; if more than one, the interval also covers new trainings
     sample: Sample | None = field(default=None, repr=False, compare=False)
     drawn: str = "people"  # what was resampled, and what `subjects` counts; see `over`
-
-    def __post_init__(self):
-        if self.sample is not None and not math.isclose(self.sample.value, self.value, rel_tol=1e-9, abs_tol=1e-12):
-            raise ValueError("the value was changed without its draws: use Effect.scaled()")
 
     def __repr__(self) -> str:
         many = f" and {self.seeds} seeds" if self.seeds > 1 else ""
@@ -127,6 +129,15 @@ class Effect:
         """Return the effect with another word for what was resampled, such as photographs if identities are unknown."""
         return replace(self, drawn=drawn)
 
+    def within(self, low: float, high: float) -> "Effect":
+        """Return the effect with its interval cut to the possible values of the quantity, such as 0 to 1 for a rate.
+
+        With few people an interval may reach further (`Sample.quantile`). The truth lies within these values, so the
+        interval holds it exactly as often as before.
+        """
+        ends = np.clip([self.low, self.high], low, high)  # NaN stays NaN
+        return replace(self, low=float(ends[0]), high=float(ends[1]))
+
     def percent(self) -> "Effect":
         """Return the effect times 100, to convert a fraction to per cent."""
         return self.scaled(100)
@@ -142,8 +153,7 @@ class Effect:
         """
         if self.sample is None or not self.sample.enough:
             return math.nan
-        least = 1 / (len(self.sample.draws) + 1)
-        share = min(max(self.sample.share_up_to(at_least), least), 1 - least)
+        share = self.sample.share_up_to(at_least)
         return 2 * min(share, 1 - share)
 
 
@@ -154,24 +164,13 @@ def draw_weights(people: int, draws: int, random: np.random.Generator) -> np.nda
     return np.bincount(drawn.ravel(), minlength=draws * people).reshape(draws, people).astype(np.float64)
 
 
-def draw(
+def resample(
     statistic: Callable[[np.ndarray], np.ndarray], people: int, width: int, draws: int, seed: int
-) -> tuple[float, np.ndarray, np.ndarray]:
-    """Return the statistic for all people, its values for `draws` bootstrap samples, and its jackknife values.
-
-    A jackknife value leaves out one person. The statistic may expand the weights of a sample to `width` numbers, which
-    limits how many samples fit into memory.
-    """
-    random = np.random.default_rng(seed)
-    rows = max(1, CHUNK // max(width, people))
-    drawn = [statistic(draw_weights(people, min(rows, draws - start), random)) for start in range(0, draws, rows)]
-    everyone = np.arange(people)
-    left = [
-        statistic((everyone[start : start + rows, None] != everyone).astype(np.float64))
-        for start in range(0, people, rows)
-    ]
-    value = float(statistic(np.ones((1, people)))[0])
-    return value, np.concatenate(drawn), np.concatenate(left)
+) -> np.ndarray:
+    """Return the statistic of `draws` bootstrap samples, see `Sample.of`."""
+    random, rows = np.random.default_rng(seed), max(1, CHUNK // width)
+    starts = range(0, draws, rows)
+    return np.concatenate([statistic(draw_weights(people, min(rows, draws - start), random)) for start in starts])
 
 
 def bootstrap(statistic: Callable[[np.ndarray], np.ndarray], people: int, draws: int = 5000, seed: int = 0) -> Effect:
@@ -183,7 +182,7 @@ def bootstrap(statistic: Callable[[np.ndarray], np.ndarray], people: int, draws:
     """
     if people < 2:
         raise ValueError(f"an interval over people needs at least two people, got {people}")
-    return Effect.of(Sample.of(*draw(statistic, people, people, draws, seed)), people)
+    return Effect.of(Sample.of(statistic, people, people, draws, seed), people)
 
 
 def with_seeds(effect: Effect, each: ArrayLike, seed: int = 0) -> Effect:
