@@ -82,36 +82,38 @@ def test_bfm2009_with_expressions_on_the_kept_vertices(bfm, mat, file):
     assert old == whole  # the same triangles, renumbered
 
 
-def test_bfm2009_expressions_of_another_mesh_are_refused(bfm):
+def test_bfm2009_companions_of_another_mesh_and_damaged_ones_are_refused(bfm):
     folder, _, _ = bfm
-    with pytest.raises(ModelFileError, match="made for 80 vertices, the model here has 90; give info=model_info"):
-        read_bfm2009(folder / "01_MorphableModel.mat", folder / "Model_Expression.mat")
+
+    def check(message, expression=None, info="model_info.mat"):
+        files = [name and folder / name for name in (expression, info)]
+        with pytest.raises(ModelFileError, match=message):
+            read_bfm2009(folder / "01_MorphableModel.mat", *files)
+
+    check("made for 80 vertices, the model here has 90; give info=model_info", "Model_Expression.mat", None)
     whole = (folder / "Exp_Pca.bin").read_bytes()
     (folder / "Exp_Pca.bin").write_bytes(whole[:-40])
-    with pytest.raises(ModelFileError, match="Exp_Pca.bin is no expression basis .* bytes do not fit 5 components"):
-        read_bfm2009(folder / "01_MorphableModel.mat", folder / "Exp_Pca.bin", folder / "model_info.mat")
+    check("Exp_Pca.bin is no expression basis .* bytes do not fit 5 components", "Exp_Pca.bin")
     (folder / "Exp_Pca.bin").write_bytes(whole)
     (folder / "std_exp.txt").unlink()
-    with pytest.raises(ModelFileError, match="there is no std_exp.txt"):
-        read_bfm2009(folder / "01_MorphableModel.mat", folder / "Exp_Pca.bin", folder / "model_info.mat")
+    check("there is no std_exp.txt", "Exp_Pca.bin")
     savemat(folder / "model_info.mat", {"trimIndex": np.array([[COUNT + 5]]), "keypoints": np.arange(1, 69)})
-    with pytest.raises(ModelFileError, match="trimIndex names vertices 94 to 94, but there are 90"):
-        read_bfm2009(folder / "01_MorphableModel.mat", info=folder / "model_info.mat")
+    check("trimIndex names vertices 94 to 94, but there are 90")
 
 
-def test_bfm2009_damaged_and_foreign_files_are_named(bfm, mat):
-    path = bfm[0] / "01_MorphableModel.mat"
-    savemat(path, {"Shape_Para": np.zeros(199)})
-    with pytest.raises(ModelFileError, match=r"no Basel Face Model 2009, .*: shapeMU.*\(it holds Shape_Para\)"):
-        read(path)
-    for change, message in (
-        ({"shapePC": mat["shapePC"][:-3]}, "rows of shapePC"),
-        ({"tl": mat["tl"] - 1}, "triangles name vertices -1 to 88, but there are 90"),
-        ({"shapeMU": mat["shapeMU"] * np.nan}, "numbers in mean are not finite"),
-    ):
-        savemat(path, mat | change)
-        with pytest.raises(ModelFileError, match=message):
-            read_bfm2009(path)
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda mat: {"Shape_Para": np.zeros(9)}, r"no Basel Face Model 2009, .*: shapeMU.*\(it holds Shape_Para\)"),
+        (lambda mat: mat | {"shapePC": mat["shapePC"][:-3]}, "rows of shapePC"),
+        (lambda mat: mat | {"tl": mat["tl"] - 1}, "triangles name vertices -1 to 88, but there are 90"),
+        (lambda mat: mat | {"shapeMU": mat["shapeMU"] * np.nan}, "numbers in mean are not finite"),
+    ],
+)
+def test_bfm2009_damaged_and_foreign_files_are_named(change, message, mat, tmp_path):
+    savemat(tmp_path / "bfm.mat", change(mat))
+    with pytest.raises(ModelFileError, match=message):
+        read(tmp_path / "bfm.mat")
 
 
 # BFM-2017 and 2019

@@ -99,15 +99,6 @@ def test_of_the_texture_space_the_coordinates_only_are_read(folder, beside):
     check_corners(read_flame(folder / "generic_model.pkl", texture=None if beside else path))
 
 
-def test_the_open_subset_takes_a_template_of_its_own_triangles(mirror, tmp_path):
-    source = mirror / "flame-2023-open-subset" / "flame_basis.npz"
-    mesh = np.load(source)
-    faces, vt = mesh["faces"], np.random.default_rng(0).random((5023, 2)).round(6)
-    (tmp_path / "t.obj").write_text(template(faces, vt, faces, mesh["v_template"]))
-    model = read(source, texture=tmp_path / "t.obj")
-    np.testing.assert_allclose(model.uv[model.uv_triangles], vt[faces], atol=1e-6)
-
-
 def test_where_triangles_are_turned_over_their_coordinates_are_too(folder):
     _, faces, vt, ft = ball()
     inside_out = flame_arrays() | {"f": faces[:, ::-1].astype(np.uint32)}

@@ -1,3 +1,4 @@
+import re
 import shutil
 import struct
 
@@ -87,36 +88,23 @@ def test_a_file_of_this_layout_with_colours(tmp_path):
     np.testing.assert_allclose(model.uv.numpy(), np.stack([uv[:, 0], 1 - uv[:, 1]], 1), rtol=1e-5)
 
 
-def test_truncated_lengthened_and_foreign_files_are_named(copy):
-    whole = (copy / NAMES[0]).read_bytes()
-    for content, message in (
-        (whole[:-1], "bytes are needed at byte"),
-        (whole[:100], "bytes are needed at byte 12"),
-        (whole[:6], "bytes are needed at byte 4"),
-        (whole + b"\0", "1 bytes are left over"),
-        (b"\x02" + whole[1:], "version is .*, but 1 is needed"),
-        (whole[:4] + struct.pack("<2i", -1, 1) + whole[12:], "a matrix of -1 x 1"),
-        (b"", "the file is empty"),
-        ((copy / NAMES[1]).read_bytes(), "version is .*, but 1 is needed"),
-    ):
-        (copy / NAMES[0]).write_bytes(content)
-        with pytest.raises(ModelFileError, match=message):
-            read_surrey(copy / NAMES[0])
-    with pytest.raises(ModelFileError, match="there is no Surrey Face Model"):
-        read_surrey(copy / "gone.bin")
-
-
 @pytest.mark.parametrize(
-    ("name", "content", "message"),
+    ("name", "change", "message"),
     [
-        (NAMES[1], b"\x06\0\0\0\0\0\0\0\x05\0\0\0\0\0\0\0anger", "blendshapes_3448.bin is no blendshape file of eos"),
-        (NAMES[2], b"9 = 33\n", "ibug_to_sfm.txt is no companion .*landmarks on the mesh is 1, but 50"),
-        (NAMES[3], b"{}", "sfm_model_contours.json is no companion file"),
-        (NAMES[3], b"{", "sfm_model_contours.json is no companion file"),
-        (NAMES[3], b'{"model_contour": {"right_contour": [999999], "left_contour": [1]}}', "contours.json is .*999999"),
+        (NAMES[0], lambda whole: whole[:-1], "bytes are needed at byte"),
+        (NAMES[0], lambda whole: whole[:100], "bytes are needed at byte 12"),
+        (NAMES[0], lambda whole: whole + b"\0", "1 bytes are left over"),
+        (NAMES[0], lambda whole: b"\x02" + whole[1:], "version is .*, but 1 is needed"),
+        (NAMES[0], lambda whole: whole[:4] + struct.pack("<2i", -1, 1) + whole[12:], "a matrix of -1 x 1"),
+        (NAMES[0], lambda whole: b"", "the file is empty"),
+        (NAMES[1], lambda whole: whole[:21], "blendshapes_3448.bin is no blendshape file of eos"),
+        (NAMES[2], lambda whole: b"9 = 33\n", "ibug_to_sfm.txt is no companion .*landmarks on the mesh is 1, but 50"),
+        (NAMES[3], lambda whole: b"{}", "sfm_model_contours.json is no companion file"),
+        (NAMES[3], lambda whole: b"{", "sfm_model_contours.json is no companion file"),
+        (NAMES[3], lambda whole: re.sub(rb"\[\s*\d+", b"[999999", whole), "contours.json is .*999999"),
     ],
 )
-def test_damaged_companions_are_named(copy, name, content, message):
-    (copy / name).write_bytes(content)
+def test_damaged_files_are_named(copy, name, change, message):
+    (copy / name).write_bytes(change((copy / name).read_bytes()))
     with pytest.raises(ModelFileError, match=message):
         read_surrey(copy / NAMES[0])
