@@ -17,6 +17,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from facenb.morphable.model import Tensors
+
 
 def euler_to_matrix(angles: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3 3"]:
     """Return the rotation `Rz(roll) Ry(yaw) Rx(pitch)` of (yaw, pitch, roll) in radians."""
@@ -41,7 +43,7 @@ def matrix_to_euler(rotation: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*ba
 
 
 @dataclass(frozen=True)
-class WeakPerspective:
+class WeakPerspective(Tensors):
     """Scaled orthographic projection, `u = f P R x + t` (Liu et al. 2018, Eq. 7, the shift in pixels)."""
 
     rotation: Float[Tensor, "batch 3 3"]
@@ -55,9 +57,6 @@ class WeakPerspective:
         u = self.scale[:, None] * turned[..., 0] + self.translation[:, None, 0]
         v = -self.scale[:, None] * turned[..., 1] + self.translation[:, None, 1]
         return torch.stack([u, v, -turned[..., 2]], -1)
-
-    def to(self, device) -> "WeakPerspective":
-        return WeakPerspective(self.rotation.to(device), self.scale.to(device), self.translation.to(device))
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ the posed head, in metres, to s (point + (x, y)) in an image from -1 to 1, y up.
 `lighting.from_deca`. The albedo is the model's, one colour per vertex.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float
@@ -18,7 +18,7 @@ from facenb.imaging.raster import interpolate, rasterize
 from facenb.imaging.render import Rendering, render, vertex_normals
 from facenb.morphable.layouts import Layout
 from facenb.morphable.mesh import Subdivision, vertex_uv
-from facenb.morphable.model import MorphableModel
+from facenb.morphable.model import MorphableModel, Tensors
 from facenb.networks.deca import check_jaw
 from facenb.networks.detail import DetailDecoder, LinearDecoder
 
@@ -64,7 +64,7 @@ def landmarks_of(
 
 
 @dataclass(frozen=True)
-class Stage:
+class Stage(Tensors):
     """A model and the finer mesh on which its details are rendered."""
 
     model: MorphableModel
@@ -98,11 +98,6 @@ class Stage:
             face = face.index_fill(0, fine.edges[~face[fine.edges].all(1)].flatten(), False).index_fill(0, rim, False)
             share += face / BORDER
         return cls(model, layout, fine, _fine_uv(model, fine), *skins, fine.at(share[:, None])[:, 0])
-
-    def to(self, device) -> "Stage":
-        """Return the stage on another device."""
-        names = ("model", "fine", "uv", "skin", "even", "share")
-        return replace(self, **{name: getattr(self, name).to(device) for name in names})
 
     def coarse(self, flat: Float[Tensor, "batch all"], size: tuple[int, int]) -> Rendering:
         """Return the rendering of the smooth face, differentiable."""
