@@ -65,6 +65,11 @@ def make_model(dtype=torch.float64, contour: bool = False) -> MorphableModel:
     )
 
 
+@pytest.fixture(scope="module")
+def model() -> MorphableModel:
+    return make_model()
+
+
 def make_images(model, counts, seed=0, noise=0.0, yaw=1.0):
     """Landmarks of subjects with `counts` pictures each, and the truth; `yaw` limit in radians, noise in mm."""
     generator = torch.Generator().manual_seed(seed)
@@ -120,8 +125,7 @@ def packed(found, identity, expression) -> np.ndarray:
 
 @pytest.mark.parametrize("counts", [[1], [3], [2, 1]])
 @pytest.mark.parametrize("priors", [(4.0, 4.0), (0.3, 1.0)])
-def test_the_objective_ends_within_one_percent_of_scipy(counts, priors):
-    model = make_model()
+def test_the_objective_ends_within_one_percent_of_scipy(model, counts, priors):
     seen, subject, *_ = make_images(model, counts, seed=len(counts), noise=2.0)
     weights = 0.2 + torch.rand(seen.shape[:2], generator=torch.Generator().manual_seed(1)).double()
     found = fixed(model, seen, subject, weights, rounds=7, identity_prior=priors[0], expression_prior=priors[1])
@@ -134,9 +138,8 @@ def test_the_objective_ends_within_one_percent_of_scipy(counts, priors):
     assert len(found.objective) <= 8
 
 
-def test_a_step_that_would_not_help_is_tried_shorter():
+def test_a_step_that_would_not_help_is_tried_shorter(model):
     """On landmarks 20 mm off some full steps overshoot; the fit must still end where scipy finds nothing better."""
-    model = make_model()
     seen, *_ = make_images(model, [1] * 12, seed=4, noise=20.0, yaw=1.5)
     overshot = 0
     for image in seen[:, None]:
@@ -153,8 +156,7 @@ def test_a_step_that_would_not_help_is_tried_shorter():
 
 
 @pytest.mark.parametrize("yaw", [0.3, math.pi / 2])
-def test_truth_is_recovered_without_noise(yaw):
-    model = make_model()
+def test_truth_is_recovered_without_noise(model, yaw):
     seen, subject, identity, expression, camera = make_images(model, [4, 3, 6], seed=3, yaw=yaw)
     found = fixed(model, seen, subject, identity_prior=1e-6, expression_prior=1e-6)
     assert degrees_apart(found.camera.rotation, camera.rotation).max() < 0.1
@@ -165,8 +167,7 @@ def test_truth_is_recovered_without_noise(yaw):
 
 
 @pytest.mark.parametrize("angle", [-90, -60, 0, 60, 90])
-def test_a_profile_converges_with_its_far_half_unseen(angle):
-    model = make_model()
+def test_a_profile_converges_with_its_far_half_unseen(model, angle):
     rotation = euler_to_matrix(torch.tensor([[math.radians(angle), 0.1, -0.2]], dtype=torch.float64))
     camera = WeakPerspective(rotation, torch.ones(1).double(), torch.full((1, 2), 50.0).double())
     identity, expression = (0.5 * torch.ones(1, n).double() for n in (IDENTITY, EXPRESSION))
@@ -179,8 +180,7 @@ def test_a_profile_converges_with_its_far_half_unseen(angle):
     assert found.error.max() < 0.1
 
 
-def test_closed_form_camera_is_exact_for_exact_points():
-    model = make_model()
+def test_closed_form_camera_is_exact_for_exact_points(model):
     points = model.mean[:68]
     seen, _, _, _, camera = make_images(model, [1] * 20, yaw=math.pi / 2)
     seen = camera.project(points.expand(20, -1, -1))[..., :2]
@@ -191,8 +191,7 @@ def test_closed_form_camera_is_exact_for_exact_points():
     torch.testing.assert_close(shift * torch.tensor([1.0, -1.0]), camera.translation, rtol=0, atol=1e-2)
 
 
-def test_identity_error_falls_as_images_are_added():
-    model = make_model()
+def test_identity_error_falls_as_images_are_added(model):
     errors = []
     for count in (1, 2, 5, 20):
         seen, subject, identity, *_ = make_images(model, [count] * 30, seed=9, noise=3.0)
@@ -209,8 +208,7 @@ def test_identity_error_falls_as_images_are_added():
     roll=st.floats(-3, 3),
     seed=st.integers(0, 1000),
 )
-def test_moving_scaling_and_turning_the_picture_changes_only_the_camera(factor, shift, roll, seed):
-    model = make_model()
+def test_moving_scaling_and_turning_the_picture_changes_only_the_camera(model, factor, shift, roll, seed):
     seen, subject, *_ = make_images(model, [2, 1], seed=seed, noise=1.0)
     before = fixed(model, seen, subject)
     turn = torch.tensor([[math.cos(roll), -math.sin(roll)], [math.sin(roll), math.cos(roll)]], dtype=torch.float64)
@@ -225,8 +223,7 @@ def test_moving_scaling_and_turning_the_picture_changes_only_the_camera(factor, 
     torch.testing.assert_close(after.camera.rotation, turned @ before.camera.rotation, rtol=0, atol=1e-4)
 
 
-def test_an_image_given_twice_counts_as_weight_two():
-    model = make_model()
+def test_an_image_given_twice_counts_as_weight_two(model):
     seen, *_ = make_images(model, [2], noise=2.0)
     zero = torch.zeros(4, dtype=torch.int64)
     twice = fixed(model, seen.repeat(2, 1, 1), zero)
@@ -235,9 +232,8 @@ def test_an_image_given_twice_counts_as_weight_two():
     torch.testing.assert_close(twice.expression[:2], double.expression, rtol=0, atol=1e-3)
 
 
-def test_ragged_subjects_together_and_in_any_order_equal_each_by_itself(monkeypatch):
+def test_ragged_subjects_together_and_in_any_order_equal_each_by_itself(model, monkeypatch):
     monkeypatch.setitem(fitter.CHUNK, "cpu", 6)  # chunks end inside the list
-    model = make_model()
     counts = [1, 7, 2, 4, 1, 3]
     seen, subject, *_ = make_images(model, counts, noise=1.5)
     order = torch.randperm(18, generator=torch.Generator().manual_seed(0))
@@ -246,10 +242,8 @@ def test_ragged_subjects_together_and_in_any_order_equal_each_by_itself(monkeypa
     together = fixed(model, seen, 10 * subject + 3)
     assert together.labels.tolist() == [3, 13, 23, 33, 43, 53] and torch.equal(seen, before)
     for k, count in enumerate(counts):
-        subjects = (
-            {} if count == 1 else {"subject": torch.zeros(count, dtype=torch.int64)}
-        )  # None: each its own subject
-        alone = fixed(model, seen[subject == k], **subjects)
+        own = None if count == 1 else torch.zeros(count, dtype=torch.int64)  # None: every image is a subject
+        alone = fixed(model, seen[subject == k], own)
         torch.testing.assert_close(together.identity[k : k + 1], alone.identity, rtol=0, atol=2e-3)
         torch.testing.assert_close(together.expression[subject == k], alone.expression, rtol=0, atol=2e-3)
         torch.testing.assert_close(together.error[subject == k], alone.error, rtol=1e-3, atol=0)
@@ -268,8 +262,7 @@ def test_without_a_prior_components_that_move_no_landmark_stay_at_zero(dtype):
     assert found.identity.isfinite().all() and (found.error / found.camera.scale).max() < 2
 
 
-def test_weight_zero_is_a_landmark_left_out():
-    model = make_model()
+def test_weight_zero_is_a_landmark_left_out(model):
     seen, subject, *_ = make_images(model, [3], noise=1.0)
     kept = torch.arange(68) % 3 > 0
     weights = kept.double().expand(3, -1).contiguous()
@@ -281,10 +274,9 @@ def test_weight_zero_is_a_landmark_left_out():
     torch.testing.assert_close(weighted.error, fewer.error, rtol=1e-3, atol=0)
 
 
-def test_conjugate_gradients_to_the_end_agree_with_the_formed_matrices(monkeypatch):
+def test_conjugate_gradients_to_the_end_agree_with_the_formed_matrices(model, monkeypatch):
     monkeypatch.setattr("facenb.fitting.solve.FORCING", 1e-20)
     monkeypatch.setattr("facenb.fitting.solve.GAIN", 0)
-    model = make_model()
     seen, subject, *_ = make_images(model, [4, 2, 5], noise=2.0)
     assert len(seen) > fitter.FEW
     fast = fixed(model, seen, subject)
@@ -295,8 +287,7 @@ def test_conjugate_gradients_to_the_end_agree_with_the_formed_matrices(monkeypat
     torch.testing.assert_close(general.objective, 3 * fast.objective, rtol=1e-6, atol=0)
 
 
-def test_float32_agrees_with_float64():
-    model = make_model()
+def test_float32_agrees_with_float64(model):
     seen, subject, *_ = make_images(model, [5, 1, 9], noise=2.0)
     exact, single = fixed(model, seen, subject), fixed(make_model(torch.float32), seen.float(), subject)
     assert single.identity.dtype == torch.float32
@@ -305,8 +296,7 @@ def test_float32_agrees_with_float64():
     assert degrees_apart(single.camera.rotation.double(), exact.camera.rotation).max() < 0.05
 
 
-def test_any_points_of_the_surface_can_be_landmarks():
-    model = make_model()
+def test_any_points_of_the_surface_can_be_landmarks(model):
     generator = torch.Generator().manual_seed(2)
     corners = torch.randint(0, 68, (478, 3), generator=generator)
     shares = torch.rand(478, 3, generator=generator)
@@ -435,14 +425,12 @@ def test_arrays_that_do_not_belong_together_are_refused(change, message):
         fit_spoilt(lambda arrays: arrays.update(change(arrays)))
 
 
-def test_a_negative_prior_is_refused():
-    model = make_model()
+def test_a_negative_prior_is_refused(model):
     with pytest.raises(ValueError, match="identity_prior -1"):
         fixed(model, make_images(model, [1])[0], identity_prior=-1)
 
 
-def test_a_model_without_components_is_the_limit_of_a_strong_prior():
-    model = make_model()
+def test_a_model_without_components_is_the_limit_of_a_strong_prior(model):
     landmarks = 3 * model.landmarks.of(model.shape(torch.ones(2, IDENTITY).double()))[..., :2]
     bare = fixed(model.truncate(identity=0, expression=0), landmarks)
     held = fixed(model, landmarks, identity_prior=1e9, expression_prior=1e9)
