@@ -1,6 +1,7 @@
 """FLAME's texture coordinates: of the template mesh, of the texture space, and of a mesh that is not the model's."""
 
 import pickle
+import re
 
 import numpy as np
 import pytest
@@ -79,23 +80,19 @@ def test_without_such_a_file_there_are_none(folder):
     assert model.uv is None and model.uv_triangles is None
 
 
-def test_a_template_beside_the_model_is_found(folder):
-    (folder / "head_template.obj").write_text(template(*ball()[1:]))
-    check_corners(read(folder / "generic_model.pkl"))
-
-
-def test_a_template_with_normals_is_read_as_well(folder):
+def test_a_template_beside_the_model_or_given_one_with_normals_is_read(folder):
     text = template(*ball()[1:])
-    lines = ["f " + " ".join(f"{c}/1" for c in x.split()[1:]) if x[:2] == "f " else x for x in text.splitlines()]
-    (folder / "any.obj").write_text("\n".join(lines))
+    (folder / "any.obj").write_text(re.sub(r"(\d+/\d+)", r"\1/1", text))
     check_corners(read(folder / "generic_model.pkl", texture=folder / "any.obj"))
+    (folder / "head_template.obj").write_text(text)
+    check_corners(read(folder / "generic_model.pkl"))
 
 
 @pytest.mark.parametrize("beside", [True, False])
 def test_of_the_texture_space_the_coordinates_only_are_read(folder, beside):
     """Its other arrays are large; here one could not be read at all."""
     path = folder / ("FLAME_texture.npz" if beside else "other.npz")
-    np.savez(path, vt=ball()[2], ft=ball()[3].astype(np.uint32), tex_dir=np.array([{}], dtype=object))
+    np.savez(path, tex_dir=np.array([{}], dtype=object), ft=ball()[3].astype(np.uint32), vt=ball()[2])
     check_corners(read_flame(folder / "generic_model.pkl", texture=None if beside else path))
 
 
