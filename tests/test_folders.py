@@ -1,6 +1,5 @@
 """Photographs as training sets: LFW and image folders, against the parts they are made of; bad input."""
 
-import shutil
 from dataclasses import replace
 
 import pytest
@@ -11,7 +10,7 @@ from facenb.datasets.folders import read_folder
 from facenb.datasets.pictures.lfw import LFW, Pair, read_lfw
 from facenb.datasets.sets.build_photos import build_folder, lfw_test_crops, people_of_folds
 from facenb.datasets.sets.build_synthetic import blocks_of
-from facenb.errors import AssetError, ImageError, RunError
+from facenb.errors import AssetError, RunError
 from facenb.photos.canonical import mirrored_landmarks
 from facenb.photos.crops import crop_faces, crop_photos
 from facenb.photos.images import read_image
@@ -201,26 +200,6 @@ class TestBuildFolder:
         first = sorted((aligned_folder / made.card["names"][0]).iterdir())[0]
         whole = (read_image(first) * 255).round().to(torch.uint8)
         assert torch.equal(made.image[0], whole[:, 8:104])
-
-    def test_photos_as_they_are_give_nearly_the_same(self, lfw, built, fitter, tmp_path):
-        for name, some in list(lfw.people.items())[:2]:
-            shutil.copytree(some[0].parent, tmp_path / "photos" / name)
-            for extra in sorted((tmp_path / "photos" / name).iterdir())[3:]:
-                extra.unlink()
-        made = build_folder(tmp_path / "folder", read_folder(tmp_path / "photos"), 2, SIZE, fitter)
-        assert torch.equal(made.image, built.image[:6])
-
-    def test_a_person_with_one_picture(self, aligned_folder, fitter, tmp_path):
-        names = sorted(one.name for one in aligned_folder.iterdir())
-        next((aligned_folder / names[0]).iterdir()).unlink()
-        made = build_folder(tmp_path / "set", read_folder(aligned_folder), 2, (112, 96), fitter, aligned=True)
-        assert made.card["names"] == names[1:]
-
-    def test_pictures_of_several_sizes(self, aligned_folder, fitter, tmp_path):
-        wrong = sorted(next(iter(sorted(aligned_folder.iterdir()))).iterdir())[1]
-        Image.open(wrong).resize((96, 112)).save(wrong)
-        with pytest.raises(ImageError, match=f"{wrong.name} is 96 x 112 pixels"):
-            build_folder(tmp_path / "set", read_folder(aligned_folder), 2, (112, 96), fitter, aligned=True)
 
     def test_no_faces_at_all(self, real_asset, fitter, tmp_path):
         for k in range(2):

@@ -21,18 +21,9 @@ POINT = '<point x="{}" y="{}" z="{}" active="1" name="{}"/>'
 
 
 def picked_points(points) -> str:
-    lines = [POINT.format(*point, row) for row, point in enumerate(points)]
-    return "\n".join(
-        [
-            "<!DOCTYPE PickedPoints>",
-            "<PickedPoints>",
-            " <DocumentData>",
-            '  <DateTime time="1"/>',
-            " </DocumentData>",
-            *lines,
-            "</PickedPoints>",
-        ]
-    )
+    lines = "\n".join(POINT.format(*point, row) for row, point in enumerate(points))
+    head = '<!DOCTYPE PickedPoints>\n<PickedPoints>\n<DocumentData><DateTime time="1"/></DocumentData>\n'
+    return f"{head}{lines}\n</PickedPoints>"
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from test_occlusion import landmarks as landmarks_of_a_face
 
 from facenb.datasets.sets.faces import FaceSet
 from facenb.datasets.sets.occluded import CLEAR, Copies, join_faces, paint_copies
@@ -9,27 +10,11 @@ from facenb.errors import ImageError, LandmarkError
 from facenb.imaging.occlusion import KINDS, occlude
 
 
-def face_points(size: int) -> torch.Tensor:
-    """Sixty-eight points like a face's in a square picture."""
-    points = torch.zeros(68, 2)
-    turn = torch.linspace(0, torch.pi, 17)
-    points[:17] = torch.stack([0.5 - 0.36 * turn.cos(), 0.4 + 0.5 * turn.sin()], 1)
-    points[17:27] = torch.stack([torch.linspace(0.2, 0.8, 10), torch.full((10,), 0.28)], 1)
-    points[27:36] = torch.tensor([0.5, 0.5]) + torch.linspace(-1, 1, 9)[:, None] * torch.tensor([0.05, 0.12])
-    for first, middle in ((36, 0.34), (42, 0.66)):
-        points[first : first + 6] = torch.tensor(
-            [[-0.08, 0], [-0.03, -0.03], [0.03, -0.03], [0.08, 0], [0.03, 0.03], [-0.03, 0.03]]
-        ) + torch.tensor([middle, 0.38])
-    around = torch.linspace(0, 2 * torch.pi, 21)[:20]
-    points[48:] = torch.stack([0.5 - 0.14 * around.cos(), 0.72 - 0.06 * around.sin()], 1)
-    return points * size
-
-
 @pytest.fixture(scope="module")
 def faces() -> FaceSet:
     generator = torch.Generator().manual_seed(3)
     image = torch.randint(0, 256, (6, 48, 48, 3), generator=generator, dtype=torch.uint8)
-    landmarks = face_points(48).expand(6, -1, -1).clone()
+    landmarks = landmarks_of_a_face(48).expand(6, -1, -1).clone()
     return FaceSet.in_memory(image=image, landmarks=landmarks, subject=torch.arange(6) // 2)
 
 
@@ -79,11 +64,6 @@ def test_share_that_is_hidden_is_that_of_the_mask(faces):
     assert (painted.hidden > hull_free).all() and (painted.hidden < 0.9).all()
 
 
-def test_larger_occluders_hide_more(faces):
-    small, large = (paint_copies(faces, ["mask"], sizes=(size,)).hidden.mean() for size in (0.7, 1.2))
-    assert small < large
-
-
 def test_clear_copies_are_left_as_they_are(faces):
     painted = paint_copies(faces, ["hand"], each=20, seed=2, clear=0.5)
     left = painted.kind == CLEAR
@@ -112,20 +92,11 @@ def test_occluder_that_covers_too_much_is_placed_anew(faces):
     assert 0 < int(fine.sum()) < len(fine) and torch.equal(kept.image[fine], free.image[fine])
 
 
-def moved(faces, shift=0.0):
-    columns = faces.read(["image", "landmarks", "subject"])
-    return FaceSet.in_memory(**{**columns, "landmarks": columns["landmarks"] + torch.tensor([shift, 0.0])})
-
-
 def test_picture_without_a_face(faces):
     columns = faces.read(["image", "landmarks", "subject"])
     columns["landmarks"][4, 30] = torch.nan
     with pytest.raises(LandmarkError, match="1 of 6 images have no landmarks, the first is row 4"):
         paint_copies(FaceSet.in_memory(**columns), ["hand"])
-
-
-def test_a_face_that_is_cut_by_the_edge_is_painted(faces):
-    assert len(paint_copies(moved(faces, 15.0), KINDS)) == 6
 
 
 def test_faces_of_two_sources_together(faces):

@@ -35,14 +35,6 @@ def test_a_missing_photo_is_named(small):
         path.with_suffix(".away").rename(path)
 
 
-def test_suffixes_in_capitals(tmp_path):
-    for person in range(1, 41):
-        (tmp_path / f"s{person}").mkdir()
-        for photo in range(1, 11):
-            (tmp_path / f"s{person}" / f"{photo}.PGM").write_bytes(b"not opened")
-    assert [path.name for path in read_orl(tmp_path)[39]][8:] == ["9.PGM", "10.PGM"]
-
-
 def test_an_empty_folder(tmp_path):
     with pytest.raises(AssetError, match=r"s1 to s40.* it is empty"):
         read_orl(tmp_path)

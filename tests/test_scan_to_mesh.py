@@ -1,4 +1,4 @@
-"""Closest points on a mesh: against closed forms, trimesh and brute force; to the surface, not to its vertices."""
+"""Closest points on a mesh: against closed forms and trimesh; to the surface, not to its vertices."""
 
 import numpy as np
 import pytest
@@ -19,21 +19,6 @@ def box() -> tuple[torch.Tensor, torch.Tensor]:
     return torch.from_numpy(np.array(mesh.vertices)), torch.from_numpy(np.array(mesh.faces))
 
 
-def triangle_distance(point: np.ndarray, corners: np.ndarray) -> float:
-    """Distance to one triangle, by trying its inside, its edges and its corners."""
-    a, b, c = corners
-    normal = np.cross(b - a, c - a)
-    weights = np.linalg.lstsq(np.stack([b - a, c - a], 1), point - a, rcond=None)[0]
-    found = []
-    if np.linalg.norm(normal) > 1e-12 and (weights >= 0).all() and weights.sum() <= 1:
-        found.append(abs((point - a) @ normal) / np.linalg.norm(normal))
-    for start, end in ((a, b), (b, c), (c, a)):
-        along = end - start
-        share = np.clip((point - start) @ along / max(along @ along, 1e-300), 0, 1)
-        found.append(np.linalg.norm(point - start - share * along))
-    return min(found)
-
-
 def test_to_the_surface_and_not_to_vertices():
     """A point over the middle of a large triangle is 3 mm away, though every vertex is 30 or more."""
     vertices = torch.tensor([[0.0, 0.0, 0.0], [90.0, 0.0, 0.0], [0.0, 90.0, 0.0]])
@@ -48,15 +33,6 @@ def test_inside_a_box_and_outside_of_face_edge_and_corner():
     points = torch.tensor([[0.0, 0, 0], [9, 0, 0], [13, 0, 0], [13, 19, 0], [12, 17, 21]])
     expected = [10, 1, 3, 5, 3]  # 3-4-5; and 2-2-1 from the corner (10, 15, 20)
     assert scan_to_mesh(points, *box()).tolist() == pytest.approx(expected)
-
-
-def test_against_brute_force():
-    random = np.random.default_rng(0)
-    vertices, points = random.normal(size=(12, 3)), random.normal(size=(40, 3)) * 2
-    triangles = np.array([random.choice(12, 3, replace=False) for _ in range(15)])
-    expected = [min(triangle_distance(point, vertices[corners]) for corners in triangles) for point in points]
-    found = scan_to_mesh(*map(torch.from_numpy, (points, vertices, triangles)))
-    np.testing.assert_allclose(found, expected, atol=1e-9)
 
 
 def test_against_trimesh():

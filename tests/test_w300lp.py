@@ -96,17 +96,6 @@ def test_labels_that_cannot_be_read_are_named(own, content):
         read_turn(own)
 
 
-@pytest.mark.parametrize(
-    "other",
-    [{"pt2d": np.zeros((2, 21))}, {"Pose_Para": np.zeros((1, 3))}, {"pt2d": np.full((2, 68), np.nan)}],
-    ids=["landmarks", "pose", "not finite"],
-)
-def test_labels_of_other_sizes_are_named(own, other):
-    savemat(own.with_suffix(".mat"), labels(0, **other))
-    with pytest.raises(AssetError, match=r"AFW_1_1_0\.mat"):
-        read_turn(own)
-
-
 def test_a_name_without_a_turn(own):
     own.rename(own.with_name("AFW_1_1_x.jpg"))
     with pytest.raises(AssetError, match="Expected a name like"):

@@ -55,18 +55,16 @@ def read_turn(image: Path) -> Sample:
     Raises AssetError naming a label file that is missing or damaged, or a turned image with the landmarks of turn 0.
     """
     points, pose = read_labels(image, "pt2d")
-    landmarks = image.parents[1] / "landmarks"
-    if landmarks.is_dir():
-        path = landmarks / image.parent.name / f"{image.stem}_pts.mat"
-        own = read_arrays(path).get("pts_3d", np.zeros(0))
-        if own.ndim != 2 or own.shape[0] != 68 or own.shape[1] < 2 or not np.isfinite(own).all():
-            raise AssetError(f"Expected pts_3d (68, 2) with finite numbers in {path}, got {own.shape}. {AGAIN}")
-        points = torch.from_numpy(own[:, :2].astype(np.float32)) + TO_OURS
-    else:
-        first = image.with_stem(f"{_source_and_turn(image)[0]}_0")
-        if image != first and first.is_file() and torch.equal(points, read_labels(first, "pt2d")[0]):
-            raise AssetError(
-                f"{image.name} and {first.name} have identical landmarks, but the photo was turned. Place the set's "
-                f"folder landmarks/ in {landmarks.parent}."
-            )
+    folder, first = image.parents[1] / "landmarks", image.with_stem(f"{_source_and_turn(image)[0]}_0")
+    if folder.is_dir():
+        path = folder / image.parent.name / f"{image.stem}_pts.mat"
+        turned = read_arrays(path).get("pts_3d", np.zeros(0))
+        if turned.ndim != 2 or turned.shape[0] != 68 or turned.shape[1] < 2 or not np.isfinite(turned).all():
+            raise AssetError(f"Expected pts_3d (68, 2) with finite numbers in {path}, got {turned.shape}. {AGAIN}")
+        points = torch.from_numpy(turned[:, :2].astype(np.float32)) + TO_OURS
+    elif image != first and first.is_file() and torch.equal(points, read_labels(first, "pt2d")[0]):
+        raise AssetError(
+            f"{image.name} and {first.name} have identical landmarks, but the photo was turned. Place the set's folder "
+            f"landmarks/ in {folder.parent}."
+        )
     return Sample(image, points, float(pose[1]))

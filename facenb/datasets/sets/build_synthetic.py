@@ -109,10 +109,10 @@ def _rows(
     return {**rows, **targets, **{f"{TRUE}{name}": values for name, values in truth.items()}}
 
 
-def noise_of(seed: int, subject: int, pictures: int, stream: int) -> Float[Tensor, "pictures 68 2"]:
+def noise_of(seed: int, subject: int, images: int, stream: int) -> Float[Tensor, "images 68 2"]:
     """Return standard normal noise for one person's landmarks from a stream of its own, the same in any batch."""
     draw = np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, subject, 0, stream])))
-    return torch.from_numpy(draw.standard_normal((pictures, 68, 2)).astype(np.float32))
+    return torch.from_numpy(draw.standard_normal((images, 68, 2)).astype(np.float32))
 
 
 def _in_order(task: Callable, items: Sequence, workers: int) -> Iterator:

@@ -26,28 +26,26 @@ class PairData:
     and the second half with another. Rows may be given more often for further partners.
     """
 
-    def __init__(
-        self, pictures: Any, yaw: Float[Tensor, " images"], apart: float | int = 30.0, near: float | int = 10.0
-    ):
+    def __init__(self, images: Any, yaw: Float[Tensor, " images"], apart: float | int = 30.0, near: float | int = 10.0):
         """Pair images of known people: a FaceSet, or anything with `labels`, a length and `load`.
 
         `yaw` (radians) is that of the fit, because the truth is for evaluation. `apart` and `near` are in degrees, both
         included. Raises RunError if no pair can be drawn.
         """
-        self.pictures, self.yaw = pictures, yaw
+        self.images, self.yaw = images, yaw
         self.apart, self.near = math.radians(apart) - SLACK, math.radians(near) + SLACK
-        _, person, counts = pictures.labels.unique(return_inverse=True, return_counts=True)
+        _, person, counts = images.labels.unique(return_inverse=True, return_counts=True)
         self._person = person.tolist()  # who is on each image, people counted from 0
-        self._images = torch.argsort(person, stable=True).split(counts.tolist())  # of each person
+        self._of_person = torch.argsort(person, stable=True).split(counts.tolist())  # of each person
         self._order = torch.argsort(yaw, stable=True)
         line = yaw[self._order].contiguous()
         self._low = torch.searchsorted(line, yaw - self.near).tolist()  # the stretch of `_order` near each image
         self._high = torch.searchsorted(line, yaw + self.near, right=True).tolist()
-        rows = [row for row in range(len(pictures)) if len(self._turned(row)) and len(self._others(row))]
+        rows = [row for row in range(len(images)) if len(self._turned(row)) and len(self._others(row))]
         self.anchors = torch.tensor(rows, dtype=torch.int64)  # the images that have partners of both kinds
         if not rows:
             raise RunError(
-                f"None of {len(pictures)} images of {len(counts)} people has both another image of its person turned "
+                f"None of {len(images)} images of {len(counts)} people has both another image of its person turned "
                 f"by {apart:g} degrees or more and one of somebody else within {near:g}. Add people and poses, lower "
                 "`apart` or raise `near`."
             )
@@ -56,15 +54,15 @@ class PairData:
         return len(self.anchors)
 
     def load(self, rows: Int[Tensor, " batch"], generator: torch.Generator | None = None) -> dict[str, Tensor]:
-        """Return what `pictures` load for the first images and then the second, `subject` (labels), and `same`."""
+        """Return what `images` load for the first images and then the second, `subject` (labels), and `same`."""
         first, second, same = self.draw(rows, generator)
         both = torch.cat([first, second])
-        return {**self.pictures.load(both, generator), "subject": self.pictures.labels[both], "same": same}
+        return {**self.images.load(both, generator), "subject": self.images.labels[both], "same": same}
 
     def draw(
         self, rows: Int[Tensor, " batch"], generator: torch.Generator | None = None
     ) -> tuple[Int[Tensor, " batch"], Int[Tensor, " batch"], Bool[Tensor, " batch"]]:
-        """Return first and second image (rows of `pictures`) of each pair, and whether they show one person.
+        """Return first and second image (rows of `images`) of each pair, and whether they show one person.
 
         The first half of `rows`, the larger one, is drawn with the same person; all partners of a kind are equally
         likely.
@@ -77,10 +75,10 @@ class PairData:
 
     def _turned(self, row: int) -> Int[Tensor, " partners"]:
         """Return the images of the same person that are turned far enough."""
-        same = self._images[self._person[row]]
+        same = self._of_person[self._person[row]]
         return same[(self.yaw[same] - self.yaw[row]).abs() >= self.apart]
 
     def _others(self, row: int) -> Int[Tensor, " partners"]:
         """Return the images of other people in nearly the same pose."""
         window = self._order[self._low[row] : self._high[row]]
-        return window[self.pictures.labels[window] != self.pictures.labels[row]]
+        return window[self.images.labels[window] != self.images.labels[row]]
