@@ -58,7 +58,7 @@ def submission(tmp_path):
 class TestLayout:
     def test_pictures_and_scans(self, layout):
         data = read_now(layout)
-        assert data.images == tuple(IMAGES) and data.picture(IMAGES[1]).is_file()
+        assert data.images == tuple(IMAGES) and data.photo(IMAGES[1]).is_file()
         assert data.by_subject() == {SUBJECTS[0]: IMAGES[:2], SUBJECTS[1]: IMAGES[2:]}
         scan = data.scan(SUBJECTS[0])
         torch.testing.assert_close(scan.landmarks, LANDMARKS)
@@ -73,7 +73,7 @@ class TestLayout:
         for part in sorted(layout.iterdir()):
             part.rename((inner if part.name in (*inside, "iphone_pictures") else tmp_path / "home") / part.name)
         data = read_now(tmp_path / "home")
-        assert data.picture(IMAGES[0]).is_file() and len(data.scan(SUBJECTS[1]).landmarks) == 7
+        assert data.photo(IMAGES[0]).is_file() and len(data.scan(SUBJECTS[1]).landmarks) == 7
 
     def test_the_test_split_gives_no_scans(self, layout):
         data = read_now(layout, "test")
@@ -103,7 +103,7 @@ class TestLayout:
         data = read_now(layout)
         (layout / "iphone_pictures" / IMAGES[0]).unlink()
         with pytest.raises(AssetError, match="IMG_0041.jpg"):
-            data.picture(IMAGES[0])
+            data.photo(IMAGES[0])
         next((layout / "scans" / SUBJECTS[0]).glob("*.obj")).unlink()
         with pytest.raises(AssetError, match=r"one file \*.obj in .*found 0"):
             data.scan(SUBJECTS[0])

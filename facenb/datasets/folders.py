@@ -42,9 +42,9 @@ def find_folder(root: str | Path | None, name: str, holds: Callable[[Path], bool
         level = [child for folder in level for child in folders_in(folder)][:BROAD]
     command = f" (`python -m data_download get {name}`)" if name else ""
     names = [f"{path.name}/" if path.is_dir() else path.name for path in _visible(root)] if root.is_dir() else []
-    more = f" and {len(names) - 6} more" if len(names) > 6 else ""
+    others = f" and {len(names) - 6} more" if len(names) > 6 else ""
     empty = "it is empty" if root.is_dir() else "there is no such folder"
-    content = f"it holds {', '.join(names[:6])}{more}" if names else empty
+    content = f"it holds {', '.join(names[:6])}{others}" if names else empty
     raise AssetError(f"Expected {expected} in {root}{command}; {content}.")
 
 

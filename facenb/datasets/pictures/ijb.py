@@ -83,8 +83,8 @@ def read_ijb(folder: str | Path, name: str = "ijbc") -> IJB:
         raise AssetError(f"{start}_name_5pts_score.txt and {start}_face_tid_mid.txt list different images")
     if not labels["same"].isin([0, 1]).all():
         raise AssetError(f"{start}_template_pair_label.txt: expected 0 or 1 for a pair, got {labels['same'].max():g}")
-    parts = (*(f"gallery_{part}" for part in GALLERIES[name]), "probe_mixed")
-    tables = [_table(f"{start}_1N_{part}.csv", ["TEMPLATE_ID", "SUBJECT_ID"], header=0) for part in parts]
+    lists = (*(f"gallery_{number}" for number in GALLERIES[name]), "probe_mixed")
+    tables = [_table(f"{start}_1N_{which}.csv", ["TEMPLATE_ID", "SUBJECT_ID"], header=0) for which in lists]
     *galleries, probes = map(_search, tables)
     first, second, same = _whole(labels)
     values = torch.tensor(points[list(range(11))].to_numpy("float32"))

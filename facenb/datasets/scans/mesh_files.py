@@ -103,8 +103,8 @@ def _numbers(text: str, start: str) -> list[str]:
 
 def _polygons(text: str, start: str) -> Int[Tensor, "triangles 3"]:
     """Return the polygons of a coordIndex of VRML, each of which -1 ends, as triangles."""
-    parts = re.split(r"\s-1\b", " " + " ".join(_numbers(text, start)))
-    return _fans([list(map(int, part.split())) for part in parts])
+    polygons = re.split(r"\s-1\b", " " + " ".join(_numbers(text, start)))
+    return _fans([list(map(int, polygon.split())) for polygon in polygons])
 
 
 def _floats(rows: list | np.ndarray, columns: int) -> Float[Tensor, "rows columns"]:

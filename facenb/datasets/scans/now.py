@@ -45,10 +45,10 @@ class Mesh7:
 
 def condition_of(image: str) -> str:
     """Return the condition in an image's name `subject/condition/picture.jpg`. Raises ValueError for another name."""
-    parts = image.split("/")
-    if len(parts) != 3 or parts[1] not in CONDITIONS or not all(map(PLAIN.fullmatch, parts)) or ".." in parts:
+    names = image.split("/")
+    if len(names) != 3 or names[1] not in CONDITIONS or not all(map(PLAIN.fullmatch, names)) or ".." in names:
         raise ValueError(f"{image!r} is not subject/condition/picture.jpg with a condition of {', '.join(CONDITIONS)}")
-    return parts[1]
+    return names[1]
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Now:
     split: str
     images: tuple[str, ...]  # subject/condition/picture.jpg, in the list's order
 
-    def picture(self, image: str) -> Path:
+    def photo(self, image: str) -> Path:
         """Return the file of an image. Raises AssetError if it is missing."""
         path = _part(self.root, "iphone_pictures") / image
         if not path.is_file():
