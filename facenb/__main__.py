@@ -64,7 +64,7 @@ def main(arguments: list[str] | None = None) -> int:
     cut = arguments.index("--") if "--" in arguments else len(arguments)
     options = arguments_parser().parse_args(arguments[:cut])
     if options.command == "run":
-        return command.run(options, arguments[cut + 1 :])
+        return command.run(options, arguments, arguments[cut + 1 :])
     return photo(options) if options.command == "photo" else report(options)
 
 

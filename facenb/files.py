@@ -1,12 +1,15 @@
-"""Files that appear complete or not at all (written beside, flushed to the disk, renamed), and their checksums."""
+"""Files that appear complete or not at all (written beside, flushed to the disk, renamed), checksums, and locks."""
 
+import fcntl
 import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
+
+from facenb.errors import RunError
 
 
 @contextmanager
@@ -38,3 +41,20 @@ def digest(path: Path) -> str:
     """Return the SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def hold(path: Path, refusal: str = "", shared: bool = False) -> IO:
+    """Lock a file until it is closed or its process ends: for one holder, or `shared` by several.
+
+    If another holds it, wait, or raise RunError with the text `refusal`. Network disks without locks lock nothing.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    file = path.open("a")
+    try:
+        fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (fcntl.LOCK_NB if refusal else 0))
+    except BlockingIOError:
+        file.close()
+        raise RunError(refusal) from None
+    except OSError:
+        pass
+    return file

@@ -160,7 +160,7 @@ def test_a_whole_run_at_smoke_is_whole(tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # of a record that is dropped
         assert set(read_records(folder).notebook) >= {name for name in COURSE if name != "17_report"}
-    report = Report.of(folder)
+    report = Report(folder)
     missing = [c for section in COMPARISONS.values() for c in section if report.here(c).empty and not c.closed]
     assert not missing
     assert not (report.headline() == WAITING).any(axis=None)

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 from facenb.errors import FacenbError
-from facenb.runs.options import DATA, DEFAULTS, DEVICES, PROFILES
+from facenb.runs import DATA, DEFAULTS, DEVICES, PROFILES
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--in-graph", action="store_true", help=argparse.SUPPRESS)  # from the Snakefile
 
 
-def run(options: argparse.Namespace, further: list[str]) -> int:
+def run(options: argparse.Namespace, words: list[str], further: list[str]) -> int:
     """Return the exit code: 0 if done, 1 if a notebook failed, 2 if it could not start, 130 if interrupted."""
     from facenb.runs import graph, notebook, results
 
@@ -35,14 +35,12 @@ def run(options: argparse.Namespace, further: list[str]) -> int:
     try:
         results.check_run(options.seed, options.device)
         if options.notebook == "all":
-            graph.run_all(options, further)
+            graph.run_all(options, words, further)
         if options.in_graph:
             _end_with_parent()
-        elif graph.is_running(results.run_folder(options.run_folder, options.profile, options.data)):
-            raise notebook.RunError("`run all` is at work in this run folder. Wait for it, or use --run-folder.")
         parameters = {name: getattr(options, name) for name in DEFAULTS} | dict(options.p)
-        wait = options.in_graph  # the last process of a killed job may need a moment to notice
-        record = notebook.run_notebook(options.notebook, parameters, options.run_folder, options.timeout, wait)
+        run_folder, timeout = options.run_folder, options.timeout
+        record = notebook.run_notebook(options.notebook, parameters, run_folder, timeout, options.in_graph)
     except notebook.NotebookError as error:
         print(error, file=sys.stderr)
         return 1

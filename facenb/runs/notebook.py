@@ -4,15 +4,14 @@ In the run folder, `executed/NAME.ipynb` appears only if every cell ran. `execut
 failed notebook came. `records/NAME.run.json` is the run record. A job may be killed at any moment and started again.
 """
 
-import fcntl
 import os
 import platform
 import re
 import resource
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +22,9 @@ from papermill.exceptions import PapermillExecutionError
 
 from data_download.folders import explained
 from facenb.errors import FacenbError, RunError
-from facenb.files import digest, write_json
-from facenb.runs import results
-from facenb.runs.kernel import private_kernel
-from facenb.runs.options import DEFAULTS
+from facenb.files import digest, hold, write_json
+from facenb.runs import DEFAULTS, results
+from facenb.runs.kernel import PrivateKernel
 
 READERS = {"int": int, "float": float, "bool": lambda text: {"true": True, "false": False}[text.lower()]}
 PYTHON = {"name": "python3", "display_name": "Python 3", "language": "python"}
@@ -68,76 +66,66 @@ def read_parameters(notebook: nbformat.NotebookNode, given: Mapping[str, Any]) -
     return values
 
 
-@contextmanager
-def _held(folder: Path, name: str, wait: bool) -> Iterator[None]:
-    """Hold the notebook `name` of a run folder, so that one job at a time runs it."""
-    for part in ("executed", "records"):
-        (folder / part).mkdir(parents=True, exist_ok=True)
-    with (folder / f"executed/.{name}.lock").open("a") as file:  # held until it is closed or the process ends
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            raise RunError(f"{name} is already running in {folder}. Wait for it, or use --run-folder.") from None
-        yield
-
-
 def run_notebook(
     path: str | Path,
     parameters: Mapping[str, Any],
     run_folder: str | Path,
     timeout: int | None = None,
-    wait: bool = False,
+    in_graph: bool = False,
 ) -> dict[str, Any]:
     """Run a notebook and return its run record.
 
-    `timeout` is the limit for one cell in seconds. `wait` means to wait until another job of this notebook in the same
-    folder has ended. Raise RunError if it cannot start, NotebookError if a cell fails.
+    `timeout` is the limit for one cell in seconds. `in_graph`: as a job of `run all`, which waits until the same job of
+    a killed run has ended. Raise RunError if it cannot start, NotebookError if a cell fails.
     """
     source = Path(path).resolve()
     notebook = read_notebook(source)
     values = read_parameters(notebook, {**DEFAULTS, **parameters})
     folder = results.run_folder(run_folder, values["profile"], values["data"])
     values |= read_parameters(notebook, {"run_folder": str(folder)})
-    with explained(folder, RunError, "--run-folder names another folder."), _held(folder, source.stem, wait):
+    ask = "Wait for it, or use --run-folder."
+    with explained(folder, RunError, "--run-folder names another folder."), ExitStack() as locks:
+        if not in_graph:
+            busy = f"`run all` is at work in {folder}. {ask}"
+            locks.enter_context(hold(folder / results.LOCK, busy, shared=True))
+        busy = "" if in_graph else f"{source.stem} is already running in {folder}. {ask}"
+        locks.enter_context(hold(folder / f"executed/.{source.stem}.lock", busy))
         return _run(source, notebook, values, folder, timeout)
 
 
 def _run(source: Path, notebook, parameters: dict[str, Any], folder: Path, timeout: int | None) -> dict[str, Any]:
     name, start, cells = source.stem, time.monotonic(), [-1]
     partial, done, failed = (folder / f"executed/{name}{end}.ipynb" for end in (".partial", "", ".failed"))
-    record = _first_record(source, parameters)
-    write_json(folder / f"records/{name}.run.json", record)
-    error = None
+    record, record_path = _first_record(source, parameters), folder / f"records/{name}.run.json"
+    record_path.parent.mkdir(exist_ok=True)
+    write_json(record_path, record)
     try:
-        with private_kernel() as kernel:
-            papermill.execute_notebook(
-                notebook,
-                str(partial).replace("{", "{{").replace("}", "}}"),  # papermill fills in names in braces
-                parameters=parameters,
-                cwd=source.parent,  # as in JupyterLab
-                progress_bar=False,
-                start_timeout=120,
-                execution_timeout=timeout,
-                kernel_manager_class=kernel,
-                on_cell_start=lambda cell, cell_index: cells.append(cell_index),
-            )
+        papermill.execute_notebook(
+            notebook,
+            str(partial).replace("{", "{{").replace("}", "}}"),  # papermill fills in names in braces
+            parameters=parameters,
+            cwd=source.parent,  # as in JupyterLab
+            progress_bar=False,
+            start_timeout=120,
+            execution_timeout=timeout,
+            kernel_manager_class=PrivateKernel,
+            on_cell_start=lambda cell, cell_index: cells.append(cell_index),
+        )
         record["status"] = "done"
     except KeyboardInterrupt:
         record["status"] = "interrupted"
         raise
-    except Exception as exception:
-        error = exception
+    except Exception as error:
         record |= {"status": "failed", "error": _one_line(error)}
         if isinstance(error, OSError) and error.errno is not None:  # of the run folder, not of a cell
             raise
-    finally:
-        record |= _last_record(folder, start)
-        write_json(folder / f"records/{name}.run.json", record)
-    if error is not None:
         if partial.exists():
             os.replace(partial, failed)
-        where = _where(source, cells[-1])
-        raise NotebookError(f"{name} failed {where}: {record['error']}\n  the cells until then: {failed}") from error
+        message = f"{name} failed {_where(source, cells[-1])}: {record['error']}\n  the cells until then: {failed}"
+        raise NotebookError(message) from error
+    finally:
+        record |= _last_record(folder, start)
+        write_json(record_path, record)
     os.replace(partial, done)
     failed.unlink(missing_ok=True)
     return record

@@ -66,6 +66,17 @@ def read_records(folder: str | Path) -> pd.DataFrame:
     return table.reset_index(drop=True)
 
 
+def read_run(path: Path) -> dict[str, Any]:
+    """Return the run record of a notebook. Its status is "not run" without a file, "damaged" if it cannot be read."""
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        return record if isinstance(record["status"], str) else {"status": "damaged"}
+    except FileNotFoundError:
+        return {"status": "not run"}
+    except (ValueError, KeyError, TypeError):
+        return {"status": "damaged"}
+
+
 def short_commit(value: Any) -> str:
     """Return the first digits of a commit, with `+` if files differed from it."""
     text = str(value) or "none"
@@ -73,19 +84,13 @@ def short_commit(value: Any) -> str:
 
 
 def mixed(table: pd.DataFrame) -> list[str]:
-    """Return one sentence for each thing in which the records differ: profile, seed, commit, device, and data."""
+    """Return one sentence for each thing in which the records differ: commit, device, and each set or asset."""
+    sets = [value if isinstance(value, dict) else {} for value in table.get("checksums", [])]
+    facts = table.reindex(columns=["commit", "device"]).join(pd.DataFrame(sets).add_prefix("copy of "))
     notes = []
-    for name in ("profile", "seed", "commit", "device"):
-        groups = table.groupby(name)["notebook"].unique() if name in table else []
+    for name, values in facts.items():
+        groups = table.notebook.groupby(values).unique()
         if len(groups) > 1:
             lists = [f"{short_commit(value)}: {', '.join(sorted(notebooks))}" for value, notebooks in groups.items()]
             notes.append(f"numbers of more than one {name} ({'; '.join(lists)})")
-    copies: dict[str, dict[str, set]] = {}
-    for row in table.to_dict("records"):
-        for name, digest in (row["checksums"] if isinstance(row.get("checksums"), dict) else {}).items():
-            copies.setdefault(name, {}).setdefault(digest, set()).add(row["notebook"])
-    for name, digests in copies.items():
-        if len(digests) > 1:
-            lists = [f"{digest}: {', '.join(sorted(notebooks))}" for digest, notebooks in sorted(digests.items())]
-            notes.append(f"{name} was not the same for all ({' and '.join(lists)})")
     return notes

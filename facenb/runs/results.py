@@ -32,10 +32,11 @@ from data_download.install import marker
 from facenb.errors import RunError
 from facenb.evaluation.claims import Claim
 from facenb.files import atomic_write, digest
-from facenb.runs.options import DATA, DEVICES, PROFILES
+from facenb.runs import DATA, DEVICES, PROFILES
 from facenb.runs.recorded import problems, read_records
 
 __all__ = ["DATA", "DEVICES", "PROFILES", "Picture", "Run", "read_records"]
+LOCK = ".lock"  # of a run folder: held by `run all`, or shared by single notebooks
 PACKAGES = ("facenb", "torch", "numpy", "scipy", "numba", "libigl", "onnxruntime", "k3d", "mediapipe", "papermill")
 
 
