@@ -105,7 +105,7 @@ def measure(folder: Path, rows: int, size: tuple[int, int], batches: int) -> Non
     data = whole.split(seed=0).train
     opened = time.perf_counter() - start
     changed = data.augmented(mirror=True, shift=3, brightness=0.1, contrast=0.2)
-    names, generators = list(whole.table.fields), threading.local()
+    names, generators = list(whole.table.columns), threading.local()
 
     def load(some):
         if not hasattr(generators, "own"):

@@ -10,36 +10,26 @@ from facenb.errors import FacenbError
 from facenb.runs import command
 
 
-def photo(options: argparse.Namespace) -> int:
-    """Return the exit code: 0 if done, 1 if the photo or the folder cannot be used."""
+def photo(options: argparse.Namespace) -> None:
+    """Make a 3D face from a photo. Raise FacenbError if the photo or the folder cannot be used."""
     from facenb.photos import photo as steps  # only here: it takes seconds to import
 
-    try:
-        steps.refuse_existing(options.out, options.force)  # before the work
-        steps.ict_fitter()
-        start = time.perf_counter()
-        face = steps.photo_to_face(options.photo, options.face)
-        steps.save(face, options.out, options.force)
-    except FacenbError as error:
-        print(f"facenb: {error}", file=sys.stderr)
-        return 1
+    steps.refuse_existing(options.out, options.force)  # before the work
+    steps.ict_fitter()
+    start = time.perf_counter()
+    face = steps.photo_to_face(options.photo, options.face)
+    steps.save(face, options.out, options.force)
     if face.faces > 1:
         print(f"{options.photo} shows {face.faces} faces. The {options.face} one was used.")
     print(f"{options.out}: {', '.join(steps.FILES)}")
     print(f"landmark error {float(face.fit.error[0]):.1f} px; {time.perf_counter() - start:.2f} s")
-    return 0
 
 
-def report(options: argparse.Namespace) -> int:
-    """Return the exit code: 0 if done, 1 if notebook 17 was not run into the folder."""
+def report(options: argparse.Namespace) -> None:
+    """Write the page of a run folder. Raise RunError if notebook 17 was not run into it."""
     from facenb.runs.page import write_page
 
-    try:
-        print(write_page(options.run_folder))
-    except FacenbError as error:
-        print(f"facenb: {error}", file=sys.stderr)
-        return 1
-    return 0
+    print(write_page(options.run_folder))
 
 
 def arguments_parser() -> argparse.ArgumentParser:
@@ -58,14 +48,19 @@ def arguments_parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Return the exit code of the command. A misspelt command exits with 2."""
+    """Return the exit code of the command: 1 after an error. A misspelt command exits with 2."""
     ensure_home()
     arguments = sys.argv[1:] if arguments is None else arguments
     cut = arguments.index("--") if "--" in arguments else len(arguments)
     options = arguments_parser().parse_args(arguments[:cut])
     if options.command == "run":
         return command.run(options, arguments, arguments[cut + 1 :])
-    return photo(options) if options.command == "photo" else report(options)
+    try:
+        photo(options) if options.command == "photo" else report(options)
+    except FacenbError as error:
+        print(f"facenb: {error}", file=sys.stderr)
+        return 1
+    return 0
 
 
 if __name__ == "__main__":

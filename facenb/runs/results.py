@@ -26,9 +26,9 @@ import torch
 from PIL import Image
 
 import facenb
-from data_download.entries import load_entries
+from data_download.folders import explained
 from data_download.folders import data_folder, environment_folder
-from data_download.install import marker
+from data_download.install import MARKER
 from facenb.errors import RunError
 from facenb.evaluation.claims import Claim
 from facenb.files import atomic_write, digest
@@ -77,14 +77,15 @@ def versions() -> dict[str, str]:
 
 
 def checksums(folder: Path) -> dict[str, str]:
-    """Return what identifies the data of this moment: the ready assets, and the sets of a run folder.
+    """Return what identifies the data of this moment: the assets of this machine, and the sets of a run folder.
 
     The first 16 digits of a SHA-256: of an asset's manifest, and of a set's card, which describes its content.
     """
-    digests = {f"sets/{path.parent.name}": digest(path) for path in sorted(folder.glob("sets/*/card.json"))}
-    markers = {name: marker(entry) for name, entry in load_entries().items()}
-    digests |= {name: record["manifest"] for name, record in markers.items() if record}
-    return {name: value[:16] for name, value in digests.items()}
+    digests = {f"sets/{path.parent.name}": digest(path)[:16] for path in sorted(folder.glob("sets/*/card.json"))}
+    for path in sorted(data_folder().glob(f"*/{MARKER}")):
+        with suppress(OSError, ValueError, KeyError):  # an asset that is not ready
+            digests[path.parent.name] = json.loads(path.read_text(encoding="utf-8"))["manifest"][:16]
+    return digests
 
 
 def check_choice(name: str, value: Any, allowed: tuple[str, ...]) -> str:
@@ -114,16 +115,16 @@ def run_folder(folder: str | Path, profile: str, data: str) -> Path:
 
 
 class Picture:
-    """A saved figure as a cell's value. It shows the PNG and prints the name."""
+    """A PNG as a cell's value, and the text that is shown where there are no images."""
 
-    def __init__(self, path: Path, name: str):
-        self.path, self.name = path, name
+    def __init__(self, png: bytes, text: str):
+        self.png, self.text = png, text
 
     def _repr_png_(self) -> bytes:
-        return self.path.read_bytes()
+        return self.png
 
     def __repr__(self) -> str:
-        return f"figure: {self.name}"
+        return self.text
 
 
 class Run:
@@ -144,7 +145,6 @@ class Run:
         self.folder = run_folder(folder, self.profile, self.data)
         self.id = f"{time.strftime('%Y%m%dT%H%M%S')}-{uuid.uuid4().hex[:6]}"
         self.records = self.path(f"records/{notebook}.{self.id}.jsonl")
-        self._checksums: tuple[list, dict[str, str]] = ([], {})
 
     def __repr__(self) -> str:
         return f"{self.notebook}: {self.profile} profile, {self.data} data, seed {self.seed}"
@@ -152,12 +152,10 @@ class Run:
     def path(self, name: str) -> Path:
         """Return the path of a file in the run folder and make its folder. Raise RunError if it cannot be written."""
         path = self.folder / name
-        try:
+        with explained(self.folder, RunError, "Choose another run folder."):
             path.parent.mkdir(parents=True, exist_ok=True)
             if not os.access(path.parent, os.W_OK):
-                raise PermissionError(errno.EACCES, "no permission")
-        except OSError as error:
-            raise RunError(f"Cannot write to run folder {self.folder} ({error.strerror}). Choose another.") from error
+                raise PermissionError(errno.EACCES, "no permission", str(path.parent))
         return path
 
     def choose(self, *, smoke: Any, quick: Any, full: Any) -> Any:
@@ -168,14 +166,6 @@ class Run:
         """Raise RunError with the reason unless this run's data is one of those given."""
         if self.data not in data:
             raise RunError(f"{self.notebook} does not serve data={self.data!r}: {why}. Use one of: {', '.join(data)}.")
-
-    def checksums(self) -> dict[str, str]:
-        """Return `checksums` of the run folder, read again only if a file has changed."""
-        files = sorted([*self.folder.glob("sets/*/card.json"), *data_folder().glob("*/.facenb.json")])
-        times = [(path, path.stat().st_mtime_ns) for path in files]
-        if times != self._checksums[0]:
-            self._checksums = times, checksums(self.folder)
-        return self._checksums[1]
 
     def record(
         self,
@@ -203,19 +193,14 @@ class Run:
         record |= {"value": float(value), "unit": unit, "n": n, "interval": interval, **details}
         record |= {"seed": self.seed, "profile": self.profile, "device": device_name(self.device)}
         record |= {"notebook": self.notebook, "run": self.id, "time": time.strftime("%Y-%m-%dT%H:%M:%S")}
-        record |= {"commit": commit(), "versions": versions(), "checksums": self.checksums()}
+        record |= {"commit": commit(), "versions": versions(), "checksums": checksums(self.folder)}
         record = _finite(json.loads(json.dumps(record, default=_plain)))
         if problem := problems(record):
             raise RunError(f"The record of {metric!r} cannot be written: {problem}.")
         line = (json.dumps(record) + "\n").encode()
-        try:
-            with self.records.open("ab", buffering=0) as file:
-                if file.write(line) != len(line):
-                    raise OSError(errno.ENOSPC, "the disk is full")
-        except OSError as error:
-            raise RunError(
-                f"Cannot write the record to {self.records} ({error.strerror}). Free space there."
-            ) from error
+        with explained(self.records, RunError, "Run the cell again."), self.records.open("ab", buffering=0) as file:
+            if file.write(line) != len(line):
+                raise OSError(errno.ENOSPC, "the disk is full")
         return float(value)
 
     def claim(self, claim: Claim, *, experiment: str, data: str, method: str = "", **details: Any) -> Claim:
@@ -242,10 +227,10 @@ class Run:
 
     def figure(self, fig, name: str) -> Picture:
         """Save a matplotlib figure as `figures/NAME.png`, optimised in size, and return it as the cell's picture."""
-        path = self.path(f"figures/{name}.png")
-        with atomic_write(path) as partial:
-            partial.write_bytes(png(fig))
-        return Picture(path, name)
+        picture = Picture(png(fig), f"figure: {name}")
+        with atomic_write(self.path(f"figures/{name}.png")) as partial:
+            partial.write_bytes(picture.png)
+        return picture
 
 
 def png(fig) -> bytes:

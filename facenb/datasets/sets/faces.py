@@ -51,7 +51,7 @@ class FaceSet:
     @property
     def size(self) -> tuple[int, int]:
         """Height and width of the crops."""
-        return tuple(self.table.fields["image"]["shape"][:2])
+        return self.table.columns["image"].shape[1:3]
 
     @cached_property
     def subjects(self) -> Int[Tensor, " rows"]:
@@ -76,7 +76,7 @@ class FaceSet:
     @property
     def truth(self) -> dict[str, Tensor]:
         """The true values of each image (angles, expression, ...), for evaluation only. Raises RunError without any."""
-        names = [name for name in self.table.fields if name.startswith(TRUE)]
+        names = [name for name in self.table.columns if name.startswith(TRUE)]
         if not names:
             raise RunError(f"{self.table.folder} holds no ground truth; only images of SynthFace come with it")
         return {name.removeprefix(TRUE): values for name, values in self.read(names).items()}
@@ -84,7 +84,7 @@ class FaceSet:
     @property
     def left_out(self) -> tuple[int, list[str]]:
         """How many images of the whole set's source showed no usable face, and the names of people left out."""
-        names, everybody = self.card.get("names", []), set(self.table.column("subject").tolist())
+        names, everybody = self.card.get("names", []), set(self.table.columns["subject"].tolist())
         absent = [name for number, name in enumerate(names) if number not in everybody]
         return self.card.get("pictures_given", len(self.table)) - len(self.table), absent
 
@@ -111,7 +111,7 @@ class FaceSet:
         Random changes are drawn from `generator` alone; without one, images come as they are.
         """
         draw = None if generator is None else self.augmentation.draw(len(rows), generator)
-        every = self.table.fields
+        every = self.table.columns
         names = [name for name in every if not name.startswith(TRUE) and not name.endswith(TURNED)]
         mirrored = [f"{name}{TURNED}" for name in names if f"{name}{TURNED}" in every]
         stored = self.read([*names, *(mirrored if draw and self.augmentation.mirror else [])], rows)
@@ -137,8 +137,8 @@ class FaceSet:
     def augmented(self, **options: Any) -> "FaceSet":
         """Return the same images with random changes (see Augmentation). RunError if mirrored targets are missing."""
         augmentation = replace(self.augmentation, **options)
-        fitted = [name for name in (*TARGETS, "pose") if name in self.table.fields]
-        if augmentation.mirror and not all(f"{name}{TURNED}" in self.table.fields for name in fitted):
+        fitted = [name for name in (*TARGETS, "pose") if name in self.table.columns]
+        if augmentation.mirror and not all(f"{name}{TURNED}" in self.table.columns for name in fitted):
             raise RunError(f"{self.table.folder} holds no targets of mirrored faces, so images cannot be mirrored")
         return replace(self, augmentation=augmentation)
 
@@ -191,7 +191,7 @@ def describe(model: MorphableModel) -> dict:
 def read_faces(folder: str | Path) -> FaceSet:
     """Return a set that a builder made. Raises AssetError if there is none, or it is damaged or no set of faces."""
     table = read_table(folder)
-    lacks = [name for name in ("image", "subject") if name not in table.fields]
+    lacks = [name for name in ("image", "subject") if name not in table.columns]
     if lacks:
-        raise AssetError(f"{folder} holds no faces: it has no {' and no '.join(lacks)}, only {', '.join(table.fields)}")
+        raise AssetError(f"{folder} holds no faces: it has no {' and no '.join(lacks)}, only {', '.join(table.columns)}")
     return FaceSet(table, torch.arange(len(table)))
