@@ -24,6 +24,7 @@ COMES_WITH = {
     "IPython": "ipywidgets",
     "cv2": "mediapipe",
     "ipykernel": "jupyterlab",
+    "jsonschema": "jupyterlab",
     "jupyter_client": "papermill",
     "nbclient": "papermill",
     "nbconvert": "jupyterlab",

@@ -23,8 +23,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from facenb.__main__ import main
 from facenb.errors import RunError
 from facenb.files import write_json
-from facenb.runs import graph, notebook, results
-from facenb.runs.kernel import PrivateKernel
+from facenb.runs import command, notebook, results
 
 ROOT = Path(__file__).resolve().parents[1]
 PARAMETERS = """
@@ -160,7 +159,7 @@ class TestParameters:
         path = tmp_path / "foreign.ipynb"
         if content is not None:
             path.write_text(content)
-        with pytest.raises(RunError, match=r"foreign\.ipynb(: No such file| is not a notebook)"):
+        with pytest.raises(RunError, match=r"foreign\.ipynb is not a notebook that can be read"):
             notebook.run_notebook(path, {}, tmp_path / "run")
 
 
@@ -263,7 +262,7 @@ class TestOneNotebook:
         deep = tmp_path / ("deep" * 30)
         deep.mkdir()
         monkeypatch.setattr(tempfile, "tempdir", str(deep))
-        folder = Path(PrivateKernel().connection_file).parent
+        folder = Path(notebook.PrivateKernel().connection_file).parent
         assert folder.parent == Path("/tmp") and len(str(folder)) < 80
 
 
@@ -477,7 +476,7 @@ class TestGraph:
         write_json(tmp_path / "a.json", {"status": "running"})
         (tmp_path / "records").mkdir()
         (tmp_path / "a.json").rename(tmp_path / "records/01_a.run.json")
-        lines = graph.summary(tmp_path, {"01_a": [], "02_b": ["01_a"], "03_c": []}).splitlines()
+        lines = command.summary(tmp_path, {"01_a": [], "02_b": ["01_a"], "03_c": []}).splitlines()
         assert [line.split()[1] for line in lines[:3]] == ["killed", "held", "not"]
 
     @pytest.mark.parametrize("content", ['{"status": "do', "[]", "{}", '{"status": null}'])
@@ -485,7 +484,7 @@ class TestGraph:
         (tmp_path / "records").mkdir()
         (tmp_path / "records/01_a.run.json").write_text(content)
         write_json(tmp_path / "records/02_b.run.json", {"status": "done", "wall_seconds": 1.0, "peak_memory_mb": 2})
-        lines = graph.summary(tmp_path, {"01_a": [], "02_b": ["01_a"]}).splitlines()
+        lines = command.summary(tmp_path, {"01_a": [], "02_b": ["01_a"]}).splitlines()
         assert "damaged" in lines[0] and str(tmp_path / "records/01_a.run.json") in lines[0]
         assert lines[1].split()[1] == "done"
 
@@ -498,8 +497,8 @@ class TestGoOn:
         (tmp_path / name).mkdir()
         monkeypatch.chdir(tmp_path / name)
         words = ["run", "all", "--profile", "full", "--run-folder", name, "--", "--set-resources", "a:b='c d'"]
-        command = graph.go_on(words).replace(sys.executable, "printf '%s\\0' \"$PWD\"")
-        pasted = subprocess.run(["bash", "-c", command], capture_output=True, text=True, cwd="/").stdout.split("\0")
+        printing = command.go_on(words).replace(sys.executable, "printf '%s\\0' \"$PWD\"")
+        pasted = subprocess.run(["bash", "-c", printing], capture_output=True, text=True, cwd="/").stdout.split("\0")
         assert pasted[:-1] == [str(tmp_path / name), "-m", "facenb", *words]
 
     @pytest.mark.slow

@@ -1,14 +1,18 @@
-"""The command `python -m facenb run`: one notebook, or all in order."""
+"""The command `python -m facenb run`: one notebook, or all in order by Snakemake on `notebooks/Snakefile`."""
 
 import argparse
 import os
+import shlex
 import signal
 import sys
 import threading
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from facenb.errors import FacenbError
+from data_download.folders import explained
+from facenb.errors import FacenbError, RunError
+from facenb.files import hold
 from facenb.runs import DATA, DEFAULTS, DEVICES, PROFILES
 
 
@@ -27,18 +31,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--in-graph", action="store_true", help=argparse.SUPPRESS)  # from the Snakefile
 
 
-def run(options: argparse.Namespace, words: list[str], further: list[str]) -> int:
-    """Return the exit code: 0 if done, 1 if a notebook failed, 2 if it could not start, 130 if interrupted."""
-    from facenb.runs import graph, notebook, results
+def run(options: argparse.Namespace, words: Sequence[str], further: Sequence[str]) -> int:
+    """Return the exit code: 0 if done, 1 if a notebook failed, 2 if it could not start, 130 if interrupted.
+
+    `words` are all arguments of the command, `further` those to Snakemake.
+    """
+    from facenb.runs import notebook, results
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         results.check_run(options.seed, options.device)
+        parameters = {name: getattr(options, name) for name in DEFAULTS}
         if options.notebook == "all":
-            graph.run_all(options, words, further)
+            folder = results.run_folder(options.run_folder, options.profile, options.data)
+            with_gpu = options.device != "cpu" and results.torch.cuda.is_available()
+            _run_all(options, folder, parameters | {"gpu": int(with_gpu)}, words, further)
         if options.in_graph:
             _end_with_parent()
-        parameters = {name: getattr(options, name) for name in DEFAULTS} | dict(options.p)
+        parameters |= dict(options.p)
         run_folder, timeout = options.run_folder, options.timeout
         record = notebook.run_notebook(options.notebook, parameters, run_folder, timeout, options.in_graph)
     except notebook.NotebookError as error:
@@ -54,6 +64,33 @@ def run(options: argparse.Namespace, words: list[str], further: list[str]) -> in
     return 0
 
 
+def _run_all(options, folder: Path, config: Mapping, words: Sequence[str], further: Sequence[str]) -> None:
+    """Become Snakemake on the graph of notebooks. Does not return.
+
+    Raise RunError if there is no Snakefile, the run folder cannot be written, or another run is at work in it.
+    """
+    from facenb.runs.results import LOCK, repository
+
+    notebooks = Path(options.notebooks or (repository() or Path.cwd()) / "notebooks").resolve()
+    if not (notebooks / "Snakefile").is_file():
+        raise RunError(f"There is no {notebooks / 'Snakefile'}. Run from a checkout, or use --notebooks FOLDER.")
+    with explained(folder, RunError, "--run-folder names another folder."):
+        lock = hold(folder / LOCK, f"Another run is at work in {folder}. Wait for it, or use --run-folder.")
+    os.set_inheritable(lock.fileno(), True)  # Snakemake holds it until it ends, however it ends
+    snakemake = [sys.executable, "-m", "snakemake", "--snakefile", str(notebooks / "Snakefile"), "--nolock"]
+    snakemake += ["--directory", str(folder), "--config", *(f"{name}={value}" for name, value in config.items())]
+    snakemake += ["--cores", str(options.cores or "all"), "--resources", f"gpu={config['gpu']}"]
+    snakemake += ["--quiet", "host", "progress", "reason", "rules", "--keep-going", "--rerun-incomplete"]
+    print(f"run folder {folder}: executed/ holds the notebooks, records/ and figures/ the results", flush=True)
+    os.environ["FACENB_GO_ON"] = go_on(words)  # read by the Snakefile
+    os.execv(sys.executable, [*snakemake, *further])
+
+
+def go_on(words: Sequence[str]) -> str:
+    """Return the shell command that continues a run with these arguments."""
+    return f"{shlex.join(['cd', os.getcwd()])} && {shlex.join([sys.executable, '-m', 'facenb', *words])}"
+
+
 def _end_with_parent() -> None:
     """End this process, its kernel first, when the process that started it has gone."""
     parent = os.getppid()
@@ -64,3 +101,25 @@ def _end_with_parent() -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=watch, daemon=True).start()
+
+
+def summary(folder: Path, needs: Mapping[str, Sequence[str]]) -> str:
+    """Return what became of each notebook (name -> the notebooks it needs) and where the results are."""
+    from facenb.runs.recorded import read_run
+
+    lines, without = [], set()
+    for name, needed in needs.items():
+        record = read_run(folder / f"records/{name}.run.json")
+        status, remark = record["status"], record.get("error", "")
+        if status == "done":
+            remark = f"{record.get('wall_seconds', 0.0):7.1f} s {record.get('peak_memory_mb', 0):6d} MB"
+        elif status == "running":
+            status, remark = "killed", "by the system, perhaps because memory ran out"
+        if missing := [need for need in needed if need in without]:
+            status, remark = "held back", f"needs {', '.join(missing)}"
+        if status not in ("done", "damaged"):
+            without.add(name)
+        lines.append(f"  {name:28} {status:11} {remark}".rstrip())
+    lines.append(f"executed notebooks: {folder / 'executed'}")
+    lines.append(f"results: {folder / 'records'} and {folder / 'figures'}")
+    return "\n".join(lines)

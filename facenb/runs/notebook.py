@@ -9,6 +9,7 @@ import platform
 import re
 import resource
 import sys
+import tempfile
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -18,15 +19,18 @@ from typing import Any
 import nbformat
 import papermill
 import torch
+from jupyter_client import AsyncKernelManager
+from jupyter_client.kernelspec import KernelSpec
 from papermill.exceptions import PapermillExecutionError
 
 from data_download.folders import explained
+from data_download.folders import environment_folder
 from facenb.errors import FacenbError, RunError
 from facenb.files import digest, hold, write_json
 from facenb.runs import DEFAULTS, results
-from facenb.runs.kernel import PrivateKernel
 
 READERS = {"int": int, "float": float, "bool": lambda text: {"true": True, "false": False}[text.lower()]}
+COMMAND = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
 PYTHON = {"name": "python3", "display_name": "Python 3", "language": "python"}
 
 
@@ -34,18 +38,43 @@ class NotebookError(FacenbError):
     """A notebook did not run to its end."""
 
 
+class PrivateKernel(AsyncKernelManager):
+    """A kernel of this Python, whose sockets lie in a temporary folder of its own.
+
+    Kernels that start at the same time over TCP sometimes choose the same port. Files cannot collide in this way.
+    """
+
+    kernel_spec = KernelSpec(argv=COMMAND, display_name="Python 3", language="python")
+
+    def __init__(self, **keywords):
+        super().__init__(**keywords)
+        # The path of a socket must stay below about 100 characters. A long TMPDIR would exceed this.
+        short = None if len(tempfile.gettempdir()) < 60 else "/tmp"
+        self.sockets = tempfile.TemporaryDirectory(prefix="facenb-", dir=short, ignore_cleanup_errors=True)
+        self.connection_file = f"{self.sockets.name}/kernel.json"
+        self.transport, self.ip = "ipc", f"{self.sockets.name}/s"
+
+    async def _async_pre_start_kernel(self, **keywords):
+        environment_folder("FACENB_DATA")  # absolute from here on: the kernel works in another folder
+        environment_folder("FACENB_MIRROR")
+        # The run's parameters hold here, so the variables that replace them under nbval are left out.
+        names = os.environ.keys() - {"FACENB_PROFILE", "FACENB_RUNS"}
+        keywords["env"] = {name: os.environ[name] for name in names} | {"FACENB_HEADLESS": "1"}
+        return await super()._async_pre_start_kernel(**keywords)
+
+    async def _async_cleanup_resources(self, restart: bool = False) -> None:
+        await super()._async_cleanup_resources(restart)
+        self.sockets.cleanup()
+
+
 def read_notebook(path: Path) -> nbformat.NotebookNode:
     """Return a notebook that runs with this Python, whatever kernel it names. Raise RunError if it cannot be read."""
     try:
         notebook = nbformat.read(path, as_version=4)
-        notebook.metadata.kernelspec = PYTHON
-        return notebook
-    except OSError as error:
-        raise RunError(f"Cannot read notebook {path}: {error.strerror}.") from error
     except Exception as error:  # nbformat raises many kinds
-        raise RunError(
-            f"{path} is not a notebook ({type(error).__name__}). Get it again from the repository."
-        ) from error
+        raise RunError(f"{path} is not a notebook that can be read ({_one_line(error)}).") from error
+    notebook.metadata.update(kernelspec=PYTHON, language_info={"name": "python"})
+    return notebook
 
 
 def read_parameters(notebook: nbformat.NotebookNode, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -53,7 +82,6 @@ def read_parameters(notebook: nbformat.NotebookNode, given: Mapping[str, Any]) -
 
     Raise RunError for a name that the notebook does not have, and for text of another type.
     """
-    notebook.metadata.language_info = {"name": "python"}
     types = {name: facts["inferred_type_name"] for name, facts in papermill.inspect_notebook(notebook).items()}
     values = {}
     for name, value in given.items():
@@ -96,8 +124,12 @@ def run_notebook(
 def _run(source: Path, notebook, parameters: dict[str, Any], folder: Path, timeout: int | None) -> dict[str, Any]:
     name, start, cells = source.stem, time.monotonic(), [-1]
     partial, done, failed = (folder / f"executed/{name}{end}.ipynb" for end in (".partial", "", ".failed"))
-    record, record_path = _first_record(source, parameters), folder / f"records/{name}.run.json"
+    record_path = folder / f"records/{name}.run.json"
     record_path.parent.mkdir(exist_ok=True)
+    cuda = parameters["device"] != "cpu" and torch.cuda.is_available()
+    record = {"notebook": name, "status": "running", "parameters": parameters, "notebook_sha256": digest(source)}
+    record |= {"commit": results.commit(), "versions": results.versions(), "machine": platform.platform()}
+    record |= {"device": results.device_name(torch.device("cuda" if cuda else "cpu")), "started": _now()}
     write_json(record_path, record)
     try:
         papermill.execute_notebook(
@@ -124,37 +156,19 @@ def _run(source: Path, notebook, parameters: dict[str, Any], folder: Path, timeo
         message = f"{name} failed {_where(source, cells[-1])}: {record['error']}\n  the cells until then: {failed}"
         raise NotebookError(message) from error
     finally:
-        record |= _last_record(folder, start)
+        kilobytes = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / (1024 if sys.platform == "darwin" else 1)
+        record |= {"ended": _now(), "wall_seconds": round(time.monotonic() - start, 2)}
+        record["peak_memory_mb"] = round(kilobytes / 1000)  # of the largest process: as a rule the kernel
+        record["checksums"] = results.checksums(folder)
+        record["networks"] = {path.stem: digest(path) for path in sorted(folder.glob("networks/*.safetensors"))}
         write_json(record_path, record)
     os.replace(partial, done)
     failed.unlink(missing_ok=True)
     return record
 
 
-def _first_record(source: Path, parameters: Mapping[str, Any]) -> dict[str, Any]:
-    cuda = parameters["device"] != "cpu" and torch.cuda.is_available()
-    return {
-        "notebook": source.stem,
-        "status": "running",
-        "parameters": parameters,
-        "notebook_sha256": digest(source),
-        "commit": results.commit(),
-        "versions": results.versions(),
-        "device": results.device_name(torch.device("cuda" if cuda else "cpu")),
-        "machine": platform.platform(),
-        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-    }
-
-
-def _last_record(folder: Path, start: float) -> dict[str, Any]:
-    kilobytes = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / (1024 if sys.platform == "darwin" else 1)
-    return {
-        "ended": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "wall_seconds": round(time.monotonic() - start, 2),
-        "peak_memory_mb": round(kilobytes / 1000),  # of the largest process: as a rule the kernel
-        "checksums": results.checksums(folder),
-        "networks": {path.stem: digest(path) for path in sorted(folder.glob("networks/*.safetensors"))},
-    }
+def _now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S%z")
 
 
 def _one_line(error: Exception) -> str:

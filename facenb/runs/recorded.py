@@ -1,39 +1,21 @@
 """Read records back: complete ones only, of one run of each notebook, and what differs between them."""
 
 import json
-import math
 import warnings
-from numbers import Real
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from jsonschema import Draft202012Validator
 
-TEXTS = ("experiment", "data", "protocol", "method", "metric", "unit", "profile", "notebook", "run")
+SCHEMA = Draft202012Validator(json.loads(Path(__file__).with_name("record.schema.json").read_text(encoding="utf-8")))
 MEASURED = ("value", "interval", "n", "time", "p", "verdict")  # these may differ if a cell is run again
-
-
-def is_number(value: Any) -> bool:
-    """Return whether this is a finite number. NaN, which pandas writes for a missing one, is not."""
-    return isinstance(value, Real) and not isinstance(value, bool) and abs(value) < math.inf
 
 
 def problems(record: Any) -> str:
     """Return why this is not a record, as text. Empty for a record. Writer and reader both use this rule."""
-    if not isinstance(record, dict):
-        return "it is not an object"
-    value, seed, n, interval = (record.get(name) for name in ("value", "seed", "n", "interval"))
-    numbers = {name: record[name] for name in ("p", "at_least", "level") if record.get(name) is not None}
-    good = {name: isinstance(record.get(name), str) for name in TEXTS}
-    good["value"] = "value" in record and (value is None or is_number(value) or isinstance(value, float))
-    good["seed"] = isinstance(seed, int)
-    good["n"] = n is None or isinstance(n, int)
-    good["interval"] = interval is None or (
-        isinstance(interval, list) and len(interval) == 2 and all(map(is_number, interval))
-    )
-    good |= {name: is_number(number) and (name != "p" or 0 <= number <= 1) for name, number in numbers.items()}
-    bad = [name for name, is_good in good.items() if not is_good]
-    return f"{', '.join(bad)} missing or of another kind" if bad else ""
+    errors = SCHEMA.iter_errors(record)
+    return "; ".join(f"{'.'.join(map(str, error.path))} {error.message:.200}".strip() for error in errors)
 
 
 def read_records(folder: str | Path) -> pd.DataFrame:
@@ -48,7 +30,7 @@ def read_records(folder: str | Path) -> pd.DataFrame:
             if not text.strip():
                 continue
             try:
-                record = json.loads(text)
+                record = json.loads(text, parse_constant=int)  # refuses NaN and Infinity
                 why = problems(record)
             except ValueError:
                 why = "it is not JSON"
@@ -70,11 +52,12 @@ def read_run(path: Path) -> dict[str, Any]:
     """Return the run record of a notebook. Its status is "not run" without a file, "damaged" if it cannot be read."""
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-        return record if isinstance(record["status"], str) else {"status": "damaged"}
     except FileNotFoundError:
         return {"status": "not run"}
-    except (ValueError, KeyError, TypeError):
-        return {"status": "damaged"}
+    except ValueError:
+        record = None
+    is_record = isinstance(record, dict) and isinstance(record.get("status"), str)
+    return record if is_record else {"status": "damaged", "error": f"record {path}; run the notebook again"}
 
 
 def short_commit(value: Any) -> str:

@@ -6,7 +6,6 @@ A run folder holds `executed/` (notebooks), `records/` (a line of JSON for each 
 import errno
 import io
 import json
-import math
 import os
 import platform
 import shlex
@@ -194,7 +193,9 @@ class Run:
         record |= {"seed": self.seed, "profile": self.profile, "device": device_name(self.device)}
         record |= {"notebook": self.notebook, "run": self.id, "time": time.strftime("%Y-%m-%dT%H:%M:%S")}
         record |= {"commit": commit(), "versions": versions(), "checksums": checksums(self.folder)}
-        record = _finite(json.loads(json.dumps(record, default=_plain)))
+        record = json.loads(json.dumps(record, default=_plain), parse_constant=lambda _: None)  # not finite: null
+        if None in (record["interval"] or []):
+            record["interval"] = None
         if problem := problems(record):
             raise RunError(f"The record of {metric!r} cannot be written: {problem}.")
         line = (json.dumps(record) + "\n").encode()
@@ -251,13 +252,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Path):
         return str(value)
     raise TypeError(f"A {type(value).__name__} cannot be written into a record.")
-
-
-def _finite(value: Any) -> Any:
-    """Return a JSON value with null for numbers that are not finite. An interval that lacks an end becomes null."""
-    if isinstance(value, dict):
-        value = {name: _finite(part) for name, part in value.items()}
-        return value | {"interval": None} if None in (value.get("interval") or ()) else value
-    if isinstance(value, list):
-        return [_finite(part) for part in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
