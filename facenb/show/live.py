@@ -9,7 +9,7 @@ from IPython import get_ipython
 from IPython.display import display
 from matplotlib.figure import Figure
 
-from facenb.runs.results import Picture, png
+from facenb.runs.results import png
 from facenb.show.figures import COLOURS, figure, headless
 
 

@@ -193,5 +193,6 @@ def read_faces(folder: str | Path) -> FaceSet:
     table = read_table(folder)
     lacks = [name for name in ("image", "subject") if name not in table.columns]
     if lacks:
-        raise AssetError(f"{folder} holds no faces: it has no {' and no '.join(lacks)}, only {', '.join(table.columns)}")
+        fields = ", ".join(table.columns)
+        raise AssetError(f"{folder} holds no faces: it has no {' and no '.join(lacks)}, only {fields}")
     return FaceSet(table, torch.arange(len(table)))
