@@ -23,8 +23,7 @@ from jupyter_client import AsyncKernelManager
 from jupyter_client.kernelspec import KernelSpec
 from papermill.exceptions import PapermillExecutionError
 
-from data_download.folders import explained
-from data_download.folders import environment_folder
+from data_download.folders import environment_folder, explained
 from facenb.errors import FacenbError, RunError
 from facenb.files import digest, hold, write_json
 from facenb.runs import DEFAULTS, results

@@ -25,8 +25,7 @@ import torch
 from PIL import Image
 
 import facenb
-from data_download.folders import explained
-from data_download.folders import data_folder, environment_folder
+from data_download.folders import data_folder, environment_folder, explained
 from data_download.install import MARKER
 from facenb.errors import RunError
 from facenb.evaluation.claims import Claim
