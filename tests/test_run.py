@@ -301,7 +301,7 @@ class TestFolder:
         path = tmp_path / "run" / file.format(pid=os.getpid())
         path.parent.mkdir(parents=True)
         path.symlink_to("/dev/full")
-        with pytest.raises(RunError, match=r"No space left in .*Free some"):
+        with pytest.raises(RunError, match=r"No space left .*Free some"):
             notebook.run_notebook(small, {}, tmp_path / "run")
         assert not (tmp_path / "run/executed/01_small.ipynb").exists()
         assert not kernels(sockets)

@@ -200,7 +200,7 @@ class Run:
         line = (json.dumps(record) + "\n").encode()
         with explained(self.records, RunError, "Run the cell again."), self.records.open("ab", buffering=0) as file:
             if file.write(line) != len(line):
-                raise OSError(errno.ENOSPC, "the disk is full")
+                raise OSError(errno.ENOSPC, "the disk is full", str(self.records))
         return float(value)
 
     def claim(self, claim: Claim, *, experiment: str, data: str, method: str = "", **details: Any) -> Claim:
