@@ -17,7 +17,6 @@ from facenb.evaluation.landmarks import (
     box_size,
     by_yaw,
     cumulative_curve,
-    found_by_all,
     mean_of_bins,
     nme,
     posed_landmarks,
@@ -57,25 +56,6 @@ def test_truth_without_area_names_the_face():
     truth[2] = truth[2, :1]
     with pytest.raises(LandmarkError, match="face 2"):
         nme(truth, truth)
-
-
-# The run-time checks of the tests would stop these calls before the functions do: they are asked without them.
-@pytest.mark.parametrize(
-    "shapes",
-    [((4, 68, 3), (4, 68, 3)), ((1, 68, 2), (4, 68, 2)), ((68, 2), (68, 2)), ((4, 1, 2), (4, 68, 2))],
-)
-def test_points_that_would_broadcast_are_refused(shapes):
-    predicted, truth = (torch.rand(shape) for shape in shapes)
-    with pytest.raises(ValueError, match=r"the same shape \(faces, points, 2\), got predicted "):
-        nme.__wrapped__(predicted, truth)
-
-
-@pytest.mark.parametrize("errors", [torch.rand(1), torch.rand(3, 1), torch.rand(3, 3)])
-def test_errors_and_yaw_are_of_the_same_faces(errors):
-    yaw = torch.tensor([0.0, 0.7, 1.3])
-    for function, more in ((by_yaw, ()), (mean_of_bins, (torch.arange(3),))):
-        with pytest.raises(ValueError, match=r"the same shape \(faces\), got errors "):
-            function.__wrapped__(errors, yaw, *more)
 
 
 def test_mean_is_of_the_bins_not_of_the_faces():
@@ -145,11 +125,6 @@ def test_pictures_of_one_person_are_no_independent_evidence():
     one = bootstrap(*mean_of_bins(errors, yaw, torch.arange(60)))
     four = bootstrap(*mean_of_bins(errors.repeat(4), yaw.repeat(4), torch.arange(60).repeat(4)))
     assert (four.low, four.high) == pytest.approx((one.low, one.high))
-
-
-def test_rows_are_compared_where_all_have_found_a_face():
-    errors = [torch.tensor([0.1, math.nan, 0.3]), torch.tensor([0.1, 0.2, math.nan])]
-    assert found_by_all(errors).tolist() == [True, False, False]
 
 
 def test_the_cumulative_curve_is_that_of_scipy():

@@ -1,11 +1,13 @@
-"""Mirrored pictures, a mean from other folds, and media of a template, against sums written out."""
+"""Mirrored pictures, a mean from other folds, media of a template and fused scores, against sums written out."""
 
 import numpy as np
 import pytest
 import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
 
-from facenb.evaluation.features import pool, verify_features, with_mirrored
-from facenb.evaluation.recognition import Pairs, cosine, draw_pairs, verify
+from facenb.evaluation.features import JOINED, best_weight, fuse, fuse_best, pool, verify_features
+from facenb.evaluation.recognition import cosine, draw_pairs, verify
 
 
 @pytest.fixture
@@ -34,28 +36,10 @@ def test_the_mean_is_of_the_other_folds_alone(people):
         np.testing.assert_allclose(result.scores[~other], expected, rtol=1e-4, atol=1e-5)
 
 
-def test_a_mean_that_all_pictures_share_goes_away(people):
-    features, pairs = people
-    moved = features + 100 * torch.randn(8, generator=torch.Generator().manual_seed(0))
-    here, there = (verify_features(some, pairs, subtract_mean=True) for some in (features, moved))
-    torch.testing.assert_close(here.scores, there.scores, rtol=1e-3, atol=1e-3)
-
-
-def test_what_the_test_fold_holds_does_not_move_its_mean(people):
-    features, pairs = people
-    of_fold = torch.cat([pairs.first, pairs.second])[(pairs.fold == 2).repeat(2)].unique()
-    other = features.clone()
-    other[of_fold] += 50
-    assert verify_features(other, pairs, subtract_mean=True).thresholds[2] == pytest.approx(
-        verify_features(features, pairs, subtract_mean=True).thresholds[2]
-    )
-
-
 def test_mirrored_features_beside_or_averaged():
     one, two = torch.tensor([[3.0, 0.0]]), torch.tensor([[1.0, 2.0]])
-    assert with_mirrored(one, two, "average").tolist() == [[2.0, 1.0]]
-    assert with_mirrored(one, two, "concatenate").tolist() == [[3.0, 0.0, 1.0, 2.0]]
-    assert with_mirrored(one, None, "") is one
+    assert JOINED["average"](one, two).tolist() == [[2.0, 1.0]]
+    assert JOINED["concatenate"](one, two).tolist() == [[3.0, 0.0, 1.0, 2.0]]
 
 
 def test_a_video_weighs_as_much_as_a_photo():
@@ -80,18 +64,58 @@ def test_the_order_of_pictures_changes_nothing():
     torch.testing.assert_close(here.features, there.features)
 
 
+def two_views(count: int = 3000, noise: tuple[float, float] = (1.0, 1.0), seed: int = 0):
+    """Two scores of the same pairs whose errors have nothing to do with each other."""
+    generator = torch.Generator().manual_seed(seed)
+    same = torch.arange(count) % 2 == 0
+    first, second = (same + s * torch.randn(count, generator=generator) for s in noise)
+    return first, second, same, torch.arange(count) * 3 // count
+
+
+def test_the_ends_are_either_score_alone():
+    first, second, *_ = two_views(10)
+    assert torch.equal(fuse(first, second, 0.0), first) and torch.equal(fuse(first, second, 1.0), second)
+
+
+def test_two_independent_views_are_better_than_either():
+    """Noise of deviation s in each: the sum has s / sqrt(2), so the area is that of one view of so much noise."""
+    first, second, same, fold = two_views(20_000)
+    fused = verify(fuse(first, second), same, fold).mean()["AUC"]
+    one_clean_view = two_views(20_000, (0.5**0.5, 1.0), seed=1)[0]
+    assert fused == pytest.approx(roc_auc_score(same, one_clean_view), abs=0.01)
+    assert fused > verify(first, same, fold).mean()["AUC"] + 0.05
+
+
+def test_the_best_weight_is_near_that_of_a_fitted_model():
+    """For independent normal errors the best weights are as 1 / variance; scikit-learn's regression finds them too."""
+    first, second, same, _ = two_views(20_000, (1.0, 2.0))
+    model = LogisticRegression(C=1e6).fit(torch.stack([first, second], 1), same)
+    one, two = model.coef_[0]
+    assert best_weight(first, second, same) == pytest.approx(two / (one + two), abs=0.051)
+
+
+def test_of_equally_good_weights_the_middle_one():
+    perfect = torch.tensor([1.0, 2, 3, 4])
+    assert best_weight(perfect, perfect, torch.tensor([False, False, True, True])) == 0.5
+
+
+def test_a_fold_does_not_choose_its_own_weight():
+    """In fold 2 the second score is perfect, in the others it is noise: there fold 2 must not be allowed to use it."""
+    first, second, same, fold = two_views(3000, (0.7, 5.0))
+    second = torch.where(fold == 2, 100.0 * same, second)
+    judged = verify(fuse_best(first, second, same), same, fold)
+    weight = best_weight(first[fold != 2], second[fold != 2], same[fold != 2])
+    here = fold == 2
+    torch.testing.assert_close(judged.scores[here], fuse(first, second, weight)[here])
+    assert weight < 0.2 < best_weight(first[here], second[here], same[here])
+
+
 class TestBadInput:
     def test_a_missing_feature(self, people):
         features, pairs = people
         features[int(pairs.first[5])] = torch.nan
         with pytest.raises(ValueError, match="has no direction"):
             verify_features(features, pairs)
-
-    def test_mirrored_features_that_are_not_there(self, people):
-        with pytest.raises(ValueError, match="needs the features of the mirrored images"):
-            verify_features(*people, mirror="average")
-        with pytest.raises(ValueError, match="choose one of '', 'average'"):
-            verify_features(*people, mirror="both")
 
     def test_a_template_without_pictures_is_named_and_counted(self):
         found = pool(torch.eye(3), torch.tensor([4, 2, 9]))
@@ -102,8 +126,3 @@ class TestBadInput:
     def test_pictures_without_a_direction(self):
         with pytest.raises(ValueError, match="feature 1 has no direction"):
             pool(torch.tensor([[1.0, 0], [0, 0]]), torch.tensor([0, 0]))
-
-    def test_one_fold_has_no_mean_of_others(self, people):
-        features, pairs = people
-        with pytest.raises(ValueError, match="other folds"):
-            verify_features(features, Pairs(*pairs[:3], torch.zeros_like(pairs.fold)), subtract_mean=True)

@@ -11,7 +11,7 @@ import torch
 import trimesh
 from test_fitting import make_images, make_model
 
-from facenb.evaluation import claims, features, fusion, identification, landmarks, micc, now, recognition, spread
+from facenb.evaluation import claims, features, identification, landmarks, micc, now, recognition, spread
 from facenb.evaluation.intervals import bootstrap
 from facenb.evaluation.registration import fit_surface, icp
 from facenb.evaluation.scan import ScanToMesh
@@ -149,7 +149,7 @@ def recognition_figures() -> list[float]:
     plain = features.verify_features(values, pairs)
     mirrored = features.verify_features(values, pairs, values + 0.3 * normal(200, 8, seed=11), "concatenate", True)
     first, second = (recognition.cosine(x[pairs.first], x[pairs.second]) for x in (values[:, :5], values[:, 3:]))
-    fused = fusion.verify_fused(first, second, pairs.same, pairs.fold, weigh=True)
+    fused = recognition.verify(features.fuse_best(first, second, pairs.same), pairs.same, pairs.fold)
     means = [list(table.mean().values()) for table in (plain, mirrored, fused)]
     return [*means[0], *means[1], *means[2], *plain.std().values(), *plain.thresholds]
 

@@ -1,4 +1,5 @@
 """Prepare features before they are compared: join the mirrored image's feature, subtract a mean, pool several into one.
+Fuse the scores of two features (Liu et al. 2018, section 4.2).
 
 Papers differ in these steps, and each step changes a result by several points. All of them are off by default.
 """
@@ -10,26 +11,23 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from facenb.evaluation.recognition import CURVE_MEASURES, ROC, Pairs, Verification, cosine, verify_by_fold
+from facenb.evaluation.recognition import (
+    CURVE_MEASURES,
+    ROC,
+    Pairs,
+    Verification,
+    area_under_roc,
+    cosine,
+    lengths,
+    verify,
+)
 
-MIRROR = ("", "average", "concatenate")
-
-
-def with_mirrored(
-    features: Float[Tensor, "pictures features"], mirrored: Float[Tensor, "pictures features"] | None, how: str
-) -> Float[Tensor, "pictures joined"]:
-    """Return the features of images joined with the features of the mirrored images.
-
-    `how` is "average" (InsightFace's script), "concatenate" (SphereFace's script), or empty: then the features of the
-    images alone. Raise ValueError if `how` is anything else, or if the mirrored features are needed but not given.
-    """
-    if how not in MIRROR:
-        raise ValueError(f"mirror is {how!r}; choose one of {', '.join(map(repr, MIRROR))}")
-    if not how:
-        return features
-    if mirrored is None:
-        raise ValueError(f"mirror={how!r} also needs the features of the mirrored images; pass them")
-    return torch.cat([features, mirrored], 1) if how == "concatenate" else (features + mirrored) / 2
+JOINED = {  # how the feature of an image and that of the mirrored image become one
+    "": lambda features, mirrored: features,
+    "average": lambda features, mirrored: (features + mirrored) / 2,  # as InsightFace's script
+    "concatenate": lambda features, mirrored: torch.cat([features, mirrored], 1),  # as SphereFace's script
+}
+STEPS = 20  # of the weight of a fused score, from 0 to 1
 
 
 def verify_features(
@@ -42,18 +40,45 @@ def verify_features(
 ) -> Verification:
     """Run `verify` on the cosines of features, prepared as the usual scripts for LFW do.
 
-    `mirror` is the `how` of `with_mirrored`. If `subtract_mean` is True, subtract the mean feature of the images in the
-    pairs of the *other* folds. An image in several pairs counts several times, as in the SphereFace script. Raise
-    ValueError as `cosine` and `verify` do.
+    `mirror` is one of JOINED. If `subtract_mean` is True, subtract the mean feature of the images in the pairs of the
+    *other* folds. An image in several pairs counts several times, as in the SphereFace script. Raise ValueError as
+    `cosine` and `verify` do.
     """
-    features = with_mirrored(features, mirrored, mirror).cpu()
+    features = JOINED[mirror](features, mirrored).cpu()
     rows = torch.cat([pairs.first, pairs.second])
 
     def scores_for(others: Bool[Tensor, " pairs"]) -> Float[Tensor, " pairs"]:
         mean = features[rows[others.repeat(2)]].mean(0) if subtract_mean else features.new_zeros(())
         return cosine(features[pairs.first] - mean, features[pairs.second] - mean)
 
-    return verify_by_fold(scores_for, pairs.same, pairs.fold, measures)
+    return verify(scores_for, pairs.same, pairs.fold, measures)
+
+
+def fuse(
+    first: Float[Tensor, "*scores"], second: Float[Tensor, "*scores"], weight: float = 0.5
+) -> Float[Tensor, "*scores"]:
+    """Return `(1 - weight) first + weight second`. The default sorts pairs in the same order as the paper's sum.
+
+    Both scores should be of one kind (cosines). A score ten times as large as the other would decide alone.
+    """
+    return (1 - weight) * first + weight * second
+
+
+def best_weight(first: Float[Tensor, " pairs"], second: Float[Tensor, " pairs"], same: Bool[Tensor, " pairs"]) -> float:
+    """Return the weight of the second score, in steps of a twentieth, with the largest area under the curve of `fuse`.
+
+    If several weights are equally good, return the middle one. Do not use test pairs here.
+    """
+    areas = torch.tensor([area_under_roc(fuse(first, second, step / STEPS), same) for step in range(STEPS + 1)])
+    best = (areas == areas.max()).nonzero()[:, 0]
+    return int(best[(len(best) - 1) // 2]) / STEPS
+
+
+def fuse_best(
+    first: Float[Tensor, " pairs"], second: Float[Tensor, " pairs"], same: Bool[Tensor, " pairs"]
+) -> Callable[[Bool[Tensor, " pairs"]], Float[Tensor, " pairs"]]:
+    """Return the scores for `verify` that sum two scores with the best weight on all other folds."""
+    return lambda others: fuse(first, second, best_weight(first[others], second[others], same[others]))
 
 
 class Templates(NamedTuple):
@@ -87,12 +112,8 @@ def pool(
     """
     if media is None:
         media = torch.arange(len(features))
-    length = features.norm(dim=1, keepdim=True)
-    bad = ~(length[:, 0].isfinite() & (length[:, 0] > 0))
-    if bad.any():
-        raise ValueError(f"feature {int(bad.nonzero()[0])} has no direction: it is zero or not finite")
     both, inside = torch.stack([template, media], 1).unique(dim=0, return_inverse=True)
-    means = _means(features / length, inside, len(both))
+    means = _means(features / lengths(features)[:, None], inside, len(both))
     numbers, outside = both[:, 0].unique(return_inverse=True)
     return Templates(numbers, _means(means, outside, len(numbers)))
 

@@ -13,6 +13,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from facenb.evaluation.recognition import lengths
+
 BLOCK = 2**25  # scores held at a time (128 MB)
 RANKS = (1, 5, 10)
 FARS = (0.01, 0.1)
@@ -91,8 +93,7 @@ def identify(
     nearest = torch.searchsorted(names, probe_person).clamp(max=len(names) - 1)
     mated = names[nearest] == probe_person
     target = order[nearest] if single else nearest  # column of the probe's own person
-    gallery_length = _lengths(gallery, "gallery", block)
-    probe_length = _lengths(probe, "probe", block)
+    gallery_length, probe_length = lengths(gallery, "gallery feature"), lengths(probe, "probe feature")
     rank = torch.empty(len(probe), dtype=torch.int64)
     genuine, other = gallery.new_empty(len(probe)), gallery.new_empty(len(probe))
     for rows in torch.arange(len(probe)).split(max(1, block // len(gallery))):
@@ -107,16 +108,3 @@ def identify(
         scores[torch.arange(len(rows))[here], target[rows][here]] = -math.inf
         other[rows] = scores.amax(1)
     return Identification(mated, rank, genuine, other, len(names))
-
-
-def _lengths(features: Tensor, name: str, block: int) -> Float[Tensor, " templates"]:
-    rows = max(1, block // features.shape[1])
-    length = torch.cat([chunk.norm(dim=1) for chunk in features.split(rows)])
-    bad = ~(length.isfinite() & (length > 0))
-    if bad.any():
-        number, count = int(bad.nonzero()[0]), int(bad.sum())
-        raise ValueError(
-            f"{name} feature {number} has no direction: it is zero or not finite ({count} such); leave such features "
-            "out and report how many there are"
-        )
-    return length

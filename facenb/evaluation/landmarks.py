@@ -6,13 +6,12 @@ out of the means and counted separately. In the cumulative curve its error count
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import zip_longest
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from facenb.errors import LandmarkError
@@ -22,16 +21,6 @@ from facenb.imaging.camera import WeakPerspective
 from facenb.morphable.model import MorphableModel
 
 BINS = ((0.0, 30.0), (30.0, 60.0), (60.0, 90.0))  # |yaw| in degrees: [0, 30], (30, 60], (60, 90]
-
-
-def _check(*axes: str | int, **values: Tensor) -> None:
-    """Raise ValueError unless all arrays have the shape `axes`. A name in `axes` stands for any length."""
-    shapes = {name: tuple(value.shape) for name, value in values.items()}
-    first = next(iter(shapes.values()), ())
-    wanted = tuple(size if isinstance(axis, str) else axis for axis, size in zip_longest(axes, first))
-    if any(shape != wanted for shape in shapes.values()):
-        listed = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
-        raise ValueError(f"all arrays must have the same shape ({', '.join(map(str, axes))}), got {listed}")
 
 
 def box_size(truth: Float[Tensor, "faces points 2"]) -> Float[Tensor, " faces"]:
@@ -46,10 +35,8 @@ def box_size(truth: Float[Tensor, "faces points 2"]) -> Float[Tensor, " faces"]:
 def nme(predicted: Float[Tensor, "faces points 2"], truth: Float[Tensor, "faces points 2"]) -> Float[Tensor, " faces"]:
     """Return the mean landmark error of each face divided by `box_size`, as a fraction.
 
-    It is NaN if the prediction is missing. Raise ValueError for arrays of different shapes, and LandmarkError as
-    `box_size` does.
+    It is NaN if the prediction is missing. Raise LandmarkError as `box_size` does.
     """
-    _check("faces", "points", 2, predicted=predicted, truth=truth)
     return (predicted - truth).norm(dim=-1).mean(1) / box_size(truth)
 
 
@@ -94,7 +81,6 @@ def by_yaw(errors: Float[Tensor, " faces"], yaw: Float[Tensor, " faces"]) -> Yaw
 
     If a bin has no prediction, its mean and the mean over the bins are NaN. Raise as `yaw_bin` does.
     """
-    _check("faces", errors=errors, yaw=yaw)
     bins = yaw_bin(yaw)
     means, counts, missed = [], [], []
     for number in range(len(BINS)):
@@ -114,7 +100,6 @@ def mean_of_bins(
     The statistic takes weights (draws, people): how often each person is drawn. It is NaN if a draw has a bin without a
     prediction. Raise as `yaw_bin` does.
     """
-    _check("faces", errors=errors, yaw=yaw, subject=subject)
     values, bins = errors.double().numpy(), yaw_bin(yaw).numpy()
     _, person = np.unique(subject.numpy(), return_inverse=True)
     people, scored = int(person.max()) + 1, ~np.isnan(values)
@@ -127,11 +112,6 @@ def mean_of_bins(
             return ((weights @ sums) / (weights @ counts)).mean(1)
 
     return statistic, people
-
-
-def found_by_all(errors: Sequence[Float[Tensor, " faces"]]) -> Bool[Tensor, " faces"]:
-    """Return whether every method has a prediction, for each face. Compare methods on these faces only."""
-    return ~torch.stack(list(errors)).isnan().any(0)
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,11 @@ which removes the remaining shift and rotation. The error is the distance of eac
 Procrustes changes the size of the prediction, as `evaluation.shape` does. Rigid ICP keeps it, so a wrong size counts.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Float, Int
@@ -98,20 +100,19 @@ def pool_frames(values: Float[Tensor, "frames ..."], subjects: Sequence[str], al
     any case if a subject has no frame with a prediction.
     """
     usable = values.flatten(1).isfinite().all(1)
-    names = tuple(dict.fromkeys(subjects))
-    row = torch.tensor([names.index(name) for name in subjects])
-    present, total = (torch.bincount(rows, minlength=len(names)) for rows in (row[usable], row))
-    missing = (total - present).tolist()
-    if any(missing) and not allow_missing:
-        lacking = ", ".join(f"{name} ({count})" for name, count in zip(names, missing, strict=True) if count)
+    row, names = pd.factorize(np.array(subjects, dtype=object))
+    row = torch.from_numpy(row)
+    present, missing = (torch.bincount(row[rows], minlength=len(names)) for rows in (usable, ~usable))
+    if missing.any() and not allow_missing:
+        lacking = ", ".join(f"{name} ({count})" for name, count in zip(names, missing.tolist(), strict=True) if count)
         raise ValueError(f"frames without a prediction: {lacking}; predict them, or pass allow_missing=True")
     if (present == 0).any():
         name = names[int((present == 0).nonzero()[0])]
         raise ValueError(f"{name} has no frame with a prediction; count it as missing")
     sums = values.new_zeros((len(names), *values.shape[1:]), dtype=torch.float64)
     sums.index_add_(0, row[usable], values[usable].double())
-    mean = sums / present.view(-1, *(1,) * (values.ndim - 1))
-    return Pooled(names, mean.to(values.dtype), tuple(present.tolist()), tuple(missing))
+    mean = (sums.flatten(1) / present[:, None]).view_as(sums).to(values.dtype)
+    return Pooled(tuple(names), mean, tuple(present.tolist()), tuple(missing.tolist()))
 
 
 def by_yaw(
@@ -126,22 +127,19 @@ def by_yaw(
     and `missing`. Raise ValueError if an image has no prediction. With `allow_missing`, count it in `missing`; a row
     without any prediction is then NaN and not in `avg`. Raise ValueError for a key that no scan and yaw match.
     """
-    wanted = [(scan, float(yaw)) for yaw in yaws for scan in expected]
-    given = {(scan, float(yaw)): error for (scan, yaw), error in errors.items()}
-    problems = {"no prediction": set(wanted) - set(given), "errors, but was not expected": set(given) - set(wanted)}
-    if allow_missing:
-        problems.pop("no prediction")
+    wanted = [(scan, yaw) for yaw in yaws for scan in expected]
+    problems = {"errors, but was not expected": set(errors) - set(wanted)}
+    if not allow_missing:
+        problems["no prediction"] = set(wanted) - set(errors)
     for problem, images in problems.items():
         if images:
             scan, yaw = min(images)
             raise ValueError(f"{scan} at {yaw:g} degrees has {problem} ({len(images)} of {len(wanted)} images)")
-    rows = {}
-    for size in sorted({abs(yaw) for _, yaw in wanted}, reverse=True):
-        images = [image for image in wanted if abs(image[1]) == size]
-        scored = [given[image] for image in images if image in given]
-        means = {name: torch.tensor([getattr(x, name) for x in scored]).mean().item() for name in ("mean", "rms")}
-        rows[f"{size:g}"] = {**means, "pictures": len(scored), "missing": len(images) - len(scored)}
-    table = pd.DataFrame.from_dict(rows, orient="index")
-    average = {name: table[name].mean() for name in ("mean", "rms")}
-    table.loc["avg"] = {**average, "pictures": table["pictures"].sum(), "missing": table["missing"].sum()}
+    scored = [errors.get(image) for image in wanted]
+    columns = {name: [getattr(error, name, math.nan) for error in scored] for name in ("mean", "rms")}
+    columns |= {"pictures": [error is not None for error in scored], "missing": [error is None for error in scored]}
+    how = {"mean": "mean", "rms": "mean", "pictures": "sum", "missing": "sum"}
+    table = pd.DataFrame(columns).groupby([abs(yaw) for _, yaw in wanted]).agg(how).sort_index(ascending=False)
+    table.index = [f"{size:g}" for size in table.index]
+    table.loc["avg"] = table.agg(how)
     return table.astype({"pictures": int, "missing": int}).rename_axis("|yaw|")

@@ -58,13 +58,22 @@ MEASURES = ("accuracy", *CURVE_MEASURES)
 STRICT_MEASURES = {**CURVE_MEASURES, "TAR-0.1%": lambda curve: curve.tar_at(0.001)}
 
 
+def lengths(features: Float[Tensor, "rows features"], name: str = "feature") -> Float[Tensor, " rows"]:
+    """Return the length of each feature. Raise ValueError with its row if one is zero or not finite."""
+    length = features.norm(dim=1)
+    bad = ~(length.isfinite() & (length > 0))
+    if bad.any():
+        raise ValueError(
+            f"{name} {int(bad.nonzero()[0])} has no direction: it is zero or not finite ({int(bad.sum())} such); leave "
+            "such features out and report how many there are"
+        )
+    return length
+
+
 def cosine(first: Float[Tensor, "pairs features"], second: Float[Tensor, "pairs features"]) -> Float[Tensor, " pairs"]:
-    """Return the cosine between the two features of each pair. Raise ValueError if one is zero or not finite."""
-    for features in (first, second):
-        usable = (features != 0).any(1) & features.isfinite().all(1)
-        if not usable.all():
-            raise ValueError(f"feature {int((~usable).nonzero()[0])} has no direction: it is zero or not finite")
-    return torch.nn.functional.cosine_similarity(first.double(), second.double(), dim=1, eps=0).to(first.dtype)
+    """Return the cosine between the two features of each pair. Raise ValueError as `lengths` does."""
+    one, other = first.double(), second.double()
+    return ((one * other).sum(1) / (lengths(one) * lengths(other))).to(first.dtype)
 
 
 def check_pairs(scores: Float[Tensor, " pairs"], same: Bool[Tensor, " pairs"], where: str = "the pairs") -> None:
@@ -176,29 +185,18 @@ class Verification:
 
 
 def verify(
-    scores: Float[Tensor, " pairs"],
+    scores: Float[Tensor, " pairs"] | Callable[[Bool[Tensor, " pairs"]], Float[Tensor, " pairs"]],
     same: Bool[Tensor, " pairs"],
     fold: Int[Tensor, " pairs"],
     measures: Mapping[str, Callable[[ROC], Tensor]] = CURVE_MEASURES,
 ) -> Verification:
     """Test each fold with the threshold that is best on all other folds (LFW View 2, Huang et al. 2007).
 
-    The measures of the curve need no threshold. Raise ValueError if there is only one fold, if a fold has pairs of one
-    kind only, or if scores are not finite.
-    """
-    return verify_by_fold(lambda _: scores, same, fold, measures)
-
-
-def verify_by_fold(
-    scores_for: Callable[[Bool[Tensor, " pairs"]], Float[Tensor, " pairs"]],
-    same: Bool[Tensor, " pairs"],
-    fold: Int[Tensor, " pairs"],
-    measures: Mapping[str, Callable[[ROC], Tensor]] = CURVE_MEASURES,
-) -> Verification:
-    """Run `verify` for scores that need training, such as a mean to subtract or the weight of a sum.
-
-    For each fold, `scores_for(others)` gets a mask of the pairs in all other folds. It may learn from them, and returns
-    the scores of all pairs. No person may be in two folds, otherwise the scores would be learned from test people.
+    The measures of the curve need no threshold. `scores` may also be a function, if they need training, such as a mean
+    to subtract or the weight of a sum. For each fold it gets a mask of the pairs in all other folds. It may learn from
+    them, and returns the scores of all pairs. No person may be in two folds, otherwise the scores would be learned from
+    test people. Raise ValueError if there is only one fold, if a fold has pairs of one kind only, or if scores are not
+    finite.
     """
     same, fold = same.cpu(), fold.cpu()
     folds = fold.unique().tolist()
@@ -207,15 +205,15 @@ def verify_by_fold(
     right, judged, thresholds, rows = torch.zeros_like(same), [], [], []
     for number in folds:
         here = fold == number
-        scores = scores_for(~here).cpu()
+        found = (scores(~here) if callable(scores) else scores).cpu()
         for other in folds:
-            check_pairs(scores[fold == other], same[fold == other], f"fold {other}")
-        threshold = best_threshold(scores[~here], same[~here])
-        right[here] = (scores[here].double() >= threshold) == same[here]
-        curve = roc(scores[here], same[here])
+            check_pairs(found[fold == other], same[fold == other], f"fold {other}")
+        threshold = best_threshold(found[~here], same[~here])
+        right[here] = (found[here].double() >= threshold) == same[here]
+        curve = roc(found[here], same[here])
         rows.append([float(right[here].double().mean()), *(float(of(curve)) for of in measures.values())])
         thresholds.append(threshold)
-        judged.append(torch.where(here, scores, 0))
+        judged.append(torch.where(here, found, 0))
     values = torch.tensor(rows, dtype=torch.float64)
     return Verification(
         tuple(folds), values, tuple(thresholds), right, torch.stack(judged).sum(0), ("accuracy", *measures)
@@ -247,9 +245,7 @@ def draw_pairs(subject: Int[Tensor, " pictures"], each: int, folds: int = 10, se
     for number, members in enumerate(np.array_split(people, folds)):
         pictures = [np.flatnonzero(labels == person) for person in members]
         single = [random.permutation(p[np.stack(np.triu_indices(len(p), 1), 1)]) for p in pictures]
-        turn = np.concatenate(
-            [np.arange(len(pairs)) + random.random() for pairs in single]
-        )  # one pair of every person first, then ...
+        turn = np.concatenate([np.arange(len(p)) + random.random() for p in single])  # one pair of every person first
         alike = np.concatenate(single)[np.argsort(turn, kind="stable")][:each]
         owner, everyone = np.repeat(np.arange(len(pictures)), [len(p) for p in pictures]), np.concatenate(pictures)
         possible = (len(everyone) ** 2 - sum(len(p) ** 2 for p in pictures)) // 2
