@@ -176,6 +176,7 @@ def test_arrays_whose_parts_do_not_fit_are_refused(tmp_path):
         (b"f8", b"(I-1\nI-1\nt", b"S'0123456789abcdef'\n"),
         (b"O8", b"(I2\nt", b"S'0123456789abcdef'\n"),  # bytes taken for pointers
         (b"V16", b"(I1\nt", b"S'0123456789abcdef'\n"),
+        (b"f8,O", b"(I1\nt", b"S'0123456789abcdef'\n"),
         (b"f8", b"(I2\nt", b"I1000000000000\n"),  # bytes(10**12) would fill the memory
         (b"f8", b"(I2\nt", b"(lI1\na"),
     ):
