@@ -26,8 +26,13 @@ def copy(mirror, tmp_path):
 
 def write_cereal(path, mean, basis, variance, triangles, colours, uv):
     """A file as eos writes it: version, two PCA models around the triangle lists, texture coordinates."""
-    matrix = lambda m: struct.pack("<2i", *m.shape) + m.astype("<f4").tobytes("F")  # noqa: E731
-    rows = lambda a, kind: struct.pack("<Q", len(a)) + a.astype(kind).tobytes()  # noqa: E731
+
+    def matrix(values):
+        return struct.pack("<2i", *values.shape) + values.astype("<f4").tobytes("F")
+
+    def rows(values, kind):
+        return struct.pack("<Q", len(values)) + values.astype(kind).tobytes()
+
     data = struct.pack("<I", 1) + matrix(mean) + matrix(basis) + matrix(variance) + rows(triangles, "<i4")
     data += b"".join(map(matrix, colours)) + rows(triangles[: len(colours[0])], "<i4") + rows(uv, "<f8")
     path.write_bytes(data)

@@ -1,12 +1,12 @@
 import os
 from dataclasses import fields, replace
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
 from scipy.spatial.transform import Rotation
-from smplx.lbs import lbs
 
 from facenb.errors import ModelFileError
 from facenb.morphable import Embedding, Joints, MorphableModel
@@ -15,24 +15,19 @@ from facenb.morphable.model import axis_angle_to_matrix
 VERTICES, IDENTITY, EXPRESSION = 40, 7, 4
 
 
-def random_joints(generator, vertices=VERTICES):
-    """FLAME's tree of five joints with random weights, regressor and correctives."""
-    draw = lambda *shape: torch.rand(*shape, generator=generator)  # noqa: E731
-    regressor, weights = draw(5, vertices), draw(vertices, 5)
-    return Joints(
-        names=("global", "neck", "jaw", "left_eye", "right_eye"),
-        parents=(-1, 0, 1, 1, 1),
-        regressor=regressor / regressor.sum(1, keepdim=True),
-        weights=weights / weights.sum(1, keepdim=True),
-        correctives=torch.randn(36, vertices, 3, generator=generator),
-    )
-
-
 @pytest.fixture
 def model() -> MorphableModel:
     """A random model with every part a model can have."""
     generator = torch.Generator().manual_seed(3)
-    draw = lambda *shape: torch.randn(*shape, generator=generator)  # noqa: E731
+    draw, share = (partial(function, generator=generator) for function in (torch.randn, torch.rand))
+    regressor, weights = share(5, VERTICES), share(VERTICES, 5)
+    joints = Joints(
+        names=("global", "neck", "jaw", "left_eye", "right_eye"),
+        parents=(-1, 0, 1, 1, 1),
+        regressor=regressor / regressor.sum(1, keepdim=True),
+        weights=weights / weights.sum(1, keepdim=True),
+        correctives=draw(36, VERTICES, 3),
+    )
     triangles = torch.randint(0, VERTICES, (60, 3), generator=generator)
     return MorphableModel(
         name="random",
@@ -40,14 +35,14 @@ def model() -> MorphableModel:
         triangles=triangles,
         identity_basis=draw(IDENTITY, VERTICES, 3),
         expression_basis=draw(EXPRESSION, VERTICES, 3),
-        landmarks=Embedding(triangles[:20], torch.rand(20, 3, generator=generator)),
+        landmarks=Embedding(triangles[:20], share(20, 3)),
         expression_names=("smile", "jawOpen", "blink", "frown"),
-        albedo_mean=torch.rand(VERTICES, 3, generator=generator),
+        albedo_mean=share(VERTICES, 3),
         albedo_basis=0.1 * draw(3, VERTICES, 3),
-        uv=torch.rand(50, 2, generator=generator),
+        uv=share(50, 2),
         uv_triangles=torch.randint(0, 50, (60, 3), generator=generator),
         regions={"nose": torch.arange(5), "landmark.nose.tip": torch.tensor([3])},
-        joints=random_joints(generator),
+        joints=joints,
         contour=torch.randint(0, VERTICES, (17, 6), generator=generator),
         source="made up, no licence",
     )
@@ -141,40 +136,7 @@ def test_albedo_is_mean_plus_weighted_rows(model):
     assert torch.allclose(model.albedo(coefficients)[0], expected, atol=1e-6)
 
 
-# skinning
-
-
-def test_skinning_agrees_with_smplx():
-    # smplx works in metres, this library in mm: the same model in both units, compared in metres. The vertices are
-    # of the order of 0.1 m, so 1e-6 m (a thousandth of a mm) is one part in 1e5.
-    generator = torch.Generator().manual_seed(1)
-    vertices, batch = 200, 6
-    draw = lambda *shape: torch.randn(*shape, generator=generator)  # noqa: E731
-    joints = random_joints(generator, vertices)
-    mean, basis, correctives = 0.1 * draw(vertices, 3), 0.003 * draw(12, vertices, 3), 0.01 * draw(36, vertices, 3)
-    coefficients, pose = draw(batch, 12), 0.8 * draw(batch, 5, 3)
-    theirs, _ = lbs(
-        coefficients,
-        pose.flatten(1),
-        mean[None],
-        basis.permute(1, 2, 0),
-        correctives.flatten(1),
-        joints.regressor,
-        torch.tensor(joints.parents),
-        joints.weights,
-    )
-    model = MorphableModel(
-        "flame-like",
-        1e3 * mean,
-        torch.tensor([[0, 1, 2]]),
-        1e3 * basis[:8],
-        1e3 * basis[8:],
-        Embedding.at([0]),
-        joints=replace(joints, correctives=1e3 * correctives),
-    )
-    ours = model.shape(coefficients[:, :8], coefficients[:, 8:], pose) / 1e3
-    assert (theirs - mean).abs().max() > 0.1  # the pose does move the mesh
-    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-6)
+# skinning (against smplx: test_formats_flame.py)
 
 
 def test_skinning_by_the_root_alone_is_a_rotation_about_the_root(model):
