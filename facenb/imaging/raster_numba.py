@@ -54,14 +54,7 @@ def array(tensor: Tensor) -> np.ndarray:
     return tensor.detach().contiguous().numpy()
 
 
-def empty(*shape: int, dtype: torch.dtype) -> Tensor:
-    """Return memory from numpy, which asks for huge pages: page faults took a sixth of the time of large images."""
-    return torch.from_numpy(np.empty(shape, str(dtype).removeprefix("torch.")))
-
-
-def zeros_like(tensor: Tensor) -> Tensor:
-    """Return contiguous zeros in memory from numpy."""
-    return torch.from_numpy(np.zeros(tuple(tensor.shape), str(tensor.dtype).removeprefix("torch.")))
+# New memory comes from numpy, which asks for huge pages: page faults took a sixth of the time of large images.
 
 
 class Rasterize(torch.autograd.Function):
@@ -69,26 +62,26 @@ class Rasterize(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, projected, triangles, size, perspective):
-        batch, (height, width) = len(projected), size
-        triangle = empty(batch, height, width, dtype=torch.int64)
-        barycentric = empty(batch, height, width, 3, dtype=projected.dtype)
-        depth = empty(batch, height, width, dtype=projected.dtype)
-        triangles = triangles.to(torch.int32)
-        bands = min(max(1, -(-torch.get_num_threads() // max(batch, 1))), height)  # few images: share their rows
-        scene = bands, array(projected), array(triangles), perspective
-        in_parallel(_draw, batch * bands, *scene, triangle.numpy(), barycentric.numpy(), depth.numpy())
-        ctx.save_for_backward(projected, triangles, triangle)
+        triangles, points = triangles.to(torch.int32), array(projected)
+        triangle = np.empty((len(points), *size), np.int64)
+        barycentric, depth = np.empty((*triangle.shape, 3), points.dtype), np.empty(triangle.shape, points.dtype)
+        bands = min(max(1, -(-torch.get_num_threads() // max(len(points), 1))), size[0])  # few images: share their rows
+        scene = bands, points, array(triangles), perspective
+        in_parallel(_draw, len(points) * bands, *scene, triangle, barycentric, depth)
+        outputs = tuple(map(torch.from_numpy, (triangle, barycentric, depth)))
+        ctx.save_for_backward(projected, triangles, outputs[0])
         ctx.perspective = perspective
-        ctx.mark_non_differentiable(triangle)
-        return triangle, barycentric, depth
+        ctx.mark_non_differentiable(outputs[0])
+        return outputs
 
     @staticmethod
     @once_differentiable
     def backward(ctx, _, grad_barycentric, grad_depth):
-        grad = zeros_like(ctx.saved_tensors[0])
-        drawn = *map(array, ctx.saved_tensors), ctx.perspective
-        in_parallel(_draw_backward, len(grad), *drawn, array(grad_barycentric), array(grad_depth), grad.numpy())
-        return grad, None, None, None
+        points, *seen = map(array, ctx.saved_tensors)
+        grad = np.zeros(points.shape, points.dtype)
+        grads = array(grad_barycentric), array(grad_depth), grad
+        in_parallel(_draw_backward, len(points), points, *seen, ctx.perspective, *grads)
+        return torch.from_numpy(grad), None, None, None
 
 
 class Interpolate(torch.autograd.Function):
@@ -96,20 +89,21 @@ class Interpolate(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, triangle, barycentric, attributes, triangles):
-        values = empty(*triangle.shape, attributes.shape[-1], dtype=attributes.dtype)
         inputs = triangle.flatten(1), barycentric.flatten(1, 2), attributes, triangles.to(torch.int32)
-        in_parallel(_blend, len(values), *map(array, inputs), values.flatten(1, 2).numpy())
+        seen, weights, values, corners = map(array, inputs)
+        image = np.empty((*seen.shape, values.shape[2]), values.dtype)
+        in_parallel(_blend, len(image), seen, weights, values, corners, image)
         ctx.save_for_backward(*inputs)
-        return values
+        return torch.from_numpy(image).view(*triangle.shape, attributes.shape[-1])
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad_values):
-        inputs = *ctx.saved_tensors, grad_values.flatten(1, 2)
-        grad_barycentric, grad_attributes = zeros_like(inputs[1]), zeros_like(inputs[2])
-        grads = grad_barycentric.numpy(), grad_attributes.numpy()
-        in_parallel(_blend_backward, len(grad_values), *map(array, inputs), *grads)
-        return None, grad_barycentric.view(*grad_values.shape[:3], 3), grad_attributes, None
+    def backward(ctx, grad):
+        seen, weights, values, corners = map(array, ctx.saved_tensors)
+        to_weights, to_values = np.zeros(weights.shape, weights.dtype), np.zeros(values.shape, values.dtype)
+        inputs = seen, weights, values, corners, array(grad.flatten(1, 2))
+        in_parallel(_blend_backward, len(grad), *inputs, to_weights, to_values)
+        return None, torch.from_numpy(to_weights).view(*grad.shape[:3], 3), torch.from_numpy(to_values), None
 
 
 class UnitNormals(torch.autograd.Function):
@@ -117,10 +111,11 @@ class UnitNormals(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, vertices, triangles):
-        triangles = triangles.to(torch.int32)
-        normals, lengths = zeros_like(vertices), empty(*vertices.shape[:2], dtype=vertices.dtype)
-        in_parallel(_normals, len(vertices), array(vertices), array(triangles), normals.numpy(), lengths.numpy())
-        ctx.save_for_backward(vertices, triangles, normals, lengths)
+        triangles, points = triangles.to(torch.int32), array(vertices)
+        normals, lengths = np.zeros(points.shape, points.dtype), np.empty(points.shape[:2], points.dtype)
+        in_parallel(_normals, len(points), points, array(triangles), normals, lengths)
+        normals = torch.from_numpy(normals)
+        ctx.save_for_backward(vertices, triangles, normals, torch.from_numpy(lengths))
         return normals
 
     @staticmethod
@@ -129,9 +124,10 @@ class UnitNormals(torch.autograd.Function):
         vertices, triangles, normals, lengths = ctx.saved_tensors
         along = (grad_normals * normals).sum(-1, keepdim=True)
         grad_sum = (grad_normals - along * normals) / lengths[..., None]  # derivative of a unit vector
-        grad = zeros_like(vertices)
-        in_parallel(_normals_backward, len(vertices), array(vertices), array(triangles), array(grad_sum), grad.numpy())
-        return grad, None
+        points = array(vertices)
+        grad = np.zeros(points.shape, points.dtype)
+        in_parallel(_normals_backward, len(points), points, array(triangles), array(grad_sum), grad)
+        return torch.from_numpy(grad), None
 
 
 @compiled()

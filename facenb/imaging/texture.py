@@ -97,13 +97,7 @@ def shade(
     return image
 
 
-def _gradient(
-    texture: Texture,
-    fragments: Fragments,
-    triangles: Int[Tensor, "triangles 3"],
-    vertices: Float[Tensor, "batch vertices 3"],
-    slope: Float[Tensor, "batch height width 2"],
-) -> Float[Tensor, "batch height width 3"]:
+def _gradient(texture, fragments, triangles, vertices, slope) -> Float[Tensor, "batch height width 3"]:
     """Return the gradient of the relief along the surface at each pixel, 0 at the background."""
     pixel, corner = seen_corners(fragments.triangle, triangles, vertices.shape[1])
     a, b, c = vertices.flatten(0, 1)[corner].unbind(1)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from facenb.imaging.compiled import compiled
 from facenb.imaging.lighting import C0, C1, C2, C2_XY, C2_ZZ
-from facenb.imaging.raster_numba import array, cross, edges, empty, in_parallel
+from facenb.imaging.raster_numba import array, cross, edges, in_parallel
 
 TINY = 1e-12  # mm^4: a triangle whose cross product has a smaller square has no gradient
 
@@ -22,14 +22,13 @@ TINY = 1e-12  # mm^4: a triangle whose cross product has a smaller square has no
 def shade(texture, fragments, triangles, factor, bumps) -> Tensor:
     """Return the colours (B, H, W, 3). `bumps` holds slopes, vertices, normals and light; None without relief."""
     dtype = factor.dtype
-    values = empty(*fragments.barycentric.shape, dtype=dtype)
     faces = [array(t.to(torch.int32)).view(np.uint32) for t in (triangles, texture.triangles)]
     seen = [array(fragments.triangle.flatten(1)), array(fragments.barycentric.flatten(1, 2).to(dtype))]
-    pixels, out = [*seen, *faces, array(texture.uv.to(dtype))], values.flatten(1, 2).numpy()
-    in_parallel(_texture, len(values), *pixels, array(texture.image.to(dtype)), array(factor.to(dtype)), out)
+    pixels, values = [*seen, *faces, array(texture.uv.to(dtype))], np.empty_like(seen[1])
+    in_parallel(_texture, len(values), *pixels, array(texture.image.to(dtype)), array(factor), values)
     if bumps is not None:
-        in_parallel(_relight, len(values), *pixels, *(array(t.to(dtype)) for t in bumps), out)
-    return values
+        in_parallel(_relight, len(values), *pixels, *(array(t.to(dtype)) for t in bumps), values)
+    return torch.from_numpy(values).view_as(fragments.barycentric)
 
 
 @compiled(fastmath={"contract"})
