@@ -57,7 +57,7 @@ def by_3ddfa(photos: Photographs) -> torch.Tensor:
 
 def by_mediapipe(photos: Photographs) -> torch.Tensor:
     """Return the points of MediaPipe's mesh nearest to the 68 landmarks (photos, 68, 2), NaN where no face is found."""
-    found = [detect(image).points for image in photos.image]
+    found = [detect(image) for image in photos.image]
     return torch.stack([to_68(faces[0]) if len(faces) else torch.full((68, 2), torch.nan) for faces in found])
 
 
@@ -101,7 +101,7 @@ def main() -> None:
         draw_sheet(synth, arguments.sheet)
         return
     photos = concatenate([photograph(synth, [k, k], [0, 1], (224, 224), 40.0) for k in range(FIRST, FIRST + people)])
-    found = sum(len(detect(image).points) > 0 for image in photos.image)
+    found = sum(len(detect(image)) > 0 for image in photos.image)
     print(f"MediaPipe finds {found} of {len(photos)} photographs (224 pixels, yaw to 40 degrees)")
     print(f"MobileFaceNet: AUC {verification(photos):.3f} over all pairs")
     few = photograph(synth, list(range(FIRST, FIRST + 200)), [0] * 200, (224, 224), 40.0)

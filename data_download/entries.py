@@ -48,8 +48,7 @@ class Place:
     path: str  # may hold wildcards
     what: str
     least: int = 1  # number of files that match, at least
-    size_least: int = 1  # bytes
-    starts: str = ""  # the first bytes of the format, as Latin-1 characters
+    size_least: int = 1  # bytes: a page that asks to log in is smaller
 
 
 @dataclass(frozen=True)

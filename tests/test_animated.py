@@ -107,22 +107,17 @@ def test_trimesh_reads_the_face(saved):
     assert mesh.faces.tolist() == TRIANGLES.tolist()
 
 
-FACE = {"vertices": VERTICES, "triangles": TRIANGLES, "colours": COLOURS}
-
-
 def test_numbers_that_json_cannot_hold_are_refused(tmp_path):
     with pytest.raises(ValueError, match="not JSON compliant"):
-        save_animated_glb(
-            tmp_path / "face.glb", VERTICES * torch.nan, TRIANGLES, COLOURS, targets=TARGETS, weights=WEIGHTS
-        )
+        save_animated_glb(tmp_path / "face.glb", VERTICES * torch.nan, TRIANGLES, COLOURS, TARGETS, WEIGHTS)
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_a_face_on_a_gpu(tmp_path):
-    face = {name: value.cuda() for name, value in FACE.items()}
     targets = {name: offset.cuda() for name, offset in TARGETS.items()}
-    content, array = read(save_animated_glb(tmp_path / "face.glb", **face, targets=targets, weights=WEIGHTS.cuda()))
+    face = VERTICES.cuda(), TRIANGLES.cuda(), COLOURS.cuda(), targets, WEIGHTS.cuda()
+    content, array = read(save_animated_glb(tmp_path / "face.glb", *face))
     [primitive] = content["meshes"][0]["primitives"]
     assert array(primitive["indices"]).reshape(-1, 3).tolist() == TRIANGLES.tolist()
 

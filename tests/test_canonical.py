@@ -8,7 +8,7 @@ from helpers import tensors
 from facenb.errors import AssetError
 from facenb.fitting import fit
 from facenb.imaging.camera import WeakPerspective, euler_to_matrix
-from facenb.photos.canonical import closest_on_mesh, mediapipe_embedding, read_canonical, register
+from facenb.photos.canonical import mediapipe_embedding, read_canonical, register
 from facenb.photos.landmarks import IBUG68
 
 
@@ -16,20 +16,6 @@ from facenb.photos.landmarks import IBUG68
 def embedding(ict, real_asset):
     real_asset("mediapipe")
     return mediapipe_embedding(ict)
-
-
-def test_closest_points_against_brute_force():
-    """Every triangle sampled finely is the slow twin: nothing sampled may be nearer, nor much further."""
-    vertices, triangles = tensors(trimesh.creation.icosphere(subdivisions=2, radius=50))
-    points = 60 * torch.randn(40, 3, generator=torch.Generator().manual_seed(0))
-    triangle, weights = closest_on_mesh(points, vertices, triangles)
-    assert (weights >= -1e-6).all() and torch.allclose(weights.sum(1), torch.ones(40), atol=1e-5)
-    found = (weights[..., None] * vertices[triangles[triangle]]).sum(1)
-    grid = torch.tensor([[i, j, 24 - i - j] for i in range(25) for j in range(25 - i)]) / 24
-    samples = torch.einsum("kc,tcd->tkd", grid, vertices[triangles]).reshape(-1, 3)
-    nearest = torch.cdist(points, samples).min(1).values
-    distance = (points - found).norm(dim=1)
-    assert (distance <= nearest + 1e-3).all() and (distance >= nearest - 0.6).all()
 
 
 def test_a_bent_copy_finds_back_onto_the_surface():

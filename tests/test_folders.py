@@ -14,7 +14,7 @@ from facenb.errors import AssetError, RunError
 from facenb.photos.canonical import mirrored_landmarks
 from facenb.photos.crops import crop_faces, crop_photos
 from facenb.photos.images import read_image
-from facenb.photos.landmarks import MESH, detect, five_points
+from facenb.photos.landmarks import MESH, central, detect, five_points
 from facenb.photos.photo import fit_photos, ict_fitter
 from facenb.photos.store import prepare_photos
 
@@ -99,7 +99,7 @@ class TestLFW:
         """The second person's rows against a fit and crops made here. A fit stops earlier or later in company."""
         name, paths = list(lfw.people.items())[1]
         assert built.card["names"] == list(lfw.people) and built.subjects.tolist() == [0] * 3 + [1] * 3 + [2] * 3
-        points = torch.stack([detect(read_image(path)).pick("central") for path in paths])
+        points = torch.stack([central(detect(image), image) for image in map(read_image, paths)])
         found = fit_photos(fitter, points[:, :MESH], torch.zeros(3, dtype=torch.int64))
         kept = built.read(["identity", "expression", "image"], torch.arange(3, 6))
         torch.testing.assert_close(kept["identity"], found.identity.expand(3, -1), atol=0.03, rtol=0)
@@ -140,7 +140,8 @@ class TestLFW:
         assert pairs.same.tolist() == [True, False, False] and pairs.fold.tolist() == [0, 0, 1]
         for k, pair in enumerate(lfw.pairs()):
             assert (pairs.photos[pairs.first[k]], pairs.photos[pairs.second[k]]) == pair[:2]
-        points = detect(read_image(lfw.pairs()[0].second)).pick("central")
+        image = read_image(lfw.pairs()[0].second)
+        points = central(detect(image), image)
         alone = fit_photos(fitter, points[None, :MESH], None).identity[0]
         torch.testing.assert_close(pairs.identity[pairs.second[0]], alone, atol=2e-3, rtol=1e-2)
         only = lfw_test_crops([1], SIZE, lfw, fitter)
@@ -173,8 +174,8 @@ class TestMirror:
         """To within what the detector itself differs on a photo and its mirror image."""
         real_asset("mediapipe")
         image = read_image(real_asset("astronaut") / "astronaut.png")
-        points = detect(image).pick()[None, :MESH]
-        turned = detect(image.flip(1).contiguous()).pick()[:MESH]
+        points = detect(image)[:1, :MESH]
+        turned = detect(image.flip(1).contiguous())[0, :MESH]
         away = (mirrored_landmarks(points, torch.tensor([float(image.shape[1])]))[0] - turned).norm(dim=1)
         size = (turned.amax(0) - turned.amin(0)).max()
         assert away.mean() < 0.02 * size and away.max() < 0.08 * size
@@ -186,7 +187,7 @@ def aligned_folder(lfw, tmp_path):
     for name, some in list(lfw.people.items())[:2]:
         for path in some[:2]:
             image = read_image(path)
-            five = five_points(detect(image).pick("central"))
+            five = five_points(central(detect(image), image))
             crop = crop_faces(image[None], five[None], (112, 112))[0]
             (tmp_path / "aligned" / name).mkdir(parents=True, exist_ok=True)
             Image.fromarray(crop.numpy()).save(tmp_path / "aligned" / name / f"{path.stem}.png")

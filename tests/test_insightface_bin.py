@@ -317,7 +317,7 @@ def test_a_training_set_of_records_is_that_of_a_folder(real_asset, tmp_path):
     for name in ("mediapipe", "ict-facekit"):
         real_asset(name)
     image = read_image(real_asset("astronaut") / "astronaut.png")
-    points = five_points(detect(image).pick())
+    points = five_points(detect(image)[0])
     crops = [crop_faces(image[None], (points + shift)[None], (112, 112))[0].numpy() for shift in (-4, 0, 4)]
     (tmp_path / "folder" / "0").mkdir(parents=True)
     for k, crop in enumerate(crops):

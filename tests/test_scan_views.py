@@ -15,7 +15,7 @@ from facenb.datasets.scans.views import BEHIND, camera_of, mark, render_views
 from facenb.errors import LandmarkError
 from facenb.morphable.alignment import similarity
 from facenb.morphable.scan import Scan
-from facenb.photos.landmarks import IBUG68, Detection
+from facenb.photos.landmarks import IBUG68
 from facenb.synthface import SynthFace
 
 
@@ -81,7 +81,7 @@ class TestMark:
                 camera = camera_of(shown["scan"], (0.0,), image.shape[:2], shown["field"])
                 points = torch.zeros(478, 2)
                 points[list(IBUG68)] = camera.project(places[None])[0, :, :2]
-                return Detection(points[None], image.shape[:2])
+                return points[None]
 
             monkeypatch.setattr(scan_views, "detect", detect)
 
@@ -107,7 +107,7 @@ class TestMark:
         assert found[:, 2].min() > -20 and found[60, 2] > ball.landmarks[60, 2] - 10
 
     def test_where_no_face_is_seen_the_scan_is_named(self, ball, monkeypatch):
-        nothing = Detection(torch.zeros(0, 478, 2), (512, 512))
+        nothing = torch.zeros(0, 478, 2)
         monkeypatch.setattr("facenb.datasets.scans.views.detect", lambda image, closer: nothing)
         with pytest.raises(LandmarkError, match="No face is seen on the scan ball"):
             mark(ball)

@@ -49,11 +49,6 @@ class _Buffer:
         return self.add(metres, FLOAT, "VEC3", ARRAY, **extremes)
 
 
-def _linear(shown: Tensor) -> Tensor:
-    """Return colours of a screen (sRGB, IEC 61966-2-1) as amounts of light."""
-    return torch.where(shown <= 0.04045, shown / 12.92, ((shown + 0.055) / 1.055) ** 2.4)
-
-
 def save_animated_glb(
     path: str | Path,
     vertices: Float[Tensor, "vertices 3"],
@@ -68,7 +63,9 @@ def save_animated_glb(
     nothing, for vertices that are not finite.
     """
     offsets, buffer = torch.stack(list(targets.values())), _Buffer()
-    rgba = torch.cat([_linear(colours.detach().cpu().clamp(0, 1)), torch.ones(len(colours), 1)], 1)
+    shown = colours.detach().cpu().clamp(0, 1)  # sRGB; glTF wants amounts of light (IEC 61966-2-1)
+    linear = torch.where(shown <= 0.04045, shown / 12.92, ((shown + 0.055) / 1.055) ** 2.4)
+    rgba = torch.cat([linear, torch.ones(len(colours), 1)], 1)
     rest, *moved = smooth_normals(torch.cat([vertices[None], vertices + offsets]), triangles)
     primitive = {
         "attributes": {

@@ -10,7 +10,6 @@ import functools
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -41,28 +40,6 @@ EYES, NOSE_TIP, MOUTH = ((33, 133), (362, 263)), 4, (61, 291)
 # 0.035), and no wrong face that looks upright moves by less than 0.015.
 CONFIRMED, CERTAIN = 0.05, 0.01
 CLOSE_UP = 256  # pixels on a side of the crop in which a face is looked for again
-
-
-@dataclass(frozen=True)
-class Detection:
-    """The faces found in one photo, the largest first. A photo without a face is not an error."""
-
-    points: Float[Tensor, "faces 478 2"]  # pixels
-    size: tuple[int, int]  # height, width of the photo
-
-    @property
-    def count(self) -> int:
-        return len(self.points)
-
-    def pick(self, which: str = "largest") -> Float[Tensor, "478 2"]:
-        """Return the largest face, or the one nearest to the photo's centre (`central`). ImageError without a face."""
-        if self.count == 0:
-            raise ImageError("no face was found in the image; take one where the face is larger and turned less away")
-        if which == "largest":
-            return self.points[0]
-        height, width = self.size
-        distance = (self.points.mean(1) - torch.tensor([width / 2, height / 2])).norm(dim=1)
-        return self.points[int(distance.argmin())]
 
 
 @contextlib.contextmanager
@@ -101,8 +78,10 @@ def _detector(model: Path) -> Callable:
     return run
 
 
-def detect(image: Float[Tensor, "height width 3"], closer: bool = False) -> Detection:
-    """Return all confirmed faces (at most FACES) of a photo in RGB [0, 1], turned in its plane by any angle.
+def detect(image: Float[Tensor, "height width 3"], closer: bool = False) -> Float[Tensor, "faces 478 2"]:
+    """Return the points (pixels) of all confirmed faces of a photo, at most FACES, the largest first.
+
+    The photo, in RGB [0, 1], may be turned in its plane by any angle.
 
     The detector finds upright faces best, and sometimes reports one on an ear, a hat or an upside-down face. So it
     looks at the photo's four quarter turns, and again at each face in a crop turned upright by the face's own eye line.
@@ -120,7 +99,13 @@ def detect(image: Float[Tensor, "height width 3"], closer: bool = False) -> Dete
         squares = _squares(height, width)
         faces = _distinct(face for u, v, side in squares for face in _search(image[v : v + side, u : u + side], u, v))
     faces.sort(key=lambda points: -float((points.amax(0) - points.amin(0)).prod()))
-    return Detection(torch.stack(faces[:FACES]) if faces else torch.zeros(0, POINTS, 2), (height, width))
+    return torch.stack(faces[:FACES]) if faces else torch.zeros(0, POINTS, 2)
+
+
+def central(faces: Float[Tensor, "faces 478 2"], image: Float[Tensor, "height width 3"]) -> Float[Tensor, "478 2"]:
+    """Return the face that is nearest to the image's centre."""
+    centre = torch.tensor([image.shape[1] / 2, image.shape[0] / 2])
+    return faces[(faces.mean(1) - centre).norm(dim=1).argmin()]
 
 
 def _search(image: Tensor, left: int = 0, top: int = 0) -> list[tuple[float, Tensor]]:

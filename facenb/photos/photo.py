@@ -22,7 +22,7 @@ from facenb.morphable.model import Embedding, MorphableModel
 from facenb.photos.canonical import mediapipe_embedding
 from facenb.photos.export import save_glb, save_image, save_obj, save_ply
 from facenb.photos.images import read_image, upright_size
-from facenb.photos.landmarks import MESH, detect
+from facenb.photos.landmarks import MESH, central, detect
 from facenb.photos.texture import Surface, Texels, close, lay_out, project_photo, vertex_colours
 
 LIMIT = 1600  # pixels on the longer side that are used: a texture shows no more
@@ -140,12 +140,11 @@ def photo_to_face(path: str | Path, which: str = "largest", fitter: Fitter | Non
     Raises ImageError, naming the file, if it is not an image or shows no face; AssetError if there is no model to fit.
     """
     image = read_image(path, LIMIT)
-    detection = detect(image, closer=True)
-    try:
-        points = detection.pick(which)[:MESH]
-    except ImageError as error:
-        raise ImageError(f"{path}: {error}") from error
-    return fit_landmarks(image, points, fitter or ict_fitter(), upright_size(path), detection.count)
+    faces = detect(image, closer=True)
+    if not len(faces):
+        raise ImageError(f"{path}: no face was found; take a photo where the face is larger and turned less away")
+    points = central(faces, image) if which == "central" else faces[0]
+    return fit_landmarks(image, points[:MESH], fitter or ict_fitter(), upright_size(path), len(faces))
 
 
 def refuse_existing(folder: str | Path, force: bool = False) -> None:

@@ -23,11 +23,10 @@ from facenb.imaging.camera import WeakPerspective
 from facenb.photos.cache import kept
 from facenb.photos.crops import ALIGNED, crop_photos
 from facenb.photos.images import as_bytes, read_image, upright_size
-from facenb.photos.landmarks import MESH, POINTS, VERSION, detect, five_points, to_68
+from facenb.photos.landmarks import MESH, POINTS, VERSION, central, detect, five_points, to_68
 from facenb.photos.photo import LIMIT, Fitter, fit_photos
 
 SIDE = 112  # pixels of the crop that is kept: the largest that a network here takes
-CAMERA = ("rotation", "scale", "translation")
 
 
 @dataclass(frozen=True)
@@ -81,20 +80,17 @@ class Prepared:
         return crops
 
     def fit(self, fitter: Fitter) -> Fit:
-        """Return the fit of each photo by itself, which is kept for each model. NaN where no face was found."""
+        """Return the fit of each photo by itself, which is kept for each model. Every photo must show a face."""
+
+        def fields() -> dict[str, Tensor]:
+            fitted = vars(fit_photos(fitter, self.mesh))
+            return {name: value for name, value in fitted.items() if name != "camera"} | vars(fitted["camera"])
+
         model = fitter.model
         inputs = (self.points, model.mean, model.identity_basis, model.expression_basis, fitter.embedding.weights)
-        values = kept("fits", lambda: self._fitted(fitter), *inputs)
-        camera, alone = WeakPerspective(*(values.pop(name) for name in CAMERA)), torch.arange(len(self))
-        return Fit(**values, camera=camera, subject=alone, labels=alone, objective=torch.zeros(0))
-
-    def _fitted(self, fitter: Fitter) -> dict[str, Tensor]:
-        fitted, values = fit_photos(fitter, self.mesh[self.found]), {}
-        for name in ("identity", "expression", "error", "unit", *CAMERA):
-            of_faces = getattr(fitted.camera if name in CAMERA else fitted, name).cpu()
-            values[name] = torch.full((len(self), *of_faces.shape[1:]), torch.nan)
-            values[name][self.found] = of_faces
-        return values
+        values = kept("fits/2", fields, *inputs)  # 2: the form in which they are kept
+        camera = WeakPerspective(*(values.pop(name) for name in ("rotation", "scale", "translation")))
+        return Fit(camera=camera, **values)
 
 
 def prepare_photos(paths: Sequence[str | Path], aligned: bool = False) -> Prepared:
@@ -134,12 +130,12 @@ def _prepare(image: Tensor, aligned: bool, name: str) -> dict[str, Tensor]:
             f"{name} is {image.shape[1]} x {image.shape[0]} pixels; aligned images have {SIDE} x {SIDE}. "
             "Scale it, or give aligned=False to crop by landmarks."
         )
-    detection = detect(image)
-    points = detection.pick("central") if detection.count else torch.full((POINTS, 2), torch.nan)
+    faces = detect(image)
+    points = central(faces, image) if len(faces) else torch.full((POINTS, 2), torch.nan)
     five = torch.tensor(ALIGNED) + 0.5 if aligned else five_points(points)
     crop = as_bytes(image) if aligned else crop_photos([image], five[None], (SIDE, SIDE))[0]
     size = torch.tensor(image.shape[:2])
-    return {"points": points, "five": five, "faces": torch.tensor(detection.count), "size": size, "crop": crop}
+    return {"points": points, "five": five, "faces": torch.tensor(len(faces)), "size": size, "crop": crop}
 
 
 def _stacked(photos: list[dict[str, Tensor]]) -> Prepared:

@@ -86,9 +86,9 @@ def mark(scan: Scan) -> Float[Tensor, "68 3"]:
 
 def _look(scan: Scan, field: float) -> Float[Tensor, "68 3"]:
     faces = detect(render_views(scan, (0.0,), (SIDE, SIDE), field)[0], closer=True)
-    if not faces.count:
+    if not len(faces):
         raise LandmarkError(f"No face is seen on the scan {scan.name}. Turn it to the viewer or give its 68 landmarks.")
-    points, camera = to_68(faces.pick()), camera_of(scan, (0.0,), (SIDE, SIDE), field)  # pixels
+    points, camera = to_68(faces[0]), camera_of(scan, (0.0,), (SIDE, SIDE), field)  # pixels
     depth = rasterize(camera.project(scan.vertices[None]), scan.triangles, (SIDE, SIDE)).depth[0]
     rows, columns = depth.isfinite().nonzero(as_tuple=True)
     centres, depths = torch.stack([columns, rows], 1) + 0.5, depth[rows, columns]

@@ -155,8 +155,9 @@ def lfw_test_crops(folds: Sequence[int], size: tuple[int, int], lfw: LFW, fitter
     paths = sorted({photo for pair in pairs for photo in (pair.first, pair.second)})
     row_of = {path: row for row, path in enumerate(paths)}
     photos = prepare_photos(paths)
-    identity = photos.fit(fitter).identity
-    identity[~photos.found] = identity[photos.found].mean(0)
+    fitted = photos[photos.found].fit(fitter).identity
+    identity = fitted.mean(0).repeat(len(photos), 1)
+    identity[photos.found] = fitted
     rows = [(row_of[pair.first], row_of[pair.second], pair.same, pair.fold) for pair in pairs]
     columns = (torch.tensor(column) for column in zip(*rows, strict=True))
     return PairCrops(photos.crops(size), tuple(paths), *columns, identity)
