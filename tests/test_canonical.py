@@ -1,4 +1,4 @@
-"""MediaPipe's points on a model's surface: closest points by brute force, known bends, and the mean face itself."""
+"""MediaPipe's points on a model's surface: known bends, and the mean face itself."""
 
 import pytest
 import torch
