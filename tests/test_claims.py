@@ -23,7 +23,6 @@ from facenb.evaluation.claims import (
     paired_difference,
     with_seeds,
 )
-from facenb.evaluation.intervals import draw_weights
 from facenb.evaluation.recognition import CURVE_MEASURES, draw_pairs, roc, verify
 
 
@@ -91,12 +90,6 @@ class TestPairedDifference:
 
 
 class TestBootstrap:
-    def test_weights_count_as_many_people_as_there_are(self):
-        weights = draw_weights(40, 3000, random())
-        assert weights.shape == (3000, 40) and (weights.sum(1) == 40).all()
-        np.testing.assert_allclose(weights.mean(0), 1, atol=0.1)
-        np.testing.assert_allclose(weights.var(0), 1 - 1 / 40, atol=0.15)
-
     def test_a_ratio_has_the_interval_of_the_delta_method(self):
         over, under = random().normal(3, 1, 500), random(1).normal(2, 0.3, 500)
         effect = bootstrap(lambda weights: weights @ over / (weights @ under), 500)
@@ -104,10 +97,6 @@ class TestBootstrap:
         spread = (over - ratio * under).std(ddof=1) / under.mean() / math.sqrt(500)
         expected = (ratio, ratio - 1.96 * spread, ratio + 1.96 * spread)
         assert (effect.value, effect.low, effect.high) == pytest.approx(expected, abs=0.015)
-
-    def test_a_skewed_mean_has_the_longer_arm_on_the_long_side(self):
-        effect = mean_of(random().exponential(size=40), np.arange(40))
-        assert effect.high - effect.value > 1.1 * (effect.value - effect.low)
 
     def test_it_is_that_of_scipy_but_for_the_widened_levels(self):
         own = random(4).exponential(size=400) ** 3  # skewed enough for every correction to show
@@ -209,14 +198,6 @@ class TestSeeds:
             held += effect.low <= 0.2 <= effect.high
         assert held / 200 >= 0.904
 
-    def test_an_interval_of_people_alone_would_not(self):
-        numbers, subject, held = random(3), np.repeat(np.arange(25), 2), 0
-        for study in range(200):
-            values = self.study(numbers, 3, 25, 1.0).mean(0)
-            effect = mean_of(values, subject, draws=500, seed=study)
-            held += effect.low <= 0.2 <= effect.high
-        assert held / 200 < 0.75
-
     def test_it_is_as_wide_as_the_two_spreads_make_it(self):
         """Many seeds and people, whose effects add: the normal interval of the sum of variances."""
         numbers = random(5)
@@ -230,11 +211,6 @@ class TestSeeds:
         one, three = (mean_of(np.tile(values, (n, 1)), np.arange(40), draws=20000) for n in (1, 3))
         assert (three.low, three.high) == pytest.approx((one.low, one.high), abs=0.02) and one.seeds == 1
         assert repr(three).endswith("(95 %, 40 people and 3 seeds)") and "seed" not in repr(one)
-
-    def test_two_seeds_that_differ_decide_hardly_anything(self):
-        values = np.array([[1.0], [2.0]]) + 0.01 * random().normal(size=(2, 50))
-        effect = mean_of(values, np.arange(50))
-        assert verdict(effect) == "not decided" and effect.p_value() > 0.05
 
     def test_seeds_are_paired_one_by_one(self):
         """Seeds that are good or bad for both methods alike cancel."""
@@ -277,12 +253,6 @@ class TestHolm:
             for row in range(len(p))
         ]
         assert holm(p) == pytest.approx(closed)
-
-    def test_a_family_errs_as_seldom_as_it_says(self):
-        """2,000 families of ten questions about nothing: one or more are answered in at most 5 %."""
-        families = random().uniform(size=(2000, 10))
-        wrong = np.mean([min(holm(p)) < 0.05 for p in families])
-        assert 0.035 <= wrong <= 0.065 and (families.min(1) < 0.05).mean() > 0.35
 
     def test_a_question_without_an_answer_was_asked_too(self):
         adjusted = holm([0.01, math.nan, 0.02])
@@ -447,15 +417,6 @@ class TestAllOf:
             assert Claim.of_all("A", "all are so", parts).verdict == min(verdicts, key=self.WORST.index)
             seen.add(min(verdicts, key=self.WORST.index))
         assert seen == set(self.WORST)
-
-    def test_it_errs_no_more_often_than_it_promises(self):
-        """One part is not so, by nothing; the other one is, by much: both are said to be so in one of forty."""
-        random, wrong = np.random.default_rng(2), 0
-        for _ in range(400):
-            not_so = mean_of(random.normal(size=60), np.arange(60), draws=500)
-            so = mean_of(1 + random.normal(size=60), np.arange(60), draws=500)
-            wrong += Claim.of_all("A", "", [Claim("1", "", not_so, ""), Claim("2", "", so, "")]).verdict == "holds"
-        assert wrong <= stats.binom.ppf(0.999, 400, 0.025)
 
     def test_it_names_the_part_and_keeps_its_bound(self):
         weak, strong = (mean_of(values, np.arange(3)) for values in ([0.9, 1.0, 1.1], [8.9, 9.0, 9.1]))

@@ -10,7 +10,6 @@ from helpers import tensors
 from scipy.spatial.transform import Rotation
 
 from facenb.datasets.scans.bu3dfe import pose_set, read_bu3dfe
-from facenb.datasets.scans.micc import frames_of, read_micc
 from facenb.datasets.scans.views import render_views
 from facenb.errors import LandmarkError
 from facenb.evaluation.micc import ScanErrors, by_yaw, crop_points, pool_frames, scan_errors
@@ -82,16 +81,6 @@ def test_only_points_about_the_nose_tip_count(scan):
     assert errors.distances.max() < 0.15 and len(errors.distances) < len(scan)
     share = len(errors.distances) / len(scan)
     assert share == pytest.approx(95**2 / (4 * 80**2), rel=0.05)  # a cap of that chord (Archimedes)
-
-
-def test_the_order_of_vertices_changes_nothing(scan):
-    vertices, triangles = sphere(83.0)
-    order = torch.randperm(len(vertices), generator=torch.Generator().manual_seed(0))
-    place = torch.empty_like(order)
-    place[order] = torch.arange(len(order))
-    one = scan_errors(scan, marks(80.0), vertices, triangles, marks(80.0))
-    two = scan_errors(scan.flip(0), marks(80.0), vertices[order], place[triangles], marks(80.0))
-    torch.testing.assert_close(two.distances.flip(0), one.distances)
 
 
 class TestBadInput:
@@ -197,29 +186,3 @@ class TestOfficialLayouts:
         table = by_yaw(list(people), (-30, 0, 30), errors)
         assert table.loc["0", "mean"] < 1e-3 < 0.5 < table.loc["30", "mean"] < 5
         assert table["pictures"].tolist() == [4, 2, 6]
-
-    def test_micc_with_the_frames_of_each_person_pooled(self, heads, tmp_path):
-        synth, shapes = heads
-        for number, shape in enumerate(shapes, 1):
-            place = tmp_path / f"subject_{number:02d}" / "Model" / "frontal1" / "obj"
-            frames = tmp_path / f"subject_{number:02d}" / "Videos" / "PTZ-Outdoor"
-            place.mkdir(parents=True), frames.mkdir(parents=True)
-            trimesh.Trimesh(shape.numpy(), synth.triangles.numpy(), process=False).export(place / "1.obj")
-            for k in range(2):
-                (frames / f"frame{k}.jpg").write_bytes(b"looked at by none")
-        micc = read_micc(tmp_path)
-        _, names = frames_of(micc, "PTZ-Outdoor")
-        predicted = shapes.repeat_interleave(2, 0)
-        upper = shapes[0, :, 1] > 0  # what each frame gets wrong, once to the front and once to the back
-        predicted[:, upper, 2] += torch.tensor([3.0, -2.0, 3.0, -2.0])[:, None]
-        pooled = pool_frames(predicted, names)
-        errors = {
-            subject.name: scan_errors(
-                subject.scan().vertices, synth.landmarks.of(true), shape, synth.triangles, synth.landmarks.of(shape)
-            )
-            for subject, shape, true in zip(micc, pooled.values, shapes, strict=True)
-        }
-        single = scan_errors(
-            shapes[0], synth.landmarks.of(shapes[0]), predicted[0], synth.triangles, synth.landmarks.of(predicted[0])
-        )
-        assert set(errors) == {one.name for one in micc} and errors["subject_01"].mean < single.mean

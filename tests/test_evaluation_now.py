@@ -4,8 +4,6 @@ import numpy as np
 import pytest
 import torch
 import trimesh
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from scipy import stats
 from scipy.spatial.transform import Rotation
 from test_scan_to_mesh import scan_to_mesh
@@ -57,27 +55,6 @@ class TestErrors:
         assert errors(small, marks).distances.max() < 2e-3
         assert errors(small, marks, metrical=True).distances.mean() > 3
 
-    def test_distances_are_to_the_surface(self):
-        """A prediction of a quarter of the vertices: distance to them would be millimetres."""
-        vertices, triangles = head(subdivisions=3)
-        found = errors(moved(vertices), moved(LANDMARKS), triangles)
-        aligned = found.registration.similarity.apply(moved(vertices)[None])[0]
-        points = HEAD[found.inside]
-        corners = aligned[triangles].numpy()
-        many = [np.tile(point, (len(corners), 1)) for point in points[:20].numpy()]
-        every = [trimesh.triangles.closest_point(corners, copies) - copies for copies in many]
-        expected = [np.linalg.norm(away, axis=1).min() for away in every]
-        np.testing.assert_allclose(found.distances[:20], expected, atol=1e-6)
-        assert torch.cdist(points, aligned).amin(1).mean() > 3 * found.distances.mean()
-
-    def test_a_bump_is_the_error(self):
-        """Where the prediction has a bump of 4 mm, one vertex is 4 mm away; the rest hardly moves."""
-        vertices = HEAD.clone()
-        tip = int((vertices - torch.tensor([-20.0, -10, 75])).norm(dim=1).argmin())
-        vertices[tip] *= 1 + 4 / vertices[tip].norm()
-        found = errors(moved(vertices), moved(LANDMARKS)).distances
-        assert float(found.max()) > 2 and float(found.median()) < 0.05
-
     def test_only_the_crop_counts(self):
         vertices = HEAD.clone()
         vertices[vertices[:, 2] < -40] *= 0.5
@@ -91,14 +68,6 @@ class TestErrors:
         before = scan_to_mesh(HEAD[found.inside], place.apply(moved(HEAD)[None])[0], TRIANGLES)
         assert before.mean() > 0.3 and found.distances.max() < 0.01
 
-    @settings(max_examples=6, deadline=None)
-    @given(st.tuples(*[st.floats(-3, 3)] * 3), st.floats(0.001, 50))
-    def test_turn_and_size_of_the_prediction_do_not_matter(self, turn, size):
-        vertices = HEAD * torch.tensor([1.05, 1.0, 0.97])
-        expected = errors(vertices).distances
-        found = errors(moved(vertices, turn, scale=size), moved(LANDMARKS, turn, scale=size)).distances
-        torch.testing.assert_close(found, expected, atol=5e-3, rtol=0)
-
 
 class TestCrop:
     def test_sphere(self):
@@ -111,10 +80,6 @@ class TestCrop:
     def test_empty(self):
         with pytest.raises(ValueError, match=r"crop of 100.\d+ mm .* is empty: the nearest of 2562 .* is .* mm away"):
             crop_scan(HEAD + 5000, LANDMARKS)
-
-    def test_no_vertices(self):
-        with pytest.raises(ValueError, match="is empty"):
-            crop_scan(HEAD[:0], LANDMARKS)
 
 
 class TestUnits:
@@ -224,11 +189,6 @@ class TestTable:
         thresholds, share = table.all.curve()
         pooled = np.concatenate([values.numpy() for values in distances().values()])
         np.testing.assert_allclose(share, [(pooled <= limit).mean() for limit in thresholds.numpy()])
-
-    @settings(max_examples=10, deadline=None)
-    @given(st.permutations(NAMES))
-    def test_order_of_images_does_not_matter(self, order):
-        assert now_table(order, distances()).all.median == now_table(NAMES, distances()).all.median
 
 
 class TestMissing:
