@@ -267,9 +267,9 @@ def main() -> None:
 
 def write_regions() -> None:
     """Write the regions and the edges of the lids."""
-    found = {name: vertices.tolist() for name, vertices in find_regions().items()}
+    by_name = {name: vertices.tolist() for name, vertices in find_regions().items()}
     rims = [[rim.tolist() for rim in eye] for eye in find_lid_rims()]
-    REGIONS.write_text(json.dumps({"regions": found, "lid_rims": rims}, separators=(",", ":")) + "\n")
+    REGIONS.write_text(json.dumps({"regions": by_name, "lid_rims": rims}, separators=(",", ":")) + "\n")
 
 
 if __name__ == "__main__":

@@ -79,7 +79,7 @@ def mesh() -> Mesh:
 def grow(code: int, coarse: bool = False) -> Growth:
     """Return a style on the mean head (do not write to it): its place in STYLES; the mirror images follow after these.
 
-    `coarse` has half as many, wider ribbons, for small pictures.
+    `coarse` has half as many, wider ribbons, for small images.
     """
     stored, (mirrored, style) = load_file(PATH), divmod(code, len(STYLES))
     points = stored["points"][style].astype(float)

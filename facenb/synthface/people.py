@@ -135,8 +135,8 @@ def _spreads() -> tuple[np.ndarray, np.ndarray]:
 def draw_changes(generator: np.random.Generator) -> np.ndarray:
     """Draw the local changes (C,); left and right differ a little."""
     spread, other = _spreads()
-    own, shared = np.clip(generator.standard_normal((2, len(spread))), -2.5, 2.5)
+    single, shared = np.clip(generator.standard_normal((2, len(spread))), -2.5, 2.5)
     shared = np.where(other < np.arange(len(other)), shared[other], shared)
-    paired = np.sqrt(1 - ASYMMETRY**2) * shared + ASYMMETRY * own
+    paired = np.sqrt(1 - ASYMMETRY**2) * shared + ASYMMETRY * single
     usual = np.array([USUAL.get(name, 0.0) for name in load_heads().change_names])
-    return usual + spread * np.where(other == np.arange(len(other)), own, paired)
+    return usual + spread * np.where(other == np.arange(len(other)), single, paired)
