@@ -15,11 +15,12 @@ from pathlib import Path
 import igl
 import numpy as np
 import torch
+from pooch import file_hash
 from safetensors.numpy import load_file, save_file
 from scipy.optimize import least_squares
 from scipy.spatial import cKDTree
 
-from facenb.files import atomic_write, digest, write_json
+from facenb.files import atomic_write, write_json
 from facenb.synthface.atlas import EYE, LOWER_TEETH, MOUTH, SKIN, SOCKET, TONGUE, UPPER_TEETH, fit_sphere
 from facenb.synthface.expressions import RINGS, SECTORS, eyeball, turn
 from facenb.synthface.heads import PATH
@@ -265,7 +266,7 @@ def write(path: Path, arrays: dict[str, np.ndarray], names: dict) -> Path:
     """Write arrays and names into a file of heads, and its card beside it."""
     with atomic_write(path) as partial:
         save_file(arrays, partial, {"format": FORMAT, "names": json.dumps(names)})
-    card = {"file": path.name, "format": FORMAT, "sha256": digest(path), "bytes": path.stat().st_size}
+    card = {"file": path.name, "format": FORMAT, "sha256": file_hash(path), "bytes": path.stat().st_size}
     write_json(path.with_suffix(".json"), card | {"source": SOURCE, "licence": "CC0-1.0"})
     return path
 

@@ -12,30 +12,24 @@ from facenb.errors import AssetError
 def read_arrays(path: str | Path, error: type[Exception] = AssetError) -> dict[str, np.ndarray]:
     """Return the arrays of a file by name; the array of a `.npy` file is named "array". Nothing is unpickled.
 
-    A `.mat` file of version 7.3 is HDF5, which SciPy cannot read: h5py reads its numeric arrays.
+    A `.mat` file of version 7.3 is HDF5, which SciPy cannot read: h5py reads the numeric arrays at its top.
     Raises `error`, naming the file, if it is missing, damaged or of another kind.
     """
     path = Path(path)
     if not path.is_file():
         raise error(f"There is no file {path}.")
+    kind = path.suffix.lower().removeprefix(".")
     try:
-        if path.suffix.lower() == ".npy":
+        if kind == "npy":
             return {"array": np.load(path, allow_pickle=False)}
-        if path.suffix.lower() == ".npz":
+        if kind == "npz":
             with np.load(path, allow_pickle=False) as file:
-                return {name: file[name] for name in file.files}
-        if h5py.is_hdf5(path):
-            return _read_hdf5(path)
-        return {name: value for name, value in loadmat(path).items() if not name.startswith("__")}
+                return dict(file)
+        if not h5py.is_hdf5(path):
+            return {name: value for name, value in loadmat(path).items() if not name.startswith("__")}
+        with h5py.File(path) as file:  # MATLAB stores columns first
+            arrays = [item for item in file.items() if isinstance(item[1], h5py.Dataset)]
+            return {name: item[()].T for name, item in arrays if item.dtype.kind in "biuf"}
     except Exception as cause:  # damaged files raise many kinds of errors inside NumPy, SciPy, zlib and h5py
-        kind = path.suffix.lower().removeprefix(".")
-        raise error(
-            f"{path} is damaged or not a {kind} file ({type(cause).__name__}: {cause}). Get it again."
-        ) from cause
-
-
-def _read_hdf5(path: Path) -> dict[str, np.ndarray]:
-    """Return the numeric arrays at the top of a MATLAB 7.3 file. MATLAB stores columns first, so each is transposed."""
-    with h5py.File(path) as file:
-        arrays = {name: item for name, item in file.items() if isinstance(item, h5py.Dataset)}
-        return {name: item[()].T for name, item in arrays.items() if item.dtype.kind in "biuf"}
+        reason = f"{type(cause).__name__}: {cause}"
+        raise error(f"{path} is damaged or not a {kind} file ({reason}). Get it again.") from cause

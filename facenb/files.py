@@ -1,7 +1,6 @@
-"""Files that appear complete or not at all (written beside, flushed to the disk, renamed), checksums, and locks."""
+"""Files that appear complete or not at all (written beside, flushed to the disk, renamed), and locks."""
 
 import fcntl
-import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -35,12 +34,6 @@ def write_json(path: str | Path, content: Mapping[str, Any]) -> None:
     """Write a JSON file by `atomic_write`. Raise TypeError, and change nothing, if JSON cannot hold it."""
     with atomic_write(path) as partial:
         partial.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-
-
-def digest(path: Path) -> str:
-    """Return the SHA-256 of a file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def hold(path: Path, refusal: str = "", shared: bool = False) -> IO:

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from facenb.files import atomic_write, digest, write_json
+from facenb.files import atomic_write, write_json
 
 
 def test_the_new_content_takes_the_old_ones_place(tmp_path):
@@ -77,9 +77,3 @@ def test_two_processes_and_one_that_is_killed(tmp_path):
 def test_json_is_read_back_by_any_reader(tmp_path):
     write_json(tmp_path / "a.json", {"x": [1, "é"]})
     assert json.loads((tmp_path / "a.json").read_bytes()) == {"x": [1, "é"]}
-
-
-def test_the_digest_is_the_published_one(tmp_path):
-    """Of "abc", from FIPS 180."""
-    (tmp_path / "abc").write_text("abc")
-    assert digest(tmp_path / "abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"

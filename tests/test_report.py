@@ -220,13 +220,6 @@ class TestNames:
         assert [source.name for source in Report(tmp_path / "latest").sources] == ["latest"]
 
 
-def without(run, name, *fields):
-    """Takes fields out of a run's record of this claim, as an older one lacks them."""
-    lines = [json.loads(line) for line in run.records.read_text().splitlines()]
-    lines = [{k: v for k, v in one.items() if k not in fields or one["metric"] != f"claim {name}"} for one in lines]
-    run.records.write_text("".join(json.dumps(one) + "\n" for one in lines))
-
-
 class TestClaims:
     def test_a_verdict_that_the_number_of_claims_does_not_bear_is_not_decided(self, folder):
         """p of 0.02: decided alone and in pairs, not among four."""
@@ -317,22 +310,6 @@ class TestClaims:
         report = Report(folder)
         assert report.verdict("L1", "quick-synthetic") == "holds" + UNCORRECTED
         assert report.verdict("L2", "quick-synthetic") == "not decided"
-
-    @pytest.mark.parametrize("field", ["at_least", "level"])
-    def test_a_record_that_lacks_a_bound_takes_the_usual_one_beside_others(self, folder, field):
-        run = Run("09", folder=str(folder))
-        for name in ("L1", "L2"):
-            claimed(run, name, effect(2.0))
-        without(run, "L1", field)
-        assert Report(folder).claims.verdict.tolist() == ["holds", "holds"]
-
-    def test_a_record_that_lacks_words_has_none_beside_others(self, folder):
-        run = Run("09", folder=str(folder))
-        for name in ("L1", "L2"):
-            claimed(run, name, effect(2.0))
-        without(run, "L1", "statement", "verdict")
-        claims = Report(folder).claims
-        assert claims.statement.tolist() == ["", "it does"] and claims.alone.tolist() == ["", "holds"]
 
 
 class Reader(HTMLParser):

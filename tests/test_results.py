@@ -125,6 +125,7 @@ GOOD = {
         ('{"metric": "nme", "val', "not JSON"),
         ("\x00\xff", "not JSON"),
         ("[1, 2]", "not of type 'object'"),
+        (json.dumps(GOOD | {"metric": "claim L1", "p": 0.1}), "'at_least' is a required property"),
         (json.dumps(GOOD | {"value": "1.0"}), "value '1.0' is not of type"),
         (json.dumps(GOOD | {"value": True}), "value True is not"),
         (json.dumps(GOOD | {"seed": None}), "seed None is not of type 'integer'"),
@@ -155,7 +156,7 @@ def test_a_broken_line_is_named_and_left_out(tmp_path, line, says):
 
 
 @pytest.mark.parametrize(
-    "more", [{"p": None}, {"p": 0}, {"p": 1}, {"interval": None}, {"interval": [0, 1]}, {"level": None}]
+    "more", [{"p": None}, {"p": 0}, {"p": 1}, {"interval": None}, {"interval": [0, 1]}, {"level": 0.9}]
 )
 def test_a_whole_line_is_a_record(tmp_path, more):
     run = Run("03", folder=str(tmp_path))

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pooch import file_hash
 from safetensors import safe_open
 
-from facenb.files import digest
 from facenb.synthface.heads import PATH, load_heads
 
 
@@ -28,7 +28,7 @@ def script():
 
 
 def test_card_names_this_file():
-    assert json.loads(PATH.with_suffix(".json").read_text())["sha256"] == digest(PATH)
+    assert json.loads(PATH.with_suffix(".json").read_text())["sha256"] == file_hash(PATH)
 
 
 def test_baking_again_gives_the_same_data(script, tmp_path):

@@ -87,9 +87,6 @@ def test_a_wrong_card_is_named(table, text):
 def test_a_folder_without_a_table(tmp_path):
     with pytest.raises(AssetError, match="holds no table"):
         read_table(tmp_path)
-    (tmp_path / "index.json").write_text("{}")
-    with pytest.raises(AssetError, match="earlier edition"):
-        read_table(tmp_path)
 
 
 def test_a_killed_run_continues(tmp_path):

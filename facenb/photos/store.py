@@ -11,13 +11,13 @@ from pathlib import Path
 
 import torch
 from jaxtyping import Bool, Float, Int, UInt8
+from pooch import file_hash
 from torch import Tensor
 from torch.nn import functional
 from tqdm import tqdm
 
 from facenb.assets import asset
 from facenb.errors import ImageError
-from facenb.files import digest
 from facenb.fitting import Fit
 from facenb.imaging.camera import WeakPerspective
 from facenb.photos.cache import kept
@@ -104,7 +104,7 @@ def prepare_photos(paths: Sequence[str | Path], aligned: bool = False) -> Prepar
     photos = []
     for path in tqdm(map(Path, paths), "photos", len(paths), disable=not sys.stderr.isatty(), leave=False):
         try:
-            key = digest(path)
+            key = file_hash(path)
         except OSError as error:
             raise ImageError(f"photo {path} cannot be read: {error.strerror}; name image files") from error
         photos.append(kept(f"photos/{settings}/{key[:2]}/{key}", lambda path=path: _prepare_file(path, aligned)))

@@ -22,10 +22,11 @@ import torch
 from jupyter_client import AsyncKernelManager
 from jupyter_client.kernelspec import KernelSpec
 from papermill.exceptions import PapermillExecutionError
+from pooch import file_hash
 
 from data_download.folders import environment_folder, explained
 from facenb.errors import FacenbError, RunError
-from facenb.files import digest, hold, write_json
+from facenb.files import hold, write_json
 from facenb.runs import DEFAULTS, results
 
 READERS = {"int": int, "float": float, "bool": lambda text: {"true": True, "false": False}[text.lower()]}
@@ -126,7 +127,7 @@ def _run(source: Path, notebook, parameters: dict[str, Any], folder: Path, timeo
     record_path = folder / f"records/{name}.run.json"
     record_path.parent.mkdir(exist_ok=True)
     cuda = parameters["device"] != "cpu" and torch.cuda.is_available()
-    record = {"notebook": name, "status": "running", "parameters": parameters, "notebook_sha256": digest(source)}
+    record = {"notebook": name, "status": "running", "parameters": parameters, "notebook_sha256": file_hash(source)}
     record |= {"commit": results.commit(), "versions": results.versions(), "machine": platform.platform()}
     record |= {"device": results.device_name(torch.device("cuda" if cuda else "cpu")), "started": _now()}
     write_json(record_path, record)
@@ -159,7 +160,7 @@ def _run(source: Path, notebook, parameters: dict[str, Any], folder: Path, timeo
         record |= {"ended": _now(), "wall_seconds": round(time.monotonic() - start, 2)}
         record["peak_memory_mb"] = round(kilobytes / 1000)  # of the largest process: as a rule the kernel
         record["checksums"] = results.checksums(folder)
-        record["networks"] = {path.stem: digest(path) for path in sorted(folder.glob("networks/*.safetensors"))}
+        record["networks"] = {path.stem: file_hash(path) for path in sorted(folder.glob("networks/*.safetensors"))}
         write_json(record_path, record)
     os.replace(partial, done)
     failed.unlink(missing_ok=True)

@@ -20,9 +20,7 @@ from facenb.runs.recorded import mixed, read_records, read_run, short_commit
 
 WAITING, ELSEWHERE, PART, UNCORRECTED = "not run yet", "not on this data", "asked in part only", ", not corrected"
 HEADS = ("claim", "paper", "statement", "notebook")  # columns of the headline, beside one for each source
-# What the record of a claim may lack.
-CLAIM = {"value": math.nan, "interval": (math.nan, math.nan), "p": math.nan, "at_least": 0.0, "level": 0.95}
-CLAIM |= {"n": None, "drawn": "", "statement": "", "verdict": ""}
+UNKNOWN = {"value": math.nan, "interval": (math.nan, math.nan), "p": math.nan}  # where a claim's record has null
 COLUMNS = ["claim", "name", "whole", "statement", "source", "data", "value", "low", "high", "unit", "at_least"]
 COLUMNS += ["level", "n", "drawn", "p", "alone", "notebook"]
 
@@ -125,12 +123,9 @@ class Report:
         Raise RunError for a folder without records, and for two sources of one name.
         """
         self.sources = [source for folder in folders for source in read_sources(Path(folder))]
-        names = list(HEADS)
-        for source in self.sources:
-            if source.name in names:
-                message = f"The name {source.name!r} of {source.folder} is taken."
-                raise RunError(f"{message} Give each run folder once, or rename it.")
-            names.append(source.name)
+        names = [*HEADS, *(source.name for source in self.sources)]
+        if twice := [name for number, name in enumerate(names) if name in names[:number]]:
+            raise RunError(f"The name {twice[0]!r} is taken. Give each run folder once, or rename it.")
         self.claims = self._claims()
 
     def here(self, comparison: Comparison) -> pd.DataFrame:
@@ -200,7 +195,7 @@ class Report:
             records = rows_of(source.records[source.records.metric.str.startswith("claim ")])
             names = [record["metric"].removeprefix("claim ") for record in records]
             for record, name in zip(records, names, strict=True):
-                facts = CLAIM | record | {"name": name, "claim": name.split(",")[0], "source": source.name}
+                facts = UNKNOWN | record | {"name": name, "claim": name.split(",")[0], "source": source.name}
                 facts |= {"whole": name == decisive(facts["claim"], names), "alone": facts["verdict"]}
                 facts["low"], facts["high"] = facts["interval"]
                 rows.append(facts)

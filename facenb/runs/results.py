@@ -23,13 +23,14 @@ from typing import Any, SupportsFloat
 import numpy as np
 import torch
 from PIL import Image
+from pooch import file_hash
 
 import facenb
 from data_download.folders import data_folder, environment_folder, explained
 from data_download.install import MARKER
 from facenb.errors import RunError
 from facenb.evaluation.claims import Claim
-from facenb.files import atomic_write, digest
+from facenb.files import atomic_write
 from facenb.runs import DATA, DEVICES, PROFILES
 from facenb.runs.recorded import problems, read_records
 
@@ -79,7 +80,7 @@ def checksums(folder: Path) -> dict[str, str]:
 
     The first 16 digits of a SHA-256: of an asset's manifest, and of a set's card, which describes its content.
     """
-    digests = {f"sets/{path.parent.name}": digest(path)[:16] for path in sorted(folder.glob("sets/*/card.json"))}
+    digests = {f"sets/{path.parent.name}": file_hash(path)[:16] for path in sorted(folder.glob("sets/*/card.json"))}
     for path in sorted(data_folder().glob(f"*/{MARKER}")):
         with suppress(OSError, ValueError, KeyError):  # an asset that is not ready
             digests[path.parent.name] = json.loads(path.read_text(encoding="utf-8"))["manifest"][:16]
