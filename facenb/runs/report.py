@@ -135,7 +135,7 @@ class Report:
         cells: dict[tuple[str, str], dict[str, str]] = {}
         for source, row in self._rows(comparison, measure):
             device = row.get("device", "") if row["unit"] == "ms" else ""
-            where = " · ".join(filter(None, [_set_name(row), row["protocol"], device, source.name]))
+            where = " · ".join(filter(None, [row["set"], row["protocol"], device, source.name]))
             column = cells.setdefault((f"here: {where}", measure[row["metric"]]), {})
             earlier = column.get(row["method"])
             column[row["method"]] = " / ".join([*filter(None, [earlier]), cell(row, percent)])  # none is dropped
@@ -149,7 +149,7 @@ class Report:
         """Yield the records that belong to a comparison. If two notebooks measured one set, the later one counts."""
         for source in self.sources:
             rows = [
-                row
+                row | {"set": row["data"].split(",")[0]}  # without what was taken of it ("SynthFace, unseen people")
                 for row in rows_of(source.records.sort_values("notebook", kind="stable"))
                 if row["experiment"] == comparison.experiment
                 and row["metric"] in metrics
@@ -157,8 +157,8 @@ class Report:
                 and (not comparison.methods or row["method"] in comparison.methods)
                 and "features" not in row
             ]
-            last = {_set_name(row): row["notebook"] for row in rows}
-            yield from ((source, row) for row in rows if row["notebook"] == last[_set_name(row)])
+            last = {row["set"]: row["notebook"] for row in rows}
+            yield from ((source, row) for row in rows if row["notebook"] == last[row["set"]])
 
     def table(self, comparison: Comparison) -> pd.DataFrame:
         """Return the paper's table and ours side by side. The first level of the columns says whose numbers follow.
@@ -168,16 +168,18 @@ class Report:
         ours = self.here(comparison)
         papers = [TABLES[name] for name in (comparison.table, comparison.also) if name]
         theirs = pd.concat({f"{paper.paper}: {paper.data}": paper.frame() for paper in papers}, axis=1)
-        pairs: dict[str, str] = {}  # the paper's row -> our method; of several of ours, the first
-        for method, row in comparison.pairs.items():
-            if method in ours.index:
-                pairs.setdefault(row, method)
-        labels = {row: f"{row} · here: {method}" for row, method in pairs.items()}
-        ours = ours.rename(index={method: labels[row] for row, method in pairs.items()})
-        joined = pd.concat([theirs.rename(index=labels), ours], axis=1).fillna("")
-        if not ours.empty:
-            joined = joined.loc[(joined != "").any(axis=1), (joined != "").any()]
-        return _across(joined) if comparison.across else joined
+        if comparison.across:
+            sides = {where: side[where].T for side in (theirs, ours) for where in side.columns.unique(0)}
+            joined = pd.concat(sides, axis=1).fillna("")
+        else:
+            pairs: dict[str, str] = {}  # the paper's row -> our method; of several of ours, the first
+            for method, row in comparison.pairs.items():
+                if method in ours.index:
+                    pairs.setdefault(row, method)
+            labels = {row: f"{row} · here: {method}" for row, method in pairs.items()}
+            ours = ours.rename(index={method: labels[row] for row, method in pairs.items()})
+            joined = pd.concat([theirs.rename(index=labels), ours], axis=1).fillna("")
+        return joined if ours.empty else joined.loc[(joined != "").any(axis=1), (joined != "").any()]
 
     def figures(self, section: str) -> list[tuple[Path, str]]:
         """Return the section's figures that the run folders have: their files and captions."""
@@ -229,24 +231,3 @@ def _verdict(claim: dict) -> str:
     if math.isnan(claim["p"]) and math.isfinite(claim["low"]):
         return f"{claim['alone'] or 'not decided'}{UNCORRECTED}"
     return decide(claim["effect"], claim["at_least"], claim["p (Holm)"], claim["level"])
-
-
-def _set_name(row: dict) -> str:
-    """Return the name of a record's data without what was taken of it ("SynthFace, unseen people")."""
-    return row["data"].split(",")[0]
-
-
-def _across(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the table with measures down and methods across."""
-    sides = {}
-    for where in table.columns.unique(0):
-        side = table[where].T
-        side = side.loc[:, (side != "").any()]
-        sides[where] = side.rename(columns=lambda label, where=where: _side(label, where))
-    return pd.concat(sides, axis=1).fillna("")
-
-
-def _side(label: str, where: str) -> str:
-    """Return the name in "Liu18 · here: phase III" that belongs to one side of the table."""
-    theirs, _, ours = label.partition(" · here: ")
-    return ours if ours and where.startswith("here") else theirs
