@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers import Hostile
 
 from facenb.errors import RunError
 from facenb.training.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint
@@ -76,16 +77,9 @@ class TestDamage:
             latest_checkpoint(tmp_path)
 
 
-class Code:
-    """Pickled, it would run a command when it is read."""
-
-    def __reduce__(self):
-        return os.system, ("touch ran",)
-
-
 def test_code_in_a_checkpoint_does_not_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    torch.save({"step": 1, "a": Code()}, tmp_path / "checkpoint-1.pt")
+    torch.save({"step": 1, "a": Hostile(os.system, "touch ran")}, tmp_path / "checkpoint-1.pt")
     with pytest.raises(RunError, match="checkpoint-1.pt is damaged"):
         load_checkpoint(tmp_path / "checkpoint-1.pt")
     assert not (tmp_path / "ran").exists()

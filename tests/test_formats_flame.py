@@ -1,40 +1,17 @@
-import io
 import pickle
-import struct
 import sys
 import types
 
 import numpy as np
 import pytest
 import torch
+from helpers import Hostile, python2_pickle
 from scipy import sparse
 from test_formats_flame_texture import by_smplx, flame_arrays
 
 from facenb.errors import ModelFileError
 from facenb.morphable.formats import read, read_flame
 from facenb.morphable.formats.safe_pickle import ADMITTED, read_plain
-
-
-class Python2Pickler(pickle._Pickler):
-    """Writes text and bytes as Python 2's `str`, so that the file is one of Python 2."""
-
-    dispatch = dict(pickle._Pickler.dispatch)
-
-    def save_python2_string(self, text):
-        data = text.encode("latin-1") if isinstance(text, str) else text
-        self.write(pickle.BINSTRING + struct.pack("<i", len(data)) + data)
-        self.memoize(text)
-
-    dispatch[str] = dispatch[bytes] = save_python2_string
-
-
-def python2_pickle(content) -> bytes:
-    file = io.BytesIO()
-    Python2Pickler(file, protocol=2, fix_imports=True).dump(content)
-    data = file.getvalue()
-    for new, old in ((b"numpy._core", b"numpy.core"), (b"sparse._csc", b"sparse.csc")):
-        data = data.replace(new, old)
-    return data
 
 
 @pytest.fixture
@@ -107,14 +84,6 @@ RAN: list[str] = []
 def trap(*arguments):
     """What a hostile pickle wants to be called."""
     RAN.append(str(arguments))
-
-
-class Hostile:
-    def __init__(self, function, *arguments):
-        self.call = (function, arguments)
-
-    def __reduce__(self):
-        return self.call
 
 
 def hostile_files():

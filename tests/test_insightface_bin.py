@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from helpers import Hostile, python2_pickle
 from PIL import Image
 
 from facenb.datasets.folders import read_folder
@@ -33,25 +34,8 @@ PICTURES = [jpeg(10 * k) for k in range(8)]
 SAME = [True, False, True, True]
 
 
-class Python2Pickler(pickle._Pickler):
-    """Writes bytes as Python 2 wrote its text: as they are."""
-
-    dispatch = dict(pickle._Pickler.dispatch)
-
-    def save_python2_text(self, data):
-        self.write(pickle.BINSTRING + struct.pack("<i", len(data)) + data)
-
-    dispatch[bytes] = save_python2_text
-
-
-def python2(content) -> bytes:
-    file = io.BytesIO()
-    Python2Pickler(file, protocol=2).dump(content)
-    return file.getvalue()
-
-
 FORMS = {
-    "python 2": lambda: python2((PICTURES, SAME)),
+    "python 2": lambda: python2_pickle((PICTURES, SAME)),
     "python 3": lambda: pickle.dumps((PICTURES, SAME), protocol=4),
     "protocol 2 of python 3": lambda: pickle.dumps((PICTURES, SAME), protocol=2),
     "arrays": lambda: pickle.dumps(([np.frombuffer(one, np.uint8) for one in PICTURES], SAME)),
@@ -71,14 +55,6 @@ def test_pictures_and_pairs_come_back(tmp_path, form):
     assert images.shape == (2, 112, 112, 3) and images.dtype == torch.uint8
     assert (images[1, 50, 50].int() - torch.tensor([30, 30, 0])).abs().max() <= 3
     assert found.fold(2).tolist() == [0, 0, 1, 1]
-
-
-class Hostile:
-    def __init__(self, call, *arguments):
-        self.call, self.arguments = call, arguments
-
-    def __reduce__(self):
-        return self.call, self.arguments
 
 
 @pytest.mark.parametrize(

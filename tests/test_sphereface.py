@@ -5,6 +5,7 @@ import pickle
 
 import pytest
 import torch
+from helpers import Hostile
 from safetensors.torch import save_file
 from torch.nn import functional
 
@@ -206,18 +207,10 @@ def test_a_bad_file_is_told_apart_and_changes_nothing(tmp_path, weights, kind, t
     assert all(torch.equal(a, b) for a, b in zip(before, network.parameters(), strict=True))
 
 
-class Dangerous:
-    def __init__(self, proof):
-        self.proof = proof
-
-    def __reduce__(self):
-        return (self.proof.touch, ())
-
-
 @pytest.mark.parametrize("write", [torch.save, lambda what, path: path.write_bytes(pickle.dumps(what, 2))])
 def test_code_in_a_file_is_not_run(tmp_path, write):
     proof = tmp_path / "it-ran"
-    write({"conv1_1.weight": Dangerous(proof)}, tmp_path / "sphere20.pth")
+    write({"conv1_1.weight": Hostile(proof.touch)}, tmp_path / "sphere20.pth")
     with pytest.raises(ModelFileError, match="could run code"):
         load_sphere20(small(), tmp_path / "sphere20.pth")
     assert not proof.exists()
