@@ -40,13 +40,14 @@ def data_folder() -> Path:
         return folder
     cache = Path(os.path.expanduser("~/.cache/facenb"))  # "~" stays for a user id without a home folder
     usable = cache.is_absolute() and (cache.is_dir() or _can_write(cache))  # one that is there may be read-only
-    return (cache if usable else _temporary_folder()) / "data"
+    return (cache if usable else cache_folders()[-1]) / "data"
 
 
 def cache_folders() -> list[Path]:
     """Return this user's cache folders in the order in which to try them: at home, then among the temporary files."""
     home = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"))
-    return [*([home / "facenb"] if home.is_absolute() else []), _temporary_folder()]
+    temporary = Path(tempfile.gettempdir()) / f"facenb-{os.getuid()}"
+    return [home / "facenb", temporary] if home.is_absolute() else [temporary]
 
 
 def mirror_folder() -> Path | None:
@@ -62,11 +63,12 @@ def ensure_home() -> None:
 
     Jupyter, Snakemake and torch do not start otherwise. What they keep goes into a temporary folder.
     """
+    temporary = cache_folders()[-1]
     if not os.path.isabs(os.path.expanduser("~")):
-        os.environ["HOME"] = str(_temporary_folder())
-        _temporary_folder().mkdir(exist_ok=True)
+        os.environ["HOME"] = str(temporary)
+        temporary.mkdir(exist_ok=True)
     if not _can_write(Path.home() / ".cache"):
-        os.environ.setdefault("XDG_CACHE_HOME", str(_temporary_folder()))
+        os.environ.setdefault("XDG_CACHE_HOME", str(temporary))
     try:
         getpass.getuser()
     except (KeyError, OSError):
@@ -88,7 +90,3 @@ def explained(folder: Path, kind: type[FacenbError], advice: str) -> Iterator[No
 def _can_write(folder: Path) -> bool:
     """Return whether files can be written into the folder, or it can be made."""
     return os.access(next(path for path in (folder, *folder.parents) if path.exists()), os.W_OK)
-
-
-def _temporary_folder() -> Path:
-    return Path(tempfile.gettempdir()) / f"facenb-{os.getuid()}"

@@ -33,10 +33,7 @@ def _fingerprint(source: Source) -> str:
 
 
 def marker(entry: Entry) -> dict:
-    """Return what the asset's folder records about itself.
-
-    Empty if the folder is not complete, or comes from a source that its entry no longer names.
-    """
+    """Return what the asset's folder records. Empty if it is not complete, or its entry has changed since."""
     try:
         record = json.loads((data_folder() / entry.name / MARKER).read_text(encoding="utf-8"))
     except (OSError, json.JSONDecodeError):

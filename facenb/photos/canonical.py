@@ -4,7 +4,6 @@ MediaPipe's canonical mesh is aligned with the model's mean face by a similarity
 onto its surface. Each vertex is then projected to the closest point of the surface.
 """
 
-import functools
 from pathlib import Path
 
 import igl
@@ -43,18 +42,13 @@ def read_canonical(path: Path) -> tuple[Float[Tensor, "468 3"], Int[Tensor, "tri
     return vertices, torch.tensor(triangles)
 
 
-@functools.cache
-def _partners() -> Int[Tensor, " 468"]:
-    """Return, for each point of MediaPipe's mesh, the point at its mirrored position."""
-    mesh, _ = read_canonical(asset("mediapipe") / "canonical_face_model.obj")
-    return torch.cdist(mesh * torch.tensor([-1.0, 1.0, 1.0]), mesh).argmin(1)
-
-
 def mirrored_landmarks(
     points: Float[Tensor, "photos 468 2"], width: Float[Tensor, " photos"]
 ) -> Float[Tensor, "photos 468 2"]:
     """Return MediaPipe's mesh points (pixels) in photos of `width` pixels that are flipped left to right."""
-    flipped = points[:, _partners()]
+    mesh, _ = read_canonical(asset("mediapipe") / "canonical_face_model.obj")
+    partner = torch.cdist(mesh * torch.tensor([-1.0, 1.0, 1.0]), mesh).argmin(1)
+    flipped = points[:, partner]
     return torch.stack([width[:, None] - flipped[..., 0], flipped[..., 1]], -1)
 
 

@@ -105,33 +105,33 @@ class Texels:
 
     side: int
     index: Int[Tensor, " used"]  # in the flattened texture
-    triangle: Int[Tensor, " used"]
+    corners: Int[Tensor, "used 3"]  # vertices of the closed surface around it
     barycentric: Float[Tensor, "used 3"]
     partner: Int[Tensor, " used"]  # the texel at the mirrored position on the mean face; -1: none is near enough
     reach: Float[Tensor, " used"]  # 0 in the middle of the face, 1 at its outline, up to FAR
     far: Int[Tensor, " others"]  # texels of ears, scalp and neck, in the flattened texture
 
-    def at(self, values: Float[Tensor, "closed channels"], surface: Surface) -> Float[Tensor, "used channels"]:
+    def at(self, values: Float[Tensor, "closed channels"]) -> Float[Tensor, "used channels"]:
         """Return values of the vertices interpolated at the texels."""
-        return (values[surface.triangles[self.triangle]] * self.barycentric[..., None]).sum(1)
+        return (values[self.corners] * self.barycentric[..., None]).sum(1)
 
 
 def lay_out(surface: Surface, model: MorphableModel, side: int = 1024) -> Texels:
     """Return the texels of a `side` x `side` texture on the closed surface (computed once for a model)."""
     flat = surface.uv * torch.tensor([side, -side]) + torch.tensor([0.0, side])
-    corners = torch.cat([flat, torch.zeros(len(flat), 1)], 1)[None]
-    fragments = rasterize(corners, surface.uv_triangles, (side, side))
+    flat = torch.cat([flat, torch.zeros(len(flat), 1)], 1)[None]
+    fragments = rasterize(flat, surface.uv_triangles, (side, side))
     used = (fragments.triangle[0].ravel() >= 0).nonzero()[:, 0]
-    triangle = fragments.triangle[0].ravel()[used]
+    corners = surface.triangles[fragments.triangle[0].ravel()[used]]
     barycentric = fragments.barycentric[0].reshape(-1, 3)[used]
     mean = surface.complete(model.mean.cpu())
     values = torch.cat([mean, _reach(model, mean)[:, None]], 1)
-    values = (values[surface.triangles[triangle]] * barycentric[..., None]).sum(1)
+    values = (values[corners] * barycentric[..., None]).sum(1)
     near = values[:, 3] < FAR
     points = values[near, :3].numpy()
     distance, partner = cKDTree(points).query(points * [-1, 1, 1], workers=-1, distance_upper_bound=PAIR_DISTANCE)
     partner = torch.from_numpy(np.where(np.isfinite(distance), partner, -1).astype(np.int64))
-    return Texels(side, used[near], triangle[near], barycentric[near], partner, values[near, 3], used[~near])
+    return Texels(side, used[near], corners[near], barycentric[near], partner, values[near, 3], used[~near])
 
 
 def _reach(model: MorphableModel, closed: Tensor) -> Tensor:
@@ -165,7 +165,7 @@ def project_photo(
     cosine = (normals[0] @ camera.rotation[0].mT)[:, 2]
     trust = seen * ((cosine - STEEP) / (FLAT - STEEP)).clamp(0, 1)
     pixels = camera.project(vertices[None])[0, :, :2]
-    at_texels = texels.at(torch.cat([pixels, trust[:, None]], 1), surface)
+    at_texels = texels.at(torch.cat([pixels, trust[:, None]], 1))
     weight = at_texels[:, 2] * ((EDGE[1] - texels.reach) / (EDGE[1] - EDGE[0])).clamp(0, 1)
     uv = torch.tensor([0.0, 1.0]) + at_texels[:, :2] * torch.tensor([1 / size[1], -1 / size[0]])
     colour = sample(image[None], uv[None, None])[0, 0]
