@@ -37,10 +37,10 @@ class Sample:
 
         The statistic may expand the weights of a sample to `width` numbers, which limits how many fit into memory.
         """
-        rows = -(-people * width // CHUNK)
+        parts = -(-people * width // CHUNK)
         left_out = [
             statistic((chunk[:, None] != np.arange(people)).astype(np.float64))
-            for chunk in np.array_split(np.arange(people), rows)
+            for chunk in np.array_split(np.arange(people), parts)
         ]
         value, without = float(statistic(np.ones((1, people)))[0]), np.concatenate(left_out)
         drawn, left = resample(statistic, people, width, draws, seed), without[np.isfinite(without)]
