@@ -180,12 +180,10 @@ class TestMeasures:
 class TestCommand:
     def test_a_notebook_finds_the_training_done(self, material):
         """`python -m facenb.methods.liu18 I` and notebook 06 train the same thing in the same folder."""
-        run, settings = material.run, replace(material.plan.one, seed=0)
-        main(["I", "--profile", "smoke", "--device", "cpu", "--run-folder", str(run.folder)])
-        folder = liu18.training_folder(material, "06_phase_one_encoder", settings)
-        network = material.new_network(0)
-        history = train({"network": network}, liu18.phase_one, material.train, settings, folder, device="cpu")
-        assert history.resumed_from == settings.steps
+        main(["I", "--profile", "smoke", "--device", "cpu", "--run-folder", str(material.run.folder), "--tensorboard"])
+        history = liu18.train_phase_one(material, material.new_network(0))
+        assert history.resumed_from == material.plan.one.steps
+        assert list(material.run.folder.glob("tensorboard/phase_I/events*"))
 
     def test_names_what_is_missing(self, material):
         with pytest.raises(FacenbError, match="07_phase_two_decoders"):

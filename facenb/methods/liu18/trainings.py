@@ -1,0 +1,51 @@
+"""The training of each phase, for notebooks 06 to 08 and for the command: the same settings, the same folders.
+
+Each function trains a network in place and returns the history. `reports` are `validate` and `watch` of `train`;
+`suffix` is the network's in `recognition.materials`.
+"""
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from facenb.methods.liu18.material import Material, training_folder
+from facenb.methods.liu18.phases import Coefficients, phase_one, phase_three, phase_two
+from facenb.networks.heads import make_head
+from facenb.networks.joint import JointNetwork
+from facenb.training import History, train
+
+
+def train_phase_one(material: Material, network: JointNetwork, suffix: str = "", **reports: Any) -> History:
+    """Train the encoder of a new network (`Material.new_network`): images to the codes of the fitted coefficients."""
+    run, settings = material.run, replace(material.plan.one, seed=material.run.seed)
+    folder = training_folder(material, f"06_phase_one_encoder{suffix}", settings)
+    modules = {"network": network}
+    return train(modules, phase_one, material.train, settings, folder, device=run.device, **reports)
+
+
+def train_phase_two(material: Material, network: JointNetwork, suffix: str = "", **reports: Any) -> History:
+    """Train the decoders of a network of phase I: codes of the fitted coefficients to displacements."""
+    run, settings = material.run, replace(material.plan.two, seed=material.run.seed)
+    # The name of the folder depends on the encoder: another encoder, another training.
+    folder = training_folder(material, f"07_phase_two_decoders{suffix}", settings, {"encoder": network.encoder})
+    modules, data = {"network": network, "targets": material.supervision()}, Coefficients.of(material.train)
+    return train(modules, phase_two, data, settings, folder, device=run.device, **reports)
+
+
+def train_phase_three(
+    material: Material,
+    network: JointNetwork,
+    suffix: str = "",
+    head: tuple[str, dict[str, Any]] | None = None,
+    **reports: Any,
+) -> History:
+    """Train all of a network of phase II with a new class head; `head`: its name and options (None: the plan's)."""
+    run, settings, (name, options) = material.run, material.plan.three, head or material.plan.head
+    torch.manual_seed(run.seed)
+    classifier = make_head(name, network.identity, material.train.classes, **options)
+    modules = {"network": network, "head": classifier, "targets": material.supervision()}
+    modules = {key: module.to(run.device) for key, module in modules.items()}
+    folder = training_folder(material, f"08_phase_III{suffix}", settings, modules, head=name, options=options)
+    loss = phase_three(settings.steps)
+    return train(modules, loss, material.train, settings, folder, device=run.device, **reports)
