@@ -17,7 +17,7 @@ from facenb.errors import ImageError, RunError
 from facenb.fitting import Fit, fit
 from facenb.imaging.lighting import ambient, directional
 from facenb.imaging.render import render
-from facenb.morphable.formats import read_ict, read_ict_folder
+from facenb.morphable.formats import read
 from facenb.morphable.model import Embedding, MorphableModel
 from facenb.photos.canonical import mediapipe_embedding
 from facenb.photos.export import save_glb, save_image, save_obj, save_ply
@@ -69,8 +69,8 @@ class Fitter:
 def ict_fitter(side: int = 1024) -> Fitter:
     """Return ICT-FaceKit with MediaPipe's points on it. Raises AssetError if an asset is not on this machine."""
     folder = asset("ict-facekit")
-    compact, whole = folder / "ict_face_head_11248.npz", next(folder.glob("**/FaceXModel"), folder)
-    model = read_ict(compact) if compact.is_file() else read_ict_folder(whole)
+    compact = folder / "ict_face_head_11248.npz"
+    model = read(compact if compact.is_file() else next(folder.glob("**/FaceXModel"), folder))
     return Fitter(model, mediapipe_embedding(model), side)
 
 
