@@ -9,6 +9,7 @@ the set does not say who is on them.
 landmarks lie in `landmarks/<SET>/<name>_pts.mat`: `pts_3d`, 68 fixed points of the fitted face, are used here.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,17 +23,17 @@ from facenb.errors import AssetError
 SETS = ("AFW", "HELEN", "IBUG", "LFPW")
 
 
-def read_w300lp(folder: str | Path | None = None) -> dict[str, list[Path]]:
+def read_w300lp(folder: str | Path | None = None, sets: Sequence[str] = SETS) -> dict[str, list[Path]]:
     """Return the images of each source photo, by turn. A source is named like `HELEN/HELEN_2902154_1`.
 
-    `folder` holds AFW/, HELEN/, IBUG/ and LFPW/, or lies one above. None: the asset `300w-lp`. Raises AssetError naming
-    a set that is missing, or an image without a turn in its name.
+    `folder` holds the folders of `sets`, or lies one above. None: the asset `300w-lp`. Raises AssetError naming a set
+    that is missing, or an image without a turn in its name.
     """
     inner = find_folder(
-        folder, "300w-lp", lambda inner: inner.name != "landmarks" and (inner / "AFW").is_dir(), ", ".join(SETS)
+        folder, "300w-lp", lambda inner: inner.name != "landmarks" and (inner / sets[0]).is_dir(), ", ".join(sets)
     )
     sources: dict[str, list[Path]] = {}
-    for name in SETS:
+    for name in sets:
         images = [image for image in files_in(inner / name) if image.name.startswith(f"{name}_")]
         if not images:
             raise AssetError(f"{inner / name} holds no images {name}_*.jpg. {AGAIN}")
