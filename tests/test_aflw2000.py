@@ -82,11 +82,6 @@ def test_wrong_reannotated_landmarks_are_named(tmp_path):
             read_aflw2000(tmp_path)
 
 
-def test_an_empty_folder(tmp_path):
-    with pytest.raises(AssetError, match="data_download get aflw2000-3d"):
-        read_aflw2000(tmp_path)
-
-
 def test_the_real_one(real_asset):
     data = read_aflw2000(real_asset("aflw2000-3d"))
     assert len(data) == 1000 and all(sample.reannotated is not None for sample in data)

@@ -125,10 +125,7 @@ def test_suffixes_in_capitals_in_a_folder_nested_once_more(tree, tmp_path_factor
     assert len(data) == 10 and data[0].landmarks().shape == (83, 3) and len(data[0].scan().vertices) == 6
 
 
-def test_folders_without_scans_or_with_other_names(tmp_path, tree):
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(AssetError, match="data_download get bu-3dfe"):
-        read_bu3dfe(tmp_path / "empty")
+def test_a_scan_with_another_name(tree):
     (tree / "F0001" / "F0002_NE00WH_F3D.wrl").write_text(WRL)
     with pytest.raises(AssetError, match="F0002_NE00WH_F3D.wrl is not named like a scan of BU-3DFE"):
         read_bu3dfe(tree)

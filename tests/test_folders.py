@@ -1,4 +1,4 @@
-"""Photographs as training sets: LFW and image folders, against the parts they are made of; bad input."""
+"""Folders of images, empty ones too; photographs as training sets, against the parts they are made of."""
 
 from dataclasses import replace
 
@@ -7,7 +7,14 @@ import torch
 from PIL import Image
 
 from facenb.datasets.folders import read_folder
+from facenb.datasets.pictures.aflw2000 import read_aflw2000
 from facenb.datasets.pictures.lfw import LFW, Pair, read_lfw
+from facenb.datasets.pictures.orl import read_orl
+from facenb.datasets.pictures.w300lp import read_w300lp
+from facenb.datasets.pictures.ytf import read_ytf
+from facenb.datasets.scans.bu3dfe import read_bu3dfe
+from facenb.datasets.scans.micc import read_micc
+from facenb.datasets.scans.now import read_now
 from facenb.datasets.sets.build_photos import build_folder, lfw_test_crops, people_of_folds
 from facenb.datasets.sets.build_synthetic import blocks_of
 from facenb.errors import AssetError, RunError
@@ -18,13 +25,30 @@ from facenb.photos.landmarks import MESH, central, detect, five_points
 from facenb.photos.photo import fit_photos, ict_fitter
 from facenb.photos.store import prepare_photos
 
-pytest.importorskip("mediapipe")
 SIZE = (64, 56)
 
 
 def paint(path, size=(40, 40)):
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", size, (90, 120, 60)).save(path)
+
+
+@pytest.mark.parametrize(
+    ("read", "expected", "name"),
+    [
+        (read_lfw, r"folders of people with images like Ann_Bee/Ann_Bee_0001\.jpg", "lfw"),
+        (read_orl, "folders s1 to s40", "orl"),
+        (read_aflw2000, r"images like AFLW2000/image00002\.jpg", "aflw2000-3d"),
+        (read_w300lp, "AFW, HELEN, IBUG, LFPW", "300w-lp"),
+        (read_ytf, "aligned_images_DB or frame_images_DB", "ytf"),
+        (read_bu3dfe, r"folders like F0001 with scans F0001_NE00WH_F3D\.wrl", "bu-3dfe"),
+        (read_micc, "folders subject_01, subject_02, ...", "micc"),
+        (read_now, r"imagepathsvalidation\.txt", "now"),
+    ],
+)
+def test_no_reader_takes_an_empty_folder(tmp_path, read, expected, name):
+    with pytest.raises(AssetError, match=f"Expected {expected} in .*data_download get {name}`.; it is empty"):
+        read(tmp_path)
 
 
 class TestFolder:
@@ -69,6 +93,7 @@ class TestFolder:
 @pytest.fixture
 def lfw(real_asset):
     """Three of LFW's people with their first three photos, and two folds of pairs that name two of them."""
+    pytest.importorskip("mediapipe")
     for name in ("mediapipe", "ict-facekit"):
         real_asset(name)
     whole = read_lfw(real_asset("lfw"))
@@ -172,6 +197,7 @@ class TestMirror:
 
     def test_the_detector_finds_them_on_the_mirrored_photo(self, real_asset):
         """To within what the detector itself differs on a photo and its mirror image."""
+        pytest.importorskip("mediapipe")
         real_asset("mediapipe")
         image = read_image(real_asset("astronaut") / "astronaut.png")
         points = detect(image)[:1, :MESH]

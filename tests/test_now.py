@@ -86,10 +86,6 @@ class TestLayout:
             with pytest.raises(ValueError, match="is not subject/condition/picture.jpg"):
                 condition_of(name)
 
-    def test_missing_list(self, tmp_path):
-        with pytest.raises(AssetError, match="imagepathsvalidation.txt .*data_download get now"):
-            read_now(tmp_path)
-
     @pytest.mark.parametrize(
         "text, why",
         [("x.jpg\n", "line 1"), ("", "names 0 images"), (f"{IMAGES[0]}\n{IMAGES[0]}\n", "2 images, 1 of them")],

@@ -35,11 +35,6 @@ def test_a_missing_photo_is_named(small):
         path.with_suffix(".away").rename(path)
 
 
-def test_an_empty_folder(tmp_path):
-    with pytest.raises(AssetError, match=r"s1 to s40.* it is empty"):
-        read_orl(tmp_path)
-
-
 def test_the_real_one(real_asset):
     people = read_orl(real_asset("orl"))
     assert len(people) == 40
