@@ -1,6 +1,5 @@
 """Where a training runs (device, processes, precision), and how a signal stops it."""
 
-import fcntl
 import logging
 import os
 import signal
@@ -9,12 +8,14 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.strategies import DDPStrategy
 
 from facenb.errors import RunError
+from facenb.files import hold
 
 
 class Stopped(RunError):
@@ -65,20 +66,12 @@ def sigterm() -> Iterator[list[int]]:
         signal.signal(signal.SIGTERM, before if before is not None else signal.SIG_DFL)
 
 
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Make the folder and lock it; the system frees the lock however the training ends.
+def lock(folder: Path) -> IO:
+    """Make the folder and lock it; closing the file frees the lock, and so does the end of the process.
 
     Raise RunError if the folder cannot be written, or if another training holds the lock.
     """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        file = open(folder / "lock", "w")
+        return hold(folder / "lock", f"Another training runs in {folder}. End it first, or choose another folder.")
     except OSError as error:
         raise RunError(f"Cannot write to {folder} ({error.strerror}). Choose another folder.") from error
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise RunError(f"Another training runs in {folder}. End it first, or choose another folder.") from error
-        yield

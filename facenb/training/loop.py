@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from facenb.errors import RunError
 from facenb.training.checkpoint import latest_checkpoint, list_checkpoints, save_checkpoint, weights_digest
 from facenb.training.feed import NETWORK, Data, Feed, seed_of
-from facenb.training.launch import Stopped, launch, locked, sigterm
+from facenb.training.launch import Stopped, launch, lock, sigterm
 from facenb.training.logbook import Bar, History, Log, Progress, Readout, Watch, read_log
 from facenb.training.settings import Settings
 
@@ -59,7 +59,7 @@ def train(
     feed, net = Feed(data, settings, fabric.device, fabric.global_rank, fabric.world_size), Step(modules, loss)
     with ExitStack() as stack:
         if main:
-            stack.enter_context(locked(folder))
+            stack.enter_context(lock(folder))
             for path in [*folder.glob(".checkpoint-*.partial"), *(list_checkpoints(folder) if fresh else [])]:
                 path.unlink()
         fabric.barrier()
@@ -145,13 +145,15 @@ def train(
             if saving:
                 weights = net.weights()
                 if bad := [name for name, value in weights.items() if not value.isfinite().all()]:
-                    raise RunError(f"After step {done} not finite: {', '.join(bad[:4])}. Lower the rate, or set clip.")
+                    names = ", ".join(bad[:4])
+                    raise RunError(f"Not finite after step {done}: {names}. Lower the rate, or set clip.")
                 state |= {"step": done, "modules": weights}
                 if main:
                     save_checkpoint(folder, state | {"optimiser": optimiser.optimizer.state_dict()})
                 fabric.barrier()
             if stop:
-                raise Stopped(f"SIGTERM stopped the training in {folder} after step {done} of {steps}. Start it again.")
+                stopped = f"SIGTERM stopped the training in {folder} after step {done} of {steps}"
+                raise Stopped(f"{stopped}. Start it again to go on from there.")
     fabric.barrier()
     return History(read_log(folder), first, time.perf_counter() - begun)
 
