@@ -9,12 +9,8 @@ import trimesh
 from scipy.spatial import cKDTree
 
 from facenb.errors import ModelFileError
-from facenb.morphable.formats import ict, read, read_ict, read_ict_folder
-
-
-@pytest.fixture(scope="module")
-def compact(mirror):
-    return read_ict(mirror / "ict-facekit" / "ict_face_head_11248.npz")
+from facenb.morphable import formats
+from facenb.morphable.formats import read, read_ict, read_ict_folder
 
 
 @pytest.fixture(scope="module")
@@ -39,8 +35,8 @@ def whole(folder, tmp_path_factory):
 def read_few(folder):
     """Read a folder of three identities and the expressions that its json names."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ict, "IDENTITIES", 3)
-        patch.setattr(ict, "UNLISTED", ())
+        patch.setattr(formats.ict, "IDENTITIES", 3)
+        patch.setattr(formats.ict, "UNLISTED", ())
         return read_ict_folder(folder)
 
 
@@ -49,9 +45,9 @@ def original(whole):
     return read_few(whole)
 
 
-def test_expressions_move_what_their_names_say(compact):
+def test_expressions_move_what_their_names_say(ict):
     points = {
-        name: compact.landmarks.of(compact.expression_basis[compact.expression_names.index(name)])
+        name: ict.landmarks.of(ict.expression_basis[ict.expression_names.index(name)])
         for name in ("jawOpen", "eyeBlink_R", "mouthSmile_L")
     }
     assert points["jawOpen"][8, 1] < -10  # chin down, mm
@@ -59,37 +55,37 @@ def test_expressions_move_what_their_names_say(compact):
     assert points["mouthSmile_L"][54, 1] > 3 > points["mouthSmile_L"][48].abs().max()
 
 
-def test_regions_are_the_published_ranges(compact):
-    assert len(compact.regions["face"]) == 9409
-    assert compact.landmarks.vertices.max() < 9409  # all landmarks lie in the face
-    assert torch.equal(torch.cat([compact.regions["face"], compact.regions["head_neck"]]), torch.arange(11248))
+def test_regions_are_the_published_ranges(ict):
+    assert len(ict.regions["face"]) == 9409
+    assert ict.landmarks.vertices.max() < 9409  # all landmarks lie in the face
+    assert torch.equal(torch.cat([ict.regions["face"], ict.regions["head_neck"]]), torch.arange(11248))
 
 
-def test_contour_lines_pass_through_the_jaw_landmarks(compact):
-    assert compact.contour.shape == (17, 26)
-    for line, landmark in zip(compact.contour, compact.landmarks.vertices[:17, 0], strict=True):
+def test_contour_lines_pass_through_the_jaw_landmarks(ict):
+    assert ict.contour.shape == (17, 26)
+    for line, landmark in zip(ict.contour, ict.landmarks.vertices[:17, 0], strict=True):
         assert landmark in line
 
 
-def test_identity_modes_overlap_and_are_kept_as_published(compact):
-    flat = torch.nn.functional.normalize(compact.identity_basis.flatten(1), dim=1)
+def test_identity_modes_overlap_and_are_kept_as_published(ict):
+    flat = torch.nn.functional.normalize(ict.identity_basis.flatten(1), dim=1)
     assert 0.4 < (flat @ flat.T - torch.eye(100)).abs().max() < 0.5
-    explained = compact.explained_variance()
+    explained = ict.explained_variance()
     assert (explained.diff() > 0).all() and explained[-1] == pytest.approx(1, abs=1e-6)
     assert 0.85 < explained[9] < 0.95
 
 
-def test_both_forms_agree_on_the_seven_files(compact, original):
-    assert torch.allclose(original.mean, compact.mean, atol=1e-4)
+def test_both_forms_agree_on_the_seven_files(ict, original):
+    assert torch.allclose(original.mean, ict.mean, atol=1e-4)
     for name in ("triangles", "uv", "uv_triangles", "contour"):
-        assert torch.equal(getattr(original, name), getattr(compact, name)), name
-    assert torch.equal(original.landmarks.vertices, compact.landmarks.vertices)
-    assert (original.identity_basis - compact.identity_basis[:3]).abs().max() < 0.0051  # float16, mm
+        assert torch.equal(getattr(original, name), getattr(ict, name)), name
+    assert torch.equal(original.landmarks.vertices, ict.landmarks.vertices)
+    assert (original.identity_basis - ict.identity_basis[:3]).abs().max() < 0.0051  # float16, mm
     assert original.expression_names == ("eyeBlink_R", "jawOpen", "mouthSmile_L")
     for name, row in zip(original.expression_names, original.expression_basis, strict=True):
-        assert (row - compact.expression_basis[compact.expression_names.index(name)]).abs().max() < 0.0101
+        assert (row - ict.expression_basis[ict.expression_names.index(name)]).abs().max() < 0.0101
     assert {name: len(part) for name, part in original.regions.items()} == {
-        name: len(part) for name, part in compact.regions.items()
+        name: len(part) for name, part in ict.regions.items()
     }
 
 

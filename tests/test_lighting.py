@@ -117,20 +117,18 @@ def deng_shading(normals, gamma):
     return torch.stack(basis, -1) @ colours.T
 
 
-def test_lights_of_deca_shade_alike():
-    coefficients = torch.randn(2, 9, 3, generator=torch.Generator().manual_seed(3)).double()
-    normals = some_normals()
-    received = irradiance(normals.expand(2, -1, -1), lighting.from_deca(coefficients))
-    torch.testing.assert_close(received[1], deca_shading(normals, coefficients[1]))
-    torch.testing.assert_close(lighting.to_deca(lighting.from_deca(coefficients)), coefficients)
-
-
-def test_lights_of_deng_shade_alike():
-    gamma = torch.randn(2, 27, generator=torch.Generator().manual_seed(4)).double()
-    normals = some_normals()
-    received = irradiance(normals.expand(2, -1, -1), lighting.from_deng(gamma))
-    torch.testing.assert_close(received[1], deng_shading(normals, gamma[1]))
-    torch.testing.assert_close(lighting.to_deng(lighting.from_deng(gamma)), gamma)
+@pytest.mark.parametrize(
+    ("size", "shading", "read", "write"),
+    [
+        ((9, 3), deca_shading, lighting.from_deca, lighting.to_deca),
+        ((27,), deng_shading, lighting.from_deng, lighting.to_deng),
+    ],
+)
+def test_published_lights_shade_alike(size, shading, read, write):
+    light, normals = torch.randn(2, *size, generator=torch.Generator().manual_seed(3)).double(), some_normals()
+    received = irradiance(normals.expand(2, -1, -1), read(light))
+    torch.testing.assert_close(received[1], shading(normals, light[1]))
+    torch.testing.assert_close(write(read(light)), light)
 
 
 @pytest.mark.parametrize("build", [lambda d, c: directional(d, c), lambda d, c: ambient(c)])
