@@ -14,7 +14,6 @@ from facenb.photos.landmarks import IBUG68
 
 @pytest.fixture
 def embedding(ict, real_asset):
-    real_asset("mediapipe")
     return mediapipe_embedding(ict)
 
 

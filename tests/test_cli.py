@@ -17,8 +17,6 @@ pytest.importorskip("mediapipe")
 
 @pytest.fixture
 def portrait(real_asset, tmp_path):
-    for name in ("mediapipe", "ict-facekit"):
-        real_asset(name)
     return shutil.copy(real_asset("astronaut") / "astronaut.png", tmp_path / "me.png")
 
 

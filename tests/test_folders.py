@@ -94,8 +94,6 @@ class TestFolder:
 def lfw(real_asset):
     """Three of LFW's people with their first three photos, and two folds of pairs that name two of them."""
     pytest.importorskip("mediapipe")
-    for name in ("mediapipe", "ict-facekit"):
-        real_asset(name)
     whole = read_lfw(real_asset("lfw"))
     people = {name: some[:3] for name, some in list(whole.with_at_least(3).items())[:3]}
     return Small(people, whole.pairs_file)
@@ -191,14 +189,12 @@ class TestLFW:
 
 class TestMirror:
     def test_twice_is_once(self, real_asset):
-        real_asset("mediapipe")
         points, width = torch.rand(3, MESH, 2) * 100, torch.tensor([100.0, 250.0, 64.0])
         torch.testing.assert_close(mirrored_landmarks(mirrored_landmarks(points, width), width), points)
 
     def test_the_detector_finds_them_on_the_mirrored_photo(self, real_asset):
         """To within what the detector itself differs on a photo and its mirror image."""
         pytest.importorskip("mediapipe")
-        real_asset("mediapipe")
         image = read_image(real_asset("astronaut") / "astronaut.png")
         points = detect(image)[:1, :MESH]
         turned = detect(image.flip(1).contiguous())[0, :MESH]

@@ -290,8 +290,6 @@ def test_pictures_the_index_does_not_name(small):
 def test_a_training_set_of_records_is_that_of_a_folder(real_asset, tmp_path):
     """Three aligned images of a real face; a person with one image is left out."""
     pytest.importorskip("mediapipe")
-    for name in ("mediapipe", "ict-facekit"):
-        real_asset(name)
     image = read_image(real_asset("astronaut") / "astronaut.png")
     points = five_points(detect(image)[0])
     crops = [crop_faces(image[None], (points + shift)[None], (112, 112))[0].numpy() for shift in (-4, 0, 4)]

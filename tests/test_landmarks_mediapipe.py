@@ -20,7 +20,6 @@ pytest.importorskip("mediapipe")
 
 @pytest.fixture
 def astronaut(real_asset):
-    real_asset("mediapipe")
     return read_image(real_asset("astronaut") / "astronaut.png")
 
 
@@ -49,7 +48,6 @@ def test_twice_the_same_to_the_last_bit(astronaut):
 
 def test_the_68_lie_where_an_annotator_put_them(real_asset):
     """300-W photo of eos: inner points within 4 % of the outer eye distance on average, none beyond 12 %."""
-    real_asset("mediapipe")
     folder = real_asset("surrey")
     lines = (folder / "image_0010.pts").read_text().split("{")[1].split("}")[0].split()
     truth = torch.tensor([float(word) for word in lines]).view(68, 2)
@@ -122,7 +120,6 @@ def test_a_face_that_is_not_found_again_is_not_used(astronaut, monkeypatch):
 
 def test_profiles_are_found_at_their_place_or_not_at_all(real_asset):
     """Of 15 profiles the detector alone puts 3 faces on an ear or a hat."""
-    real_asset("mediapipe")
     wrong = ("image00032.jpg", "image00339.jpg", "image02612.jpg")
     profiles = [sample for sample in read_aflw2000(real_asset("aflw2000-3d")) if abs(sample.yaw) > np.pi / 3]
     profiles = [sample for k, sample in enumerate(profiles) if k % 12 == 0 or sample.photo.name in wrong]

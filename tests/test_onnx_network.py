@@ -85,7 +85,6 @@ def test_the_released_mobilefacenet_knows_people(real_asset):
     pairs = read_lfw(real_asset("lfw")).pairs()
     pairs = pairs[:30] + pairs[300:330]  # of one person, and of two
     photos = [photo for pair in pairs for photo in (pair.first, pair.second)]
-    real_asset("mediapipe")
     images = prepare_photos(photos).crops((112, 112)).float() / 255
     same, path = torch.tensor([pair.same for pair in pairs]), real_asset("mobilefacenet") / "MobileFaceNet.onnx"
     areas = {}

@@ -31,8 +31,6 @@ def closed(ict):
 
 @pytest.fixture
 def fitter(real_asset):
-    real_asset("mediapipe")
-    real_asset("ict-facekit")
     return photo.ict_fitter(SIDE)
 
 

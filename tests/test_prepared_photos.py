@@ -24,8 +24,6 @@ pytest.importorskip("mediapipe")
 @pytest.fixture
 def photos(real_asset, tmp_path, monkeypatch):
     """The portrait, a grey wall, and two of ORL; the caches belong to this test."""
-    for name in ("mediapipe", "ict-facekit"):
-        real_asset(name)
     (tmp_path / "photos").mkdir()
     portrait = shutil.copy(real_asset("astronaut") / "astronaut.png", tmp_path / "photos" / "portrait.png")
     Image.new("RGB", (120, 100), "grey").save(tmp_path / "photos" / "wall.png")

@@ -140,7 +140,6 @@ class TestFrame:
 @pytest.mark.parametrize("name", SCANS)
 def test_the_real_ones_look_at_the_viewer(real_asset, name):
     pytest.importorskip("mediapipe")
-    real_asset("mediapipe")
     found = prepared(name, real_asset(SCANS[name][0]))
     scan, marks = found.scan, found.scan.landmarks
     assert 75 < float((marks[36] - marks[45]).norm()) < 110  # mm
@@ -160,7 +159,6 @@ def test_the_real_ones_look_at_the_viewer(real_asset, name):
 def test_a_scan_of_micc_or_bu3dfe_gets_its_landmarks_where_a_detector_is(real_asset):
     """The scan of james without his landmarks, tilted: marked anew, they lie within millimetres of his own."""
     pytest.importorskip("mediapipe")
-    real_asset("mediapipe")
     own = prepared("james", real_asset("scan-james")).scan
     turn = torch.from_numpy(Rotation.from_euler("yxz", [12, -8, 5], degrees=True).as_matrix()).float()
     found = marked(replace(own, vertices=own.vertices @ turn.T + 30, landmarks=None))
