@@ -27,7 +27,7 @@ def photo(options: argparse.Namespace) -> None:
 
 def report(options: argparse.Namespace) -> None:
     """Write the page of a run folder. Raise RunError if notebook 17 was not run into it."""
-    from facenb.runs.page import write_page
+    from facenb.runs.report import write_page
 
     print(write_page(options.run_folder))
 

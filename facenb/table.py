@@ -77,10 +77,19 @@ def build_table(
     folder, made = Path(folder), json.loads(json.dumps(made))
     with explained(folder, RunError, "Choose another folder."):
         card = _read_card(folder, made)
-        if card is None or not card["complete"]:
-            with hold(folder / ".lock"):
-                new = {"format": FORMAT, "complete": False, "rows": 0, "blocks": 0, "fields": {}, "made": made}
-                _build(folder, _read_card(folder, made) or new, make, blocks)
+        if card and card["complete"]:
+            return read_table(folder)
+        with hold(folder / ".lock"):
+            new = {"format": FORMAT, "complete": False, "rows": 0, "blocks": 0, "fields": {}, "made": made}
+            card = _read_card(folder, made) or new  # another process may have made it in the meantime
+            _columns(folder, card)  # what an earlier run left must be whole
+            first, hide = card["blocks"], not sys.stderr.isatty()
+            missing = [] if card["complete"] else make(first)
+            for block in tqdm(missing, folder.name, total=blocks, initial=first, disable=hide, leave=False):
+                card = _append(folder, card, block)
+            if not card["rows"]:
+                raise RunError(f"No rows were made for {folder}; a table needs at least one.")
+            write_json(folder / CARD, {**card, "complete": True})
     return read_table(folder)
 
 
@@ -101,19 +110,6 @@ def _read_card(folder: Path, made: dict | None = None) -> dict | None:
         changes = "; ".join(f"{key} is {kept.get(key)!r:.200}, not {wanted.get(key)!r:.200}" for key in changed)
         raise RunError(f"{folder} holds a table made otherwise: {changes}. Choose another folder or remove this one.")
     return card
-
-
-def _build(folder: Path, card: dict, make: Callable[[int], Iterable[Block]], blocks: int | None) -> None:
-    """Compute the blocks that the card does not count yet."""
-    if card["complete"]:  # by another process, while this one waited
-        return
-    _columns(folder, card)  # what an earlier run left must be whole
-    first, hide = card["blocks"], not sys.stderr.isatty()
-    for block in tqdm(make(first), folder.name, total=blocks, initial=first, disable=hide, leave=False):
-        card = _append(folder, card, block)
-    if not card["rows"]:
-        raise RunError(f"No rows were made for {folder}; a table needs at least one.")
-    write_json(folder / CARD, {**card, "complete": True})
 
 
 def _append(folder: Path, card: dict, block: Block) -> dict:

@@ -134,29 +134,20 @@ def test_make_gives_its_commands_absolute_folders():
 
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
-class TestMakeWithoutPython:
-    """A machine whose Python is too old, or has none, is told so before anything is made."""
-
-    def fake(self, folder: Path, script: str) -> str:
-        tools = folder / "bin"
-        tools.mkdir()
-        for tool in ("bash", "sh", "grep", "sed", "touch", "make"):
-            (tools / tool).symlink_to(shutil.which(tool))
-        (tools / "python3").write_text(f"#!{shutil.which('bash')}\n{script}\n")
-        (tools / "python3").chmod(0o755)
-        return str(tools)
-
-    def test_too_old(self, tmp_path):
-        path = self.fake(tmp_path, 'if [ "$1" = --version ]; then echo "Python 3.9.2"; else exit 1; fi')
-        result = make("setup", f"VENV={tmp_path}/venv", PATH=path)
-        assert result.returncode != 0
-        assert "needs Python 3.11, 3.12 or 3.13" in result.stderr and "Python 3.9.2" in result.stderr
-        assert "make PYTHON=" in result.stderr
-        assert not (tmp_path / "venv").exists()
-
-    def test_chosen_one_too_old(self, tmp_path):
-        path = self.fake(tmp_path, 'if [ "$1" = --version ]; then echo "Python 3.14.0"; else exit 1; fi')
-        result = make("setup", f"VENV={tmp_path}/venv", "PYTHON=python3", PATH=path)
-        assert result.returncode != 0
-        assert "PYTHON=python3 is Python 3.14.0" in result.stderr
-        assert not (tmp_path / "venv").exists()
+@pytest.mark.parametrize(
+    ("version", "words", "says"),
+    [("3.9.2", [], "make PYTHON="), ("3.14.0", ["PYTHON=python3"], "PYTHON=python3 is Python 3.14.0")],
+)
+def test_make_refuses_a_python_before_anything_is_made(tmp_path, version, words, says):
+    """A machine whose Python is too old, or one that was chosen and is too new."""
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    for tool in ("bash", "sh", "grep", "sed", "touch", "make"):
+        (tools / tool).symlink_to(shutil.which(tool))
+    script = f'if [ "$1" = --version ]; then echo "Python {version}"; else exit 1; fi'
+    (tools / "python3").write_text(f"#!{shutil.which('bash')}\n{script}\n")
+    (tools / "python3").chmod(0o755)
+    result = make("setup", f"VENV={tmp_path}/venv", *words, PATH=str(tools))
+    assert result.returncode != 0 and not (tmp_path / "venv").exists()
+    assert "needs Python 3.11, 3.12 or 3.13" in result.stderr and f"Python {version}" in result.stderr
+    assert says in result.stderr

@@ -17,9 +17,8 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 from facenb.__main__ import main
 from facenb.errors import RunError
 from facenb.evaluation.claims import Claim, Effect, mean_of
-from facenb.runs.page import write_page
 from facenb.runs.papers import CLAIMS, COMPARISONS, TABLES
-from facenb.runs.report import ELSEWHERE, PART, UNCORRECTED, WAITING, Report, cell, rows_of
+from facenb.runs.report import ELSEWHERE, PART, UNCORRECTED, WAITING, Report, cell, rows_of, write_page
 from facenb.runs.results import Run
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -375,26 +374,11 @@ class TestPage:
 
 
 class TestWhatIsOdd:
-    def test_a_broken_record_is_named(self, folder):
-        run = Run("09", folder=str(folder))
-        claimed(run, "L1", effect(2.0))
-        with run.records.open("a") as file:
-            file.write("{}\n")
-        [source] = Report(folder).sources
-        assert f"records/{run.records.name}, line 2, is not a record and is left out" in source.notes[0]
-
     def test_photographs_are_not_called_people(self, folder):
         run = Run("09", folder=str(folder))
         claimed(run, "L1", effect(2.0))
         claimed(run, "L2", effect(2.0).over("photographs"))
         assert Report(folder).claims.drawn.tolist() == ["people", "photographs"]
-
-    def test_records_that_do_not_say_where_they_come_from(self, folder):
-        run = Run("09", folder=str(folder))
-        claimed(run, "L1", effect(2.0))
-        record = json.loads(run.records.read_text())
-        run.records.write_text(json.dumps({k: v for k, v in record.items() if k not in ("commit", "device", "time")}))
-        assert "time: not known; device: not known; commit: not known" in str(Report(folder).sources[0])
 
     def test_a_claim_that_is_no_claim_leaves_the_others(self, folder):
         run = Run("09", folder=str(folder))

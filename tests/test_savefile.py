@@ -79,19 +79,3 @@ def test_a_path_that_cannot_be_written(tmp_path, name):
     (tmp_path / "file").touch()
     with pytest.raises(ModelFileError, match="cannot write .*choose another folder"):
         savefile.save(tmp_path / name, "Kind 1", TENSORS, CARD)
-
-
-def test_two_processes_save_one_path(tmp_path, monkeypatch):
-    """While one process writes, another saves the same path: neither touches the other's half-written file."""
-    path, save = tmp_path / "file", savefile.save_file
-
-    def slow(tensors, partial, header):
-        save(tensors, partial, header)
-        monkeypatch.setattr(savefile, "save_file", save)
-        monkeypatch.setattr(os, "getpid", lambda: 0)
-        savefile.save(path, "Kind 1", TENSORS, {"number": 2})
-        monkeypatch.undo()
-
-    monkeypatch.setattr(savefile, "save_file", slow)
-    savefile.save(path, "Kind 1", TENSORS, {"number": 1})
-    assert savefile.load(path, "Kind 1")[1] == {"number": 1} and os.listdir(tmp_path) == ["file"]

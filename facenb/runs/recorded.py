@@ -69,7 +69,7 @@ def short_commit(value: Any) -> str:
 def mixed(table: pd.DataFrame) -> list[str]:
     """Return one sentence for each thing in which the records differ: commit, device, and each set or asset."""
     sets = [value if isinstance(value, dict) else {} for value in table.get("checksums", [])]
-    facts = table.reindex(columns=["commit", "device"]).join(pd.DataFrame(sets).add_prefix("copy of "))
+    facts = table[["commit", "device"]].join(pd.DataFrame(sets).add_prefix("copy of "))
     notes = []
     for name, values in facts.items():
         groups = table.notebook.groupby(values).unique()

@@ -1,20 +1,24 @@
 """Paper against here: the numbers of run folders beside those that the papers printed, and a verdict for each claim.
 
 Only records are read. A table keeps the paper's columns apart from ours, which carry the name of the data they were
-measured on. Verdicts are corrected for the number of claims (Holm 1979). Notebook 17 shows it all.
+measured on. Verdicts are corrected for the number of claims (Holm 1979). Notebook 17 shows it all; `write_page` makes
+a page of it.
 """
 
 import math
 import os
+import re
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
+from nbconvert import HTMLExporter
 
 from facenb.errors import RunError
 from facenb.evaluation.claims import decide, holm
+from facenb.files import atomic_write
 from facenb.runs.papers import CLAIMS, FIGURES, TABLES, Comparison
 from facenb.runs.recorded import mixed, read_records, read_run, short_commit
 
@@ -41,9 +45,9 @@ class Source:
         facts = [f"profile {self.profile}, seed {self.seed}"]
         facts.append(f"{len(self.records)} records of {self.records.notebook.nunique()} notebooks")
         for field in ("time", "device", "commit"):
-            values = sorted(set(self.records[field].dropna()) - {""}) if field in self.records else []
-            values = [values[0], values[-1]] if field == "time" and values else map(short_commit, values)
-            facts.append(f"{field}: {', '.join(dict.fromkeys(values)) or 'not known'}")
+            values = sorted(set(self.records[field]))
+            values = [values[0], values[-1]] if field == "time" else map(short_commit, values)
+            facts.append(f"{field}: {', '.join(dict.fromkeys(values))}")
         return f"{self.name}: {'; '.join(facts)}"
 
 
@@ -231,3 +235,21 @@ def _verdict(claim: dict) -> str:
     if math.isnan(claim["p"]) and math.isfinite(claim["low"]):
         return f"{claim['alone'] or 'not decided'}{UNCORRECTED}"
     return decide(claim["effect"], claim["at_least"], claim["p (Holm)"], claim["level"])
+
+
+def write_page(folder: Path) -> Path:
+    """Write `report.html` into a run folder: its executed notebook 17 without code. Raise RunError if that was not run.
+
+    The page needs no network and runs no script.
+    """
+    source, target = folder / "executed/17_report.ipynb", folder / "report.html"
+    if not source.is_file():
+        raise RunError(f"There is no {source}. Run notebook 17 first: python -m facenb run notebooks/17_report.ipynb")
+    templates = str(Path(__file__).parent / "templates")
+    exporter = HTMLExporter(template_name="page", extra_template_basedirs=[templates], exclude_input=True)
+    exporter.exclude_output_prompt = True
+    html, _ = exporter.from_filename(str(source))
+    html = re.sub(r'href="(\d\d_\w+\.ipynb)"', r'href="executed/\1"', html)  # notebooks lie beside notebook 17
+    with atomic_write(target) as partial:
+        partial.write_text(html, encoding="utf-8")
+    return target

@@ -10,8 +10,8 @@ import pytest
 
 from facenb.evaluation.claims import Claim, mean_of
 from facenb.runs.notebook import run_notebook
-from facenb.runs.page import write_page
 from facenb.runs.papers import COMPARISONS
+from facenb.runs.report import write_page
 from facenb.runs.results import Run
 
 ROOT = Path(__file__).resolve().parents[2]
