@@ -90,13 +90,6 @@ def test_constraints_name_no_machine():
     assert "://" not in (ROOT / "constraints.txt").read_text() + (ROOT / "environment.yml").read_text()
 
 
-def test_promised_floor():
-    """Python 3.11 to 3.13, torch >= 2.11, numpy 2."""
-    assert str(declared()["torch"].specifier) == ">=2.11"
-    assert not declared()["numpy"].specifier.contains("1.26")
-    assert set(PROJECT["requires-python"].split(",")) == {">=3.11", "<3.14"}
-
-
 def imported_by(folder: Path) -> set[str]:
     """Top-level modules that the .py files of a folder import, at any depth of a function."""
     found = set()

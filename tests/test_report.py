@@ -1,7 +1,6 @@
 """The report: paper and ours never share a column, verdicts are corrected for their number, the page opens offline."""
 
 import base64
-import json
 import math
 import re
 import shutil
@@ -17,6 +16,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 from facenb.__main__ import main
 from facenb.errors import RunError
 from facenb.evaluation.claims import Claim, Effect, mean_of
+from facenb.files import write_json
 from facenb.runs.papers import CLAIMS, COMPARISONS, TABLES
 from facenb.runs.report import ELSEWHERE, PART, UNCORRECTED, WAITING, Report, cell, rows_of, write_page
 from facenb.runs.results import Run
@@ -39,13 +39,11 @@ def folder(tmp_path):
 
 
 def verified(run, method, accuracy, data="SynthFace, unseen people", unit="%", protocol="pairs, 10 folds", **more):
-    run.record(
-        "accuracy", accuracy, unit, experiment="recognition", method=method, data=data, protocol=protocol, **more
-    )
+    measured(run, "accuracy", accuracy, "recognition", method, data, protocol, unit, **more)
 
 
-def measured(run, metric, value, experiment, method, data, protocol, unit="%"):
-    run.record(metric, value, unit, experiment=experiment, method=method, data=data, protocol=protocol)
+def measured(run, metric, value, experiment, method, data, protocol, unit="%", **more):
+    run.record(metric, value, unit, experiment=experiment, method=method, data=data, protocol=protocol, **more)
 
 
 def claimed(run, name, effect, at_least=0.0, statement="it does"):
@@ -139,15 +137,6 @@ class TestTables:
         index = list(Report(folder).table(OCCLUSION["now"]).index)
         assert {"DECA · here: teacher", "Learner · here: plain", "by effect"} < set(index)
         assert len(index) == len(set(index))
-
-    def test_each_occluder_has_its_columns(self, folder):
-        run = Run("12", folder=str(folder))
-        for kind in ("clear", "hand"):
-            measured(run, "NME mean of images", 4.0, "occlusion", "teacher", "AFLW2000-3D", kind)
-        run.record("median", 1.0, "mm", experiment="occlusion", method="teacher", data="x", protocol="NoW, occluded")
-        here = Report(folder).here(OCCLUSION["occluded"])
-        words = [f"here: AFLW2000-3D · {kind} · quick-synthetic" for kind in ("clear", "hand")]
-        assert list(here.columns) == [(word, "NME, %") for word in words]
 
     def test_only_the_listed_methods(self, folder):
         run = Run("15", folder=str(folder))
@@ -256,14 +245,7 @@ class TestClaims:
         for name in ("L1", "L2", "L1, at all", "L2, at all", "L3", "L9 of nobody"):
             claimed(run, name, sample)
         claims = Report(folder).claims.set_index("name")
-        assert claims.whole.to_dict() == {
-            "L1": True,
-            "L2": True,
-            "L1, at all": False,
-            "L2, at all": False,
-            "L3": False,
-            "L9 of nobody": False,
-        }
+        assert list(claims.index[claims.whole]) == ["L1", "L2"]
         p = sample.p_value()
         assert claims["p (Holm)"].tolist() == pytest.approx([min(1, n * p) for n in (2, 2, 4, 4, 4, 4)])
 
@@ -287,18 +269,14 @@ class TestClaims:
 
     def test_a_notebook_that_ran_without_deciding_says_that_the_data_cannot(self, folder):
         verified(Run("09_ablation", folder=str(folder)), "(c) the method", 85.0)
-        report = Report(folder)
-        assert (
-            report.verdict("L1", "quick-synthetic") == ELSEWHERE and report.verdict("L4", "quick-synthetic") == WAITING
-        )
+        head = Report(folder).headline()["quick-synthetic"]
+        assert head["L1"] == ELSEWHERE and head["L4"] == WAITING
 
     def test_a_claim_that_the_data_cannot_decide_is_not_waited_for(self, folder):
         for data, says in (("photos", ELSEWHERE), ("synthetic", WAITING)):
             run = Run("13", data=data, folder=str(folder / data))
             verified(run, "phase III", 85.0)
-            (run.folder / "records/13.run.json").write_text(
-                json.dumps({"status": "done", "parameters": {"data": data}})
-            )
+            write_json(run.folder / "records/13.run.json", {"status": "done", "parameters": {"data": data}})
             assert Report(run.folder).verdict("D4", data) == says
             assert Report(run.folder).verdict("D1", data) == WAITING
 
@@ -392,7 +370,7 @@ class TestWhatIsOdd:
     def test_a_run_that_failed_is_named(self, folder):
         claimed(Run("09", folder=str(folder)), "L1", effect(2.0))
         for name, status in (("09", "failed"), ("08", "done")):
-            (folder / f"records/{name}.run.json").write_text(json.dumps({"status": status}))
+            write_json(folder / f"records/{name}.run.json", {"status": status})
         (folder / "records/07.run.json").write_text("{")
         [source] = Report(folder).sources
         incomplete = "the last run of 09 is failed: its numbers may be incomplete"
