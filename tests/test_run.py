@@ -101,6 +101,14 @@ def job(*arguments, **keywords) -> subprocess.Popen:
     )
 
 
+def long_job(folder: Path) -> subprocess.Popen:
+    """A job whose only cell has begun and would take 100 seconds."""
+    cell = "import time; open(run_folder + '/here', 'w').close(); time.sleep(100)"
+    process = job(write_notebook(folder / "04_long.ipynb", cell), "--run-folder", folder / "run")
+    wait_until((folder / "run/here").exists)
+    return process
+
+
 class TestParameters:
     @pytest.mark.parametrize(
         ("given", "message"),
@@ -237,9 +245,7 @@ class TestOneNotebook:
 
     @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
     def test_asked_to_end(self, tmp_path, sockets, how):
-        cell = "import time; open(run_folder + '/here', 'w').close(); time.sleep(100)"
-        process = job(write_notebook(tmp_path / "04_long.ipynb", cell), "--run-folder", tmp_path / "run")
-        wait_until((tmp_path / "run/here").exists)
+        process = long_job(tmp_path)
         assert kernels(sockets)
         process.send_signal(how)
         assert "interrupted" in process.communicate(timeout=30)[0]
@@ -248,9 +254,7 @@ class TestOneNotebook:
         assert record(tmp_path / "run", "04_long")["status"] == "interrupted"
 
     def test_killed_job_takes_its_kernel_along(self, tmp_path, sockets):
-        cell = "import time; open(run_folder + '/here', 'w').close(); time.sleep(100)"
-        process = job(write_notebook(tmp_path / "04_long.ipynb", cell), "--run-folder", tmp_path / "run")
-        wait_until((tmp_path / "run/here").exists)
+        process = long_job(tmp_path)
         assert kernels(sockets)
         process.kill()
         process.wait()
@@ -306,10 +310,7 @@ class TestFolder:
         assert not kernels(sockets)
 
     def test_one_notebook_twice_and_one_that_was_killed(self, tmp_path, sockets):
-        cell = "import time; open(run_folder + '/here', 'w').close(); time.sleep(100)"
-        source = write_notebook(tmp_path / "04_long.ipynb", cell)
-        process = job(source, "--run-folder", tmp_path / "run")
-        wait_until((tmp_path / "run/here").exists)
+        process, source = long_job(tmp_path), tmp_path / "04_long.ipynb"
         with pytest.raises(RunError, match=f"04_long is already running in {tmp_path / 'run'}"):
             notebook.run_notebook(source, {}, tmp_path / "run")
         process.kill()
