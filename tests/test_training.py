@@ -262,11 +262,19 @@ class TestResume:
         run(modules(), tmp_path, fresh=True, steps=1)
         assert sorted(os.listdir(tmp_path)) == sorted(["checkpoint-1.pt", "lock", "log.jsonl", *others])
 
-    def test_other_settings_are_named(self, tmp_path):
+    @pytest.mark.parametrize(
+        ("rows", "changes", "message"),
+        [
+            (50, {"rate": 0.01, "batch": 4}, r"settings: batch 4 \(saved: 8\), rate 0.01 \(saved: 0.05\).*fresh=True"),
+            (49, {}, "50 rows of data, not 49"),
+        ],
+    )
+    def test_another_training_is_named_and_nothing_changes(self, tmp_path, rows, changes, message):
         run(modules(), tmp_path)
-        message = r"other settings: batch 4 \(saved: 8\), rate 0.01 \(saved: 0.05\).*fresh=True"
+        before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
         with pytest.raises(RunError, match=message):
-            run(modules(), tmp_path, rate=0.01, batch=4)
+            run(modules(), tmp_path, Points(rows), **changes)
+        assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
     def test_other_architecture_is_named(self, tmp_path):
         run(modules(), tmp_path)
@@ -277,28 +285,11 @@ class TestResume:
         with pytest.raises(RunError, match=message):
             run(parts, tmp_path)
 
-    def test_other_data_is_named(self, tmp_path):
-        run(modules(), tmp_path)
-        with pytest.raises(RunError, match="50 rows of data, not 49"):
-            run(modules(), tmp_path, Points(49))
 
-    def test_nothing_of_a_refused_folder_changes(self, tmp_path):
-        run(modules(), tmp_path)
-        before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-        with pytest.raises(RunError):
-            run(modules(), tmp_path, batch=4)
-        assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
-
-
-def job(name: str, folder: Path, **options) -> subprocess.Popen:
-    return subprocess.Popen(
-        [sys.executable, str(HERE / "training_jobs.py"), name, str(folder)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        **options,
-    )
+def job(name: str, folder: Path, *launcher: str) -> subprocess.Popen:
+    command = [sys.executable, *launcher, str(HERE / "training_jobs.py"), name, str(folder)]
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, **options)
 
 
 def wait_for(path: Path, process: subprocess.Popen) -> None:
@@ -512,24 +503,9 @@ def test_goes_on_on_a_gpu_and_on_a_cpu(tmp_path):
 def spread(tmp_path_factory) -> Path:
     """The job `spread` in two processes, as torchrun starts them."""
     folder = tmp_path_factory.mktemp("spread")
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "torch.distributed.run",
-            "--standalone",
-            "--nproc-per-node",
-            "2",
-            str(HERE / "training_jobs.py"),
-            "spread",
-            str(folder),
-        ],
-        capture_output=True,
-        text=True,
-        timeout=LIMIT,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )
-    assert done.returncode == 0, done.stderr
+    process = job("spread", folder, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    _, errors = process.communicate(timeout=LIMIT)
+    assert process.returncode == 0, errors
     return folder
 
 
