@@ -54,7 +54,7 @@ def lens(points: Points, centre: Pair, right: Pair, down: Pair, power: Number) -
 
 def polygon(points: Points, corners: Float[Tensor, "batch corners 2"]) -> Field:
     """Return the signed distance in pixels to a closed polygon, negative inside."""
-    nearest, inside = torch.tensor(torch.inf), torch.tensor(False)
+    nearest, inside = points.new_tensor(torch.inf), points.new_tensor(False, dtype=torch.bool)
     for k in range(corners.shape[1]):
         a, b = corners[:, k - 1], corners[:, k]
         nearest = torch.minimum(nearest, capsule(points, a, b)[0])

@@ -229,7 +229,7 @@ def _hand(image, face, size):
         return centre + length[:, None] * (aside * x + up * y)
 
     bones, nails, creases = _bones(spot, aside, face.between(5, 0.3, 2.2))
-    distance, relief = torch.tensor(torch.inf), torch.tensor(0.0)
+    distance, relief = face.points.new_tensor(torch.inf), face.points.new_tensor(0.0)
     for start, end, first, last in bones:
         gap, share = capsule(face.points, start, end)
         radius = spread(length) * (first + (last - first) * share)
