@@ -19,7 +19,7 @@ import torch
 
 from facenb.datasets.sets.augmentation import network_input
 from facenb.datasets.sets.faces import FaceSet, read_faces
-from facenb.table import build_table
+from facenb.datasets.sets.table import build_table
 
 SIZES = ((64, 64), (112, 96))
 BATCH, PICTURES = 256, 46  # CASIA-WebFace has 46 pictures a person

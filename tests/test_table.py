@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
+from facenb.datasets.sets.table import build_table, read_table
 from facenb.errors import AssetError, RunError
-from facenb.table import build_table, read_table
 
 SIZES = (4, 3, 0, 5, 1)  # rows of each block
 
@@ -89,11 +89,17 @@ def test_a_folder_without_a_table(tmp_path):
         read_table(tmp_path)
 
 
+def test_a_set_of_the_first_edition_is_refused(tmp_path):
+    (tmp_path / "index.json").write_text("{}")
+    with pytest.raises(AssetError, match="earlier edition"):
+        build_table(tmp_path, {}, lambda first: [])
+
+
 def test_a_killed_run_continues(tmp_path):
     """Killed in the middle of writing a block: the whole blocks stay, the half one is written again."""
     script = (
         "import os, sys, torch\n"
-        "from facenb import table\n"
+        "from facenb.datasets.sets import table\n"
         "def make(first):\n"
         "    for k in range(9):\n"
         "        if k == 3:\n"

@@ -12,13 +12,13 @@ from facenb.datasets.sets import build_synthetic as synthetic_sets
 from facenb.datasets.sets.augmentation import MIRRORED_68, Augmentation, Draw, network_input
 from facenb.datasets.sets.build_synthetic import build_synthetic, true_shapes
 from facenb.datasets.sets.faces import FaceSet, describe, read_faces
+from facenb.datasets.sets.table import build_table
 from facenb.errors import AssetError, RunError
 from facenb.fitting import fit
 from facenb.photos.crops import ALIGNED, MIDDLE, SPHEREFACE, crop_faces, crop_photos, five_of_68, template, to_template
 from facenb.synthface import SynthFace, build_model
 from facenb.synthface.people import VERSION
 from facenb.synthface.photographs import photograph
-from facenb.table import build_table
 
 SIZE = (32, 28)
 

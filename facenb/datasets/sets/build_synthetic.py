@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from facenb.datasets.sets.faces import TRUE, FaceSet, describe, read_faces
+from facenb.datasets.sets.table import build_table
 from facenb.errors import RunError
 from facenb.fitting import Fit, fit
 from facenb.fitting.posed import move_camera, pose_of
@@ -21,7 +22,6 @@ from facenb.morphable.model import MorphableModel
 from facenb.photos.crops import crop_faces, five_of_68, to_template
 from facenb.synthface.people import VERSION, SynthFace
 from facenb.synthface.photographs import photograph
-from facenb.table import build_table
 
 TOGETHER = 200  # images of a block, about: what a worker holds in memory
 NOISE = 101  # part of a subject's random numbers that the noise of its landmarks uses

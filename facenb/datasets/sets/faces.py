@@ -14,9 +14,9 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from facenb.datasets.sets.augmentation import MIRRORED_68, NONE, Augmentation, Draw, network_input
+from facenb.datasets.sets.table import Table, memory_table, read_table
 from facenb.errors import AssetError, RunError
 from facenb.morphable.model import MorphableModel
-from facenb.table import Table, memory_table, read_table
 
 TRUE, TURNED = "true_", "_mirrored"  # parts of field names: truth; targets of the image turned left to right
 TARGETS = ("identity", "expression")  # whitened coefficients of the fit

@@ -96,7 +96,7 @@ def build_table(
 def _read_card(folder: Path, made: dict | None = None) -> dict | None:
     """Return the card of a folder, None without one. Raise RunError unless its table was made as `made` says."""
     path = folder / CARD
-    if not path.exists():
+    if not path.exists() and not (folder / "index.json").exists():  # which sets of the first edition have
         return None
     try:
         card = json.loads(path.read_text(encoding="utf-8"))
