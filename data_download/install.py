@@ -102,7 +102,7 @@ def _install_from(source: Source, entry: Entry, root: Path) -> Path:
     with tempfile.TemporaryDirectory(
         prefix=f".{entry.name}.", suffix=".partial", dir=root, ignore_cleanup_errors=True
     ) as work:
-        new = Path(work, "new")
+        new, old = Path(work, "new"), Path(work, "old")
         new.mkdir()
         for file in source.files:
             _add(source, file, root / ".downloads", new)
@@ -117,8 +117,13 @@ def _install_from(source: Source, entry: Entry, root: Path) -> Path:
         if folder.exists():
             if not (folder / MARKER).is_file() and any(folder.iterdir()):
                 raise AssetError(f"{folder} holds files that data_download did not write. Move them to another folder.")
-            os.rename(folder, new.with_name("old"))  # removed with the rest of the work
-        os.rename(new, folder)
+            os.rename(folder, old)  # removed with the rest of the work
+        try:
+            os.rename(new, folder)
+        except OSError:
+            if old.exists():
+                os.rename(old, folder)
+            raise
     return folder
 
 

@@ -342,6 +342,18 @@ class TestInstall:
             install.install(THING, again=True)
         assert install.verify(THING) == []
 
+    def test_the_old_folder_comes_back_if_the_new_one_cannot_be_renamed(self, folder, own_mirror, monkeypatch):
+        def fails_for_the_new_one(source, target, rename=os.rename):
+            if source.name == "new":
+                raise PermissionError(errno.EACCES, "denied", str(target))
+            rename(source, target)
+
+        install.install(THING)
+        monkeypatch.setattr(install.os, "rename", fails_for_the_new_one)
+        with pytest.raises(AssetError, match="denied"):
+            install.install(THING, again=True)
+        assert install.verify(THING) == []
+
     def test_an_entry_that_changed_is_not_ready(self, folder, own_mirror):
         install.install(THING)
         assert install.problems(entry_of(mirror_source(file_of(CONTENT[1:]))))
