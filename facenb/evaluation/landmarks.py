@@ -162,7 +162,7 @@ def posed_landmarks(
     middle = upward.mean(1, keepdim=True)
     weights = torch.ones_like(upward[..., 0])
     start = scaled_orthographic(points, upward - middle, weights)
-    rotation, scale, shift = refine_pose(points, upward - middle, weights, *start, steps=10)
+    rotation, scale, shift = refine_pose(points, upward - middle, weights, start, steps=10)
     camera = WeakPerspective(rotation, scale, (shift + middle[:, 0]) * flip)
     placed[seen] = camera.project(targets)[..., :2].to(placed.dtype)
     return placed

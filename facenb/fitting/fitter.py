@@ -1,8 +1,7 @@
 """Fit a morphable model to landmarks of one image, or of many images of the same people."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -72,23 +71,29 @@ def fit(
     """
     if not (identity_prior >= 0 and expression_prior >= 0):
         raise ValueError(f"identity_prior {identity_prior} or expression_prior {expression_prior} is negative")
-    with _one_thread() as threads:
-        points = Points.of(model, embedding, contour).to(landmarks.device, landmarks.dtype)
-        landmarks, weights, row, labels = check(points, landmarks, subject, weights)
-        whole = Problem(points, landmarks, weights, row, len(labels), float(identity_prior), float(expression_prior))
-        size = CHUNK.get(row.device.type, CHUNK["cuda"]) * 68 // points.landmarks
-        if len(row) <= FEW or points.candidates or not bool((weights == 1).all()):
-            step, size = DirectStep.of(points), max(1, size // FORMED)
-        else:
-            step = SharedStep.of(points)
-        chunks = list(_chunks(row, len(labels), size))
-        work = partial(_fit_chunk, whole, rounds, step)
-        states, errors, units, histories = zip(*_in_parallel(work, chunks, threads), strict=True)
+    points = Points.of(model, embedding, contour).to(landmarks.device, landmarks.dtype)
+    landmarks, weights, row, labels = check(points, landmarks, subject, weights)
+    whole = Problem(points, landmarks, weights, row, len(labels), float(identity_prior), float(expression_prior))
+    size = CHUNK.get(row.device.type, CHUNK["cuda"]) * 68 // points.landmarks
+    if len(row) <= FEW or points.candidates or not bool((weights == 1).all()):
+        step, size = DirectStep(points), max(1, size // FORMED)
+    else:
+        step = SharedStep(points)
+    chunks, threads = list(_chunks(row, len(labels), size)), torch.get_num_threads()
+    workers = 1 if row.is_cuda else threads  # each takes a chunk at a time and one core, which suits small matrices
+    try:
+        with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            results = list(pool.map(partial(_fit_chunk, whole, rounds, step), chunks))
+    finally:
+        torch.set_num_threads(threads)  # new threads start with the number that was set last
+    states, errors, units, histories = zip(*results, strict=True)
     order = torch.argsort(torch.cat(chunks))
     rotation, scale, shift, expression, identity = (torch.cat(field) for field in zip(*states, strict=True))
     camera = WeakPerspective(rotation[order], scale[order], shift[order])
     error, unit = torch.cat(errors)[order], torch.cat(units)[order]
-    return Fit(identity, expression[order], camera, row, error, _total(histories), unit, labels)
+    longest = max(map(len, histories))
+    objective = torch.tensor([past + past[-1:] * (longest - len(past)) for past in histories], dtype=torch.float64)
+    return Fit(identity, expression[order], camera, row, error, objective.sum(0), unit, labels)
 
 
 def _fit_chunk(whole: Problem, rounds: int, step: Step, images: Tensor) -> tuple[State, Tensor, Tensor, list[float]]:
@@ -106,13 +111,6 @@ def _fit_chunk(whole: Problem, rounds: int, step: Step, images: Tensor) -> tuple
     return state._replace(scale=state.scale * unit, shift=shift), mean_square.sqrt() * unit, unit, history
 
 
-def _total(histories: tuple[list[float], ...]) -> Float[Tensor, " rounds_and_start"]:
-    """Return the sum of the chunks' objectives, which may have different numbers of rounds."""
-    longest = max(map(len, histories))
-    rows = [history + history[-1:] * (longest - len(history)) for history in histories]
-    return torch.tensor(rows, dtype=torch.float64).sum(0)
-
-
 def _chunks(row: Tensor, subjects: int, size: int) -> Iterator[Tensor]:
     """Yield indices of about `size` images at a time. All images of a subject are in the same chunk."""
     order = torch.argsort(row, stable=True)
@@ -126,25 +124,6 @@ def _chunks(row: Tensor, subjects: int, size: int) -> Iterator[Tensor]:
     yield order[start:]
 
 
-@contextmanager
-def _one_thread() -> Iterator[int]:
-    """Limit torch to one thread, which is faster for small matrices, and yield the previous number of threads."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield threads
-    finally:
-        torch.set_num_threads(threads)
-
-
-def _in_parallel(work: Callable[[Tensor], tuple], chunks: list[Tensor], threads: int) -> list[tuple]:
-    """Apply `work` to all chunks. On a CPU each thread takes one chunk at a time."""
-    if chunks[0].is_cuda or threads == 1 or len(chunks) == 1:
-        return [work(chunk) for chunk in chunks]
-    with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        return list(pool.map(work, chunks))
-
-
 def _start(points: Points, observed: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Tensor, tuple]:
     """Find the camera that fits the mean face best to landmarks (N, L, 2) in pixels, y up. Its scale defines the mm.
 
@@ -156,10 +135,10 @@ def _start(points: Points, observed: Tensor, weights: Tensor) -> tuple[Tensor, T
     mean = points.mean[: points.landmarks]
     pixels = size / (mean - mean.mean(0)).square().sum(1).mean().sqrt()  # correct to a factor of two
     observed = (observed - middle) / pixels[:, None, None]
-    camera = refine_pose(mean[None], observed, weights, *scaled_orthographic(mean[None], observed, weights))
+    camera = refine_pose(mean[None], observed, weights, scaled_orthographic(mean[None], observed, weights))
     for _ in range(2 if points.candidates else 0):
         visible = points.mean[points.on_outline(points.mean @ camera[0].mT, camera[0])]
-        camera = refine_pose(visible, observed, weights, *camera)
+        camera = refine_pose(visible, observed, weights, camera)
     rotation, scale, shift = camera
     camera = rotation, torch.ones_like(scale), shift / scale[:, None]
     return observed / scale[:, None, None], middle[:, 0], pixels * scale, camera

@@ -23,6 +23,8 @@ POSE_FORM[0, 0, 4], POSE_FORM[0, 1, 5] = 1, 1
 # w @ CROSS is the flattened matrix of the cross product with w.
 CROSS = torch.tensor([[0, 0, 0, 0, 0, -1, 0, 1, 0], [0, 0, 1, 0, 0, 0, -1, 0, 0], [0, -1, 0, 1, 0, 0, 0, 0, 0.0]])
 SETTLED = 1e-6  # `refine_pose` ends early if no image's error decreases by more than this fraction
+# Rotation, scale (pixels per mm) and shift (pixels) of N images.
+Camera = tuple[Float[Tensor, "images 3 3"], Float[Tensor, " images"], Float[Tensor, "images 2"]]
 
 
 def homogeneous(turned: Float[Tensor, "images points 3"]) -> Float[Tensor, "images points 4"]:
@@ -35,32 +37,24 @@ def pose_jacobian(turned: Float[Tensor, "images points 3"]) -> Float[Tensor, "im
     return (homogeneous(turned) @ POSE_FORM.to(turned).flatten(1)).unflatten(-1, (2, 6)).transpose(1, 2)
 
 
-def rotation_step(step: Float[Tensor, "images 3"]) -> Float[Tensor, "images 3 3"]:
-    """Return exp of an axis-angle vector in radians (Rodrigues), accurate for any length."""
-    angle = step.norm(dim=1)[:, None, None] / torch.pi
-    cross = (step @ CROSS.to(step)).unflatten(1, (3, 3))
-    # sin(a) / a and (1 - cos(a)) / a^2; torch.sinc(x) is sin(pi x) / (pi x), and 1 at 0.
-    linear, square = angle.sinc(), (angle / 2).sinc().square() / 2
-    return torch.baddbmm(torch.eye(3).to(step) + linear * cross, square * cross, cross)
-
-
-def apply_step(
-    rotation: Float[Tensor, "images 3 3"],
-    scale: Float[Tensor, " images"],
-    shift: Float[Tensor, "images 2"],
-    step: Float[Tensor, "images 6"],
-) -> tuple[Tensor, Tensor, Tensor]:
+def apply_step(camera: Camera, step: Float[Tensor, "images 6"]) -> Camera:
     """Return the camera after a pose step, limited to one radian of rotation and a factor e of scale."""
+    rotation, scale, shift = camera
     small = step[:, :4] / LENGTH
     small = small / small.norm(dim=1, keepdim=True).clamp(min=1.0)
-    return rotation_step(small[:, :3]) @ rotation, scale * small[:, 3].exp(), shift + step[:, 4:]
+    angle = small[:, :3].norm(dim=1)[:, None, None] / torch.pi
+    cross = (small[:, :3] @ CROSS.to(step)).unflatten(1, (3, 3))
+    # sin(a) / a and (1 - cos(a)) / a^2 of Rodrigues' formula; torch.sinc(x) is sin(pi x) / (pi x), and 1 at 0.
+    linear, square = angle.sinc(), (angle / 2).sinc().square() / 2
+    turn = torch.baddbmm(torch.eye(3).to(step) + linear * cross, square * cross, cross)
+    return turn @ rotation, scale * small[:, 3].exp(), shift + step[:, 4:]
 
 
 def scaled_orthographic(
     points: Float[Tensor, "any points 3"],
     observed: Float[Tensor, "images points 2"],
     weights: Float[Tensor, "images points"],
-) -> tuple[Float[Tensor, "images 3 3"], Float[Tensor, " images"], Float[Tensor, "images 2"]]:
+) -> Camera:
     """Return rotation, scale and shift in closed form (DeMenthon and Davis 1995, POS).
 
     `points` in mm, one set for all images or one per image; `observed` with y up. Solves for the affine camera M (2, 3)
@@ -94,19 +88,16 @@ def refine_pose(
     points: Float[Tensor, "any points 3"],
     observed: Float[Tensor, "images points 2"],
     weights: Float[Tensor, "images points"],
-    rotation: Float[Tensor, "images 3 3"],
-    scale: Float[Tensor, " images"],
-    shift: Float[Tensor, "images 2"],
+    camera: Camera,
     steps: int = 4,
-) -> tuple[Float[Tensor, "images 3 3"], Float[Tensor, " images"], Float[Tensor, "images 2"]]:
+) -> Camera:
     """Return the camera after Gauss-Newton steps on the camera alone.
 
     A step that does not lower an image's error is dropped, and the next one is shorter (Levenberg-Marquardt). Stops
     early when no error decreases any more.
     """
-    camera = (rotation, scale, shift)
     both = weights.repeat(1, 2)  # weights of x, then of y
-    turned, residual = _project(points, observed, *camera)
+    turned, residual = _project(points, observed, camera)
     cost = (both * residual.square()).sum(1)
     damping = torch.full_like(cost, 1e-4)
     for _ in range(steps):
@@ -115,8 +106,8 @@ def refine_pose(
         normal = weighted @ jacobian
         loaded = normal + torch.diag_embed(normal.diagonal(dim1=1, dim2=2) * damping[:, None] + 1e-12)
         step = -torch.linalg.solve(loaded, (weighted @ residual[..., None])[..., 0])
-        trial = apply_step(*camera, step)
-        trial_turned, trial_residual = _project(points, observed, *trial)
+        trial = apply_step(camera, step)
+        trial_turned, trial_residual = _project(points, observed, trial)
         trial_cost = (both * trial_residual.square()).sum(1)
         better = trial_cost < cost
         settled = bool((cost - trial_cost <= SETTLED * cost).all())
@@ -129,8 +120,9 @@ def refine_pose(
     return camera
 
 
-def _project(points: Tensor, observed: Tensor, rotation: Tensor, scale: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
+def _project(points: Tensor, observed: Tensor, camera: Camera) -> tuple[Tensor, Tensor]:
     """Return the scaled camera coordinates y (N, P, 3), and the residuals (N, 2 P): all x, then all y."""
+    rotation, scale, shift = camera
     turned = points @ (scale[:, None, None] * rotation).mT
     return turned, (turned[..., :2] + shift[:, None] - observed).mT.flatten(1)
 

@@ -9,7 +9,6 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from facenb.errors import LandmarkError
-from facenb.fitting.pose import apply_step
 from facenb.morphable.contour import JAW
 from facenb.morphable.model import Embedding, MorphableModel, Tensors
 
@@ -86,11 +85,6 @@ class State(NamedTuple):
     shift: Float[Tensor, "images 2"]
     expression: Float[Tensor, "images expression"]
     identity: Float[Tensor, "subjects identity"]
-
-    def moved(self, pose: Tensor, expression: Tensor, identity: Tensor) -> "State":
-        """Return the state after a step."""
-        camera = apply_step(self.rotation, self.scale, self.shift, pose)
-        return State(*camera, self.expression + expression, self.identity + identity)
 
 
 class Residuals(NamedTuple):

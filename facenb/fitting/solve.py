@@ -11,13 +11,12 @@ six constant Gram blocks of the basis, weighted by six numbers per image.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
-from facenb.fitting.pose import POSE_FORM, homogeneous, pose_jacobian, where
+from facenb.fitting.pose import POSE_FORM, apply_step, homogeneous, pose_jacobian, where
 from facenb.fitting.problem import Points, Problem, Residuals, State, evaluate
 
 # Added to the diagonal of a normal matrix, relative to its mean: without a prior the matrix may be singular.
@@ -28,7 +27,8 @@ MOST_STEPS = 200  # of conjugate gradients; with ordinary priors, ten to forty a
 FORCING = 1e-6  # conjugate gradients end when every subject's squared residual has fallen by this factor,
 GAIN = 1e-7  # or when a step lowers the subject's objective by less than this fraction
 
-Step = Callable[[Problem, State, Residuals, Tensor], tuple[Tensor, Tensor, Tensor]]
+Change = tuple[Tensor, Tensor, Tensor]  # of pose and expression for each image, and of identity for each subject
+Step = Callable[[Problem, State, Residuals, Tensor], Change]
 
 
 def solve(problem: Problem, state: State, rounds: int, step: Step) -> tuple[State, Residuals, list[float]]:
@@ -42,7 +42,8 @@ def solve(problem: Problem, state: State, rounds: int, step: Step) -> tuple[Stat
     damping = state.scale.new_zeros(problem.subjects)
     history = [float(current.cost.sum())]
     for _ in range(rounds):
-        trial = state.moved(*step(problem, state, current, damping))
+        pose, expression, identity = step(problem, state, current, damping)
+        trial = State(*apply_step(state[:3], pose), state.expression + expression, state.identity + identity)
         tried = evaluate(problem, trial)
         better = tried.cost < current.cost
         worse = ~(tried.cost <= (1 + STOP) * current.cost)  # NaN counts as worse
@@ -69,25 +70,19 @@ def jitter(diagonal: Tensor) -> Tensor:
     return JITTER[diagonal.dtype] * diagonal.mean(1, keepdim=True)
 
 
-@dataclass(frozen=True)
 class DirectStep:
     """The Gauss-Newton step of pose, expression and identity, from explicit Jacobians."""
 
-    axes: Float[Tensor, "3 points components"]  # the bases of expression and identity, one slice per axis
-
-    @classmethod
-    def of(cls, points: Points) -> "DirectStep":
-        """Arrange the bases of a model's points."""
+    def __init__(self, points: Points):
         basis = torch.cat([points.expression, points.identity])
-        return cls(basis.T.unflatten(0, (-1, 3)).transpose(0, 1).contiguous())
+        self.axes = basis.T.unflatten(0, (-1, 3)).transpose(0, 1).contiguous()  # (3, P, E + I)
 
-    def __call__(
-        self, problem: Problem, state: State, current: Residuals, damping: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the step of pose and expression for each image, and of identity for each subject."""
-        local = 6 + len(problem.points.expression)
-        jacobian = torch.cat([pose_jacobian(current.turned), self._shape_jacobian(state, current.point)], -1)
-        jacobian = jacobian.flatten(1, 2)  # (N, 2 L, 6 + E + I)
+    def __call__(self, problem: Problem, state: State, current: Residuals, damping: Tensor) -> Change:
+        local, point = 6 + len(problem.points.expression), current.point
+        axes = self.axes if point is None else self.axes[:, point].transpose(0, 1)  # ([N,] 3, L, E + I)
+        view = state.scale[:, None, None] * state.rotation[:, :2]
+        shape = (view @ axes.flatten(-2)).unflatten(2, axes.shape[-2:])
+        jacobian = torch.cat([pose_jacobian(current.turned), shape], -1).flatten(1, 2)  # (N, 2 L, 6 + E + I)
         weighted = (current.weights.repeat(1, 2)[..., None] * jacobian).mT
         # The last column is the gradient. It is eliminated like all other columns.
         system = weighted @ torch.cat([jacobian, current.residual.mT.flatten(1)[..., None]], 2)
@@ -108,14 +103,6 @@ class DirectStep:
         step = -eliminated[..., -1] - (eliminated[..., :-1] @ identity[problem.subject][..., None])[..., 0]
         return step[:, :6], step[:, 6:], identity
 
-    def _shape_jacobian(
-        self, state: State, point: Int[Tensor, "images landmarks"] | None
-    ) -> Float[Tensor, "images 2 landmarks components"]:
-        """Return the derivatives of the projected landmarks with respect to expression and identity."""
-        axes = self.axes if point is None else self.axes[:, point].transpose(0, 1)  # (3, L, C) or (N, 3, L, C)
-        view = state.scale[:, None, None] * state.rotation[:, :2]
-        return (view @ axes.flatten(-2)).unflatten(2, axes.shape[-2:])
-
 
 def gram_blocks(basis: Float[Tensor, "components coordinates"]) -> Float[Tensor, "6 components components"]:
     """Return G_kl + G_lk for axes k <= l, summed over points: B^T C B = sum_kl C_kl G_kl for a symmetric 3x3 C."""
@@ -124,26 +111,16 @@ def gram_blocks(basis: Float[Tensor, "components coordinates"]) -> Float[Tensor,
     return torch.stack([blocks[k, l] if k == l else blocks[k, l] + blocks[l, k] for k, l in PAIRS])
 
 
-@dataclass(frozen=True)
 class SharedStep:
-    """The step, with products of the bases that it uses in every round."""
+    """The same step by conjugate gradients, with products of the bases that it uses in every round."""
 
-    identity: Float[Tensor, "6 identity identity"]
-    expression: Float[Tensor, "6 expression expression"]
+    def __init__(self, points: Points):
+        self.identity, self.expression = gram_blocks(points.identity), gram_blocks(points.expression)
 
-    @classmethod
-    def of(cls, points: Points) -> "SharedStep":
-        """Compute the products for a model's points."""
-        return cls(gram_blocks(points.identity), gram_blocks(points.expression))
-
-    def __call__(
-        self, problem: Problem, state: State, current: Residuals, damping: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the step of pose and expression for each image, and of identity for each subject."""
-        points = problem.points
-        images = Images.of(problem, state, current)
+    def __call__(self, problem: Problem, state: State, current: Residuals, damping: Tensor) -> Change:
+        points, images = problem.points, Images(problem, state, current)
         factor = torch.linalg.cholesky(images.normal(self.expression, damping[problem.subject]))
-        shared = (problem.gather(images.six()) @ self.identity.flatten(1)).unflatten(1, self.identity.shape[1:])
+        shared = (problem.gather(images.six) @ self.identity.flatten(1)).unflatten(1, self.identity.shape[1:])
         shared = shared + problem.identity_prior * torch.eye(shared.shape[1]).to(shared)
         diagonal = shared.diagonal(dim1=1, dim2=2)
         extra = damping[:, None] * diagonal + jitter(diagonal)
@@ -168,25 +145,15 @@ class SharedStep:
         return step[:, :6], step[:, 6:], identity
 
 
-@dataclass(frozen=True)
 class Images:
     """Products with the Jacobian of every image's landmarks and its transpose. The Jacobian itself is never stored."""
 
-    problem: Problem
-    view: Float[Tensor, "images 2 3"]  # mm on the model's axes to mm in the image
-    metric: Float[Tensor, "images 3 3"]  # view^T view
-    turned: Float[Tensor, "images points 3"]
-    lever: Float[Tensor, "images points 4"]  # the motion of a landmark under a pose step is linear in it
-
-    @classmethod
-    def of(cls, problem: Problem, state: State, current: Residuals) -> "Images":
-        """Linearise every image around a state."""
-        view = state.scale[:, None, None] * state.rotation[:, :2]
-        return cls(problem, view, view.mT @ view, current.turned, homogeneous(current.turned))
-
-    def six(self) -> Float[Tensor, "images 6"]:
-        """Return the entries of the metric that weight the Gram blocks."""
-        return torch.stack([self.metric[:, k, l] for k, l in PAIRS], 1)
+    def __init__(self, problem: Problem, state: State, current: Residuals):
+        self.problem, self.turned = problem, current.turned
+        self.view = state.scale[:, None, None] * state.rotation[:, :2]  # (N, 2, 3): the model's axes to the image, mm
+        self.metric = self.view.mT @ self.view
+        self.six = torch.stack([self.metric[:, k, l] for k, l in PAIRS], 1)  # (N, 6), the weights of the Gram blocks
+        self.lever = homogeneous(self.turned)  # (N, P, 4): the motion of a landmark in a pose step is linear in it
 
     def gradient(self, residual: Tensor, expression: Tensor) -> tuple[Tensor, Tensor]:
         """Return half the gradient for pose and expression (N, 6 + E), and for the shape's coordinates (N, 3 P)."""
@@ -219,7 +186,7 @@ class Images:
         moments = (self.lever.mT @ basis).unflatten(2, (3, count))  # (N, 4, 3, E)
         cross = _pose_adjoint(torch.einsum("ndk,nlke->nlde", self.view, moments))  # (N, 6, E)
         normal[:, 6:, :6], normal[:, :6, 6:] = cross.mT, cross
-        normal[:, 6:, 6:] = (self.six() @ gram.flatten(1)).unflatten(1, (count, count))
+        normal[:, 6:, 6:] = (self.six @ gram.flatten(1)).unflatten(1, (count, count))
         diagonal = normal.diagonal(dim1=1, dim2=2)  # a view
         diagonal[:, 6:] += self.problem.expression_prior
         diagonal += damping[:, None] * diagonal + jitter(diagonal)
