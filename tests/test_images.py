@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from facenb.errors import ImageError
-from facenb.photos.images import LARGEST, read_image, upright_size
+from facenb.photos.images import LARGEST, read_image, read_photo
 
 RGB = np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)
 
@@ -39,14 +39,15 @@ TURNS = {
 }
 
 
+@pytest.mark.parametrize("name", ["a.png", "a.tiff"])
 @pytest.mark.parametrize("tag", TURNS)
-def test_exif_orientation(tmp_path, tag):
+def test_exif_orientation(tmp_path, tag, name):
     """Tag n says how the camera was held; numpy's turns are the independent answer."""
     exif = Image.Exif()
     exif[0x0112] = tag
-    image = saved(tmp_path, Image.fromarray(RGB), exif=exif)
+    image = saved(tmp_path, Image.fromarray(RGB), name, exif=exif)
     assert np.array_equal((image.numpy() * 255).round(), TURNS[tag](RGB))
-    assert upright_size(tmp_path / "a.png") == image.shape[:2]
+    assert read_photo(tmp_path / name, 40)[1] == image.shape[:2]
 
 
 ODD_TAGS = {

@@ -78,7 +78,7 @@ class TestSurface:
 
     def test_partners_lie_at_the_mirrored_place(self, ict, closed):
         surface, texels = closed
-        place = texels.at(surface.complete(ict.mean))
+        place = texels.embedding.of(surface.complete(ict.mean))
         paired = texels.partner >= 0
         away = place[paired] * torch.tensor([-1.0, 1.0, 1.0]) - place[texels.partner[paired]]
         assert paired.float().mean() > 0.95 and away.norm(dim=1).max() <= 3.0

@@ -50,8 +50,8 @@ class Embedding(Tensors):
         weights[:, 0] = 1.0
         return cls(index[:, None].expand(-1, 3).contiguous(), weights)
 
-    def of(self, vertices: Float[Tensor, "*batch vertices 3"]) -> Float[Tensor, "*batch points 3"]:
-        """Return the points' positions on a mesh, or their offsets for each row of a basis."""
+    def of(self, vertices: Float[Tensor, "*batch vertices values"]) -> Float[Tensor, "*batch points values"]:
+        """Return the points' positions on a mesh, their offsets for each row of a basis, or other values there."""
         corners = zip(self.vertices.T, self.weights.to(vertices.dtype).T, strict=True)
         first, second, third = (vertices.index_select(-2, row) * share[:, None] for row, share in corners)
         return first + second + third

@@ -35,10 +35,10 @@ def read_canonical(path: Path) -> tuple[Float[Tensor, "468 3"], Int[Tensor, "tri
         text = path.read_text(encoding="utf-8")
         vertices = 10 * torch.from_numpy(obj_numbers(text, "v ", 3)).float()
         triangles = [[int(word.split("/")[0]) - 1 for word in words] for words in obj_lines(text, "f ")]
+        if len(vertices) != MESH:
+            raise ValueError(f"Expected {MESH} vertices, got {len(vertices)}")
     except (OSError, ValueError) as error:
         raise AssetError(f"{path} is not a canonical face mesh ({error}); get the asset mediapipe again") from error
-    if len(vertices) != MESH:
-        raise AssetError(f"{path} has {len(vertices)} vertices, MediaPipe's canonical mesh has {MESH}")
     return vertices, torch.tensor(triangles)
 
 
@@ -54,12 +54,12 @@ def mirrored_landmarks(
 
 def closest_on_mesh(
     points: Float[Tensor, "points 3"], vertices: Float[Tensor, "vertices 3"], triangles: Int[Tensor, "triangles 3"]
-) -> tuple[Int[Tensor, " points"], Float[Tensor, "points 3"]]:
-    """Return the triangle and the barycentric coordinates of each point's closest point on a surface."""
+) -> Embedding:
+    """Return each point's closest point on a surface."""
     corners, faces = vertices.double().numpy(), triangles.numpy()
     _, nearest, closest = igl.point_mesh_squared_distance(points.double().numpy(), corners, faces)
     weights = igl.barycentric_coordinates(closest, *(corners[faces[nearest, corner]] for corner in range(3)))
-    return torch.from_numpy(nearest), torch.from_numpy(weights).to(vertices.dtype)
+    return Embedding(triangles[torch.from_numpy(nearest)], torch.from_numpy(weights).to(vertices.dtype))
 
 
 def register(
@@ -80,8 +80,8 @@ def register(
     weight[chosen] = LANDMARK_WEIGHT
     for stiffness in STIFFNESS:
         for _ in range(ROUNDS):
-            triangle, weights = closest_on_mesh(torch.from_numpy(moved).float(), vertices, triangles)
-            target = (weights[..., None] * vertices[triangles[triangle]]).sum(1).double().numpy()
+            closest = closest_on_mesh(torch.from_numpy(moved).float(), vertices, triangles)
+            target = closest.of(vertices).double().numpy()
             to_pairs = np.zeros_like(target)
             to_pairs[chosen] = positions.double().numpy() - moved[chosen]
             system = stiffness * smooth + diags(weight) + identity(len(source))
@@ -99,8 +99,7 @@ def find_embedding(
         inside[model.regions["face"].cpu()] = True
         triangles = triangles[inside[triangles].all(1)]
     pairs = (list(IBUG68[INNER]), model.landmarks.of(mean)[INNER])
-    triangle, weights = closest_on_mesh(register(source, source_triangles, mean, triangles, pairs), mean, triangles)
-    return Embedding(triangles[triangle], weights)
+    return closest_on_mesh(register(source, source_triangles, mean, triangles, pairs), mean, triangles)
 
 
 def mediapipe_embedding(model: MorphableModel) -> Embedding:

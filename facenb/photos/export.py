@@ -7,7 +7,6 @@ the project (x right, y up, z towards the viewer), which are also those of glTF.
 import io
 from pathlib import Path
 
-import numpy as np
 import torch
 import trimesh
 from jaxtyping import Float, Int
@@ -23,7 +22,7 @@ METRES = 0.001
 
 def save_image(path: Path, image: Float[Tensor, "height width 3"]) -> None:
     """Write RGB in [0, 1] as an image file of the kind that the name's ending says."""
-    Image.fromarray(_array(as_bytes(image))).save(path, compress_level=2)
+    Image.fromarray(as_bytes(image).numpy()).save(path, compress_level=2)
 
 
 def save_obj(
@@ -50,8 +49,8 @@ def save_ply(
     colours: Float[Tensor, "vertices 3"],
 ) -> None:
     """Write a binary PLY in mm with a colour at each vertex."""
-    rgb = _array(as_bytes(colours))
-    trimesh.Trimesh(_array(vertices), _array(triangles), vertex_colors=rgb, process=False).export(path)
+    rgb = as_bytes(colours).numpy()
+    trimesh.Trimesh(vertices.numpy(), triangles.numpy(), vertex_colors=rgb, process=False).export(path)
 
 
 def save_glb(
@@ -65,22 +64,18 @@ def save_glb(
     pairs, faces = corners.unique(dim=0, return_inverse=True)
     normals = smooth_normals(vertices[None], surface.triangles)[0]
     jpeg = io.BytesIO()  # the texture of a photo as PNG is five times as large and slow
-    Image.fromarray(_array(as_bytes(texture))).save(jpeg, format="JPEG", quality=92)
+    Image.fromarray(as_bytes(texture).numpy()).save(jpeg, format="JPEG", quality=92)
     material = trimesh.visual.material.PBRMaterial(
         baseColorTexture=Image.open(jpeg), metallicFactor=0.0, roughnessFactor=0.9, doubleSided=True
     )
     shape = trimesh.Trimesh(
-        _array(vertices[pairs[:, 0]]) * METRES,
-        _array(faces.view(-1, 3)),
-        vertex_normals=_array(normals[pairs[:, 0]]),
+        METRES * vertices[pairs[:, 0]].numpy(),
+        faces.view(-1, 3).numpy(),
+        vertex_normals=normals[pairs[:, 0]].numpy(),
         process=False,
-        visual=trimesh.visual.TextureVisuals(uv=_array(surface.uv[pairs[:, 1]]), material=material),
+        visual=trimesh.visual.TextureVisuals(uv=surface.uv[pairs[:, 1]].numpy(), material=material),
     )
     trimesh.Scene({"face": shape}).export(path, file_type="glb", include_normals=True)
-
-
-def _array(values: Tensor) -> np.ndarray:
-    return values.detach().cpu().numpy()
 
 
 def smooth_normals(

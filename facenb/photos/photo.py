@@ -21,7 +21,7 @@ from facenb.morphable.formats import read
 from facenb.morphable.model import Embedding, MorphableModel
 from facenb.photos.canonical import mediapipe_embedding
 from facenb.photos.export import save_glb, save_image, save_obj, save_ply
-from facenb.photos.images import read_image, upright_size
+from facenb.photos.images import read_photo
 from facenb.photos.landmarks import MESH, central, detect
 from facenb.photos.texture import Surface, Texels, close, lay_out, project_photo, vertex_colours
 
@@ -105,10 +105,9 @@ class PhotoFace:
         light = ambient(0.35 * torch.ones(1, 3)) + key
         clay = torch.tensor(CLAY).expand_as(self.vertices)[None]
         size = (self.image.shape[0], self.image.shape[1])
-        drawn = render(self.vertices[None], self.fitter.surface.triangles, clay, self.fit.camera, size, light=light)
-        over = OPACITY * drawn.mask[0][..., None]
-        right = (1 - over) * self.image + over * drawn.image[0].clamp(0, 1)
-        return torch.cat([_dotted(self.image, self.landmarks), right], 1)
+        triangles, behind = self.fitter.surface.triangles, self.image[None]
+        drawn = render(self.vertices[None], triangles, clay, self.fit.camera, size, light, behind).image[0]
+        return torch.cat([_dotted(self.image, self.landmarks), self.image.lerp(drawn.clamp(0, 1), OPACITY)], 1)
 
 
 def _dotted(image: Tensor, points: Tensor) -> Tensor:
@@ -139,12 +138,12 @@ def photo_to_face(path: str | Path, which: str = "largest", fitter: Fitter | Non
 
     Raises ImageError, naming the file, if it is not an image or shows no face; AssetError if there is no model to fit.
     """
-    image = read_image(path, LIMIT)
+    image, original = read_photo(path, LIMIT)
     faces = detect(image, closer=True)
     if not len(faces):
         raise ImageError(f"{path}: no face was found; take a photo where the face is larger and turned less away")
     points = central(faces, image) if which == "central" else faces[0]
-    return fit_landmarks(image, points[:MESH], fitter or ict_fitter(), upright_size(path), len(faces))
+    return fit_landmarks(image, points[:MESH], fitter or ict_fitter(), original, len(faces))
 
 
 def refuse_existing(folder: str | Path, force: bool = False) -> None:

@@ -22,7 +22,7 @@ from facenb.fitting import Fit
 from facenb.imaging.camera import WeakPerspective
 from facenb.photos.cache import kept
 from facenb.photos.crops import ALIGNED, crop_photos
-from facenb.photos.images import as_bytes, read_image, upright_size
+from facenb.photos.images import as_bytes, read_photo
 from facenb.photos.landmarks import MESH, POINTS, VERSION, central, detect, five_points, to_68
 from facenb.photos.photo import LIMIT, Fitter, fit_photos
 
@@ -118,10 +118,14 @@ def prepare_images(images: Iterable[Float[Tensor, "_height _width 3"]], aligned:
 
 def _prepare_file(path: Path, aligned: bool) -> dict[str, Tensor]:
     """Decode a photo, once, and return its fields in pixels of the whole photo."""
-    image, size = read_image(path, LIMIT), torch.tensor(upright_size(path))
+    image, size = read_photo(path, LIMIT)
     fields = _prepare(image, aligned, str(path))
-    factor = float(size[1]) / image.shape[1]
-    return fields | {"points": factor * fields["points"], "five": factor * fields["five"], "size": size}
+    factor = size[1] / image.shape[1]
+    return fields | {
+        "points": factor * fields["points"],
+        "five": factor * fields["five"],
+        "size": torch.tensor(size),
+    }
 
 
 def _prepare(image: Tensor, aligned: bool, name: str) -> dict[str, Tensor]:

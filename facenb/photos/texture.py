@@ -19,7 +19,7 @@ from facenb.imaging.camera import WeakPerspective
 from facenb.imaging.raster import rasterize
 from facenb.imaging.render import vertex_normals, visibility
 from facenb.imaging.texture import sample
-from facenb.morphable.model import MorphableModel
+from facenb.morphable.model import Embedding, MorphableModel
 
 LONGEST_HOLE = 250.0  # mm around: eyes and mouth are shorter, the end of the neck is longer
 EYE_RADIUS = 12.0  # mm within which the centre of a hole must lie from an eye's landmarks
@@ -105,15 +105,10 @@ class Texels:
 
     side: int
     index: Int[Tensor, " used"]  # in the flattened texture
-    corners: Int[Tensor, "used 3"]  # vertices of the closed surface around it
-    barycentric: Float[Tensor, "used 3"]
+    embedding: Embedding  # on the closed surface
     partner: Int[Tensor, " used"]  # the texel at the mirrored position on the mean face; -1: none is near enough
     reach: Float[Tensor, " used"]  # 0 in the middle of the face, 1 at its outline, up to FAR
     far: Int[Tensor, " others"]  # texels of ears, scalp and neck, in the flattened texture
-
-    def at(self, values: Float[Tensor, "closed channels"]) -> Float[Tensor, "used channels"]:
-        """Return values of the vertices interpolated at the texels."""
-        return (values[self.corners] * self.barycentric[..., None]).sum(1)
 
 
 def lay_out(surface: Surface, model: MorphableModel, side: int = 1024) -> Texels:
@@ -123,15 +118,15 @@ def lay_out(surface: Surface, model: MorphableModel, side: int = 1024) -> Texels
     fragments = rasterize(flat, surface.uv_triangles, (side, side))
     used = (fragments.triangle[0].ravel() >= 0).nonzero()[:, 0]
     corners = surface.triangles[fragments.triangle[0].ravel()[used]]
-    barycentric = fragments.barycentric[0].reshape(-1, 3)[used]
+    weights = fragments.barycentric[0].reshape(-1, 3)[used]
     mean = surface.complete(model.mean.cpu())
-    values = torch.cat([mean, _reach(model, mean)[:, None]], 1)
-    values = (values[corners] * barycentric[..., None]).sum(1)
-    near = values[:, 3] < FAR
-    points = values[near, :3].numpy()
+    reach = Embedding(corners, weights).of(_reach(model, mean)[:, None])[:, 0]
+    near = reach < FAR
+    embedding = Embedding(corners[near], weights[near])
+    points = embedding.of(mean).numpy()
     distance, partner = cKDTree(points).query(points * [-1, 1, 1], workers=-1, distance_upper_bound=PAIR_DISTANCE)
     partner = torch.from_numpy(np.where(np.isfinite(distance), partner, -1).astype(np.int64))
-    return Texels(side, used[near], corners[near], barycentric[near], partner, values[near, 3], used[~near])
+    return Texels(side, used[near], embedding, partner, reach[near], used[~near])
 
 
 def _reach(model: MorphableModel, closed: Tensor) -> Tensor:
@@ -165,7 +160,7 @@ def project_photo(
     cosine = (normals[0] @ camera.rotation[0].mT)[:, 2]
     trust = seen * ((cosine - STEEP) / (FLAT - STEEP)).clamp(0, 1)
     pixels = camera.project(vertices[None])[0, :, :2]
-    at_texels = texels.at(torch.cat([pixels, trust[:, None]], 1))
+    at_texels = texels.embedding.of(torch.cat([pixels, trust[:, None]], 1))
     weight = at_texels[:, 2] * ((EDGE[1] - texels.reach) / (EDGE[1] - EDGE[0])).clamp(0, 1)
     uv = torch.tensor([0.0, 1.0]) + at_texels[:, :2] * torch.tensor([1 / size[1], -1 / size[0]])
     colour = sample(image[None], uv[None, None])[0, 0]
