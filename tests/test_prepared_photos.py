@@ -13,7 +13,7 @@ from facenb import savefile
 from facenb.errors import ImageError, ModelFileError
 from facenb.photos import cache, store
 from facenb.photos.crops import ALIGNED, crop_faces, crop_photos
-from facenb.photos.images import read_image
+from facenb.photos.images import read_image, read_photo
 from facenb.photos.landmarks import detect, five_points, to_68
 from facenb.photos.photo import ict_fitter
 from facenb.photos.store import prepare_images, prepare_photos
@@ -37,7 +37,7 @@ def photos(real_asset, tmp_path, monkeypatch):
 def decoded(monkeypatch):
     """The names of the photos that are decoded from now on."""
     names = []
-    monkeypatch.setattr(store, "read_image", lambda path, limit: names.append(path.name) or read_image(path, limit))
+    monkeypatch.setattr(store, "read_photo", lambda path, limit: names.append(path.name) or read_photo(path, limit))
     return names
 
 
