@@ -74,7 +74,8 @@ class TestMaterial:
     @pytest.mark.parametrize("profile", ["smoke", "quick", "full"])
     @pytest.mark.parametrize("data", ["synthetic", "photos", "paper"])
     def test_every_profile_has_a_plan_that_fits_together(self, profile, data):
-        plan = liu18.plan(profile, data)
+        plan = liu18.plan(profile, data, seed=3)
+        assert {settings.seed for settings in (plan.one, plan.two, plan.three, plan.ablation)} == {3}
         assert tuple(plan.encoder["size"]) == plan.size
         assert plan.folds or data != "photos"
         assert 0 <= plan.test + plan.validation < 1

@@ -94,7 +94,7 @@ def prepare(run: Run, folds: tuple[int, int] | None = None) -> Material:
     folds `folds` (None: the plan's first). `paper`: the records of CASIA-WebFace with BFM-2019, tested on all pairs of
     LFW. Raise AssetError, with the command that gets it, if data is missing.
     """
-    chosen = plan(run.profile, run.data)
+    chosen = plan(run.profile, run.data, run.seed)
     if run.data == "synthetic":
         people, model = subjects(chosen), course_model()
         everybody = [k for numbers in people.values() for k in numbers]

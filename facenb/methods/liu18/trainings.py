@@ -4,7 +4,6 @@ Each function trains a network in place and returns the history. `reports` are `
 `suffix` is the network's in `recognition.materials`.
 """
 
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -18,7 +17,7 @@ from facenb.training import History, train
 
 def train_phase_one(material: Material, network: JointNetwork, suffix: str = "", **reports: Any) -> History:
     """Train the encoder of a new network (`Material.new_network`): images to the codes of the fitted coefficients."""
-    run, settings = material.run, replace(material.plan.one, seed=material.run.seed)
+    run, settings = material.run, material.plan.one
     folder = training_folder(material, f"06_phase_one_encoder{suffix}", settings)
     modules = {"network": network}
     return train(modules, phase_one, material.train, settings, folder, device=run.device, **reports)
@@ -26,7 +25,7 @@ def train_phase_one(material: Material, network: JointNetwork, suffix: str = "",
 
 def train_phase_two(material: Material, network: JointNetwork, suffix: str = "", **reports: Any) -> History:
     """Train the decoders of a network of phase I: codes of the fitted coefficients to displacements."""
-    run, settings = material.run, replace(material.plan.two, seed=material.run.seed)
+    run, settings = material.run, material.plan.two
     # The name of the folder depends on the encoder: another encoder, another training.
     folder = training_folder(material, f"07_phase_two_decoders{suffix}", settings, {"encoder": network.encoder})
     modules, data = {"network": network, "targets": material.supervision()}, Coefficients.of(material.train)
