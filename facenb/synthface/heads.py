@@ -16,6 +16,7 @@ from scipy.sparse import bsr_array, csr_array
 from facenb.morphable.model import Embedding
 
 DATA = Path(__file__).parent / "data"
+COMPONENTS = ("skin", "socket", "mouth", "tongue", "eye", "upper_teeth", "lower_teeth")
 PATH, LANDMARKS, REGIONS = DATA / "heads.safetensors", DATA / "landmarks.json", DATA / "regions.json"
 
 
@@ -33,8 +34,7 @@ class Heads:
     jaw_angle: float  # radians of the turn at jawOpen = 1
     jaw_hinge: np.ndarray  # (3,) on the mean head
     triangles: np.ndarray  # (T, 3) counter-clockwise from outside
-    component: np.ndarray  # (V,) index into component_names
-    component_names: tuple[str, ...]
+    component: np.ndarray  # (V,) index into COMPONENTS
     mirror: np.ndarray  # (V,) the vertex at the mirrored position
     uv: np.ndarray  # (N, 2) float32 in [0, 1], origin bottom left: see `atlas`
     uv_triangles: np.ndarray  # (T, 3) into uv
@@ -42,7 +42,7 @@ class Heads:
 
     def part(self, name: str) -> np.ndarray:
         """Return the vertices of a component."""
-        return np.flatnonzero(self.component == self.component_names.index(name))
+        return np.flatnonzero(self.component == COMPONENTS.index(name))
 
     def neutral(self, sex: float, age: float, muscle: float, weight: float, ancestry, changes) -> np.ndarray:
         """Return vertices (V, 3) of a head; values in [0, 1] as MakeHuman's, age from 0 (25 years) to 1 (90).
@@ -83,16 +83,10 @@ def load_heads() -> Heads:
         change_names=tuple(names["changes"]),
         actions=shapes("action"),
         action_names=tuple(names["actions"]),
-        jaw_share=arrays["jaw_share"].astype(float),
         jaw_angle=float(arrays["jaw_angle"][0]),
-        jaw_hinge=arrays["jaw_hinge"].astype(float),
-        triangles=arrays["triangles"].astype(np.int64),
-        component=arrays["component"],
-        component_names=tuple(names["components"]),
-        mirror=arrays["mirror"].astype(np.int64),
-        uv=arrays["uv"],
-        uv_triangles=arrays["uv_triangles"].astype(np.int64),
-        occlusion=arrays["occlusion"],
+        **{name: arrays[name].astype(float) for name in ("jaw_share", "jaw_hinge")},
+        **{name: arrays[name].astype(np.int64) for name in ("triangles", "mirror", "uv_triangles")},
+        **{name: arrays[name] for name in ("component", "uv", "occlusion")},
     )
 
 

@@ -4,9 +4,10 @@ The course's own model is built once from 200 people and shipped, because eigenv
 trained network holds in one basis only. `python -m facenb.synthface.model` builds it again.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -102,22 +103,13 @@ def course_model() -> MorphableModel:
     return MorphableModel.load(PATH)
 
 
-@dataclass(frozen=True)
-class Residual:
-    """What a linear model leaves out of people it has not seen."""
+class Residual(NamedTuple):
+    """What a linear model leaves out of people it has not seen, in mm, for each number of components."""
 
     components: tuple[int, ...]
-    distances: Float[Tensor, "components people"]  # mm: of each person, mean vertex distance to the nearest model shape
-
-    @property
-    def mean(self) -> list[float]:
-        """Mean over the people, mm, for each number of components."""
-        return self.distances.mean(1).tolist()
-
-    @property
-    def margin(self) -> list[float]:
-        """Half the 95 % interval of each mean, mm (normal approximation over people)."""
-        return (1.96 * self.distances.std(1) / self.distances.shape[1] ** 0.5).tolist()
+    distances: Float[Tensor, "components people"]  # of each person, mean vertex distance to the nearest model shape
+    mean: list[float]  # over the people
+    margin: list[float]  # half the 95 % interval of the mean (normal approximation over people)
 
 
 def residual_by_components(
@@ -135,7 +127,9 @@ def residual_by_components(
         identity = torch.linalg.lstsq(basis[:count].T, offsets.T).solution
         rest = (offsets - identity.T @ basis[:count]).unflatten(1, (-1, 3))
         distances.append(rest.norm(dim=-1).mean(1))
-    return Residual(tuple(components), torch.stack(distances))
+    distances = torch.stack(distances)
+    margin = 1.96 * distances.std(1) / distances.shape[1] ** 0.5
+    return Residual(tuple(components), distances, distances.mean(1).tolist(), margin.tolist())
 
 
 def with_jaw(model: MorphableModel) -> MorphableModel:

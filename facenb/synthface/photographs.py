@@ -309,12 +309,7 @@ def _develop(fine: Rendering, scenes: list[_Scene], supersample: int, noise: flo
     return background.mul_(1 - cover).add_(image).add_(grain, alpha=noise).clamp_(0.0, 1.0)
 
 
-def concatenate(batches: list[Photographs]) -> Photographs:
-    """Return several batches as one; all have cameras of the same kind."""
-
-    def join(values: list) -> dict:
-        names = [f.name for f in fields(values[0]) if f.name != "camera"]
-        return {name: torch.cat([getattr(value, name) for value in values]) for name in names}
-
-    cameras = [p.camera for p in batches]
-    return Photographs(camera=type(cameras[0])(**join(cameras)), **join(batches))
+def concatenate(batches: list[Photographs] | list[Camera]) -> Photographs | Camera:
+    """Return several batches, or several cameras of the same kind, as one."""
+    columns = [[getattr(batch, field.name) for batch in batches] for field in fields(batches[0])]
+    return type(batches[0])(*(torch.cat(c) if isinstance(c[0], Tensor) else concatenate(c) for c in columns))
