@@ -158,17 +158,18 @@ class TestLFW:
         assert len(made) == 3 and made.left_out == (3, [names[1]])
 
     def test_crops_of_the_pairs(self, lfw, fitter, tmp_path):
-        pairs = lfw_test_crops([0, 1], SIZE, lfw, fitter)
-        assert pairs.image.shape == (3, *SIZE, 3)
+        crops = lfw_test_crops([0, 1], SIZE, lfw, fitter)
+        pairs = crops.pairs
+        assert crops.image.shape == (3, *SIZE, 3)
         assert pairs.same.tolist() == [True, False, False] and pairs.fold.tolist() == [0, 0, 1]
         for k, pair in enumerate(lfw.pairs()):
-            assert (pairs.photos[pairs.first[k]], pairs.photos[pairs.second[k]]) == pair[:2]
+            assert (crops.photos[pairs.first[k]], crops.photos[pairs.second[k]]) == pair[:2]
         image = read_image(lfw.pairs()[0].second)
         points = central(detect(image), image)
         alone = fit_photos(fitter, points[None, :MESH], None).identity[0]
-        torch.testing.assert_close(pairs.identity[pairs.second[0]], alone, atol=2e-3, rtol=1e-2)
+        torch.testing.assert_close(crops.identity[pairs.second[0]], alone, atol=2e-3, rtol=1e-2)
         only = lfw_test_crops([1], SIZE, lfw, fitter)
-        assert only.fold.tolist() == [1] and len(only.image) == 2
+        assert only.pairs.fold.tolist() == [1] and len(only.image) == 2
 
     def test_a_photo_of_a_pair_without_a_face(self, lfw, fitter, tmp_path, monkeypatch):
         """Its crop is the photo's middle, and its coefficients say nothing."""
@@ -176,11 +177,11 @@ class TestLFW:
         a, b = lfw.people[list(lfw.people)[0]][:2]
         three = [Pair(a, tmp_path / "photos" / "wall.jpg", False, 0), Pair(a, b, True, 0)]
         monkeypatch.setattr(Small, "pairs", lambda self: three)
-        pairs = lfw_test_crops([0], SIZE, lfw, fitter)
-        wall = pairs.second[0]
+        crops = lfw_test_crops([0], SIZE, lfw, fitter)
+        wall = crops.pairs.second[0]
         middle = crop_photos([read_image(three[0].second)], torch.full((1, 5, 2), torch.nan), SIZE)[0]
-        assert (pairs.image[wall].int() - middle.int()).abs().max() <= 1
-        torch.testing.assert_close(pairs.identity[wall], pairs.identity[torch.arange(3) != wall].mean(0))
+        assert (crops.image[wall].int() - middle.int()).abs().max() <= 1
+        torch.testing.assert_close(crops.identity[wall], crops.identity[torch.arange(3) != wall].mean(0))
 
     def test_a_fold_that_is_not_there(self, lfw, fitter, tmp_path):
         with pytest.raises(ValueError, match=r"folds \[7\] are not in"):

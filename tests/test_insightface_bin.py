@@ -49,12 +49,12 @@ def test_pictures_and_pairs_come_back(tmp_path, form):
     path = tmp_path / "lfw.bin"
     path.write_bytes(FORMS[form]())
     found = read_bin(path)
-    assert found.same.tolist() == SAME and found.images == tuple(PICTURES)
-    assert list(zip(found.first.tolist(), found.second.tolist(), strict=True)) == [(0, 1), (2, 3), (4, 5), (6, 7)]
+    assert found.pairs.same.tolist() == SAME and found.images == tuple(PICTURES)
+    assert torch.stack(found.pairs[:2], 1).tolist() == [[0, 1], [2, 3], [4, 5], [6, 7]]
     images = found.batch(torch.tensor([1, 3]))
     assert images.shape == (2, 112, 112, 3) and images.dtype == torch.uint8
     assert (images[1, 50, 50].int() - torch.tensor([30, 30, 0])).abs().max() <= 3
-    assert found.fold(2).tolist() == [0, 0, 1, 1]
+    assert found.pairs.fold.tolist() == [0, 2, 5, 7]
 
 
 @pytest.mark.parametrize(

@@ -25,13 +25,13 @@ def small(tmp_path):
 
 def test_pairs_are_of_videos(small):
     ytf = read_ytf(small)
-    pairs = [(ytf.videos[a], ytf.videos[b]) for a, b in zip(ytf.first.tolist(), ytf.second.tolist(), strict=True)]
+    pairs = [(ytf.videos[a], ytf.videos[b]) for a, b in zip(*(part.tolist() for part in ytf.pairs[:2]), strict=True)]
     assert pairs == [("Ann_Bee/0", "Ann_Bee/3"), ("Ann_Bee/0", "Cy_Dee/2"), ("Ed_Eff/1", "Ed_Eff/5")]
-    assert ytf.same.tolist() == [True, False, True] and ytf.fold.tolist() == [0, 0, 1]
+    assert ytf.pairs.same.tolist() == [True, False, True] and ytf.pairs.fold.tolist() == [0, 0, 1]
 
 
 def test_the_corrected_list_is_another_column(small):
-    assert read_ytf(small, corrected=True).same.tolist() == [True, True, False]
+    assert read_ytf(small, corrected=True).pairs.same.tolist() == [True, True, False]
 
 
 def test_frames_are_in_the_order_of_time_and_spread_evenly(small):

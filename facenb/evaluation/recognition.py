@@ -14,6 +14,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from facenb.datasets.pictures.lfw import Pairs
+
 
 class ROC(NamedTuple):
     """False and true accept rates, from the threshold that accepts no pair (inf) to the one that accepts all pairs.
@@ -218,15 +220,6 @@ def verify(
     return Verification(
         tuple(folds), values, tuple(thresholds), right, torch.stack(judged).sum(0), ("accuracy", *measures)
     )
-
-
-class Pairs(NamedTuple):
-    """The rows of the two images of each pair, whether they show the same person, and the fold."""
-
-    first: Int[Tensor, " pairs"]
-    second: Int[Tensor, " pairs"]
-    same: Bool[Tensor, " pairs"]
-    fold: Int[Tensor, " pairs"]
 
 
 def draw_pairs(subject: Int[Tensor, " pictures"], each: int, folds: int = 10, seed: int = 0) -> Pairs:

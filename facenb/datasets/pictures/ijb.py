@@ -16,10 +16,11 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from facenb.datasets.folders import AGAIN, find_folder
+from facenb.datasets.pictures.lfw import Pairs
 from facenb.errors import AssetError
 
 GALLERIES = {"ijbb": ("S1", "S2"), "ijbc": ("G1", "G2")}
@@ -39,14 +40,6 @@ class TemplateImages(NamedTuple):
     detector: Float[Tensor, " images"] | None = None  # IJB-B and C: score of the face detector
 
 
-class TemplatePairs(NamedTuple):
-    """Templates to compare, by number."""
-
-    first: Int[Tensor, " pairs"]
-    second: Int[Tensor, " pairs"]
-    same: Bool[Tensor, " pairs"]
-
-
 class Search(NamedTuple):
     """Templates of a gallery or of probes, and whose they are."""
 
@@ -63,7 +56,7 @@ class IJB(NamedTuple):
 
     folder: Path
     images: TemplateImages  # of pairs
-    pairs: TemplatePairs
+    pairs: Pairs  # of templates, by number; all in fold 0
     galleries: tuple[Search, ...]
     probes: Search
     search_images: TemplateImages  # of galleries and probes
@@ -92,7 +85,7 @@ def read_ijb(folder: str | Path, name: str = "ijbc") -> IJB:
     images = _images(faces)._replace(points=five, detector=values[:, 10])
     searched = [search.template for search in (*galleries, probes)]
     _check_templates(torch.cat([first, second, *searched]), images, name)
-    return IJB(folder, images, TemplatePairs(first, second, same == 1), tuple(galleries), probes, images)
+    return IJB(folder, images, Pairs(first, second, same == 1, 0 * first), tuple(galleries), probes, images)
 
 
 def read_ijba(folder: str | Path, split: int) -> IJB:
@@ -111,7 +104,7 @@ def read_ijba(folder: str | Path, split: int) -> IJB:
     _check_templates(torch.cat([first, second]), images, f"split {split}")
     person = metadata.groupby("TEMPLATE_ID")["SUBJECT_ID"].first()
     same = torch.tensor(person.loc[first.numpy()].to_numpy() == person.loc[second.numpy()].to_numpy())
-    return IJB(root, images, TemplatePairs(first, second, same), (_search(gallery),), _search(probes), searched)
+    return IJB(root, images, Pairs(first, second, same, 0 * first), (_search(gallery),), _search(probes), searched)
 
 
 def _table(path: str | Path, columns: list, **options: Any) -> pd.DataFrame:

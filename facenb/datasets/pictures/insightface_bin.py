@@ -22,15 +22,17 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Int, UInt8
+from jaxtyping import Int, UInt8
 from PIL import Image
 from torch import Tensor
 
 from facenb.datasets.folders import AGAIN, find_folder
+from facenb.datasets.pictures.lfw import Pairs
 from facenb.errors import AssetError, ModelFileError
 from facenb.morphable.formats.safe_pickle import read_plain
 
 MAGIC = 0xCED7230A
+FOLDS = 10
 WHOLE, FIRST, MIDDLE, LAST = range(4)
 HEAD = struct.Struct("<IfQQ")
 
@@ -40,13 +42,7 @@ class FaceBin(NamedTuple):
 
     path: Path
     images: tuple[bytes, ...]
-    first: Int[Tensor, " pairs"]  # row of each pair's first image
-    second: Int[Tensor, " pairs"]
-    same: Bool[Tensor, " pairs"]
-
-    def fold(self, folds: int = 10) -> Int[Tensor, " pairs"]:
-        """Return folds of equally many pairs in the order of the file, as InsightFace's script and LFW's list do."""
-        return torch.arange(len(self.same)) * folds // len(self.same)
+    pairs: Pairs  # in ten folds in the order of the file, as in InsightFace's script and LFW's list
 
     def batch(self, rows: Int[Tensor, " rows"]) -> UInt8[Tensor, "rows height width 3"]:
         """Return several images, RGB. Raises AssetError naming one that is damaged, or not as large as the first."""
@@ -79,8 +75,9 @@ def read_bin(path: str | Path) -> FaceBin:
     if not all(isinstance(answer, (bool, np.bool_, int, np.integer)) and answer in (0, 1) for answer in same):
         raise AssetError(f"{path} has a pair whose answer is neither 0 (different) nor 1 (same)")
     images = tuple(_jpeg(file, f"Image {row} of {path}") for row, file in enumerate(files))
-    rows = torch.arange(len(images)).unflatten(0, (-1, 2))
-    return FaceBin(path, images, *rows.unbind(1), torch.tensor([bool(answer) for answer in same]))
+    fold = torch.arange(len(same)) * FOLDS // len(same)
+    pairs = Pairs(*torch.arange(len(images)).view(-1, 2).T, torch.tensor(same).bool(), fold)
+    return FaceBin(path, images, pairs)
 
 
 def _jpeg(file: object, name: str) -> bytes:

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from jaxtyping import Bool, Int
+from torch import Tensor
+
 from facenb.datasets.folders import AGAIN, files_in, find_folder, folders_in
 from facenb.errors import AssetError
 
@@ -18,6 +21,15 @@ class Pair(NamedTuple):
     second: Path
     same: bool
     fold: int  # from 0
+
+
+class Pairs(NamedTuple):
+    """The rows of the two images of each pair, whether they show the same person, and the fold from 0."""
+
+    first: Int[Tensor, " pairs"]
+    second: Int[Tensor, " pairs"]
+    same: Bool[Tensor, " pairs"]
+    fold: Int[Tensor, " pairs"]
 
 
 @dataclass(frozen=True)

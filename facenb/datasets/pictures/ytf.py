@@ -11,10 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from jaxtyping import Bool, Int
-from torch import Tensor
 
 from facenb.datasets.folders import AGAIN, files_in, find_folder
+from facenb.datasets.pictures.lfw import Pairs
 from facenb.errors import AssetError
 
 FOLDERS = ("aligned_images_DB", "frame_images_DB")
@@ -22,14 +21,11 @@ FOLDERS = ("aligned_images_DB", "frame_images_DB")
 
 @dataclass(frozen=True)
 class YTF:
-    """The videos that a pair names, in alphabetical order, and the pairs as rows of them."""
+    """The videos that a pair names, in alphabetical order, and the pairs."""
 
     folder: Path
     videos: tuple[str, ...]  # "Name/number"
-    first: Int[Tensor, " pairs"]
-    second: Int[Tensor, " pairs"]
-    same: Bool[Tensor, " pairs"]
-    fold: Int[Tensor, " pairs"]  # from 0
+    pairs: Pairs  # of videos
 
     def frames(self, video: int, most: int | None = None) -> list[Path]:
         """Return a video's frames in order of time, at most `most`, spread evenly. Raises AssetError for none."""
@@ -60,7 +56,7 @@ def read_ytf(folder: str | Path | None = None, corrected: bool = False) -> YTF:
         raise AssetError(f"{path} names {absent[0]}, which is not in {inner} ({len(absent)} such videos). {AGAIN}")
     row_of = {video: row for row, video in enumerate(videos)}
     pairs = [(row_of[first], row_of[second], same, fold) for fold, first, second, same in rows]
-    return YTF(inner, tuple(videos), *(torch.tensor(column) for column in zip(*pairs, strict=True)))
+    return YTF(inner, tuple(videos), Pairs(*(torch.tensor(column) for column in zip(*pairs, strict=True))))
 
 
 def _pair(line: str, path: Path, number: int, corrected: bool) -> tuple[int, str, str, bool]:

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float, Int, UInt8
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from facenb.datasets.pictures.insightface_bin import read_records
-from facenb.datasets.pictures.lfw import LFW, Pair
+from facenb.datasets.pictures.lfw import LFW, Pair, Pairs
 from facenb.datasets.pictures.w300lp import read_turn
 from facenb.datasets.sets.build_synthetic import blocks_of, build_faces, fitted_targets
 from facenb.datasets.sets.faces import TURNED, FaceSet, describe
@@ -135,14 +135,11 @@ def build_w300lp(
 
 
 class PairCrops(NamedTuple):
-    """Pairs as rows of crops. The crop of a photo without a face is its middle."""
+    """Crops of photos, and pairs of them. The crop of a photo without a face is its middle."""
 
     image: UInt8[Tensor, "photos height width 3"]
     photos: tuple[Path, ...]
-    first: Int[Tensor, " pairs"]
-    second: Int[Tensor, " pairs"]
-    same: Bool[Tensor, " pairs"]
-    fold: Int[Tensor, " pairs"]
+    pairs: Pairs
     identity: Float[Tensor, "photos identity"]  # whitened, of each photo's own fit; without a face the others' mean
 
 
@@ -160,4 +157,4 @@ def lfw_test_crops(folds: Sequence[int], size: tuple[int, int], lfw: LFW, fitter
     identity[photos.found] = fitted
     rows = [(row_of[pair.first], row_of[pair.second], pair.same, pair.fold) for pair in pairs]
     columns = (torch.tensor(column) for column in zip(*rows, strict=True))
-    return PairCrops(photos.crops(size), tuple(paths), *columns, identity)
+    return PairCrops(photos.crops(size), tuple(paths), Pairs(*columns), identity)

@@ -40,7 +40,7 @@ class Gallery:
         if material.test is None:
             photos = material.pairs
             person = np.array([photo.parent.name for photo in photos.photos])
-            return cls(material, person, Pairs(photos.first, photos.second, photos.same, photos.fold))
+            return cls(material, person, photos.pairs)
         each, folds = material.run.choose(smoke=(10, 4), quick=(250, 10), full=(300, 10))
         subject = material.test.subjects
         return cls(material, subject.numpy(), draw_pairs(subject, each, folds, material.run.seed))
