@@ -14,7 +14,7 @@ from facenb.datasets.scans.open_scans import SCANS, marked, prepared, seen_from_
 from facenb.datasets.scans.views import BEHIND, camera_of, mark, render_views
 from facenb.errors import LandmarkError
 from facenb.morphable.alignment import similarity
-from facenb.morphable.scan import Scan
+from facenb.morphable.mesh import Scan
 from facenb.photos.landmarks import IBUG68
 from facenb.synthface import SynthFace
 

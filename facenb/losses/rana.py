@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from facenb.losses.common import mean
-from facenb.morphable.layouts import Layout, difference
+from facenb.morphable.layouts import Layout
 
 SOFT = 0.01  # in the points' unit: smaller distances count quadratically, so that the gradient at 0 is defined
 STILL = 1e-4  # relative spread below which a coefficient is constant, such as the depth t_z of 3DDFA-V2's pose
@@ -30,7 +30,13 @@ def distillation_loss(
     `spread` divides each difference (`coefficient_spread`); None gives the paper's loss. Raise ValueError if the
     layouts differ: DECA's 236 coefficients cannot be compared with Deng's 257.
     """
-    error = difference(teacher.detach(), learner, teacher_layout, learner_layout)
+    if teacher_layout != learner_layout:
+        raise ValueError(
+            f"the teacher has {teacher_layout}, the learner {learner_layout}: use one layout on both sides"
+        )
+    teacher_layout.check(teacher, "the teacher's vector")
+    learner_layout.check(learner, "the learner's vector")
+    error = learner - teacher.detach()
     return mean((error if spread is None else error / spread).square())
 
 

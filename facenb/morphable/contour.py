@@ -32,8 +32,7 @@ def contour_lines(
     through the mean of the inner 51 landmarks. The vertex nearest to a landmark is always on its line. If the mesh is
     coarse, vertices repeat. Raise ModelFileError if a half-plane does not meet the mesh.
     """
-    mean, landmarks = mean.detach().cpu().double(), landmarks.detach().cpu().double()
-    triangles = triangles.detach().cpu().long()
+    mean, landmarks = mean.double(), landmarks.double()
     centre = landmarks[JAW:, :2].mean(0)
     return torch.stack([_line(mean, triangles, centre, point) for point in landmarks[:JAW]])
 

@@ -1,8 +1,4 @@
-"""Coefficient layouts: the named parts of the flat vector that describes a face, and their order.
-
-A coefficient vector means nothing without its layout. Rana compares the 257 coefficients of a learner with the 236 of
-its teacher, but the two vectors have different meanings.
-"""
+"""Coefficient layouts: the named parts of the flat vector that describes a face, and their order."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -42,7 +38,7 @@ class Layout:
         length = flat.shape[-1]
         if length != self.size:
             fitting = "".join(f", the length of {layout}" for layout in LAYOUTS.values() if layout.size == length)
-            raise ValueError(f"{self} is needed, but {what} is {length} long{fitting}; {_ADVICE}")
+            raise ValueError(f"{self} is needed, but {what} is {length} long{fitting}; use one layout for both")
 
     def split(self, flat: Float[Tensor, "*batch coefficients"]) -> dict[str, Float[Tensor, "*batch part"]]:
         """Return the parts of flat vectors by name (views, not copies). Raise ValueError for a wrong length."""
@@ -73,21 +69,3 @@ DECA = Layout(
 # Deng et al. 2019: the 257 coefficients that Rana prints; rotation in Euler angles, light 3 x 9.
 DENG = Layout("DENG", {"identity": 80, "expression": 64, "albedo": 80, "rotation": 3, "light": 27, "translation": 3})
 LAYOUTS = {layout.name: layout for layout in (LIU18, LUO19, DECA, DENG)}
-_ADVICE = "use one layout on both sides (facenb.morphable.layouts)"
-
-
-def difference(
-    teacher: Float[Tensor, "batch teacher"],
-    learner: Float[Tensor, "batch learner"],
-    teacher_layout: Layout,
-    learner_layout: Layout,
-) -> Float[Tensor, "batch coefficients"]:
-    """Return `learner - teacher`, coefficient by coefficient, as a distillation loss needs it (Rana).
-
-    Raise ValueError with both names unless the layouts are equal and both vectors have this layout's length.
-    """
-    if teacher_layout != learner_layout:
-        raise ValueError(f"the teacher has {teacher_layout}, the learner {learner_layout}: no difference; {_ADVICE}")
-    teacher_layout.check(teacher, "the teacher's vector")
-    learner_layout.check(learner, "the learner's vector")
-    return learner - teacher

@@ -17,7 +17,7 @@ from torch.nn import functional
 from facenb.imaging.camera import WeakPerspective, euler_to_matrix
 from facenb.imaging.raster import interpolate, rasterize
 from facenb.imaging.render import vertex_normals
-from facenb.morphable.scan import Scan
+from facenb.morphable.mesh import Scan
 from facenb.synthface.people import SynthFace
 
 SCANNER = 200  # part of a subject's random numbers that its scans use

@@ -19,7 +19,7 @@ from torch import Tensor
 from facenb.datasets.folders import AGAIN, files_in, find_folder, folders_in, sibling
 from facenb.datasets.scans.mesh_files import read_mesh
 from facenb.errors import AssetError
-from facenb.morphable.scan import Scan
+from facenb.morphable.mesh import Scan
 
 PERSON = re.compile(r"[FM]\d{4}")
 NAME = re.compile(r"([FM]\d{4})_([A-Z]{2})(\d{2})[A-Z]{2}_F3D", re.IGNORECASE)

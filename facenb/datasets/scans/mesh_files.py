@@ -16,7 +16,7 @@ from torch import Tensor
 
 from facenb.datasets.folders import AGAIN, files_in
 from facenb.errors import AssetError
-from facenb.morphable.scan import Scan
+from facenb.morphable.mesh import Scan
 
 
 def read_mesh(path: Path, unit: str = "mm") -> Scan:

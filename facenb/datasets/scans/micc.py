@@ -13,7 +13,7 @@ from pathlib import Path
 from facenb.datasets.folders import IMAGES, files_in, find_folder, folders_in
 from facenb.datasets.scans.mesh_files import read_mesh
 from facenb.errors import AssetError
-from facenb.morphable.scan import Scan
+from facenb.morphable.mesh import Scan
 
 SETTINGS = ("Indoor-Cooperative", "PTZ-Indoor", "PTZ-Outdoor")
 VIEWS = ("frontal1", "frontal2")

@@ -23,7 +23,7 @@ from facenb.errors import AssetError
 from facenb.imaging.camera import WeakPerspective, euler_to_matrix
 from facenb.imaging.raster import rasterize
 from facenb.morphable.alignment import similarity
-from facenb.morphable.scan import Scan
+from facenb.morphable.mesh import Scan
 from facenb.synthface.people import SynthFace
 
 IBUG_PARTS = ("chin", "leyebrow", "reyebrow", "nose", "leye", "reye", "mouth")

@@ -18,7 +18,7 @@ from facenb.imaging.lighting import ambient, directional
 from facenb.imaging.raster import rasterize
 from facenb.imaging.render import render
 from facenb.imaging.texture import Texture
-from facenb.morphable.scan import Scan
+from facenb.morphable.mesh import Scan
 from facenb.photos.images import read_image
 from facenb.photos.landmarks import detect, to_68
 

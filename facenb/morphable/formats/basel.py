@@ -18,7 +18,6 @@ from scipy.io import loadmat
 from torch import Tensor
 
 from facenb.morphable.formats.reading import (
-    NO_LANDMARKS,
     check_indices,
     expect,
     finish,
@@ -60,7 +59,7 @@ def read_bfm2009(
         count = len(mean) // 3
         triangles = index(mat["tl"] if mat["tl"].shape[1] == 3 else mat["tl"].T) - 1  # indices from 1
         check_indices("triangles name vertices", triangles, count)
-        kept, landmarks = (torch.arange(count), NO_LANDMARKS) if info is None else _read_info(info, count)
+        kept, landmarks = (torch.arange(count), None) if info is None else _read_info(info, count)
         number = torch.full((count,), -1)
         number[kept] = torch.arange(len(kept))
         triangles = number[triangles]
@@ -151,7 +150,7 @@ def read_bfm_hdf5(path: str | Path, landmarks: Sequence[int] | None = None) -> M
             "bfm-hdf5",
             mean,
             index(file[f"{mesh}/cells"][()].T),
-            NO_LANDMARKS if landmarks is None else Embedding.at(landmarks),
+            None if landmarks is None else Embedding.at(landmarks),
             identity_basis=basis * scale,
             expression_basis=expression,
             albedo_mean=albedo,

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from facenb.morphable.formats.reading import (
-    NO_LANDMARKS,
     ZIP,
     beside,
     check_indices,
@@ -66,7 +65,7 @@ def read_flame(
         basis = rows(directions.reshape(mean.size, -1), 1.0, MM)
         embedding = beside(path, embedding, "flame_landmark_embedding.npz")
         texture = beside(path, texture, "head_template.obj", "FLAME_texture.npz")
-        landmarks, contour = (NO_LANDMARKS, None) if embedding is None else _read_embedding(embedding, triangles)
+        landmarks, contour = (None, None) if embedding is None else _read_embedding(embedding, triangles)
         uv, uv_triangles = (None, None) if texture is None else _read_texture(texture, triangles)
         return finish(
             "flame",

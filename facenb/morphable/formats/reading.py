@@ -13,7 +13,6 @@ from facenb.morphable.contour import contour_lines
 from facenb.morphable.model import Embedding, MorphableModel
 
 ZIP = b"PK\x03\x04"  # first bytes of a zip file, which an npz is
-NO_LANDMARKS = Embedding(torch.zeros(0, 3, dtype=torch.int64), torch.zeros(0, 3))
 
 
 @contextmanager
@@ -102,11 +101,12 @@ def index(array: np.ndarray) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(np.asarray(array).astype(np.int64)))
 
 
-def finish(name: str, mean: Tensor, triangles: Tensor, landmarks: Embedding, **fields) -> MorphableModel:
+def finish(name: str, mean: Tensor, triangles: Tensor, landmarks: Embedding | None, **fields) -> MorphableModel:
     """Return the model with triangles that face outwards, and with contour lines if it has 68 landmarks.
 
     Raise ValueError if an index lies outside the mesh, a basis has other vertices or a number is not finite.
     """
+    landmarks = landmarks or Embedding.at([])
     check_indices("triangles name vertices", triangles, len(mean))
     check_indices("landmarks name vertices", landmarks.vertices, len(mean))
     for what in ("identity_basis", "expression_basis", "albedo_mean", "albedo_basis"):

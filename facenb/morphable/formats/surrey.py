@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from facenb.morphable.contour import JAW, arc_length
-from facenb.morphable.formats.reading import NO_LANDMARKS, beside, expect, finish, index, reading, rows, tensor
+from facenb.morphable.formats.reading import beside, expect, finish, index, reading, rows, tensor
 from facenb.morphable.model import Embedding, MorphableModel
 
 KIND, WHERE = "Surrey Face Model of eos", "https://github.com/patrikhuber/eos (folder share)"
@@ -100,10 +100,10 @@ def _blendshapes(path: str | Path | None, count: int) -> tuple[tuple[str, ...], 
         return tuple(names), tensor(np.stack([offset.reshape(-1, 3) for offset in offsets]))
 
 
-def _landmarks(mapping: str | Path | None, contours: str | Path | None, points: Tensor) -> Embedding:
+def _landmarks(mapping: str | Path | None, contours: str | Path | None, points: Tensor) -> Embedding | None:
     """Return 68 points: eos's mapping, the jaw along its jaw lines, inner mouth corners from their neighbours."""
     if mapping is None or contours is None:
-        return NO_LANDMARKS
+        return None
     with reading(mapping, f"companion file ({LANDMARKS}) of the {KIND}", WHERE) as path:
         pairs = re.findall(r"^\s*(\d+)\s*=\s*(\d+)", path.read_text(), re.MULTILINE)
         vertex = {int(landmark) - 1: int(vertex) for landmark, vertex in pairs}
