@@ -68,23 +68,15 @@ class Material:
 
     def new_network(self, seed: int = 0) -> JointNetwork:
         """Return an untrained network with this model's mean face and the scaling of the training targets."""
+        sizes = len(self.model.identity_basis), len(self.model.expression_basis), len(self.model.mean)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            encoder = SphereFace(**self.plan.encoder)
-            sizes = len(self.model.identity_basis), len(self.model.expression_basis), len(self.model.mean)
-            network = JointNetwork(encoder, *sizes)
+            network = JointNetwork(SphereFace(**self.plan.encoder), *sizes)
         targets = self.train.read(["identity", "expression"])
         network.identity_scaling.span(targets["identity"])
         network.residual_scaling.span(targets["expression"])
         network.set_mean_shape(self.model.mean)
         return network
-
-
-def subjects(chosen: Plan) -> dict[str, range]:
-    """Return SynthFace's subjects of a plan by the name of their range: training, validation, test."""
-    counts = {"validation": round(chosen.validation * chosen.people), "test": round(chosen.test * chosen.people)}
-    counts["training"] = chosen.people - sum(counts.values())
-    return {name: SUBJECTS[name][:count] for name, count in counts.items()}
 
 
 def prepare(run: Run, folds: tuple[int, int] | None = None) -> Material:
@@ -96,7 +88,9 @@ def prepare(run: Run, folds: tuple[int, int] | None = None) -> Material:
     """
     chosen = plan(run.profile, run.data, run.seed)
     if run.data == "synthetic":
-        people, model = subjects(chosen), course_model()
+        counts = {"validation": round(chosen.validation * chosen.people), "test": round(chosen.test * chosen.people)}
+        counts["training"] = chosen.people - sum(counts.values())
+        people, model = {name: SUBJECTS[name][:count] for name, count in counts.items()}, course_model()
         everybody = [k for numbers in people.values() for k in numbers]
         options = {"pictures": chosen.pictures, "size": chosen.size, "workers": os.cpu_count() or 1}
         whole = build_synthetic(run.path("sets/liu18"), model, run.seed, everybody, **options)
@@ -130,10 +124,7 @@ def paper_fitter() -> Fitter:
 def training_folder(
     material: Material, name: str, settings: Settings, start: dict[str, nn.Module] | None = None, **more: Any
 ) -> Path:
-    """Return the folder of a training: another one for other settings, images, networks, or facts in `more`.
-
-    `start`: the modules before the training; their weights count (`training_name`).
-    """
+    """Return the folder of a training: another one for other settings, images, weights in `start`, facts in `more`."""
     train = material.train
     facts = {
         "settings": settings.as_dict(),

@@ -21,10 +21,10 @@ TOGETHER = 256  # images at a time where nothing is trained
 @torch.no_grad()
 def encode(network: JointNetwork, subset: FaceSet, rows: Int[Tensor, " rows"] | None = None) -> Codes:
     """Return the codes of a set's images without augmentation, on the CPU."""
-    device = network.mean_shape.device
     rows = torch.arange(len(subset)) if rows is None else rows
     network.eval()
-    codes = [network.encode(subset.inputs(batch).to(device)) for batch in rows.split(TOGETHER)]
+    inputs = (subset.inputs(batch).to(network.mean_shape.device) for batch in rows.split(TOGETHER))
+    codes = [network.encode(batch) for batch in inputs]
     return Codes(*(torch.cat(code).float().cpu() for code in zip(*codes, strict=True)))
 
 
@@ -33,15 +33,11 @@ def encode_crops(
     network: JointNetwork, crops: UInt8[Tensor, "photos height width 3"], mirror: bool = False
 ) -> Float[Tensor, "photos identity"]:
     """Return c_id of crops; with `mirror` that of the mirrored crop beside it, as LFW's usual script does."""
-    device = network.mean_shape.device
+    if mirror:
+        return torch.cat([encode_crops(network, crops), encode_crops(network, crops.flip(2))], 1)
     network.eval()
-
-    def side(flip: bool) -> Tensor:
-        inputs = (network_input(batch.flip(2) if flip else batch, None) for batch in crops.split(TOGETHER))
-        codes = [network.encode(batch.to(device)).identity for batch in inputs]
-        return torch.cat(codes).float().cpu()
-
-    return torch.cat([side(False), side(True)], 1) if mirror else side(False)
+    inputs = (network_input(batch, None).to(network.mean_shape.device) for batch in crops.split(TOGETHER))
+    return torch.cat([network.encode(batch).identity for batch in inputs]).float().cpu()
 
 
 @torch.no_grad()
@@ -64,14 +60,13 @@ class TestErrors:
 
 def measure(material: Material, make: Callable[[Int[Tensor, " rows"]], tuple[Tensor, Tensor]]) -> TestErrors:
     """Return the errors of `make(rows)`: whole and identity shapes (rows, V, 3) of test rows."""
-    whole, rms, identity = [], [], []
+    errors = []
     for rows in torch.arange(len(material.test)).split(TOGETHER):
-        whole_shapes, identity_shapes = make(rows)
-        errors = shape_errors(whole_shapes, material.truth[rows], material.model)
-        whole.append(errors.mean)
-        rms.append(errors.rms)
-        identity.append(shape_errors(identity_shapes, material.neutral[rows], material.model).mean)
-    return TestErrors(torch.cat(whole), torch.cat(rms), torch.cat(identity))
+        whole, identity = make(rows)
+        with_expression = shape_errors(whole, material.truth[rows], material.model)
+        neutral = shape_errors(identity, material.neutral[rows], material.model)
+        errors.append((with_expression.mean, with_expression.rms, neutral.mean))
+    return TestErrors(*map(torch.cat, zip(*errors, strict=True)))
 
 
 def measure_network(material: Material, network: JointNetwork, codes: Codes) -> TestErrors:
@@ -95,8 +90,5 @@ def measure_model(material: Material, network: JointNetwork, codes: Codes) -> Te
 
 
 def need_network(run: Run, name: str, notebook: str, like: dict[str, Any] | None = None) -> JointNetwork:
-    """Return a network that an earlier notebook saved, on the run's device.
-
-    Raise RunError with the command that makes it if it is missing.
-    """
+    """Return a network that an earlier notebook saved, on the run's device. Raise RunError if it is missing."""
     return JointNetwork.load(run.need(f"networks/{name}.safetensors", notebook), like).to(run.device)

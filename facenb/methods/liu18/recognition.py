@@ -48,9 +48,7 @@ class Gallery:
     def pictures(self, rows: Int[Tensor, " rows"]) -> Float[Tensor, "rows height width 3"]:
         """Return crops in [0, 1], to look at."""
         test = self.material.test
-        if test is None:
-            return self.material.pairs.image[rows].float() / 255
-        return test.pictures(rows)
+        return self.material.pairs.image[rows].float() / 255 if test is None else test.pictures(rows)
 
     def codes(self, network: JointNetwork, mirror: bool = False) -> Float[Tensor, "pictures identity"]:
         """Return c_id of each image. `mirror` (photos only) adds that of the mirrored photo, as LFW's usual script."""
@@ -64,12 +62,11 @@ class Gallery:
 
         Each image is fitted alone, as a network sees it; the training targets are fitted to all images of a person.
         """
-        material = self.material
+        material, count = self.material, len(self.person)
         mean = mean_coefficients(material)
         if material.test is None:
             return material.pairs.identity - mean
         # Scale and position do not matter to fit and measure, so the landmarks are in the head's own millimetres.
-        count = len(self.person)
         turned = euler_to_matrix(material.test.truth["angles"])
         camera = WeakPerspective(turned, torch.ones(count), torch.zeros(count, 2))
         marks = camera.project(material.model.landmarks.of(material.truth))[..., :2]
@@ -93,11 +90,13 @@ class Gallery:
         return self.person[self.pairs.first.numpy()], self.person[self.pairs.second.numpy()]
 
 
-@dataclass(frozen=True)
 class Galleries:
     """All test folds of a run; each pair of folds belongs to a network that has not seen its people."""
 
-    parts: tuple[Gallery, ...]
+    def __init__(self, parts: tuple[Gallery, ...]):
+        self.parts = parts
+        self.same, self.fold = (torch.cat([getattr(part.pairs, name) for part in parts]) for name in ("same", "fold"))
+        self.people = tuple(np.concatenate(side) for side in zip(*(part.people for part in parts), strict=True))
 
     def verify(self, codes: Sequence[Float[Tensor, "pictures features"]]) -> Verification:
         """Return `Gallery.verify` of the codes of all parts together."""
@@ -107,37 +106,19 @@ class Galleries:
         """Return the cosines of all pairs."""
         return torch.cat([part.scores(values) for part, values in zip(self.parts, codes, strict=True)])
 
-    @property
-    def same(self) -> Tensor:
-        """Whether each pair shows one person."""
-        return torch.cat([part.pairs.same for part in self.parts])
-
-    @property
-    def fold(self) -> Tensor:
-        """Each pair's fold."""
-        return torch.cat([part.pairs.fold for part in self.parts])
-
-    @property
-    def people(self) -> tuple[np.ndarray, np.ndarray]:
-        """The two people of each pair."""
-        return tuple(np.concatenate(side) for side in zip(*(part.people for part in self.parts), strict=True))
-
 
 def materials(run: Run) -> dict[str, Material]:
     """Return the material of each network of a run, by the suffix of its file: for LFW, one for each pair of folds."""
-    folds = plan(run.profile, run.data).folds
     if run.data != "photos":
         return {"": prepare(run)}
+    folds = plan(run.profile, run.data).folds
     return {f"_folds{first}-{second}": prepare(run, (first, second)) for first, second in folds}
 
 
-@torch.no_grad()
 def mean_codes(material: Material, network: JointNetwork, mirror: bool = False) -> Float[Tensor, " features"]:
     """Return the mean c_id of about 1024 training images; `mirror` as in `Gallery.codes`."""
     rows = torch.arange(0, len(material.train), max(1, len(material.train) // 1024))
-    image = material.train.inputs(rows).to(network.mean_shape.device)
-    sides = [image, image.flip(3)] if mirror else [image]
-    return torch.cat([network.encode(side).identity.float().mean(0).cpu() for side in sides])
+    return encode_crops(network, material.train.read(["image"], rows)["image"], mirror).mean(0)
 
 
 def auc_of_all_pairs(codes: Float[Tensor, "pictures features"], person: Int[Tensor, " pictures"]) -> float:
