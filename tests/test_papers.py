@@ -102,8 +102,8 @@ def test_comparisons_name_tables_rows_and_methods_that_exist():
         assert set(comparison.pairs.values()) <= set(rows), comparison.table
         for method in (name for pair in comparison.pairs for name in pair.split(" + ")):
             assert f'\\"{method}\\"' in sources, f"no notebook calls a method {method!r}"
-        for names, _ in FIGURES["Shape"]:
-            assert any(name in sources for name in names), names
+        for figure in FIGURES["Shape"]:
+            assert any(name in sources for name in figure["names"]), figure
 
 
 @pytest.mark.parametrize("name", list(TABLES))

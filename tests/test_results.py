@@ -234,7 +234,7 @@ def test_a_notebook_says_which_data_it_serves(tmp_path):
 def test_a_figure_is_saved_and_shown(tmp_path):
     run = Run("03", folder=str(tmp_path))
     picture = run.figure(plt.figure(), "error")
-    assert repr(picture) == "figure: error" and picture._repr_png_()[:4] == b"\x89PNG"
+    assert picture.alt == "figure: error" and picture.data[:4] == b"\x89PNG"
     assert [p.name for p in (tmp_path / "figures").iterdir()] == ["error.png"] and not plt.get_fignums()
 
 

@@ -40,7 +40,6 @@ class PaperClaim:
 class Comparison:
     """Which records are compared with which table of a paper."""
 
-    section: str  # of the report
     table: str  # key of TABLES
     notebook: str  # number of the notebook that measures it
     experiment: str
@@ -64,10 +63,6 @@ _TOML = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="ut
 PAPERS: dict[str, str] = _TOML["papers"]
 TABLES = {row.pop("name"): PaperTable(rows=_rows(row.pop("rows")), **row) for row in _TOML["table"]}
 CLAIMS = {row["name"]: PaperClaim(**row) for row in _TOML["claim"]}
-COMPARISONS: dict[str, list[Comparison]] = {}  # by section of the report
-for row in _TOML["comparison"]:
-    COMPARISONS.setdefault(row["section"], []).append(Comparison(**row))
-# By section, figures of notebooks: names, of which the first that a run folder has is shown, and a caption.
-FIGURES: dict[str, list[tuple[list[str], str]]] = {}
-for row in _TOML["figure"]:
-    FIGURES.setdefault(row["section"], []).append((row["names"], row["caption"]))
+# By section of the report.
+COMPARISONS = {section: [Comparison(**row) for row in rows] for section, rows in _TOML["comparison"].items()}
+FIGURES: dict[str, list[dict]] = _TOML["figure"]  # names, of which the first that a run folder has is shown; a caption

@@ -90,12 +90,9 @@ def _run_notes(folder: Path) -> tuple[list[str], set[str]]:
 
 
 def rows_of(table: pd.DataFrame) -> list[dict]:
-    """Return a table's rows without missing fields and numbers that are not finite."""
-
-    def is_there(value) -> bool:
-        return value is not None and value is not pd.NA and not (isinstance(value, float) and not math.isfinite(value))
-
-    return [{name: value for name, value in row.items() if is_there(value)} for row in table.to_dict("records")]
+    """Return a table's rows without missing fields."""
+    rows = table.to_dict("records")
+    return [{k: value for k, value in row.items() if isinstance(value, list) or not pd.isna(value)} for row in rows]
 
 
 def cell(row: dict, percent: bool) -> str:
@@ -136,18 +133,18 @@ class Report:
         """Return our side of a table: methods down; across, the data and the measure."""
         percent = "%" in TABLES[comparison.table].unit
         measure = {metric: name for name, metrics in comparison.metrics.items() for metric in metrics}
-        cells: dict[tuple[str, str], dict[str, str]] = {}
+        cells = []
         for source, row in self._rows(comparison, measure):
             device = row.get("device", "") if row["unit"] == "ms" else ""
             where = " · ".join(filter(None, [row["set"], row["protocol"], device, source.name]))
-            column = cells.setdefault((f"here: {where}", measure[row["metric"]]), {})
-            earlier = column.get(row["method"])
-            column[row["method"]] = " / ".join([*filter(None, [earlier]), cell(row, percent)])  # none is dropped
-        groups = dict.fromkeys(where for where, _ in cells)
-        columns = [(where, name) for where in groups for name in comparison.metrics if (where, name) in cells]
-        methods = list(dict.fromkeys(method for column in cells.values() for method in column))
-        index = pd.MultiIndex.from_tuples(columns, names=["", ""])
-        return pd.DataFrame(cells, methods, index, dtype=object).fillna("")
+            cells.append([row["method"], f"here: {where}", measure[row["metric"]], cell(row, percent)])
+        if not cells:
+            return pd.DataFrame(columns=pd.MultiIndex.from_tuples([], names=["", ""]))
+        table = pd.DataFrame(cells, columns=["method", "where", "measure", "cell"])
+        table = table.pivot_table("cell", "method", ["where", "measure"], " / ".join, sort=False)  # none is dropped
+        groups = [(where, name) for where in table.columns.unique(0) for name in comparison.metrics]
+        table = table[[group for group in groups if group in table]]
+        return table.rename_axis(index=None, columns=["", ""]).fillna("")
 
     def _rows(self, comparison: Comparison, metrics: dict[str, str]) -> Iterator[tuple[Source, dict]]:
         """Yield the records that belong to a comparison. If two notebooks measured one set, the later one counts."""
@@ -188,19 +185,19 @@ class Report:
     def figures(self, section: str) -> list[tuple[Path, str]]:
         """Return the section's figures that the run folders have: their files and captions."""
         figures = []
-        for names, caption in FIGURES[section]:
+        for row in FIGURES[section]:
             for source in self.sources:
-                paths = [source.folder / f"figures/{name}.png" for name in names]
-                figures += [(path, f"{caption} ({source.name})") for path in paths if path.is_file()][:1]
+                paths = [source.folder / f"figures/{name}.png" for name in row["names"]]
+                figures += [(path, f"{row['caption']} ({source.name})") for path in paths if path.is_file()][:1]
         return figures
 
     def _claims(self) -> pd.DataFrame:
         """Return every recorded verdict, corrected by Holm in two families a source: claims, and other questions."""
         rows = []
         for source in self.sources:
-            records = rows_of(source.records[source.records.metric.str.startswith("claim ")])
-            names = [record["metric"].removeprefix("claim ") for record in records]
-            for record, name in zip(records, names, strict=True):
+            table = source.records[source.records.metric.str.startswith("claim ")]
+            names = table.metric.str.removeprefix("claim ").tolist()
+            for record, name in zip(rows_of(table), names, strict=True):
                 facts = UNKNOWN | record | {"name": name, "claim": name.split(",")[0], "source": source.name}
                 facts |= {"whole": name == decisive(facts["claim"], names), "alone": facts["verdict"]}
                 facts["low"], facts["high"] = facts["interval"]
@@ -245,9 +242,9 @@ def write_page(folder: Path) -> Path:
     source, target = folder / "executed/17_report.ipynb", folder / "report.html"
     if not source.is_file():
         raise RunError(f"There is no {source}. Run notebook 17 first: python -m facenb run notebooks/17_report.ipynb")
-    templates = str(Path(__file__).parent / "templates")
-    exporter = HTMLExporter(template_name="page", extra_template_basedirs=[templates], exclude_input=True)
-    exporter.exclude_output_prompt = True
+    hidden = {"exclude_input": True, "exclude_output_prompt": True}
+    templates = [str(Path(__file__).parent / "templates")]
+    exporter = HTMLExporter(template_name="page", extra_template_basedirs=templates, **hidden)
     html, _ = exporter.from_filename(str(source))
     html = re.sub(r'href="(\d\d_\w+\.ipynb)"', r'href="executed/\1"', html)  # notebooks lie beside notebook 17
     with atomic_write(target) as partial:

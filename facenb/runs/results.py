@@ -20,8 +20,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, SupportsFloat
 
-import numpy as np
 import torch
+from IPython import display
 from PIL import Image
 from pooch import file_hash
 
@@ -34,7 +34,7 @@ from facenb.files import atomic_write
 from facenb.runs import DATA, DEVICES, PROFILES
 from facenb.runs.recorded import problems, read_records
 
-__all__ = ["DATA", "DEVICES", "PROFILES", "Picture", "Run", "read_records"]
+__all__ = ["DATA", "DEVICES", "PROFILES", "Run", "read_records"]
 LOCK = ".lock"  # of a run folder: held by `run all`, or shared by single notebooks
 PACKAGES = ("facenb", "torch", "numpy", "scipy", "numba", "libigl", "onnxruntime", "k3d", "mediapipe", "papermill")
 
@@ -113,19 +113,6 @@ def run_folder(folder: str | Path, profile: str, data: str) -> Path:
     return base / f"{profile}-{data}"
 
 
-class Picture:
-    """A PNG as a cell's value, and the text that is shown where there are no images."""
-
-    def __init__(self, png: bytes, text: str):
-        self.png, self.text = png, text
-
-    def _repr_png_(self) -> bytes:
-        return self.png
-
-    def __repr__(self) -> str:
-        return self.text
-
-
 class Run:
     """The parameters of one notebook and the folder for its results.
 
@@ -193,7 +180,8 @@ class Run:
         record |= {"seed": self.seed, "profile": self.profile, "device": device_name(self.device)}
         record |= {"notebook": self.notebook, "run": self.id, "time": time.strftime("%Y-%m-%dT%H:%M:%S")}
         record |= {"commit": commit(), "versions": versions(), "checksums": checksums(self.folder)}
-        record = json.loads(json.dumps(record, default=_plain), parse_constant=lambda _: None)  # not finite: null
+        text = json.dumps(record, default=lambda number: number.tolist())  # of numpy or torch
+        record = json.loads(text, parse_constant=lambda _: None)  # not finite: null
         if None in (record["interval"] or []):
             record["interval"] = None
         if problem := problems(record):
@@ -226,12 +214,12 @@ class Run:
             "in a terminal, or in a cell here with ! in front. Then run this cell again."
         )
 
-    def figure(self, fig, name: str) -> Picture:
+    def figure(self, fig, name: str) -> display.Image:
         """Save a matplotlib figure as `figures/NAME.png`, optimised in size, and return it as the cell's picture."""
-        picture = Picture(png(fig), f"figure: {name}")
+        picture = png(fig)
         with atomic_write(self.path(f"figures/{name}.png")) as partial:
-            partial.write_bytes(picture.png)
-        return picture
+            partial.write_bytes(picture)
+        return display.Image(picture, format="png", alt=f"figure: {name}")
 
 
 def png(fig) -> bytes:
@@ -243,12 +231,3 @@ def png(fig) -> bytes:
     # Not dithered: Pillow's dithering turns white to grey, speckles faces and makes files a tenth larger.
     Image.open(full).convert("RGB").quantize(256, kmeans=1).save(small, "PNG", optimize=True)
     return small.getvalue()
-
-
-def _plain(value: Any) -> Any:
-    """Return a number of numpy or torch, or a path, in a form that JSON can write."""
-    if isinstance(value, (np.generic, np.ndarray, torch.Tensor)):
-        return value.tolist()
-    if isinstance(value, Path):
-        return str(value)
-    raise TypeError(f"A {type(value).__name__} cannot be written into a record.")
