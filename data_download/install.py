@@ -8,7 +8,6 @@ import fcntl
 import hashlib
 import json
 import os
-import re
 import shutil
 import tarfile
 import tempfile
@@ -108,7 +107,7 @@ def _install_from(source: Source, entry: Entry, root: Path) -> Path:
             _add(source, file, root / ".downloads", new)
         manifest = _manifest(new)
         for name, sha256 in source.inside.items():
-            if not re.search(f"^{sha256}  .*{re.escape(name)}$", manifest, re.MULTILINE):
+            if not any(line.startswith(sha256) and line.endswith(name) for line in manifest.splitlines()):
                 raise AssetError(f"{source.base} holds no {name} with the sha256 {sha256}. It is another version.")
         (new / MANIFEST).write_text(manifest, encoding="utf-8", newline="\n")
         record = {"asset": entry.name, "source": source.base, "holds": source.holds}
@@ -197,25 +196,21 @@ def unpack(archive: Path, folder: Path, file: File) -> None:
     Raise AssetError for a damaged archive, for links or devices, and for more bytes than the entry allows.
     """
     try:
-        if file.unpack == "zip":
-            with zipfile.ZipFile(archive) as packed:
-                _check_size(archive, sum(member.file_size for member in packed.infolist()), file)
-                packed.extractall(folder)
-        else:
-            with tarfile.open(archive) as packed:
-                if not all(member.isreg() or member.isdir() for member in packed):
-                    raise tarfile.TarError("it holds a link or a device")
-                _check_size(archive, sum(member.size for member in packed), file)
-                packed.extractall(folder, filter="data")
+        with zipfile.ZipFile(archive) if file.unpack == "zip" else tarfile.open(archive) as packed:
+            if file.unpack == "zip":
+                sizes = [member.file_size for member in packed.infolist()]
+            elif all(member.isreg() or member.isdir() for member in packed):
+                sizes = [member.size for member in packed]
+                packed.extraction_filter = tarfile.data_filter
+            else:
+                raise tarfile.TarError("it holds a link or a device")
+            if sum(sizes) > file.unpacked_limit:
+                raise AssetError(f"{archive} holds more than {file.unpacked_limit} bytes. It was not unpacked.")
+            packed.extractall(folder)
     except (AssetError, OSError):
         raise
     except Exception as error:  # damaged archives raise many kinds of errors inside tarfile, zipfile, zlib and lzma
         raise AssetError(f"{archive} is a damaged or unsafe {file.unpack} archive ({error}). Get it again.") from error
-
-
-def _check_size(archive: Path, size: int, file: File) -> None:
-    if size > file.unpacked_limit:
-        raise AssetError(f"{archive} holds more than {file.unpacked_limit} bytes. It was not unpacked.")
 
 
 def _manifest(folder: Path) -> str:

@@ -11,7 +11,7 @@ from PIL import Image
 from facenb.datasets.pictures.aflw2000 import read_aflw2000
 from facenb.morphable.alignment import align
 from facenb.photos import landmarks
-from facenb.photos.crops import ALIGNED, crop_faces
+from facenb.photos.crops import crop_faces, template
 from facenb.photos.images import read_image
 from facenb.photos.landmarks import central, detect, five_points, to_68
 
@@ -137,7 +137,7 @@ def test_profiles_are_found_at_their_place_or_not_at_all(real_asset):
 def test_five_points_bring_the_face_onto_the_template(astronaut):
     points = detect(astronaut)[0]
     crop = crop_faces(astronaut[None], five_points(points)[None], (224, 224))[0] / 255
-    expected = align(five_points(points)[None], 2 * (torch.tensor(ALIGNED) + 0.5)[None])[0]
+    expected = align(five_points(points)[None], 2 * template((112, 112))[None])[0]
     again = five_points(detect(crop)[0])
     assert (again - expected).norm(dim=1).max() < 3  # pixels of the crop
 

@@ -12,7 +12,7 @@ from torch.nn import functional
 from facenb import savefile
 from facenb.errors import ImageError, ModelFileError
 from facenb.photos import cache, store
-from facenb.photos.crops import ALIGNED, crop_faces, crop_photos
+from facenb.photos.crops import crop_faces, crop_photos, template
 from facenb.photos.images import read_image, read_photo
 from facenb.photos.landmarks import detect, five_points, to_68
 from facenb.photos.photo import ict_fitter
@@ -151,7 +151,7 @@ def test_aligned_images_are_kept_as_they_are(photos, tmp_path):
     Image.fromarray(crop.numpy()).save(tmp_path / "aligned.png")
     prepared = prepare_photos([tmp_path / "aligned.png"], aligned=True)
     assert torch.equal(prepared.crops((112, 112))[0], crop) and prepared.faces.tolist() == [1]
-    torch.testing.assert_close(prepared.five[0], torch.tensor(ALIGNED) + 0.5)
+    torch.testing.assert_close(prepared.five[0], template((112, 112)))
     with pytest.raises(ImageError, match=r"wall\.png is 120 x 100 pixels; aligned images have 112 x 112"):
         prepare_photos(photos[1:2], aligned=True)
 

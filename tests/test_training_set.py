@@ -15,7 +15,7 @@ from facenb.datasets.sets.faces import FaceSet, describe, read_faces
 from facenb.datasets.sets.table import build_table
 from facenb.errors import AssetError, RunError
 from facenb.fitting import fit
-from facenb.photos.crops import ALIGNED, MIDDLE, SPHEREFACE, crop_faces, crop_photos, five_of_68, template, to_template
+from facenb.photos.crops import MIDDLE, SPHEREFACE, crop_faces, crop_photos, five_of_68, template, to_template
 from facenb.synthface import SynthFace, build_model
 from facenb.synthface.people import VERSION
 from facenb.synthface.photographs import photograph
@@ -208,7 +208,7 @@ class TestCrops:
 
     def test_an_aligned_picture_gives_its_own_middle(self):
         image = torch.randint(0, 256, (1, 112, 112, 3), generator=generator()).to(torch.uint8)
-        points = torch.tensor(ALIGNED)[None] + 0.5
+        points = template((112, 112))[None]
         assert torch.equal(crop_faces(image / 255, points), image[:, :, 8:104])
 
     @pytest.mark.parametrize("size", [(112, 96), (64, 64), (64, 56)])

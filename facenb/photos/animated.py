@@ -20,8 +20,7 @@ from facenb.files import atomic_write
 from facenb.photos.export import METRES, smooth_normals
 from facenb.photos.images import as_bytes
 
-FLOAT, UINT, USHORT = 5126, 5125, 5123  # glTF's numbers for types of components
-TYPES = {FLOAT: "<f4", UINT: "<u4", USHORT: "<u2"}
+COMPONENTS = {torch.float32: 5126, torch.uint32: 5125, torch.uint16: 5123}  # glTF's numbers
 ARRAY, ELEMENTS = 34962, 34963  # glTF's numbers for the use of data: vertices, triangles
 FRAMES_PER_SECOND = 12
 
@@ -32,21 +31,21 @@ class _Buffer:
     def __init__(self):
         self.bytes, self.views, self.accessors = bytearray(), [], []
 
-    def add(self, values: Tensor, component: int, shape: str, use: int | None = None, **facts: Any) -> int:
-        """Append an array and return the number of its accessor."""
-        array = values.detach().cpu().numpy().astype(TYPES[component])
+    def add(self, values: Tensor, use: int | None = None, **facts: Any) -> int:
+        """Append numbers, or rows of three or four, and return the number of their accessor."""
+        array, shape = values.detach().cpu().numpy(), f"VEC{values.shape[-1]}" if values.ndim == 2 else "SCALAR"
         view = {"buffer": 0, "byteOffset": len(self.bytes), "byteLength": array.nbytes}
         self.views.append(view | ({} if use is None else {"target": use}))
         self.bytes += array.tobytes() + b"\0" * (-array.nbytes % 4)
-        accessor = {"bufferView": len(self.views) - 1, "componentType": component, "count": len(array), "type": shape}
-        self.accessors.append(accessor | facts)
+        accessor = {"bufferView": len(self.views) - 1, "componentType": COMPONENTS[values.dtype], "count": len(array)}
+        self.accessors.append(accessor | {"type": shape} | facts)
         return len(self.accessors) - 1
 
     def points(self, millimetres: Tensor) -> int:
         """Append positions or offsets, with the extremes that the standard asks for."""
         metres = (METRES * millimetres.detach().cpu()).float()
         extremes = {"min": metres.amin(0).tolist(), "max": metres.amax(0).tolist()}
-        return self.add(metres, FLOAT, "VEC3", ARRAY, **extremes)
+        return self.add(metres, ARRAY, **extremes)
 
 
 def save_animated_glb(
@@ -70,19 +69,19 @@ def save_animated_glb(
     primitive = {
         "attributes": {
             "POSITION": buffer.points(vertices),
-            "NORMAL": buffer.add(rest, FLOAT, "VEC3", ARRAY),
-            "COLOR_0": buffer.add((65535 * rgba).round(), USHORT, "VEC4", ARRAY, normalized=True),
+            "NORMAL": buffer.add(rest, ARRAY),
+            "COLOR_0": buffer.add((65535 * rgba).round().to(torch.uint16), ARRAY, normalized=True),
         },
-        "indices": buffer.add(triangles.reshape(-1), UINT, "SCALAR", ELEMENTS),
+        "indices": buffer.add(triangles.reshape(-1).to(torch.uint32), ELEMENTS),
         "targets": [
-            {"POSITION": buffer.points(offset), "NORMAL": buffer.add(normals - rest, FLOAT, "VEC3", ARRAY)}
+            {"POSITION": buffer.points(offset), "NORMAL": buffer.add(normals - rest, ARRAY)}
             for offset, normals in zip(offsets, moved, strict=True)
         ],
         "material": 0,
     }
     times = torch.arange(len(weights)) / FRAMES_PER_SECOND
-    start = buffer.add(times, FLOAT, "SCALAR", min=[0.0], max=[float(times[-1])])
-    sampler = {"input": start, "output": buffer.add(weights.reshape(-1), FLOAT, "SCALAR"), "interpolation": "LINEAR"}
+    start = buffer.add(times, min=[0.0], max=[float(times[-1])])
+    sampler = {"input": start, "output": buffer.add(weights.reshape(-1)), "interpolation": "LINEAR"}
     channel = {"sampler": 0, "target": {"node": 0, "path": "weights"}}
     mesh = {"primitives": [primitive], "weights": [0.0] * len(targets), "name": "face"}
     look = {"metallicFactor": 0.0, "roughnessFactor": 0.9}

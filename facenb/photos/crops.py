@@ -13,8 +13,6 @@ from facenb.photos.images import as_bytes
 # Five points of SphereFace's 112x96 (height, width) crop: image-left eye, right eye, nose tip, mouth corners (x, y).
 # Pixel centres lie at whole numbers, as in the MATLAB code of its authors.
 SPHEREFACE = ((30.2946, 51.6963), (65.5318, 51.5014), (48.0252, 71.7366), (33.5493, 92.3655), (62.7299, 92.2041))
-# The five points of images that are published aligned at 112x112 (InsightFace): SphereFace's in a wider image.
-ALIGNED = tuple((x + 8, y) for x, y in SPHEREFACE)
 # Height of the crop of a photo without landmarks, as a share of the photo's shorter side: the median of what the five
 # points give in LFW's photos (a tenth each lie below 0.48 and above 0.56).
 MIDDLE = 0.51
@@ -23,7 +21,8 @@ MIDDLE = 0.51
 def template(size: tuple[int, int]) -> Float[Tensor, "5 2"]:
     """Return SphereFace's five points (pixels) in a crop of (height, width): scaled by height / 112, centred in width.
 
-    So a crop of another shape than 112x96 shows more or less at its sides, and keeps the face's proportions.
+    So a crop of another shape than 112x96 shows more or less at its sides, and keeps the face's proportions. At 112x112
+    they are the points of images that InsightFace publishes aligned.
     """
     height, width = size
     scale = height / 112

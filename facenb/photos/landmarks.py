@@ -79,16 +79,13 @@ def _detector(model: Path) -> Callable:
 
 
 def detect(image: Float[Tensor, "height width 3"], closer: bool = False) -> Float[Tensor, "faces 478 2"]:
-    """Return the points (pixels) of all confirmed faces of a photo, at most FACES, the largest first.
+    """Return the points (pixels) of all confirmed faces of a photo (RGB in [0, 1]), at most FACES, the largest first.
 
-    The photo, in RGB [0, 1], may be turned in its plane by any angle.
-
-    The detector finds upright faces best, and sometimes reports one on an ear, a hat or an upside-down face. So it
-    looks at the photo's four quarter turns, and again at each face in a crop turned upright by the face's own eye line.
-    A face is confirmed if its points are found again at the same place; of several faces at one place the one that
-    agrees best is kept. A photo in which no face is found is searched again with a margin, since the detector
-    expects room around a face, and with `closer` in overlapping parts, since it overlooks faces smaller than about a
-    tenth of the photo. Raises AssetError if the detector's file is not there.
+    The photo may be turned by any angle. The detector finds upright faces best, and sometimes reports one on an ear or
+    a hat. So it looks at all quarter turns, and again at each face in a crop in which the eye line is horizontal. A
+    face is confirmed if its points are found again at the same place. A photo without a face is searched again with a
+    margin around it, and with `closer` in overlapping parts, since the detector overlooks faces smaller than about a
+    tenth of the photo. Raise AssetError if the detector's file is missing.
     """
     height, width = image.shape[:2]
     faces = _distinct(_search(image))
@@ -111,8 +108,7 @@ def central(faces: Float[Tensor, "faces 478 2"], image: Float[Tensor, "height wi
 def _search(image: Tensor, left: int = 0, top: int = 0) -> list[tuple[float, Tensor]]:
     """Return the confirmed faces of an image as (movement, points (478, 2)); `left` and `top` are added to the points.
 
-    If all faces of the image as it is are certain, its other quarter turns are not looked at: this saves three quarters
-    of the time on ordinary photos.
+    If all faces of the image as it is are certain, the other quarter turns are skipped, which saves much time.
     """
     pixels = as_bytes(image).numpy()
     faces: list[tuple[float, Tensor]] = []
@@ -136,9 +132,9 @@ def _distinct(faces: Iterable[tuple[float, Tensor]]) -> list[Tensor]:
 
 
 def _movement(image: Tensor, points: Tensor) -> float:
-    """Return the mean distance between a face's points and those found again in its upright crop, in sizes of the face.
+    """Return the mean movement of a face's points when they are found again in its upright crop, in sizes of the face.
 
-    In the crop, twice as large as the face, the eye line is horizontal. Infinite if no face is found in it.
+    The crop is twice as large as the face. Infinite if no face is found in it.
     """
     eyes = five_points(points)[:2].double()
     cosine, sine = ((eyes[1] - eyes[0]) / (eyes[1] - eyes[0]).norm()).tolist()

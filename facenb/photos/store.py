@@ -4,7 +4,6 @@ A photo is known by the SHA-256 of its file, wherever it lies, so a run that was
 """
 
 import hashlib
-import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +20,7 @@ from facenb.errors import ImageError
 from facenb.fitting import Fit
 from facenb.imaging.camera import WeakPerspective
 from facenb.photos.cache import kept
-from facenb.photos.crops import ALIGNED, crop_photos
+from facenb.photos.crops import crop_photos, template
 from facenb.photos.images import as_bytes, read_photo
 from facenb.photos.landmarks import MESH, POINTS, VERSION, central, detect, five_points, to_68
 from facenb.photos.photo import LIMIT, Fitter, fit_photos
@@ -102,7 +101,7 @@ def prepare_photos(paths: Sequence[str | Path], aligned: bool = False) -> Prepar
     task = (asset("mediapipe") / "face_landmarker.task").read_bytes()
     settings = hashlib.sha256(task + f"{VERSION} {SIDE} {LIMIT} {aligned}".encode()).hexdigest()[:16]
     photos = []
-    for path in tqdm(map(Path, paths), "photos", len(paths), disable=not sys.stderr.isatty(), leave=False):
+    for path in tqdm(map(Path, paths), "photos", len(paths), disable=None, leave=False):
         try:
             key = file_hash(path)
         except OSError as error:
@@ -121,11 +120,8 @@ def _prepare_file(path: Path, aligned: bool) -> dict[str, Tensor]:
     image, size = read_photo(path, LIMIT)
     fields = _prepare(image, aligned, str(path))
     factor = size[1] / image.shape[1]
-    return fields | {
-        "points": factor * fields["points"],
-        "five": factor * fields["five"],
-        "size": torch.tensor(size),
-    }
+    scaled = {name: factor * fields[name] for name in ("points", "five")}
+    return fields | scaled | {"size": torch.tensor(size)}
 
 
 def _prepare(image: Tensor, aligned: bool, name: str) -> dict[str, Tensor]:
@@ -136,7 +132,7 @@ def _prepare(image: Tensor, aligned: bool, name: str) -> dict[str, Tensor]:
         )
     faces = detect(image)
     points = central(faces, image) if len(faces) else torch.full((POINTS, 2), torch.nan)
-    five = torch.tensor(ALIGNED) + 0.5 if aligned else five_points(points)
+    five = template((SIDE, SIDE)) if aligned else five_points(points)
     crop = as_bytes(image) if aligned else crop_photos([image], five[None], (SIDE, SIDE))[0]
     size = torch.tensor(image.shape[:2])
     return {"points": points, "five": five, "faces": torch.tensor(len(faces)), "size": size, "crop": crop}
