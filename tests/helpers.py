@@ -3,6 +3,7 @@
 import io
 import pickle
 import struct
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -12,6 +13,16 @@ import trimesh
 def tensors(mesh: trimesh.Trimesh, dtype: torch.dtype = torch.float32) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the vertices and triangles of a mesh of trimesh."""
     return torch.tensor(np.array(mesh.vertices), dtype=dtype), torch.tensor(np.array(mesh.faces))
+
+
+def truncated(model, identity: int, expression: int | None = None):
+    """Return a model with its first components only."""
+    return replace(
+        model,
+        identity_basis=model.identity_basis[:identity],
+        expression_basis=model.expression_basis[:expression],
+        expression_names=model.expression_names[:expression],
+    )
 
 
 class Hostile:

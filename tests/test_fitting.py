@@ -7,6 +7,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from helpers import truncated
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import least_squares
@@ -432,7 +433,7 @@ def test_a_negative_prior_is_refused(model):
 
 def test_a_model_without_components_is_the_limit_of_a_strong_prior(model):
     landmarks = 3 * model.landmarks.of(model.shape(torch.ones(2, IDENTITY).double()))[..., :2]
-    bare = fixed(model.truncate(identity=0, expression=0), landmarks)
+    bare = fixed(truncated(model, 0, 0), landmarks)
     held = fixed(model, landmarks, identity_prior=1e9, expression_prior=1e9)
     assert bare.identity.shape == (2, 0) and bare.expression.shape == (2, 0)
     assert torch.allclose(bare.camera.rotation, held.camera.rotation, atol=1e-5)

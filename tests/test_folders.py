@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from helpers import truncated
 from PIL import Image
 
 from facenb.datasets.folders import read_folder
@@ -109,7 +110,7 @@ class Small(LFW):
 def fitter(lfw):
     """A part of ICT-FaceKit, quick to fit."""
     whole = ict_fitter(64)
-    return replace(whole, model=whole.model.truncate(20, 12))
+    return replace(whole, model=truncated(whole.model, 20, 12))
 
 
 @pytest.fixture

@@ -194,15 +194,6 @@ def test_explained_variance_with_more_components_than_coordinates():
     assert explained.shape == (5,) and torch.allclose(explained[2:], torch.ones(3)) and explained[1] < 1
 
 
-def test_truncation_keeps_the_first_components(model):
-    small = model.truncate(identity=3, expression=2)
-    assert torch.equal(small.identity_basis, model.identity_basis[:3])
-    assert small.expression_names == ("smile", "jawOpen")
-    coefficients = torch.randn(2, 3), torch.randn(2, 2)
-    assert torch.equal(small.shape(*coefficients), model.shape(*coefficients))
-    assert len(model.truncate(identity=0).identity_basis) == 0
-
-
 # devices and files
 
 

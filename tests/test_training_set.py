@@ -6,6 +6,7 @@ import shutil
 
 import pytest
 import torch
+from helpers import truncated
 from torch.nn import functional
 
 from facenb.datasets.sets import build_synthetic as synthetic_sets
@@ -362,7 +363,7 @@ class TestReading:
     )
     def test_another_set_is_not_overwritten(self, synthetic, model, identity, images, message):
         with pytest.raises(RunError, match=message):
-            build_synthetic(synthetic.table.folder, model.truncate(identity), 0, [3, 4, 9], images, (32, 32))
+            build_synthetic(synthetic.table.folder, truncated(model, identity), 0, [3, 4, 9], images, (32, 32))
 
     def test_a_table_of_something_else(self, tmp_path):
         build_table(tmp_path, {}, lambda first: [{"image": torch.zeros(1, 2, 2, 3, dtype=torch.uint8)}])

@@ -1,7 +1,6 @@
 """Find the weak perspective camera that projects known points to observed positions: closed form, then Gauss-Newton.
 
 Observations `q` are (x, y) with y **up**, so the camera is `q = scale (R x)[:2] + shift` without a change of sign.
-`facenb.fitting.fit` converts pixels to this form and back.
 
 A pose step is the vector (w_x, w_y, w_z, log scale, shift_x, shift_y): R becomes exp(w) R. The first four are divided
 by LENGTH, so that one unit of each moves a point of the face by about a millimetre. This keeps the normal matrix well
@@ -61,8 +60,7 @@ def scaled_orthographic(
     by least squares. Then the polar decomposition (M M^T)^(-1/2) M gives the nearest matrix with orthogonal rows of
     equal length. The result is exact for exact observations. Otherwise it is a start for `refine_pose`.
     """
-    total = weights.sum(1).clamp(min=torch.finfo(weights.dtype).tiny)[:, None]
-    share = (weights / total)[..., None]
+    share = (weights / weights.sum(1, keepdim=True))[..., None]
     centre, middle = (share * points).sum(1), (share * observed).sum(1)
     x = points - centre[:, None]
     second = (share * x).mT @ x  # (N, 3, 3)

@@ -87,7 +87,8 @@ class PosedModel(nn.Module):
     """Compute points of a model from flat coefficient vectors, and whiten these vectors for a network.
 
     `whitened = (flat - centre) / deviation`, with the mean and standard deviation over the training images. If a
-    coefficient never varies, its deviation is 1.
+    coefficient never varies, its deviation is 1. `points` None means all vertices. Raise ValueError if the layout is
+    not the model's.
     """
 
     def __init__(
@@ -97,10 +98,6 @@ class PosedModel(nn.Module):
         training: Float[Tensor, "rows coefficients"],
         points: Embedding | None = None,
     ):
-        """Take the flat vectors of the training images, and the points to compute (None: all vertices).
-
-        Raise ValueError if the layout is not the model's.
-        """
         super().__init__()
         if layout.parts != own_layout(model).parts:
             raise ValueError(f"{layout} is not the layout of {model.name}; use {own_layout(model)}")

@@ -158,9 +158,7 @@ def check(
     landmarks = torch.where(seen[..., None], landmarks, torch.zeros_like(landmarks))
     _refuse(seen.sum(1) < LEAST, f"fewer than {LEAST} landmarks with weight, too few to find a camera; leave it out")
     _refuse(_flat(landmarks, seen), "landmarks that are all equal or on one line; leave it out")
-    if subject is None:
-        row = torch.arange(count, device=landmarks.device)
-        return landmarks, weights, row, row
+    subject = torch.arange(count) if subject is None else subject
     if subject.shape != (count,):
         raise LandmarkError(f"subject has shape {tuple(subject.shape)}, but there are {count} images; pass one each")
     labels, row = torch.unique(subject.to(landmarks.device), return_inverse=True)

@@ -47,10 +47,8 @@ def solve(problem: Problem, state: State, rounds: int, step: Step) -> tuple[Stat
         tried = evaluate(problem, trial)
         better = tried.cost < current.cost
         worse = ~(tried.cost <= (1 + STOP) * current.cost)  # NaN counts as worse
-        if not bool(better.all()):
-            trial = _better_rows(better, problem.subject, trial, state)
-            tried = _better_rows(better, problem.subject, tried, current)
-        state, current = trial, tried
+        state = _better_rows(better, problem.subject, trial, state)
+        current = _better_rows(better, problem.subject, tried, current)
         damping = torch.where(worse, (damping * 10).clamp(min=1e-2), damping * 0.1)
         history.append(float(current.cost.sum()))
         if history[-2] - history[-1] <= STOP * history[-2] and not bool(worse.any()):

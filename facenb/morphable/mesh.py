@@ -68,20 +68,18 @@ def cut(model: MorphableModel, vertices: Int[Tensor, " kept"]) -> MorphableModel
     new = torch.full((len(model.mean),), -1).to(kept)
     new[kept] = torch.arange(len(kept)).to(kept)
     whole = (new[model.triangles] >= 0).all(1)
-    if (new[model.landmarks.vertices] < 0).any():
-        raise ValueError(f"the part of {model.name} lacks vertices of its landmarks; keep them as well")
+    if (new[landmark_vertices(model)] < 0).any():
+        raise ValueError(f"the part of {model.name} lacks vertices of its landmarks or joints; keep them as well")
     joints = model.joints
     if joints is not None:
-        if joints.regressor[:, new < 0].any():
-            raise ValueError(f"the part of {model.name} lacks vertices that its joints depend on; keep them as well")
         correctives = None if joints.correctives is None else joints.correctives[:, kept]
         joints = Joints(joints.names, joints.parents, joints.regressor[:, kept], joints.weights[kept], correctives)
     names = ["mean", "identity_basis", "expression_basis", "albedo_mean", "albedo_basis"]
     names += ["uv"] if model.uv_triangles is None else []  # else uv has its own rows
-    arrays = {name: getattr(model, name) for name in names}
+    arrays = {name: getattr(model, name) for name in names if getattr(model, name) is not None}
     return replace(
         model,
-        **{name: value.index_select(-2, kept) for name, value in arrays.items() if value is not None},
+        **{name: value.index_select(-2, kept) for name, value in arrays.items()},
         triangles=new[model.triangles[whole]],
         landmarks=Embedding(new[model.landmarks.vertices], model.landmarks.weights),
         joints=joints,

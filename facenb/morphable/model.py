@@ -190,15 +190,6 @@ class MorphableModel(Tensors):
         variance[: len(triangle)] = triangle.square().sum(1)
         return (variance.cumsum(0) / variance.sum()).to(self.mean.dtype)
 
-    def truncate(self, identity: int | None = None, expression: int | None = None) -> "MorphableModel":
-        """Return the model with its first `identity` and `expression` components only."""
-        return replace(
-            self,
-            identity_basis=self.identity_basis[:identity],
-            expression_basis=self.expression_basis[:expression],
-            expression_names=self.expression_names[:expression],
-        )
-
     def save(self, path: str | Path) -> Path:
         """Write the model into one file (`facenb.savefile`). Raise ModelFileError if it cannot be written."""
         tensors = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}

@@ -37,12 +37,12 @@ def read(path: str | Path, **options) -> MorphableModel:
     """
     if Path(path).is_dir():
         return read_ict_folder(path, **options)
-    with reading(path, "model file", "where your model is published") as file:
-        recognised = _recognise(file)
-    return recognised(path, **options)
+    with reading(path, "model file", "where your model is published") as path:
+        reader = _reader(path)
+    return reader(path, **options)
 
 
-def _recognise(path: Path) -> Callable[..., MorphableModel]:
+def _reader(path: Path) -> Callable[..., MorphableModel]:
     with path.open("rb") as file:
         start = file.read(64)
     for first, what in OTHERS.items():
