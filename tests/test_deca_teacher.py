@@ -18,7 +18,6 @@ from facenb.methods.deca.teacher import (
     DetailLoss,
     Recogniser,
     Weights,
-    partner,
     start_detail,
     swap,
     to_picture,
@@ -125,10 +124,6 @@ class TestSwap:
         assert torch.equal(swapped[:2, where], flat[2:, where]) and torch.equal(swapped[2:, where], flat[:2, where])
         assert torch.equal(swapped[:, where.stop :], flat[:, where.stop :])
         assert torch.equal(swap(stage.layout, swapped), flat)
-
-    def test_no_pairs(self):
-        with pytest.raises(ValueError, match="Expected pairs, got 3 rows"):
-            partner(torch.zeros(3, 2))
 
 
 def test_descent_finds_the_vector_a_picture_was_drawn_from(stage):
@@ -263,10 +258,6 @@ class TestDetail:
         start_detail(network, images)
         assert last.weight[3].abs().max() == 0 and last.weight.abs().max() < 1e3
         assert torch.allclose(network.detail_code(images)[:, 3], torch.zeros(6), atol=1e-5)
-
-    def test_one_picture_has_no_spread(self, network, pictures):
-        with pytest.raises(ValueError, match="two images or more"):
-            start_detail(network, pictures.load(torch.arange(1))["image"])
 
     def test_only_the_details_learn(self, stage, network, batch):
         train_only(network, detail=True).train()

@@ -96,17 +96,16 @@ def build_pictures(
     The landmarks are the true ones with noise of `landmark_noise` mm (standard deviation of each coordinate), like a
     detector's output. A finished set of the same kind is read. Raise RunError if the folder holds another set.
     """
-    people = [int(k) for k in people]
-    card = {"kind": "pictures", "population": VERSION, "seed": seed, "people": people, "pictures": pictures}
-    card |= {"side": side, "yaw_limit": float(yaw_limit), "landmark_noise": float(landmark_noise)}
-    each = max(1, TOGETHER // pictures)
+    people, each = [int(k) for k in people], max(1, TOGETHER // pictures)
+    options = {"pictures": pictures, "side": side}
+    options |= {"yaw_limit": float(yaw_limit), "landmark_noise": float(landmark_noise)}
+    card = {"kind": "pictures", "population": VERSION, "seed": seed, "people": people, **options}
     blocks = [people[first : first + each] for first in range(0, len(people), each)]
-    options = {"pictures": pictures, "side": side, "yaw_limit": float(yaw_limit), "noise": float(landmark_noise)}
     return build_faces(folder, card, partial(_rows, SynthFace(seed), **options), blocks)
 
 
 def _rows(
-    synth: SynthFace, people: list[int], pictures: int, side: int, yaw_limit: float, noise: float
+    synth: SynthFace, people: list[int], pictures: int, side: int, yaw_limit: float, landmark_noise: float
 ) -> dict[str, Tensor]:
     subjects, large = [k for k in people for _ in range(pictures)], round(LARGER * side)
     numbers = list(range(pictures)) * len(people)
@@ -116,7 +115,7 @@ def _rows(
     corner = corner.round().long().clamp(0, large - side)  # whole pixels: nothing is resampled
     crops = [image[v : v + side, u : u + side] for image, (u, v) in zip(shots.image, corner.tolist(), strict=True)]
     offset = torch.cat([noise_of(synth.seed, k, pictures, NOISE) for k in people])
-    landmarks = shots.landmarks - corner[:, None] + noise * shots.camera.scale[:, None, None] * offset
+    landmarks = shots.landmarks - corner[:, None] + landmark_noise * shots.camera.scale[:, None, None] * offset
     truth = {f"{TRUE}expression": shots.expression, f"{TRUE}angles": shots.angles}
     image = (torch.stack(crops) * 255).round().to(torch.uint8)
     return {"image": image, "subject": shots.subject, "landmarks": landmarks, **truth}

@@ -50,8 +50,7 @@ def neutral(
 def camera_of(layout: Layout, flat: Float[Tensor, "batch all"], size: tuple[int, int]) -> WeakPerspective:
     """Return the camera for an image of `size` (height, width). Its shorter side spans -1 to 1 about the centre."""
     scale, shift = layout.split(flat)["camera"].split([1, 2], 1)
-    half = min(size) / 2
-    centre = flat.new_tensor([size[1] / 2, size[0] / 2])
+    half, centre = min(size) / 2, flat.new_tensor([size[1] / 2, size[0] / 2])
     position = centre + half * scale * shift * flat.new_tensor([1.0, -1.0])
     return WeakPerspective(torch.eye(3).to(flat).expand(len(flat), 3, 3), half * scale[:, 0] / METRE, position)
 
@@ -82,8 +81,7 @@ class Stage(Tensors):
         Displacements act on the region `face` if the model has one, as SynthFace does. FLAME has none: there they act
         on the whole head with the eyes, and fade out only at the openings of the neck and the mouth.
         """
-        fine, device = Subdivision.of(model.triangles, len(model.mean)), model.mean.device
-        skin = model.skin
+        fine, skin = Subdivision.of(model.triangles, len(model.mean)), model.skin
         corners = torch.bincount(fine.triangles.flatten(), minlength=len(model.mean) + len(fine.edges))
         rim = fine.edges[corners[len(model.mean) :] < 6].flatten()  # ends of edges that belong to one triangle only
         even = skin.clone()
@@ -93,7 +91,7 @@ class Stage(Tensors):
         skins = (mask[model.triangles].all(1) for mask in (skin, even))
         face = torch.zeros_like(skin)
         face[model.regions.get("face", slice(None))] = True
-        share = torch.zeros(len(face), device=device)
+        share = torch.zeros(len(face), device=face.device)
         for _ in range(BORDER):  # each round removes the vertices that have a neighbour outside
             face = face.index_fill(0, fine.edges[~face[fine.edges].all(1)].flatten(), False).index_fill(0, rim, False)
             share += face / BORDER
@@ -118,8 +116,7 @@ class Stage(Tensors):
         moved, plain = self.relief(vertices, displacement), self.fine.at(vertices)
         coarse_normals = vertex_normals(vertices, self.model.triangles)
         smooth = normalize(self.fine.at(coarse_normals), dim=-1)
-        normals = smooth + vertex_normals(moved, triangles) - vertex_normals(plain, triangles)
-        normals = normalize(normals, dim=-1)
+        normals = normalize(smooth + vertex_normals(moved, triangles) - vertex_normals(plain, triangles), dim=-1)
         albedo, relit = self.model.albedo(parts["albedo"]), irradiance(normals, light) - irradiance(smooth, light)
         colour = self.fine.at(albedo * irradiance(coarse_normals, light)) + self.fine.at(albedo) * relit
         fragments = rasterize(camera.project(moved), triangles, size)

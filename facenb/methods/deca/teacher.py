@@ -39,6 +39,10 @@ class Weights:
     regularisation: float = 4e-3
     moving: float = 2e-2  # of the difference between the maps of a pair, most of which is noise
 
+    def sum(self, parts: dict[str, Tensor]) -> Tensor:
+        """Return the weighted sum of losses by name."""
+        return sum(getattr(self, name) * value for name, value in parts.items())
+
 
 def swap(layout: Layout, flat: Float[Tensor, "batch all"]) -> Float[Tensor, "batch all"]:
     """Return the vectors, each with its partner's identity."""
@@ -47,10 +51,8 @@ def swap(layout: Layout, flat: Float[Tensor, "batch all"]) -> Float[Tensor, "bat
 
 
 def partner(values: Float[Tensor, "batch ..."]) -> Float[Tensor, "batch ..."]:
-    """Return the values of each row's partner: rows k and n + k of 2 n are a pair. Raise ValueError if odd."""
-    if len(values) % 2:
-        raise ValueError(f"Expected pairs, got {len(values)} rows. Give each image a partner.")
-    return values.roll(len(values) // 2, 0)
+    """Return the values of each row's partner: rows k and n + k of 2 n are a pair."""
+    return values.unflatten(0, (2, -1)).flip(0).flatten(0, 1)
 
 
 class Recogniser:
@@ -85,27 +87,19 @@ class CoarseLoss:
         shrink: int = 1,
     ):
         self.stage, self.weights, self.render, self.recogniser = stage, weights, render, recogniser
-        self.shrink = shrink
-        self.points = cut(stage.model, landmark_vertices(stage.model))
-
-    @property
-    def modules(self) -> dict[str, nn.Module]:
-        """The networks that it uses and does not train."""
-        return {} if self.recogniser is None else {"recogniser": self.recogniser.network}
+        self.shrink, self.points = shrink, cut(stage.model, landmark_vertices(stage.model))
 
     def __call__(self, network: Deca, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return the weighted sum as "loss", and the losses without weights. Only the network may run in 16 bits."""
         flat = network(batch["image"]).float()
         with torch.autocast(flat.device.type, enabled=False):
-            return self._of(flat, batch)
+            return self._weighted(flat, batch)
 
-    def _of(self, flat: Tensor, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    def _weighted(self, flat: Tensor, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         parts = self._parts(flat, batch)
-        weights = {name: getattr(self.weights, name) for name in parts}
-        total = sum(weights[name] * value for name, value in parts.items())
+        total = self.weights.sum(parts)
         if self.weights.consistency:
-            again = self._parts(swap(self.stage.layout, flat), batch)
-            consistency = sum(weights[name] * value for name, value in again.items())
+            consistency = self.weights.sum(self._parts(swap(self.stage.layout, flat), batch))
             total = total + self.weights.consistency * consistency
             parts = {"consistency": consistency, **parts}
         split = self.stage.layout.split(flat)
@@ -128,9 +122,8 @@ class CoarseLoss:
         }
         if not self.render:
             return parts
-        small = functional.avg_pool2d(batch["image"], self.shrink)
-        picture = to_picture(small)
-        drawn = self.stage.coarse(flat, tuple(small.shape[2:]))
+        picture = to_picture(functional.avg_pool2d(batch["image"], self.shrink))
+        drawn = self.stage.coarse(flat, tuple(picture.shape[1:3]))
         parts["photometric"] = losses.photometric_loss(drawn.image, picture, self.stage.skin_mask(drawn))
         if self.recogniser is not None and self.weights.identity:
             pasted = torch.where(drawn.mask[..., None], drawn.image, picture)
@@ -150,7 +143,6 @@ class DetailLoss:
 
     def __init__(self, stage: Stage, weights: Weights = Weights()):
         self.stage, self.weights = stage, weights
-        self.modules: dict[str, nn.Module] = {}  # networks that it uses and does not train: none
 
     def __call__(self, network: Deca, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return the weighted sum as "loss", and the losses without weights. Only the networks may run in 16 bits."""
@@ -172,7 +164,7 @@ class DetailLoss:
             "symmetry": losses.symmetry_loss(maps),
             "regularisation": losses.regularisation_loss(maps),
         }
-        return {"loss": sum(getattr(self.weights, name) * value for name, value in parts.items()), **parts}
+        return {"loss": self.weights.sum(parts), **parts}
 
 
 def to_picture(images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch height width 3"]:
@@ -193,10 +185,8 @@ def start_detail(network: Deca, images: Float[Tensor, "pictures 3 height width"]
     """Start the detail network with the coarse one's features, and its codes with mean 0 and spread 1 over `images`.
 
     This is ours. If all codes are alike at first, the decoder learns one map for everybody and ignores the code. A
-    number of the code that is equal for all images is only centred. Raise ValueError for fewer than two images.
+    number of the code that is equal for all images is only centred.
     """
-    if len(images) < 2:
-        raise ValueError(f"Expected two images or more, got {len(images)}: one has no spread.")
     network.eval()
     network.fine.encoder.load_state_dict(network.coarse.encoder.state_dict())
     codes = torch.cat([network.detail_code(batch) for batch in images.split(64)])
@@ -222,4 +212,6 @@ def training_name(
         "varied": pictures.varied,
         "vectors": None if pictures.vectors is None else pictures.vectors.tolist(),
     }
-    return training.training_name(name, facts, {"network": network, **loss.modules})
+    recogniser = getattr(loss, "recogniser", None)
+    frozen = {"recogniser": recogniser.network} if recogniser else {}
+    return training.training_name(name, facts, {"network": network, **frozen})
