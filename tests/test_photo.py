@@ -16,7 +16,7 @@ from facenb.imaging.camera import WeakPerspective, euler_to_matrix
 from facenb.imaging.lighting import ambient
 from facenb.imaging.render import render
 from facenb.photos import photo
-from facenb.photos.export import save_glb, save_obj, save_ply
+from facenb.photos.export import save_glb, save_obj
 from facenb.photos.texture import Surface, close, fill, lay_out, project_photo, vertex_colours
 
 pytest.importorskip("mediapipe")
@@ -183,13 +183,6 @@ class TestExport:
         nearest = np.linalg.norm(points[:, None] * 1000 - vertices.numpy(), axis=-1).argmin(1)
         assert np.allclose(normals, expected[nearest], atol=1e-5)
 
-    def test_ply(self, quad, tmp_path):
-        colours = torch.eye(4)[:, :3]
-        save_ply(tmp_path / "q.ply", quad[0], quad[1].triangles, colours)
-        mesh = trimesh.load(tmp_path / "q.ply", process=False)
-        assert np.allclose(mesh.vertices, quad[0]) and np.array_equal(mesh.faces, quad[1].triangles)
-        assert np.array_equal(mesh.visual.vertex_colors[:, :3] / 255, colours)
-
 
 class TestPhoto:
     def test_a_portrait_is_fitted_closely(self, face):
@@ -225,6 +218,10 @@ class TestPhoto:
         heights = [np.ptp(mesh.vertices[:, 1]) for mesh in meshes]
         assert heights[0] == pytest.approx(heights[1], rel=1e-4) == pytest.approx(1000 * heights[2], rel=1e-4)
         assert 200 < heights[0] < 450  # mm
+        assert np.allclose(meshes[1].vertices, face.vertices) and np.array_equal(
+            meshes[1].faces, face.fitter.surface.triangles
+        )
+        assert np.abs(meshes[1].visual.vertex_colors[:, :3] / 255 - face.colours().numpy()).max() < 0.003
         content = json.loads((folder / "coefficients.json").read_text())
         assert len(content["identity"]) == 100 and "jawOpen" in content["expression"]
         width, height = Image.open(folder / "overlay.png").size

@@ -1,8 +1,7 @@
 """Write a face that moves: GLB with morph targets and their animation, and GIF.
 
 glTF 2.0 is written here because mesh libraries leave morph targets out. A JSON chunk describes one binary chunk; a
-viewer shows `vertices + sum of weight x target`. Lengths are in metres and colours linear, as the standard says. The
-axes are those of the project.
+viewer shows `vertices + sum of weight x target`. Lengths are in metres and colours linear, as the standard says.
 """
 
 import json
@@ -110,8 +109,7 @@ def save_gif(path: str | Path, frames: Float[Tensor, "frames height width 3"]) -
     """Write RGB frames in [0, 1] as an endless GIF and return its path."""
     images = [Image.fromarray(as_bytes(frame).numpy()) for frame in frames.detach().cpu()]
     first, *others = (image.quantize(128, dither=Image.Dither.NONE) for image in images)
+    milliseconds = round(1000 / FRAMES_PER_SECOND)
     with atomic_write(path) as partial:
-        first.save(
-            partial, "GIF", save_all=True, append_images=others, duration=round(1000 / FRAMES_PER_SECOND), loop=0
-        )
+        first.save(partial, "GIF", save_all=True, append_images=others, duration=milliseconds, loop=0)
     return Path(path)

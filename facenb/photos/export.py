@@ -1,7 +1,6 @@
-"""Write a textured face as files that Blender and any viewer open: OBJ with its MTL and PNG, PLY, GLB.
+"""Write a textured face as files that Blender and any viewer open: OBJ with its MTL and PNG, GLB.
 
-OBJ and PLY are in mm, since their formats have no unit. GLB is in metres, as its standard says. The axes are those of
-the project (x right, y up, z towards the viewer), which are also those of glTF. Colours are RGB in [0, 1].
+OBJ is in mm, since it has no unit, and GLB in metres, as its standard says. The axes of both are those of the project.
 """
 
 import io
@@ -40,17 +39,6 @@ def save_obj(
     lines += [f"vn {x:.4f} {y:.4f} {z:.4f}\n" for x, y, z in normals.tolist()]
     lines += [f"f {a}/{p}/{a} {b}/{q}/{b} {c}/{r}/{c}\n" for a, p, b, q, c, r in corners.tolist()]
     path.write_text("".join(lines), encoding="utf-8")
-
-
-def save_ply(
-    path: Path,
-    vertices: Float[Tensor, "vertices 3"],
-    triangles: Int[Tensor, "triangles 3"],
-    colours: Float[Tensor, "vertices 3"],
-) -> None:
-    """Write a binary PLY in mm with a colour at each vertex."""
-    rgb = as_bytes(colours).numpy()
-    trimesh.Trimesh(vertices.numpy(), triangles.numpy(), vertex_colors=rgb, process=False).export(path)
 
 
 def save_glb(

@@ -35,9 +35,8 @@ def read_photo(path: str | Path, limit: int | None) -> tuple[Float[Tensor, "heig
         with warnings.catch_warnings(action="ignore"), Image.open(path) as image:
             return _decoded(path, image, limit)
     except (OSError, ValueError, SyntaxError, EOFError, IndexError, TypeError, struct.error, BOMB) as error:
-        raise ImageError(
-            f"{path} is not a whole image file ({error}); give a JPEG or PNG that a viewer opens"
-        ) from error
+        message = f"{path} is not a whole image file ({error}); give a JPEG or PNG that a viewer opens"
+        raise ImageError(message) from error
 
 
 def as_bytes(image: Float[Tensor, "*any 3"]) -> UInt8[Tensor, "*any 3"]:

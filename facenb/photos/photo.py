@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+import trimesh
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -20,8 +21,8 @@ from facenb.imaging.render import render
 from facenb.morphable.formats import read
 from facenb.morphable.model import Embedding, MorphableModel
 from facenb.photos.canonical import mediapipe_embedding
-from facenb.photos.export import save_glb, save_image, save_obj, save_ply
-from facenb.photos.images import read_photo
+from facenb.photos.export import save_glb, save_image, save_obj
+from facenb.photos.images import as_bytes, read_photo
 from facenb.photos.landmarks import MESH, central, detect
 from facenb.photos.texture import Surface, Texels, close, lay_out, project_photo, vertex_colours
 
@@ -31,7 +32,6 @@ LIMIT = 1600  # pixels on the longer side that are used: a texture shows no more
 PRIOR = 4.0 * MESH / 68
 FILES = ("overlay.png", "face.obj", "face.mtl", "face.png", "face.ply", "face.glb", "coefficients.json")
 CLAY, OPACITY = (0.78, 0.73, 0.69), 0.85  # of the shape on the overlay
-# What coefficients.json says about its numbers.
 ABOUT_IMAGE = (
     "The photo was turned upright by its EXIF tag. All pixel numbers in this file are those of the image of "
     "width x height. Divide them by factor to get pixels of the original photo."
@@ -170,7 +170,9 @@ def save(face: PhotoFace, folder: str | Path, force: bool = False) -> Path:
             save_image(work / "overlay.png", face.overlay())
             save_obj(work / "face.obj", face.vertices, surface, face.texture)
             save_glb(work / "face.glb", face.vertices, surface, face.texture)
-            save_ply(work / "face.ply", face.vertices, surface.triangles, face.colours())
+            rgb = as_bytes(face.colours()).numpy()
+            mesh = trimesh.Trimesh(face.vertices.numpy(), surface.triangles.numpy(), vertex_colors=rgb, process=False)
+            mesh.export(work / "face.ply")
             (work / "coefficients.json").write_text(json.dumps(coefficients(face), indent=1), encoding="utf-8")
             for name in FILES:
                 os.replace(work / name, folder / name)

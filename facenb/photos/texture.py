@@ -63,7 +63,6 @@ def close(model: MorphableModel) -> Surface:
     uv, faces, uv_faces, holes = [_one_tile(model.uv.cpu())], [triangles], [uv_triangles], []
     uv_of = dict(zip(triangles.ravel().tolist(), uv_triangles.ravel().tolist(), strict=True))
     eyes = model.landmarks.of(mean)[36:48].unflatten(0, (2, 6)).mean(1)
-    next_vertex, next_uv = len(mean), len(uv[0])
     for loop in igl.boundary_loop_all(triangles.numpy()):
         loop = loop[::-1]  # in the direction of a triangle that fills the hole
         rim = mean[loop]
@@ -73,10 +72,10 @@ def close(model: MorphableModel) -> Surface:
         holes.append((torch.tensor(loop), EYE_BULGE if is_eye else 0.0))
         uv_loop = [uv_of[vertex] for vertex in loop]
         flat = uv[0][uv_loop]
-        faces.append(_fan(loop, next_vertex))
-        uv_faces.append(_fan(uv_loop, next_uv))
+        added = sum(map(len, uv[1:]))
+        faces.append(_fan(loop, len(mean) + added))
+        uv_faces.append(_fan(uv_loop, len(uv[0]) + added))
         uv.append(torch.cat([0.5 * (flat + flat.mean(0)), flat.mean(0)[None]]))
-        next_vertex, next_uv = next_vertex + len(loop) + 1, next_uv + len(loop) + 1
     return Surface(torch.cat(faces), torch.cat(uv), torch.cat(uv_faces), tuple(holes))
 
 
@@ -149,7 +148,7 @@ def project_photo(
     surface: Surface,
     texels: Texels,
 ) -> Float[Tensor, "side side 3"]:
-    """Return the texture of a fitted face. `vertices` (mm) are those of the closed mesh; row 0 of the texture is v = 1.
+    """Return the texture of a fitted face, whose closed mesh has `vertices` (mm); row 0 of the texture is v = 1.
 
     The weight of a texel is its cosine to the camera (0 if it is hidden) times how much it belongs to the face. Where
     the weight is low, the colour comes from the texel at the mirrored position, and then from its surroundings.
