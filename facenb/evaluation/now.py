@@ -8,7 +8,7 @@ landmarks may be a reflection. Here it never is.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 
 import numpy as np
 import torch
@@ -225,15 +225,13 @@ def score(
             f"{submission.folder} lacks {len(missing)} of {len(data.images)} images: {name} ({reason}), ...; predict "
             "them, or pass allow_missing=True"
         )
-    distances = {}
-    for subject, images in data.by_subject().items():
-        scan = data.scan(subject)
-        for name in (image for image in images if image not in missing):
-            mesh = submission.prediction(name)
-            both = scan.vertices, scan.landmarks, mesh.vertices, mesh.triangles, mesh.landmarks
-            try:
-                errors = now_errors(*both, metrical, unit)
-            except (ValueError, LandmarkError) as error:
-                raise type(error)(f"{name}: {error}") from error
-            distances[name] = errors.distances
+    distances, scan_of = {}, cache(data.scan)
+    for name in (image for image in data.images if image not in missing):
+        scan, mesh = scan_of(name.split("/")[0]), submission.prediction(name)
+        both = scan.vertices, scan.landmarks, mesh.vertices, mesh.triangles, mesh.landmarks
+        try:
+            errors = now_errors(*both, metrical, unit)
+        except (ValueError, LandmarkError) as error:
+            raise type(error)(f"{name}: {error}") from error
+        distances[name] = errors.distances
     return now_table(data.images, distances, allow_missing)

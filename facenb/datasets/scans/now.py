@@ -30,7 +30,7 @@ from facenb.files import atomic_write
 
 CONDITIONS = ("multiview_neutral", "multiview_expressions", "multiview_occlusions", "selfie")
 LISTS = {"validation": "imagepathsvalidation.txt", "test": "imagepathstest.txt"}
-SUFFIXES = ((".obj", ".ply"), (".npy", ".txt"))  # of a prediction's mesh and landmarks
+SUFFIXES = {"mesh": (".obj", ".ply"), "landmarks": (".npy", ".txt")}  # of a prediction's files
 PLAIN = re.compile(r"[\w.-]+")  # one folder or file name: no way out of the folder
 
 
@@ -65,13 +65,6 @@ class Now:
         if not path.is_file():
             raise AssetError(f"There is no {path}. {AGAIN}")
         return path
-
-    def by_subject(self) -> dict[str, list[str]]:
-        """Return each person's images."""
-        people: dict[str, list[str]] = {}
-        for image in self.images:
-            people.setdefault(image.split("/")[0], []).append(image)
-        return people
 
     def scan(self, subject: str) -> Mesh7:
         """Return a person's scan, mm. Raises AssetError if it is missing or damaged; the test set has none."""
@@ -140,14 +133,14 @@ class Submission:
         """Return the files of mesh and landmarks, None for one that is missing."""
         condition_of(image)
         path = self.folder / image
-        choices = [[path.with_suffix(suffix) for suffix in suffixes] for suffixes in SUFFIXES]
+        choices = [[path.with_suffix(suffix) for suffix in suffixes] for suffixes in SUFFIXES.values()]
         return tuple(next(filter(Path.is_file, files), None) for files in choices)
 
     def missing(self, images: Iterable[str]) -> dict[str, str]:
         """Return the images without a whole prediction, and what they lack."""
-        reasons = {(True, True): "no mesh and no landmarks", (True, False): "no mesh", (False, True): "no landmarks"}
-        lacks = {image: tuple(file is None for file in self._files(image)) for image in images}
-        return {image: reasons[lack] for image, lack in lacks.items() if any(lack)}
+        given = {image: zip(SUFFIXES, self._files(image), strict=True) for image in images}
+        lacks = {image: [f"no {part}" for part, file in files if file is None] for image, files in given.items()}
+        return {image: " and ".join(lack) for image, lack in lacks.items() if lack}
 
     def prediction(self, image: str) -> Mesh7:
         """Return an image's prediction, in the unit of its file. Raises AssetError if it is missing or damaged."""
