@@ -52,25 +52,10 @@ SECTORS = 20  # vertices of one ring
 LID_GAP = 0.05  # in eyeball radii: lids keep the distance that they have on the mean head, up to this one
 
 
-def _sides(pattern: str, other: str = "") -> list[tuple[str, str]]:
-    return [
-        (pattern.replace("*", side), other.replace("*", side))
-        for side in (("Left", "Right") if "*" in pattern + other else ("",))
-    ]
-
-
-@cache
-def _tables() -> tuple[tuple[tuple[int, int, float, float], ...], tuple[tuple[int, int, float], ...]]:
-    """Return COMPANIONS and WEAKENED by index: (expression, action, mean, deviation), (expression, other, rest)."""
-    actions, expressions = load_heads().action_names.index, EXPRESSIONS.index
-    companions = [
-        (expressions(name), actions(other), *share)
-        for pattern, others in COMPANIONS.items()
-        for other_pattern, share in others.items()
-        for name, other in _sides(pattern, other_pattern)
-    ]
-    weakened = [(expressions(a), expressions(b), rest) for pair, rest in WEAKENED.items() for a, b in _sides(*pair)]
-    return tuple(companions), tuple(weakened)
+def sides(pattern: str, other: str = "") -> list[tuple[str, str]]:
+    """Return two names of actions for both sides, which "*" stands for; without "*", the names as they are."""
+    both = ("Left", "Right") if "*" in pattern + other else ("",)
+    return [(pattern.replace("*", side), other.replace("*", side)) for side in both]
 
 
 @dataclass(frozen=True)
@@ -84,14 +69,14 @@ class Mimic:
     def draw(cls, generator: np.random.Generator, neutral: np.ndarray) -> "Mimic":
         """Draw amplitude, asymmetry, shape and companions of each expression of the head `neutral` (V, 3)."""
         heads = load_heads()
-        companions, _ = _tables()
         mix = np.zeros((len(EXPRESSIONS), len(heads.action_names)))
         for row, name in enumerate(EXPRESSIONS):
             mix[row, heads.action_names.index(name)] = STRENGTH.get(name, 1.0)
-        for (row, column, mean, deviation), number in zip(
-            companions, generator.standard_normal(len(companions)), strict=True
-        ):
-            mix[row, column] += max(mean + deviation * number, 0.0)
+        for pattern, companions in COMPANIONS.items():
+            for companion, (mean, deviation) in companions.items():
+                for name, other in sides(pattern, companion):
+                    share = max(mean + deviation * generator.standard_normal(), 0.0)
+                    mix[EXPRESSIONS.index(name), heads.action_names.index(other)] += share
         basis = csr_array(csr_array(mix) @ heads.actions)
         row = np.repeat(np.arange(len(EXPRESSIONS)), np.diff(basis.indptr))
         vertex, axis = np.divmod(basis.indices, 3)
@@ -115,8 +100,9 @@ def express(neutral: np.ndarray, mimic: Mimic, expression: np.ndarray) -> np.nda
     heads = load_heads()
     active = np.clip(expression, 0.0, 1.0)
     reduced = active.copy()
-    for row, other, rest in _tables()[1]:
-        reduced[:, row] *= 1 - (1 - rest) * active[:, other]
+    for pair, rest in WEAKENED.items():
+        for name, other in sides(*pair):
+            reduced[:, EXPRESSIONS.index(name)] *= 1 - (1 - rest) * active[:, EXPRESSIONS.index(other)]
     points = neutral + (reduced @ mimic.basis).reshape(len(active), -1, 3)
     turning, guides, mean_guide = _jaw()
     hinge = heads.jaw_hinge + neutral[guides].mean(0) * (0, 1, 1) - mean_guide

@@ -19,6 +19,7 @@ from facenb.imaging.raster import interpolate, rasterize
 from facenb.imaging.render import Rendering, render, vertex_normals, visibility
 from facenb.imaging.texture import Texture
 from facenb.synthface import atlas, hair, skin, wrinkles
+from facenb.synthface.expressions import sides
 from facenb.synthface.heads import landmarks
 from facenb.synthface.people import SynthFace
 
@@ -198,8 +199,8 @@ def _draw_expression(generator: np.random.Generator, names: tuple[str, ...]) -> 
     if generator.random() < 0.75:
         strength = 0.3 + 0.7 * generator.random()
         for pattern, full in MOODS[generator.integers(len(MOODS))].items():
-            for side in ("Left", "Right") if "*" in pattern else ("",):
-                value[pattern.replace("*", side)] += strength * full
+            for name, _ in sides(pattern):
+                value[name] += strength * full
     for name in generator.choice(names, 2, replace=False):
         value[name] += 0.5 * generator.random() ** 2
     return torch.tensor([min(value[name], 1.0) for name in names], dtype=torch.float32)

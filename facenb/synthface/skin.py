@@ -13,7 +13,7 @@ from scipy.ndimage import gaussian_filter
 from scipy.spatial import cKDTree
 
 from facenb.synthface import atlas
-from facenb.synthface.atlas import EYE, MOUTH, SKIN, TONGUE, UPPER_TEETH, bump, smooth_step
+from facenb.synthface.atlas import EYE, MOUTH, TONGUE, UPPER_TEETH, bump, smooth_step
 from facenb.synthface.heads import lid_rims
 
 # What is left of white light (RGB): without pigment, and absorbed by one unit of melanin and of blood (log).
@@ -24,6 +24,7 @@ HAIR = np.array([[0.075, 0.062, 0.056], [0.18, 0.115, 0.075], [0.33, 0.21, 0.12]
 RED_HAIR, GREY_HAIR = np.array([0.46, 0.19, 0.08]), np.array([0.60, 0.59, 0.58])
 IRIS = np.array([[0.13, 0.07, 0.04], [0.26, 0.16, 0.08], [0.34, 0.33, 0.17], [0.36, 0.46, 0.48], [0.28, 0.42, 0.58]])
 IRIS_RADIUS, PUPIL_RADIUS = 5.9, 2.0  # mm
+WORN = 152  # rows of the atlas, from the top, that no beard or make-up reaches
 # Standard deviations of the filters of the noise, in texels down and across.
 NOISES = {"blotch": (40, 40), "mottle": (11, 11), "speckle": (2.6, 2.6), "fleck": (1.6, 1.6), "pores": (0.9, 0.9)}
 NOISES |= {"flat": (0.9, 6.0), "steep": (5.0, 0.9), "short": (1.8, 0.7)}
@@ -292,24 +293,17 @@ def _iris(look, radius, streaks) -> np.ndarray:
     return _blend(look.iris * share[:, None], 0.02, 1 - smooth_step(radius, PUPIL_RADIUS - 0.3, PUPIL_RADIUS + 0.3))
 
 
-@lru_cache(maxsize=4)
-def _worn(size: int) -> tuple[tuple[slice, slice], dict[str, np.ndarray]]:
-    """Return the rows and columns of the texture that beard and make-up reach, and the layers and noise there."""
-    at = layers(size)
-    reached = (at["part"] == SKIN) & ((at["front"] > 0) & (at["y"] < 25) | (at["jaw"] > 0))
-    box = tuple(slice(k.min(), k.max() + 1) for k in np.nonzero(reached))
-    return box, {name: field[box] for name, field in (at | {"short": noises(size)["short"]}).items()}
-
-
 def dress(texture: np.ndarray, look: Look, styling: Styling, hairstyle: str) -> np.ndarray:
     """Return a person's texture (size, size, 3) with beard, make-up, flush, scalp and shirt of one photograph."""
-    box, at = _worn(len(texture))
-    colour, lips = texture[box], styling.lip_colour
+    size, lips = len(texture), styling.lip_colour
+    box = slice(WORN * size // atlas.SIZE, size)
+    at = {name: field[box] for name, field in layers(size).items()}
+    colour = texture[box]
     if look.beard:
         areas = [at[name] for name in ("moustache", "chin", "jaw")]
         everywhere = np.maximum.reduce(areas)
         kept = sum(part * area for part, area in zip(styling.beard.tolist(), areas, strict=True))
-        strokes = (kept if styling.stubble > 0.3 else everywhere) * (0.8 + 0.24 * at["short"])
+        strokes = (kept if styling.stubble > 0.3 else everywhere) * (0.8 + 0.24 * noises(size)["short"][box])
         colour = _blend(colour, 0.55 * colour + 0.45 * look.hair.astype(np.float32), 0.22 * look.beard * everywhere)
         colour = _blend(colour, 0.85 * look.hair, np.clip(1.1 * styling.stubble, 0, 0.9) * np.clip(strokes, 0, 1))
     if styling.make_up.any():
@@ -323,8 +317,8 @@ def dress(texture: np.ndarray, look: Look, styling: Styling, hairstyle: str) -> 
     dressed = texture.copy()
     dressed[box] = np.clip(colour * (1 - flushed), 0.005, 0.98)
     if hairstyle != "bald":
-        dressed = _blend(dressed, 0.8 * look.hair, _scalp(look, len(texture), hairstyle))
-    dressed[atlas.tile(atlas.CLOTH, len(texture))] = styling.cloth
+        dressed = _blend(dressed, 0.8 * look.hair, _scalp(look, size, hairstyle))
+    dressed[atlas.tile(atlas.CLOTH, size)] = styling.cloth
     return dressed
 
 

@@ -97,9 +97,9 @@ def _rows(
 ) -> dict[str, Tensor]:
     """Return the rows of a block of people."""
     subjects, numbers = [k for k in people for _ in range(pictures)], list(range(pictures)) * len(people)
-    side = round(ENLARGE * max(size))
-    shots = photograph(SynthFace(seed), subjects, numbers, (side, side), yaw_limit, supersample=1, view=VIEW)
-    noise = torch.cat([noise_of(seed, k, pictures, NOISE) for k in people])
+    side, synth = round(ENLARGE * max(size)), SynthFace(seed)
+    shots = photograph(synth, subjects, numbers, (side, side), yaw_limit, supersample=1, view=VIEW)
+    noise = torch.cat([noise_of(synth, k, pictures, NOISE) for k in people])
     seen = shots.landmarks + landmark_noise * shots.camera.scale[:, None, None] * noise
     five = five_of_68(seen)
     move = to_template(five, size)
@@ -109,10 +109,9 @@ def _rows(
     return {**rows, **targets, **{f"{TRUE}{name}": values for name, values in truth.items()}}
 
 
-def noise_of(seed: int, subject: int, images: int, stream: int) -> Float[Tensor, "images 68 2"]:
+def noise_of(synth: SynthFace, subject: int, images: int, stream: int) -> Float[Tensor, "images 68 2"]:
     """Return standard normal noise for one person's landmarks from a stream of its own, the same in any batch."""
-    draw = np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, subject, 0, stream])))
-    return torch.from_numpy(draw.standard_normal((images, 68, 2)).astype(np.float32))
+    return torch.from_numpy(synth.generator(subject, 0, stream).standard_normal((images, 68, 2)).astype(np.float32))
 
 
 def _in_order(task: Callable, items: Sequence, workers: int) -> Iterator:

@@ -114,7 +114,7 @@ def _rows(
     corner = (low + high) / 2 - side / 2 - torch.tensor([0.0, RAISED * side])
     corner = corner.round().long().clamp(0, large - side)  # whole pixels: nothing is resampled
     crops = [image[v : v + side, u : u + side] for image, (u, v) in zip(shots.image, corner.tolist(), strict=True)]
-    offset = torch.cat([noise_of(synth.seed, k, pictures, NOISE) for k in people])
+    offset = torch.cat([noise_of(synth, k, pictures, NOISE) for k in people])
     landmarks = shots.landmarks - corner[:, None] + landmark_noise * shots.camera.scale[:, None, None] * offset
     truth = {f"{TRUE}expression": shots.expression, f"{TRUE}angles": shots.angles}
     image = (torch.stack(crops) * 255).round().to(torch.uint8)
