@@ -115,10 +115,7 @@ class Residual(NamedTuple):
 def residual_by_components(
     model: MorphableModel, components: tuple[int, ...] = (20, 40, 80), people: int = 40, seed: int = 0
 ) -> Residual:
-    """Return the distance in mm, on the skin, between unseen people and their projections on the first components.
-
-    The people are the first of the range `exercises`.
-    """
+    """Return the distance on the skin of unseen people (`exercises`) from their projections on the first components."""
     skin = model.regions["skin"]
     heads = align_skin(SynthFace(seed).neutrals(list(SUBJECTS["exercises"][:people])), model.mean, skin)[:, skin]
     offsets, basis = (heads - model.mean[skin]).flatten(1), model.identity_basis[:, skin].flatten(1)

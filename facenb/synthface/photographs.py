@@ -248,10 +248,7 @@ def _draw_background(generator: np.random.Generator, size: tuple[int, int]) -> T
 
 
 def _place_camera(scenes, landmarks, rotation, size, kind, view, factor: int = 1) -> Camera:
-    """Place each face near the middle of the image; at a view of 185 mm it is about 60 % of the image high.
-
-    The image is `factor` times as large as `size`.
-    """
+    """Place faces near the middle of an image `factor` times `size`: about 60 % of it high at a view of 185 mm."""
     framing = torch.from_numpy(np.stack([s.framing for s in scenes]).astype(np.float32))
     scale = min(size) / (view + 60.0 * framing[:, 0])  # pixels per mm
     middle = (landmarks @ rotation.transpose(1, 2)).mean(1)  # camera axes, mm

@@ -70,10 +70,7 @@ def scan_head(
 
 
 def _views(head: Tensor, triangles: Tensor, nose: Tensor, pitch, radius) -> list[tuple[Tensor, Tensor, Tensor]]:
-    """Return for each side the surface on a grid of samples (H, W, 3), the direction to the scanner, and what is kept.
-
-    A sample is kept in the view that faces its skin most.
-    """
+    """Return for each side the surface on a grid (H, W, 3), the direction to the scanner, and the samples kept."""
     angles = torch.zeros(len(SIDES), 3)
     angles[:, 0] = torch.deg2rad(torch.tensor(SIDES))
     rotation = euler_to_matrix(angles)
@@ -93,10 +90,7 @@ def _views(head: Tensor, triangles: Tensor, nose: Tensor, pitch, radius) -> list
 
 
 def _join(kept: Tensor, height: Tensor, jump: float) -> tuple[Tensor, Tensor]:
-    """Return indices of the samples (of the flattened grid) that belong to some triangle, and the triangles.
-
-    Each cell of the grid gives two triangles, counter-clockwise for the scanner (rows run down).
-    """
+    """Return the samples of the flattened grid that are in triangles, and these, counter-clockwise for the scanner."""
     rows, columns = kept.shape
     index = torch.arange(rows * columns).view(rows, columns)
     a, b, c, d = (part.flatten() for part in (index[:-1, :-1], index[:-1, 1:], index[1:, :-1], index[1:, 1:]))

@@ -37,10 +37,7 @@ class Sample:
 
 
 def read_labels(photo: Path, name: str) -> tuple[Float[Tensor, "68 2"], np.ndarray]:
-    """Return the landmarks (pixels) called `name` and Pose_Para (7) from the label file beside a photo.
-
-    Raises AssetError naming a file that is missing, damaged or without them.
-    """
+    """Return the landmarks (pixels) called `name` and Pose_Para (7) beside a photo. Raises AssetError."""
     path = sibling(photo, ".mat")
     values = read_arrays(path)
     points, pose = np.asarray(values.get(name, np.nan)), np.ravel(values.get("Pose_Para", np.nan))
@@ -52,10 +49,7 @@ def read_labels(photo: Path, name: str) -> tuple[Float[Tensor, "68 2"], np.ndarr
 
 
 def read_aflw2000(folder: str | Path | None = None) -> list[Sample]:
-    """Return AFLW2000-3D from a folder with its images (and reannotated68.npz), or one above. None: the asset.
-
-    Raises AssetError with what was expected and what was found, or naming a label file that is damaged.
-    """
+    """Return AFLW2000-3D from the folder with its images; reannotated68.npz lies there or above. Raises AssetError."""
     expected = "images like AFLW2000/image00002.jpg"
     inner = find_folder(folder, "aflw2000-3d", lambda inner: bool(_photos(inner)), expected)
     labels = [above / "reannotated68.npz" for above in (inner, *list(inner.parents)[:DEPTH])]

@@ -63,10 +63,7 @@ class IJB(NamedTuple):
 
 
 def read_ijb(folder: str | Path, name: str = "ijbc") -> IJB:
-    """Return IJB-B (`ijbb`) or IJB-C (`ijbc`) from the folder that holds `meta`, or one above.
-
-    Raises AssetError naming a file that is missing, a wrong line, and a template without an image.
-    """
+    """Return IJB-B (`ijbb`) or IJB-C (`ijbc`) from the folder that holds `meta`, or one above. Raises AssetError."""
     folder = find_folder(folder, "", lambda inner: (inner / "meta").is_dir(), f"the folder meta of {name}")
     start = folder / "meta" / name
     faces = _table(f"{start}_face_tid_mid.txt", ["FILE", "TEMPLATE_ID", "MEDIA_ID"], sep=r"\s+")
@@ -89,10 +86,7 @@ def read_ijb(folder: str | Path, name: str = "ijbc") -> IJB:
 
 
 def read_ijba(folder: str | Path, split: int) -> IJB:
-    """Return a split (1 to 10) of IJB-A from the folder that holds IJB-A_11_sets and IJB-A_1N_sets, or one above.
-
-    Raises AssetError naming a file or column that is missing, and a comparison of a template without an image.
-    """
+    """Return a split (1 to 10) of IJB-A from the folder of IJB-A_11_sets and IJB-A_1N_sets. Raises AssetError."""
     root = find_folder(folder, "ijb-a", lambda inner: (inner / "IJB-A_11_sets").is_dir(), "the folder IJB-A_11_sets")
     verify, search = (root / f"IJB-A_{kind}_sets" / f"split{split}" for kind in ("11", "1N"))
     metadata = _table(verify / f"verify_metadata_{split}.csv", METADATA, **BY_TITLE)
@@ -108,10 +102,7 @@ def read_ijba(folder: str | Path, split: int) -> IJB:
 
 
 def _table(path: str | Path, columns: list, **options: Any) -> pd.DataFrame:
-    """Return the first columns of a text table under these names, all numbers but FILE; `options` go to `read_csv`.
-
-    Raises AssetError naming the file and what is wrong.
-    """
+    """Return the first columns of a text table under these names, all numbers but FILE; `options` go to `read_csv`."""
     kinds = {column: str if column == "FILE" else "float64" for column in columns}
     options = {"header": None, "names": columns, "usecols": range(len(columns))} | options
     try:

@@ -55,10 +55,7 @@ class FaceBin(NamedTuple):
 
 
 def read_bin(path: str | Path) -> FaceBin:
-    """Return a verification set from its file.
-
-    Raises AssetError for a file that is missing, is not such a set, or names code, of which nothing is run.
-    """
+    """Return a verification set from its file. Raises AssetError for any other content; no code in it is ever run."""
     path = Path(path)
     if not path.is_file():
         raise AssetError(f"There is no {path}. Place the .bin file of InsightFace's set there.")
@@ -154,10 +151,9 @@ class Records:
 
 
 def read_records(path: str | Path) -> Records:
-    """Return a record file, given by its path or by a folder with `train.rec` and `train.idx` in it or below.
+    """Return the record file of a path, or `train.rec` in a folder or below it.
 
-    Raises AssetError for a file that is missing or empty, a wrong line of the index, and a first record that announces
-    images that are not there.
+    Raises AssetError for a wrong line of the index, and for a first record that announces images that are not there.
     """
     path = Path(path)
     if path.is_dir():

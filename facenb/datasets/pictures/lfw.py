@@ -70,10 +70,7 @@ class LFW:
 
 
 def read_lfw(folder: str | Path | None = None) -> LFW:
-    """Return LFW from a folder with the unpacked archive and pairs.txt, at any depth to three. None: the asset `lfw`.
-
-    Raises AssetError with what was expected and what was found.
-    """
+    """Return LFW from a folder with the unpacked archive and pairs.txt, at any depth to three. Raises AssetError."""
     inner = find_folder(folder, "lfw", _holds_people, "folders of people with images like Ann_Bee/Ann_Bee_0001.jpg")
     lists = find_folder(folder, "lfw", lambda folder: (folder / "pairs.txt").is_file(), "pairs.txt")
     people = {person.name: tuple(files_in(person)) for person in folders_in(inner)}

@@ -12,10 +12,7 @@ PEOPLE, PHOTOS = 40, 10
 
 
 def read_orl(folder: str | Path | None = None) -> list[list[Path]]:
-    """Return the ten photos of each person, in the order of their numbers, from the folder of s1 to s40 or one above.
-
-    None: the asset `orl`. Raises AssetError naming the first photo that is missing.
-    """
+    """Return the ten photos of each person, s1 to s40, by number. Raises AssetError naming a photo that is missing."""
     inner = find_folder(folder, "orl", lambda inner: (inner / "s1").is_dir(), "folders s1 to s40")
     return [_photos(inner / f"s{person}") for person in range(1, PEOPLE + 1)]
 

@@ -24,10 +24,9 @@ SETS = ("AFW", "HELEN", "IBUG", "LFPW")
 
 
 def read_w300lp(folder: str | Path | None = None, sets: Sequence[str] = SETS) -> dict[str, list[Path]]:
-    """Return the images of each source photo, by turn. A source is named like `HELEN/HELEN_2902154_1`.
+    """Return the images of each source photo (like `HELEN/HELEN_2902154_1`), by turn, from the folders of `sets`.
 
-    `folder` holds the folders of `sets`, or lies one above. None: the asset `300w-lp`. Raises AssetError naming a set
-    that is missing, or an image without a turn in its name.
+    Raises AssetError naming a set that is missing, or an image without a turn in its name.
     """
     inner = find_folder(
         folder, "300w-lp", lambda inner: inner.name != "landmarks" and (inner / sets[0]).is_dir(), ", ".join(sets)
@@ -51,10 +50,7 @@ def _source_and_turn(image: Path) -> tuple[str, int]:
 
 
 def read_turn(image: Path) -> Sample:
-    """Return one image of 300W-LP with its labels.
-
-    Raises AssetError naming a label file that is missing or damaged, or a turned image with the landmarks of turn 0.
-    """
+    """Return an image of 300W-LP with its labels. Raises AssetError for a turned image with the landmarks of turn 0."""
     points, pose = read_labels(image, "pt2d")
     folder, first = image.parents[1] / "landmarks", image.with_stem(f"{_source_and_turn(image)[0]}_0")
     if folder.is_dir():

@@ -38,10 +38,9 @@ class YTF:
 
 
 def read_ytf(folder: str | Path | None = None, corrected: bool = False) -> YTF:
-    """Return YTF from the folder with the frames' folder and splits.txt, or one above. None: the asset `ytf`.
+    """Return YTF from the folder with the frames' folder and splits.txt (`corrected`: splits_corrected.txt).
 
-    `corrected` uses splits_corrected.txt. Raises AssetError naming what is missing, a line that is not a pair, and a
-    video that is not there.
+    Raises AssetError naming a line that is not a pair, and a video that is not there.
     """
     inner = find_folder(folder, "ytf", lambda inner: inner.name in FOLDERS, " or ".join(FOLDERS))
     name = "splits_corrected.txt" if corrected else "splits.txt"

@@ -64,10 +64,7 @@ def expression_set(scans: Sequence[BuScan]) -> list[BuScan]:
 
 
 def read_bu3dfe(folder: str | Path | None = None) -> list[BuScan]:
-    """Return all scans below a folder (None: the asset), by person, expression and level.
-
-    Raises AssetError if no scan is there or a name is unknown.
-    """
+    """Return all scans by person, expression and level. Raises AssetError if there are none or a name is unknown."""
     expected = "folders like F0001 with scans F0001_NE00WH_F3D.wrl"
     inner = find_folder(folder, "bu-3dfe", lambda inner: any(map(_scans, folders_in(inner))), expected)
     return [_named(path) for person in folders_in(inner) for path in _scans(person)]

@@ -83,10 +83,7 @@ class Now:
 
 
 def read_now(folder: str | Path | None = None, split: str = "validation") -> Now:
-    """Return a split of the set below a folder (None: the asset).
-
-    Raises AssetError for a missing list, or a line that is not an image's name or comes twice.
-    """
+    """Return a split of NoW. Raises AssetError for a line of its list that is no image's name or comes twice."""
     path = _part(folder, LISTS[split])
     images = tuple(line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
     for number, image in enumerate(images, 1):

@@ -65,10 +65,7 @@ FACTS = {
 
 
 def read_scan(name: str, folder: str | Path | None = None) -> Scan:
-    """Return one of the open scans: james, leeperrysmith, fran (laser, brows to chin) or headsq (skin of a CT).
-
-    `folder` holds the files; None: the asset. Raises AssetError naming a file that is missing or damaged.
-    """
+    """Return an open scan: james, leeperrysmith, fran (laser, brows to chin) or headsq (a CT's skin); or AssetError."""
     source, file, unit, image = SCANS[name]
     root = asset(source) if folder is None else Path(folder)
     landmarks, texture = _read_ljson(root / "james.ljson") if name == "james" else None, image and root / image
@@ -111,10 +108,7 @@ class PreparedScan:
 
 
 def prepared(name: str, folder: str | Path | None = None) -> PreparedScan:
-    """Return one of the open scans (see `read_scan`) on the project's axes, in mm, with landmarks.
-
-    Landmarks are the scan's own, or MediaPipe's on a rendering. Raises what `read_scan` and `mark` raise.
-    """
+    """Return an open scan on the project's axes, with its own landmarks or MediaPipe's. Raises what `mark` raises."""
     scan, facts = read_scan(name, folder), FACTS[name]
     axes = torch.tensor(facts.axes)
     landmarks = None if scan.landmarks is None else scan.landmarks @ axes.T
@@ -135,10 +129,7 @@ def prepared(name: str, folder: str | Path | None = None) -> PreparedScan:
 
 
 def marked(scan: Scan) -> Scan:
-    """Return a scan that roughly looks at the viewer, as those of MICC and BU-3DFE, turned straight, with landmarks.
-
-    A unit other than mm is turned into mm by the eyes (see `to_front`). Raises what `mark` raises.
-    """
+    """Return a scan that roughly looks at the viewer turned straight, with landmarks. Raises what `mark` raises."""
     for _ in range(2):  # the second time it looks straight at the viewer
         scan = to_front(replace(scan, landmarks=mark(scan)))
     return scan

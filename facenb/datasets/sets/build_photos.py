@@ -35,11 +35,7 @@ def _build(
     size: tuple[int, int],
     model: MorphableModel,
 ) -> FaceSet:
-    """Return the set of all people's photos; `rows` makes the rows of a few people's, given whose each photo is.
-
-    A subject's number is its place in the card's `names`. Raises RunError if the folder holds another set, or nobody
-    is left.
-    """
+    """Return the set of all people's photos, subjects in the order of `names`; `rows` makes the rows of some people."""
     groups = list(people.values())
     counts = list(map(len, groups))
 
@@ -100,8 +96,7 @@ def build_records(
 ) -> FaceSet:
     """Return the people with `at_least` images in a record file (CASIA-WebFace's `train.rec`) as a training set.
 
-    The images are aligned, as for `build_folder`. People are named by their labels. Raises AssetError for a damaged
-    file, ImageError for an image of another size.
+    Images are aligned as for `build_folder`, and people named by their labels. Raises AssetError, ImageError alike.
     """
     given, people = read_records(records), {}
     for index, label in enumerate(given.labels.tolist()):

@@ -59,11 +59,7 @@ def build_synthetic(
 
 
 def build_faces(folder: str | Path, card: dict, rows: Callable, blocks: Sequence, workers: int = 1) -> FaceSet:
-    """Return the set that `card` describes; `rows` computes the fields of a block, in `workers` processes.
-
-    A finished set is read, an unfinished one continued. Raises RunError if the folder holds another set, or no block
-    has rows.
-    """
+    """Return the set that `card` describes; `workers` processes compute `rows` of each block (see `build_table`)."""
     build_table(folder, card, lambda first: _in_order(rows, blocks[first:], workers), len(blocks))
     return read_faces(folder)
 
@@ -132,10 +128,7 @@ def _in_order(task: Callable, items: Sequence, workers: int) -> Iterator:
 
 
 def true_shapes(faces: FaceSet, neutral: bool = False) -> Float[Tensor, "rows vertices 3"]:
-    """Return the true shapes (mm) behind a synthetic set's images, made again from subject and true expression.
-
-    `neutral`: at rest, without wrinkles. Raises RunError for a set without ground truth.
-    """
+    """Return the true shapes (mm) of a synthetic set's images, or `neutral` heads. RunError without ground truth."""
     expressions, synth = faces.truth["expression"], SynthFace(faces.card["seed"])
     people = {k: synth.subject(k) for k in faces.people.tolist()}
     subjects = [people[k] for k in faces.subjects.tolist()]
