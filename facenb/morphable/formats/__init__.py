@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 
 from facenb.errors import ModelFileError
+from facenb.morphable.formats import reading
 from facenb.morphable.formats.basel import read_bfm2009, read_bfm_grid, read_bfm_hdf5
 from facenb.morphable.formats.flame import read_flame
 from facenb.morphable.formats.ict import read_ict, read_ict_folder
-from facenb.morphable.formats.reading import ZIP, reading
 from facenb.morphable.formats.surrey import read_surrey
 from facenb.morphable.model import MorphableModel
 
@@ -37,7 +37,7 @@ def read(path: str | Path, **options) -> MorphableModel:
     """
     if Path(path).is_dir():
         return read_ict_folder(path, **options)
-    with reading(path, "model file", "where your model is published") as path:
+    with reading.file(path, "model file", "where your model is published") as path:
         reader = _reader(path)
     return reader(path, **options)
 
@@ -48,7 +48,7 @@ def _reader(path: Path) -> Callable[..., MorphableModel]:
     for first, what in OTHERS.items():
         if start.lower().startswith(first):
             raise ModelFileError(f"{path} is {what}")
-    if start.startswith(ZIP):
+    if start.startswith(reading.ZIP):
         with np.load(path, allow_pickle=False) as file:
             names = file.files
         for name, read_npz in NPZ.items():

@@ -17,18 +17,7 @@ import torch
 from scipy.io import loadmat
 from torch import Tensor
 
-from facenb.morphable.formats.reading import (
-    check_indices,
-    expect,
-    finish,
-    index,
-    read_npz,
-    reading,
-    require,
-    rows,
-    starts_with,
-    tensor,
-)
+from facenb.morphable.formats import reading
 from facenb.morphable.layouts import LUO19
 from facenb.morphable.model import Embedding, MorphableModel
 
@@ -51,47 +40,47 @@ def read_bfm2009(
     `expression` is Model_Expression.mat or Exp_Pca.bin (with std_exp.txt beside it). Raise ModelFileError for a
     missing, damaged or other file, or an expression basis of another mesh.
     """
-    with reading(path, "Basel Face Model 2009", BASEL) as path:
+    with reading.file(path, "Basel Face Model 2009", BASEL) as path:
         mat = _read_mat(path, ("shapeMU", "shapePC", "shapeEV", "texMU", "texPC", "texEV", "tl"))
         mean = mat["shapeMU"].reshape(-1).astype(np.float64)
         for name in ("shapePC", "texMU", "texPC"):
-            expect(f"number of rows of {name}", len(mat[name]), len(mean))
+            reading.expect(f"number of rows of {name}", len(mat[name]), len(mean))
         count = len(mean) // 3
-        triangles = index(mat["tl"] if mat["tl"].shape[1] == 3 else mat["tl"].T) - 1  # indices from 1
-        check_indices("triangles name vertices", triangles, count)
+        triangles = reading.index(mat["tl"] if mat["tl"].shape[1] == 3 else mat["tl"].T) - 1  # indices from 1
+        reading.check_indices("triangles name vertices", triangles, count)
         kept, landmarks = (torch.arange(count), None) if info is None else _read_info(info, count)
         number = torch.full((count,), -1)
         number[kept] = torch.arange(len(kept))
         triangles = number[triangles]
         coordinates = (3 * kept[:, None] + torch.arange(3)).flatten().numpy()
         neutral, basis = _read_expression(expression, len(coordinates))
-        return finish(
+        return reading.finish(
             "bfm2009",
-            tensor(((mean[coordinates] + neutral) * MM).reshape(-1, 3)),
+            reading.tensor(((mean[coordinates] + neutral) * MM).reshape(-1, 3)),
             triangles[(triangles >= 0).all(1)],
             landmarks,
-            identity_basis=rows(mat["shapePC"][coordinates], mat["shapeEV"], MM),
+            identity_basis=reading.rows(mat["shapePC"][coordinates], mat["shapeEV"], MM),
             expression_basis=basis,
-            albedo_mean=tensor(mat["texMU"].reshape(-1)[coordinates].reshape(-1, 3) / 255),
-            albedo_basis=rows(mat["texPC"][coordinates], mat["texEV"], 1 / 255),
+            albedo_mean=reading.tensor(mat["texMU"].reshape(-1)[coordinates].reshape(-1, 3) / 255),
+            albedo_basis=reading.rows(mat["texPC"][coordinates], mat["texEV"], 1 / 255),
             source=SOURCE.format("2009 (Paysan et al. 2009)"),
         )
 
 
 def _read_mat(path: Path, needed: tuple[str, ...]) -> dict[str, np.ndarray]:
     mat = {name: value for name, value in loadmat(path).items() if not name.startswith("__")}
-    require(mat, needed)
+    reading.require(mat, needed)
     return mat
 
 
 def _read_info(path: str | Path, count: int) -> tuple[Tensor, Embedding]:
     """Return which of `count` vertices are kept, and the 68 landmarks among them."""
-    with reading(path, "model_info.mat of 3DDFA", PAGE_3DDFA) as path:
+    with reading.file(path, "model_info.mat of 3DDFA", PAGE_3DDFA) as path:
         info = _read_mat(path, ("trimIndex", "keypoints"))
-        kept, keypoints = (index(info[name]).flatten() - 1 for name in ("trimIndex", "keypoints"))
-        expect("number of landmarks", len(keypoints), 68)
-        check_indices("trimIndex names vertices", kept, count)
-        check_indices("keypoints name vertices", keypoints, len(kept))
+        kept, keypoints = (reading.index(info[name]).flatten() - 1 for name in ("trimIndex", "keypoints"))
+        reading.expect("number of landmarks", len(keypoints), 68)
+        reading.check_indices("trimIndex names vertices", kept, count)
+        reading.check_indices("keypoints name vertices", keypoints, len(kept))
         return kept, Embedding.at(keypoints)
 
 
@@ -99,8 +88,8 @@ def _read_expression(path: str | Path | None, count: int) -> tuple[np.ndarray, T
     """Return the offset of the neutral face (3V,) in micrometres, and the basis (C, V, 3) in mm."""
     if path is None:
         return np.zeros(count), torch.zeros(0, count // 3, 3)
-    with reading(path, "expression basis for BFM-2009", PAGE_3DDFA) as path:
-        if starts_with(path, b"MATLAB"):
+    with reading.file(path, "expression basis for BFM-2009", PAGE_3DDFA) as path:
+        if reading.starts_with(path, b"MATLAB"):
             mat = _read_mat(path, ("mu_exp", "w_exp", "sigma_exp"))
             neutral, basis, deviation = mat["mu_exp"].reshape(-1), mat["w_exp"], mat["sigma_exp"].reshape(-1)
         else:
@@ -110,7 +99,7 @@ def _read_expression(path: str | Path | None, count: int) -> tuple[np.ndarray, T
                 f"it is made for {len(neutral) // 3} vertices, the model here has {count // 3}; "
                 "give info=model_info.mat of 3DDFA, which lists the vertices to keep"
             )
-        return neutral, rows(basis, deviation, MM)
+        return neutral, reading.rows(basis, deviation, MM)
 
 
 def _read_exp_pca(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -124,9 +113,9 @@ def _read_exp_pca(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     if not 0 < count < 1000 or len(data) % 4 or floats % (3 * (count + 1)):
         raise ValueError(f"{len(data)} bytes do not fit {count} components")
     table = np.frombuffer(data, "<f4", floats, 4).reshape(count + 1, -1)
-    with reading(path.with_name("std_exp.txt"), "std_exp.txt", "where Exp_Pca.bin came from") as beside:
+    with reading.file(path.with_name("std_exp.txt"), "std_exp.txt", "where Exp_Pca.bin came from") as beside:
         deviation = np.loadtxt(beside).reshape(-1)
-        expect("number of deviations", len(deviation), count)
+        reading.expect("number of deviations", len(deviation), count)
     return np.zeros(table.shape[1]), table[1:].T, deviation
 
 
@@ -135,9 +124,9 @@ def read_bfm_hdf5(path: str | Path, landmarks: Sequence[int] | None = None) -> M
 
     Raise ModelFileError for a missing, damaged or other file.
     """
-    with reading(path, "Basel Face Model 2017 or 2019 (HDF5)", BASEL) as path, h5py.File(path) as file:
+    with reading.file(path, "Basel Face Model 2017 or 2019 (HDF5)", BASEL) as path, h5py.File(path) as file:
         mesh = "representer" if "representer/cells" in file else "shape/representer"  # one for all, or one a part
-        require(file, ("shape/model/mean", f"{mesh}/points", f"{mesh}/cells"))
+        reading.require(file, ("shape/model/mean", f"{mesh}/points", f"{mesh}/cells"))
         mean, basis = _component(file, "shape")
         unit = file.get(f"{mesh}/length-unit")  # in metres; BFM-2017 and 2019 do not write it and use mm
         scale = 1.0 if unit is None else float(np.ravel(unit[()])[0]) * 1e3
@@ -146,16 +135,16 @@ def read_bfm_hdf5(path: str | Path, landmarks: Sequence[int] | None = None) -> M
             offset, expression = _component(file, "expression")
             mean, expression = mean + offset * scale, expression * scale
         albedo, albedo_basis = _component(file, "color") if "color" in file else (None, None)
-        return finish(
+        return reading.finish(
             "bfm-hdf5",
             mean,
-            index(file[f"{mesh}/cells"][()].T),
+            reading.index(file[f"{mesh}/cells"][()].T),
             None if landmarks is None else Embedding.at(landmarks),
             identity_basis=basis * scale,
             expression_basis=expression,
             albedo_mean=albedo,
             albedo_basis=albedo_basis,
-            regions=_named_points(file, tensor(file[f"{mesh}/points"][()].T * scale), scale),
+            regions=_named_points(file, reading.tensor(file[f"{mesh}/points"][()].T * scale), scale),
             source=SOURCE.format("2017/2019 layout (Gerig et al. 2018)"),
         )
 
@@ -163,11 +152,11 @@ def read_bfm_hdf5(path: str | Path, landmarks: Sequence[int] | None = None) -> M
 def _component(file: h5py.File, part: str) -> tuple[Tensor, Tensor]:
     """Return the mean (V, 3) and the whitened basis (C, V, 3) in the file's unit."""
     mean, basis, variance = (file[f"{part}/model/{name}"][()] for name in ("mean", "pcaBasis", "pcaVariance"))
-    expect(f"number of rows of {part}/model/pcaBasis", len(basis), mean.size)
+    reading.expect(f"number of rows of {part}/model/pcaBasis", len(basis), mean.size)
     version = file.get(f"{part}/version")
     number = [int(np.ravel(version[name][()])[0]) for name in ("majorVersion", "minorVersion")] if version else [0, 9]
     deviation = 1.0 if number == [0, 8] else np.sqrt(variance)  # up to 0.8, statismo stored the basis scaled
-    return tensor(mean.reshape(-1, 3)), rows(basis, deviation, 1.0)
+    return reading.tensor(mean.reshape(-1, 3)), reading.rows(basis, deviation, 1.0)
 
 
 def _named_points(file: h5py.File, reference: Tensor, scale: float) -> Mapping[str, Tensor]:
@@ -196,27 +185,27 @@ def read_bfm_grid(path: str | Path) -> MorphableModel:
     place of the grid's expression basis. Then only the landmarks have expressions, and the grid's are zero. Raise
     ModelFileError for a missing, damaged or other file.
     """
-    with reading(path, "BFM grid of 3DDFA-V2", "https://github.com/cleardusk/3DDFA_V2") as path:
-        arrays = read_npz(path, GRID)
+    with reading.file(path, "BFM grid of 3DDFA-V2", "https://github.com/cleardusk/3DDFA_V2") as path:
+        arrays = reading.npz(path, GRID)
         deviation = LUO19.split(torch.from_numpy(arrays["v2_std"].reshape(-1)))
         grid_expression = arrays["paf_w_exp"]
         repeated = np.array_equal(grid_expression, arrays["paf_w_shp"][:, : grid_expression.shape[1]])
         if repeated:
             grid_expression = np.zeros_like(grid_expression)
         coordinates = np.concatenate([arrays["paf_mu"].reshape(-1), arrays["u_base"].reshape(-1)])
-        expect("number of coordinates", len(coordinates), 3 * (SIDE * SIDE + 68))
+        reading.expect("number of coordinates", len(coordinates), 3 * (SIDE * SIDE + 68))
         identity = np.concatenate([arrays["paf_w_shp"], arrays["w_shp_base"]])
         expression = np.concatenate([grid_expression, arrays["w_exp_base"]])
         grid, marks = torch.arange(SIDE * SIDE).view(SIDE, SIDE), SIDE * SIDE + torch.arange(68)
         a, b, c, d = grid[:-1, :-1], grid[1:, :-1], grid[:-1, 1:], grid[1:, 1:]  # the corners of each cell
         triangles = torch.stack([torch.stack([a, c, b], -1), torch.stack([b, c, d], -1)], -2).view(-1, 3)
-        return finish(
+        return reading.finish(
             "bfm-grid",
-            tensor(coordinates.reshape(-1, 3) * MM),
+            reading.tensor(coordinates.reshape(-1, 3) * MM),
             triangles,
             Embedding.at(marks),
-            identity_basis=rows(identity, deviation["identity"].numpy(), MM),
-            expression_basis=rows(expression, deviation["expression"].numpy(), MM),
+            identity_basis=reading.rows(identity, deviation["identity"].numpy(), MM),
+            expression_basis=reading.rows(expression, deviation["expression"].numpy(), MM),
             regions={"grid": grid.flatten(), "landmarks": marks},
             source=SOURCE_GRID + ("; expressions at the 68 landmarks only" if repeated else ""),
         )

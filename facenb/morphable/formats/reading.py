@@ -16,7 +16,7 @@ ZIP = b"PK\x03\x04"  # first bytes of a zip file, which an npz is
 
 
 @contextmanager
-def reading(path: str | Path, kind: str, where: str) -> Iterator[Path]:
+def file(path: str | Path, kind: str, where: str) -> Iterator[Path]:
     """Yield the path of a file. Any error in the block becomes a ModelFileError that names the file and its source.
 
     All errors are caught, because zlib, zipfile, h5py, scipy and numpy each raise their own for a damaged file.
@@ -25,8 +25,8 @@ def reading(path: str | Path, kind: str, where: str) -> Iterator[Path]:
     if not path.is_file():
         raise ModelFileError(f"there is no {kind} at {path}; get it from {where}")
     try:
-        with path.open("rb") as file:
-            if not file.read(1):
+        with path.open("rb") as opened:
+            if not opened.read(1):
                 raise ValueError("the file is empty")
         yield path
     except ModelFileError:  # of another file that this one needs
@@ -40,8 +40,8 @@ def reading(path: str | Path, kind: str, where: str) -> Iterator[Path]:
 
 def starts_with(path: Path, first: bytes) -> bool:
     """Return whether a file begins with these bytes."""
-    with path.open("rb") as file:
-        return file.read(len(first)) == first
+    with path.open("rb") as opened:
+        return opened.read(len(first)) == first
 
 
 def beside(path: Path, given: str | Path | None, *names: str) -> str | Path | None:
@@ -49,11 +49,11 @@ def beside(path: Path, given: str | Path | None, *names: str) -> str | Path | No
     return given or next((path.with_name(name) for name in names if path.with_name(name).is_file()), None)
 
 
-def read_npz(path: Path, needed: tuple[str, ...]) -> dict[str, np.ndarray]:
+def npz(path: Path, needed: tuple[str, ...]) -> dict[str, np.ndarray]:
     """Return the needed arrays of an npz. Pickles are never loaded."""
-    with np.load(path, allow_pickle=False) as file:
-        require(file.files, needed)
-        return {name: file[name] for name in needed}
+    with np.load(path, allow_pickle=False) as arrays:
+        require(arrays.files, needed)
+        return {name: arrays[name] for name in needed}
 
 
 def obj_lines(text: str, start: str) -> list[list[str]]:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from facenb.morphable.contour import JAW, arc_length
-from facenb.morphable.formats.reading import beside, expect, finish, index, reading, rows, tensor
+from facenb.morphable.formats import reading
 from facenb.morphable.model import Embedding, MorphableModel
 
 KIND, WHERE = "Surrey Face Model of eos", "https://github.com/patrikhuber/eos (folder share)"
@@ -59,29 +59,29 @@ def read_surrey(
     jaw, evenly along its two jaw lines, and the inner mouth corners (61 and 65), between the lips and the corner.
     Without map and jaw lines the model has no landmarks. Raise ModelFileError for a missing, damaged or other file.
     """
-    with reading(path, KIND, WHERE) as path:
+    with reading.file(path, KIND, WHERE) as path:
         archive = _Archive(path)
-        expect("version", int(archive.array("<u4", 1)[0]), 1)
+        reading.expect("version", int(archive.array("<u4", 1)[0]), 1)
         mean, basis, variance = archive.matrix(), archive.matrix(), archive.matrix()
         triangles = archive.array("<i4", 3 * archive.length()).reshape(-1, 3)
         colours = [archive.matrix() for _ in range(3)]
         archive.array("<i4", 3 * archive.length())  # colour triangles, the same as the shape's or none
         uv = archive.array("<f8", 2 * archive.length()).reshape(-1, 2)
         archive.end()
-        points = tensor(mean.reshape(-1, 3))
-        names, blendshapes = _blendshapes(beside(path, expression, EXPRESSIONS), len(mean))
+        points = reading.tensor(mean.reshape(-1, 3))
+        names, blendshapes = _blendshapes(reading.beside(path, expression, EXPRESSIONS), len(mean))
         coloured = colours[0].size == mean.size
-        return finish(
+        return reading.finish(
             "surrey",
             points,
-            index(triangles),
-            _landmarks(beside(path, landmarks, LANDMARKS), beside(path, contours, CONTOURS), points),
-            identity_basis=rows(basis, np.sqrt(variance), 1.0),
+            reading.index(triangles),
+            _landmarks(reading.beside(path, landmarks, LANDMARKS), reading.beside(path, contours, CONTOURS), points),
+            identity_basis=reading.rows(basis, np.sqrt(variance), 1.0),
             expression_basis=blendshapes,
             expression_names=names,
-            albedo_mean=tensor(colours[0].reshape(-1, 3)) if coloured else None,
-            albedo_basis=rows(colours[1], np.sqrt(colours[2]), 1.0) if coloured else None,
-            uv=tensor(np.stack([uv[:, 0], 1 - uv[:, 1]], 1)) if len(uv) == len(points) else None,  # v down in eos
+            albedo_mean=reading.tensor(colours[0].reshape(-1, 3)) if coloured else None,
+            albedo_basis=reading.rows(colours[1], np.sqrt(colours[2]), 1.0) if coloured else None,
+            uv=reading.tensor(uv * (1, -1) + (0, 1)) if len(uv) == len(points) else None,  # v down in eos
             source="Surrey Face Model (Huber et al. 2016), from eos, non-commercial use only",
         )
 
@@ -90,25 +90,25 @@ def _blendshapes(path: str | Path | None, count: int) -> tuple[tuple[str, ...], 
     """Return names and offsets (6, V, 3) in mm of eos's blendshapes; none without the file."""
     if path is None:
         return (), torch.zeros(0, count // 3, 3)
-    with reading(path, "blendshape file of eos", WHERE) as path:
+    with reading.file(path, "blendshape file of eos", WHERE) as path:
         archive, names, offsets = _Archive(path), [], []
         for _ in range(archive.length()):
             names.append(archive.array("u1", archive.length()).tobytes().decode("utf-8", "replace"))
             offsets.append(archive.matrix())
-            expect(f"number of rows of {names[-1]!r}", offsets[-1].size, count)
+            reading.expect(f"number of rows of {names[-1]!r}", offsets[-1].size, count)
         archive.end()
-        return tuple(names), tensor(np.stack([offset.reshape(-1, 3) for offset in offsets]))
+        return tuple(names), reading.tensor(np.stack([offset.reshape(-1, 3) for offset in offsets]))
 
 
 def _landmarks(mapping: str | Path | None, contours: str | Path | None, points: Tensor) -> Embedding | None:
     """Return 68 points: eos's mapping, the jaw along its jaw lines, inner mouth corners from their neighbours."""
     if mapping is None or contours is None:
         return None
-    with reading(mapping, f"companion file ({LANDMARKS}) of the {KIND}", WHERE) as path:
+    with reading.file(mapping, f"companion file ({LANDMARKS}) of the {KIND}", WHERE) as path:
         pairs = re.findall(r"^\s*(\d+)\s*=\s*(\d+)", path.read_text(), re.MULTILINE)
         vertex = {int(landmark) - 1: int(vertex) for landmark, vertex in pairs}
-        expect("number of landmarks on the mesh", sum(v < len(points) for v in vertex.values()), 50)
-    with reading(contours, f"companion file ({CONTOURS}) of the {KIND}", WHERE) as path:
+        reading.expect("number of landmarks on the mesh", sum(v < len(points) for v in vertex.values()), 50)
+    with reading.file(contours, f"companion file ({CONTOURS}) of the {KIND}", WHERE) as path:
         lines = json.loads(path.read_text())["model_contour"]
         right = _spread(points, torch.tensor(lines["right_contour"]), vertex[36], vertex[8])
         left = _spread(points, torch.tensor(lines["left_contour"]), vertex[45], vertex[8])
