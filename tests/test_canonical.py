@@ -23,7 +23,7 @@ def test_a_bent_copy_finds_back_onto_the_surface():
     source, faces = tensors(trimesh.creation.icosphere(subdivisions=2, radius=1))
     chosen = list(range(0, 40, 3))
     bent = 30 * source * torch.tensor([1.0, 1.15, 0.9]) + 5
-    moved = register(bent, faces, vertices, triangles, (chosen, 80 * source[chosen]))
+    moved = register(bent, faces, vertices, triangles, chosen, 80 * source[chosen]).of(vertices)
     assert (moved.norm(dim=1) - 80).abs().max() < 1.5
     assert (moved - 80 * source).norm(dim=1).mean() < 4
 

@@ -52,41 +52,34 @@ def mirrored_landmarks(
     return torch.stack([width[:, None] - flipped[..., 0], flipped[..., 1]], -1)
 
 
-def closest_on_mesh(
-    points: Float[Tensor, "points 3"], vertices: Float[Tensor, "vertices 3"], triangles: Int[Tensor, "triangles 3"]
-) -> Embedding:
-    """Return each point's closest point on a surface."""
-    corners, faces = vertices.double().numpy(), triangles.numpy()
-    _, nearest, closest = igl.point_mesh_squared_distance(points.double().numpy(), corners, faces)
-    weights = igl.barycentric_coordinates(closest, *(corners[faces[nearest, corner]] for corner in range(3)))
-    return Embedding(triangles[torch.from_numpy(nearest)], torch.from_numpy(weights).to(vertices.dtype))
-
-
 def register(
     source: Float[Tensor, "points 3"],
     source_triangles: Int[Tensor, "faces 3"],
     vertices: Float[Tensor, "vertices 3"],
     triangles: Int[Tensor, "triangles 3"],
-    pairs: tuple[list[int], Float[Tensor, "pairs 3"]],
-) -> Float[Tensor, "points 3"]:
-    """Return the source mesh (mm) bent onto a surface; `pairs` are source vertices and their positions on the surface.
+    chosen: list[int],
+    positions: Float[Tensor, "pairs 3"],
+) -> Embedding:
+    """Return the source mesh (mm) bent onto a surface; the `chosen` source vertices belong at `positions` on it.
 
     Non-rigid registration with a Laplacian as stiffness (after Amberg et al. 2007, optimal step non-rigid ICP).
     """
-    chosen, positions = pairs
+    surface = vertices.double().numpy(), triangles.numpy()
     moved = similarity(source[chosen][None], positions[None]).apply(source[None])[0].double().numpy()
     smooth = laplacian(igl.adjacency_matrix(source_triangles.numpy()).astype(float))
     weight = np.zeros(len(source))
     weight[chosen] = LANDMARK_WEIGHT
     for stiffness in STIFFNESS:
         for _ in range(ROUNDS):
-            closest = closest_on_mesh(torch.from_numpy(moved).float(), vertices, triangles)
-            target = closest.of(vertices).double().numpy()
+            _, _, target = igl.point_mesh_squared_distance(moved, *surface)
             to_pairs = np.zeros_like(target)
             to_pairs[chosen] = positions.double().numpy() - moved[chosen]
             system = stiffness * smooth + diags(weight) + identity(len(source))
             moved = moved + spsolve(system.tocsc(), target - moved + weight[:, None] * to_pairs)
-    return torch.from_numpy(moved).to(vertices.dtype)
+    _, nearest, closest = igl.point_mesh_squared_distance(moved, *surface)
+    corners = triangles[torch.from_numpy(nearest)]
+    weights = igl.barycentric_coordinates(closest, *vertices.double()[corners.T].numpy())
+    return Embedding(corners, torch.from_numpy(weights).to(vertices.dtype))
 
 
 def find_embedding(
@@ -98,8 +91,8 @@ def find_embedding(
         inside = torch.zeros(len(mean), dtype=torch.bool)
         inside[model.regions["face"].cpu()] = True
         triangles = triangles[inside[triangles].all(1)]
-    pairs = (list(IBUG68[INNER]), model.landmarks.of(mean)[INNER])
-    return closest_on_mesh(register(source, source_triangles, mean, triangles, pairs), mean, triangles)
+    positions = model.landmarks.of(mean)[INNER]
+    return register(source, source_triangles, mean, triangles, list(IBUG68[INNER]), positions)
 
 
 def mediapipe_embedding(model: MorphableModel) -> Embedding:
