@@ -185,15 +185,6 @@ def test_explained_variance_of_overlapping_components_is_what_projection_leaves(
     assert explained[-1] == pytest.approx(1)
 
 
-def test_explained_variance_with_more_components_than_coordinates():
-    basis = torch.randn(5, 1, 3, generator=torch.Generator().manual_seed(0))
-    point = MorphableModel(
-        "point", torch.zeros(1, 3), torch.zeros(0, 3, dtype=torch.int64), basis, basis[:0], Embedding.at([0])
-    )
-    explained = point.explained_variance()
-    assert explained.shape == (5,) and torch.allclose(explained[2:], torch.ones(3)) and explained[1] < 1
-
-
 # devices and files
 
 

@@ -79,7 +79,7 @@ def fit(
         step, size = DirectStep(points), max(1, size // FORMED)
     else:
         step = SharedStep(points)
-    chunks, threads = list(_chunks(row, len(labels), size)), torch.get_num_threads()
+    chunks, threads = list(_chunks(row, size)), torch.get_num_threads()
     workers = 1 if row.is_cuda else threads  # each takes a chunk at a time and one core, which suits small matrices
     try:
         with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
@@ -111,10 +111,10 @@ def _fit_chunk(whole: Problem, rounds: int, step: Step, images: Tensor) -> tuple
     return state._replace(scale=state.scale * unit, shift=shift), mean_square.sqrt() * unit, unit, history
 
 
-def _chunks(row: Tensor, subjects: int, size: int) -> Iterator[Tensor]:
+def _chunks(row: Tensor, size: int) -> Iterator[Tensor]:
     """Yield indices of about `size` images at a time. All images of a subject are in the same chunk."""
     order = torch.argsort(row, stable=True)
-    ends = torch.bincount(row, minlength=subjects).cumsum(0).tolist()
+    ends = torch.bincount(row).cumsum(0).tolist()
     start = last = 0
     for end in ends:
         if end - start > size and last > start:

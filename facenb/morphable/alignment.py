@@ -16,8 +16,8 @@ class Similarity(NamedTuple):
     rotation: Float[Tensor, "batch dimensions dimensions"]
     shift: Float[Tensor, "batch dimensions"]
 
-    def apply(self, points: Float[Tensor, "batch points dimensions"]) -> Float[Tensor, "batch points dimensions"]:
-        """Return the moved points, computed in float64 and returned in the dtype of `points`."""
+    def apply(self, points: Float[Tensor, "_batch points dimensions"]) -> Float[Tensor, "batch points dimensions"]:
+        """Return the moved points, computed in float64, in the dtype of `points`. A batch of one is broadcast."""
         turned = points.double() @ self.rotation.transpose(1, 2)
         return (self.scale[:, None, None] * turned + self.shift[:, None]).to(points.dtype)
 
@@ -55,5 +55,4 @@ def align(
     scale: bool = True,
 ) -> Float[Tensor, "_aligned points dimensions"]:
     """Return the source points after alignment with the target by `similarity`."""
-    move = similarity(source, target, scale)
-    return move.apply(source.expand(len(move.scale), -1, -1))
+    return similarity(source, target, scale).apply(source)

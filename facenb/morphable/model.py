@@ -185,9 +185,7 @@ class MorphableModel(Tensors):
         It is the variance of faces after projection onto the span of k components: for an orthogonal basis the usual
         sum of eigenvalues, in general (`basis^T = Q R`) the squared norms of the first k rows of R.
         """
-        triangle = torch.linalg.qr(self.identity_basis.double().flatten(1).T, mode="r").R  # (min(3V, C), C)
-        variance = triangle.new_zeros(len(self.identity_basis))  # zero for components beyond the number of coordinates
-        variance[: len(triangle)] = triangle.square().sum(1)
+        variance = torch.linalg.qr(self.identity_basis.double().flatten(1).T, mode="r").R.square().sum(1)
         return (variance.cumsum(0) / variance.sum()).to(self.mean.dtype)
 
     def save(self, path: str | Path) -> Path:

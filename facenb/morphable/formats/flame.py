@@ -1,8 +1,7 @@
 """FLAME (Li et al. 2017): versions 2020 and 2023 as published (pickles), and an npz of the 2023 Open mean and basis.
 
 Metres. Identity rows come first (300) and expressions after them, both scaled by their standard deviations. Texture
-coordinates come from a separate file: the template mesh of DECA's repository (`head_template.obj`) or FLAME's texture
-space (`FLAME_texture.npz`). The pickles need registration.
+coordinates come from a separate file, which DECA's repository or FLAME's page has. The pickles need registration.
 """
 
 from pathlib import Path

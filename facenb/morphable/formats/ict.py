@@ -1,9 +1,8 @@
 """ICT-FaceKit Light (Li et al. 2020, "Learning Formation of Physically-Based Face Attributes"), MIT licence.
 
-It has two forms: the folder of OBJ files as its authors publish it, and a compact npz. Both hold centimetres. An
-identity row is one standard deviation. An expression row is the blendshape fully applied (weights from 0 to 1). The
-identity modes are orthogonal on the authors' full mesh of 26,719 vertices, but not on the face and head kept here. We
-keep them as published, so that coefficients are N(0, 1).
+Its authors' folder of OBJ files and a compact npz both hold centimetres. An identity row is one standard deviation, an
+expression row the blendshape fully applied (weights from 0 to 1). The identity modes are orthogonal on the full mesh of
+26,719 vertices, but not on the face and head kept here. We keep them as published: coefficients are N(0, 1).
 """
 
 import json
