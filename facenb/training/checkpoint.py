@@ -43,28 +43,20 @@ def save_checkpoint(folder: Path, content: dict[str, Any]) -> Path:
     return path
 
 
-def load_checkpoint(path: Path) -> dict[str, Any]:
-    """Read one checkpoint, tensors on the CPU. Raise RunError if it is damaged."""
-    try:
-        with zipfile.ZipFile(path) as archive:  # torch.load does not compare the checksums
-            if damaged := archive.testzip():
-                raise zipfile.BadZipFile(f"checksum of {damaged}")
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, zipfile.BadZipFile, pickle.UnpicklingError) as error:
-        raise RunError(f"{path} is damaged ({error})") from error
-
-
 def latest_checkpoint(folder: str | Path) -> dict[str, Any] | None:
-    """Return the newest complete checkpoint, or None if the folder holds none.
+    """Return the newest complete checkpoint, tensors on the CPU, or None if the folder holds none.
 
     Warn about a damaged one and take the one before. Raise RunError if all are damaged.
     """
     paths = list_checkpoints(Path(folder))
     for path in paths:
         try:
-            return load_checkpoint(path)
-        except RunError as error:
-            warnings.warn(f"{error}. Trying the checkpoint before it.", stacklevel=2)
+            with zipfile.ZipFile(path) as archive:  # torch.load does not compare the checksums
+                if damaged := archive.testzip():
+                    raise zipfile.BadZipFile(f"checksum of {damaged}")
+            return torch.load(path, map_location="cpu", weights_only=True)
+        except (OSError, RuntimeError, EOFError, zipfile.BadZipFile, pickle.UnpicklingError) as error:
+            warnings.warn(f"{path} is damaged ({error}). Trying the checkpoint before it.", stacklevel=2)
     if paths:
         raise RunError(f"Every checkpoint in {folder} is damaged. Give another folder, or fresh=True to begin anew.")
     return None
@@ -82,8 +74,8 @@ def weights_digest(tensors: Mapping[str, Tensor]) -> str:
 def training_name(name: str, facts: Mapping[str, Any], modules: Mapping[str, nn.Module]) -> str:
     """Return `name` with a digest of what a training depends on: facts (as JSON) and the weights of modules.
 
-    With such a folder name, a notebook that runs again goes on where it was, and a changed notebook begins anew.
-    The facts should include what tells one loss from another (its name, its weights).
+    So a notebook that runs again goes on where it was, and a changed one begins anew. The facts should include what
+    tells one loss from another.
     """
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode())
     for key, module in modules.items():

@@ -71,8 +71,7 @@ class Feed:
 
     def load(self, step: int, part: int) -> tuple[Int[Tensor, " rows"], dict[str, Tensor]]:
         """Return the rows and the batch of one part of a step, in the memory of the CPU."""
-        rows = rows_of_step(step, self.settings.batch, len(self.data), self.settings.seed)
-        rows = rows[part * self.size : (part + 1) * self.size]
+        rows = rows_of_step(step, self.settings.batch, len(self.data), self.settings.seed).split(self.size)[part]
         generator = torch.Generator().manual_seed(seed_of(self.settings.seed, ALTERATION, step, part))
         batch = self.data.load(rows, generator)
         if self.device.type == "cuda":

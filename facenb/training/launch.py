@@ -7,15 +7,12 @@ import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import IO
 
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.strategies import DDPStrategy
 
 from facenb.errors import RunError
-from facenb.files import hold
 
 
 class Stopped(RunError):
@@ -46,8 +43,8 @@ def launch(device: str | torch.device, precision: str) -> Fabric:
     elif gpu and ":" in name:
         devices = [torch.device(name).index]
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it reports the devices at every start
-    kind = "cuda" if gpu else "cpu"
-    fabric = Fabric(accelerator=kind, strategy=strategy, devices=devices, num_nodes=nodes, precision=precision)
+    places = {"accelerator": "cuda" if gpu else "cpu", "devices": devices, "num_nodes": nodes}
+    fabric = Fabric(**places, strategy=strategy, precision=precision)
     fabric.launch()
     return fabric
 
@@ -64,14 +61,3 @@ def sigterm() -> Iterator[list[int]]:
         yield received
     finally:
         signal.signal(signal.SIGTERM, before if before is not None else signal.SIG_DFL)
-
-
-def lock(folder: Path) -> IO:
-    """Make the folder and lock it; closing the file frees the lock, and so does the end of the process.
-
-    Raise RunError if the folder cannot be written, or if another training holds the lock.
-    """
-    try:
-        return hold(folder / "lock", f"Another training runs in {folder}. End it first, or choose another folder.")
-    except OSError as error:
-        raise RunError(f"Cannot write to {folder} ({error.strerror}). Choose another folder.") from error

@@ -147,9 +147,9 @@ class Log:
             partial.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
     def __call__(self, state: Progress) -> None:
-        row = {"step": state.step, "rate": state.rate, **state.losses}
-        row |= {f"validation {name}": value for name, value in state.validation.items()}
-        row |= {"images_per_second": state.images_per_second, "waiting": state.waiting, "seconds": state.seconds}
+        validation = {f"validation {name}": value for name, value in state.validation.items()}
+        row = {"step": state.step, "rate": state.rate, **state.losses, **validation}
+        row |= {name: getattr(state, name) for name in ("images_per_second", "waiting", "seconds")}
         with open(self.path, "a") as file:
             file.write(json.dumps(row) + "\n")
 
@@ -161,8 +161,9 @@ class Bar:
         self.bar = tqdm(total=steps, initial=done, unit="step", disable=None)
 
     def __call__(self, state: Progress) -> None:
-        loss = state.losses["loss"]
-        self.bar.set_postfix_str(f"loss {loss:.4g}, {state.images_per_second:.0f} images/s {state.note}")
+        self.bar.set_postfix_str(
+            f"loss {state.losses['loss']:.4g}, {state.images_per_second:.0f} images/s {state.note}"
+        )
         self.bar.update(state.step - self.bar.n)
 
 

@@ -13,10 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from data_download.folders import explained
 from facenb.errors import RunError
+from facenb.files import hold
 from facenb.training.checkpoint import latest_checkpoint, list_checkpoints, save_checkpoint, weights_digest
 from facenb.training.feed import NETWORK, Data, Feed, seed_of
-from facenb.training.launch import Stopped, launch, lock, sigterm
+from facenb.training.launch import Stopped, launch, sigterm
 from facenb.training.logbook import Bar, History, Log, Progress, Readout, Watch, read_log
 from facenb.training.settings import Settings
 
@@ -59,7 +61,9 @@ def train(
     feed, net = Feed(data, settings, fabric.device, fabric.global_rank, fabric.world_size), Step(modules, loss)
     with ExitStack() as stack:
         if main:
-            stack.enter_context(lock(folder))
+            with explained(folder, RunError, "Choose another folder."):
+                busy = f"Another training runs in {folder}. End it first, or choose another folder."
+                stack.enter_context(hold(folder / "lock", busy))
             for path in [*folder.glob(".checkpoint-*.partial"), *(list_checkpoints(folder) if fresh else [])]:
                 path.unlink()
         fabric.barrier()
@@ -79,8 +83,8 @@ def train(
             net.nets.load_state_dict(checkpoint["modules"])
             optimiser.optimizer.load_state_dict(checkpoint.pop("optimiser"))
             state = checkpoint
-        state |= {"settings": settings.as_dict(), "rows": len(data), "trained": list(net.trained())}
-        state |= {"modules": net.weights()}
+        state |= {"settings": settings.as_dict(), "rows": len(data)}
+        state |= {"trained": list(net.trained()), "modules": net.weights()}
         stack.enter_context(back_to_saved(net, state))
 
         first, steps, readout = state["step"], settings.steps, Readout(feed, folder)
@@ -122,9 +126,7 @@ def train(
             if stop := readout.read(late=gpu and not reporting):
                 saving = reporting = True
                 readout.read()
-            validation = {}
-            if validating:
-                validation = fabric.broadcast(net.validated(validate) if main else {})
+            validation = fabric.broadcast(net.validated(validate) if main else {}) if validating else {}
             if reporting:
                 now = time.perf_counter()
                 state["seconds"] += now - since
@@ -152,8 +154,8 @@ def train(
                     save_checkpoint(folder, state | {"optimiser": optimiser.optimizer.state_dict()})
                 fabric.barrier()
             if stop:
-                stopped = f"SIGTERM stopped the training in {folder} after step {done} of {steps}"
-                raise Stopped(f"{stopped}. Start it again to go on from there.")
+                reached = f"step {done} of {steps}. Start it again to go on from there."
+                raise Stopped(f"SIGTERM stopped the training in {folder} after {reached}")
     fabric.barrier()
     return History(read_log(folder), first, time.perf_counter() - begun)
 
@@ -203,8 +205,7 @@ class Step(nn.Module):
         trained = self.trained()
         if list(trained) != checkpoint["trained"]:
             changed = sorted({*trained} ^ {*checkpoint["trained"]})
-            names = f"{', '.join(changed[:4])} ({len(changed)} in all)"
-            return f"trained other parameters; only one of the two has {names}"
+            return f"trained other parameters; only one of the two has {', '.join(changed[:4])} ({len(changed)} in all)"
         reached = {name: checkpoint["modules"][name] for name in trained}
         if weights_digest(trained) not in (checkpoint["start"], weights_digest(reached)):
             return "began with other weights than the modules hold"
