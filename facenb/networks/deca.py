@@ -127,7 +127,6 @@ class Deca(Saved, nn.Module):
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "Deca":
-        """Return an untrained network of a configuration."""
         return cls(**{**config, "layout": Layout(**config["layout"])})
 
     def forward(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch coefficients"]:

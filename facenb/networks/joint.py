@@ -53,7 +53,6 @@ class Scaling(nn.Module):
         return ((coefficients - self.centre) / self.half_range.masked_fill(still, 1)).masked_fill(still, 0)
 
     def to_coefficients(self, codes: Float[Tensor, "*batch coefficients"]) -> Float[Tensor, "*batch coefficients"]:
-        """Return the coefficients of codes."""
         return self.centre + self.half_range * codes
 
 
@@ -66,7 +65,6 @@ class LinearDecoder(nn.Module):
         nn.init.zeros_(self.fc.bias)
 
     def forward(self, code: Float[Tensor, "batch codes"]) -> Float[Tensor, "batch vertices 3"]:
-        """Return the displacements of codes, mm."""
         return self.fc(code).unflatten(1, (-1, 3))
 
     @torch.no_grad()
@@ -135,5 +133,4 @@ class JointNetwork(Saved, nn.Module):
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "JointNetwork":
-        """Return an untrained network of a configuration."""
         return cls(**{**config, "encoder": SphereFace(**config["encoder"])})

@@ -34,7 +34,6 @@ class Bottleneck(nn.Module):
             self.downsample = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
 
     def forward(self, x: Float[Tensor, "batch inputs height width"]) -> Float[Tensor, "batch outputs high wide"]:
-        """Return features, smaller by the stride."""
         shortcut = x if self.downsample is None else self.downsample(x)
         y = self.relu(self.bn1(self.conv1(x)))
         y = self.relu(self.bn2(self.conv2(y)))
@@ -50,11 +49,7 @@ class ResNet(nn.Module):
     """
 
     def __init__(
-        self,
-        blocks: Sequence[int] = (3, 4, 6, 3),
-        width: int = 64,
-        outputs: int | None = None,
-        places: bool = False,
+        self, blocks: Sequence[int] = (3, 4, 6, 3), width: int = 64, outputs: int | None = None, places: bool = False
     ):
         super().__init__()
         self.config = {"blocks": list(blocks), "width": width, "outputs": outputs, "places": places}  # for JSON
@@ -66,12 +61,11 @@ class ResNet(nn.Module):
         self.maxpool = nn.MaxPool2d(3, 2, padding=1)
         inputs = width
         for stage, count in enumerate(blocks):
-            units = []
-            for block in range(count):
-                stride = 2 if stage > 0 and block == 0 else 1
-                units.append(Bottleneck(inputs, width * 2**stage, stride))
-                inputs = EXPANSION * width * 2**stage
-            setattr(self, f"layer{stage + 1}", nn.Sequential(*units))
+            channels = width * 2**stage
+            first = Bottleneck(inputs, channels, 2 if stage > 0 else 1)
+            inputs = EXPANSION * channels
+            others = (Bottleneck(inputs, channels, 1) for _ in range(count - 1))
+            setattr(self, f"layer{stage + 1}", nn.Sequential(first, *others))
         self.fc = None if outputs is None else nn.Linear(self.features, outputs)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):

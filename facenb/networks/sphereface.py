@@ -34,7 +34,6 @@ class Residual(nn.Sequential):
         super().__init__(OrderedDict(layers))
 
     def forward(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch channels height width"]:
-        """Return features of the same size."""
         return x + super().forward(x)
 
 

@@ -60,18 +60,17 @@ def separable(inputs: int, outputs: int, stride: int) -> nn.Sequential:
 class MobileNet(nn.Module):
     """MobileNet-V1 (Howard et al. 2017) for images of any size; `width` multiplies the channels."""
 
-    def __init__(self, width: float = 0.5, outputs: int = LUO19.size):
+    def __init__(self, width: float = 0.5):
         super().__init__()
-        self.width = width
         channels = int(32 * width)
         self.conv1 = nn.Conv2d(3, channels, 3, 2, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(channels)
         for name, (count, stride) in BLOCKS.items():
             self.add_module(name, separable(channels, int(count * width), stride))
             channels = int(count * width)
-        self.fc_param = nn.Linear(channels, outputs)
+        self.fc_param = nn.Linear(channels, LUO19.size)
 
-    def forward(self, crops: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch outputs"]:
+    def forward(self, crops: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch 62"]:
         """Return the outputs of BGR images, (byte - 127.5) / 128."""
         x = functional.relu(self.bn1(self.conv1(crops)))
         for name in BLOCKS:
@@ -86,9 +85,9 @@ def load_mobilenet(path: str | Path) -> MobileNet:
     """
     path = Path(path)
     weights = {name: value for name, value in read_weights(path).items() if not name.startswith(SECOND_HEAD)}
-    if not {"conv1.weight", "fc_param.bias"} <= weights.keys():
+    if "conv1.weight" not in weights:
         raise ModelFileError(f"{path} does not hold a MobileNet of 3DDFA-V2. Get the asset 3ddfa-v2 again.")
-    network = MobileNet(len(weights["conv1.weight"]) / 32, len(weights["fc_param.bias"]))
+    network = MobileNet(len(weights["conv1.weight"]) / 32)
     take_over(network, weights, path)
     return network.eval()
 
@@ -113,10 +112,6 @@ class TDDFA(nn.Module):
         Raise ModelFileError if one of them is missing, damaged or of another network.
         """
         network, path = load_mobilenet(Path(folder) / "mb05_120x120.pth"), Path(folder) / "bfm68.npz"
-        if (outputs := network.fc_param.out_features) != LUO19.size:
-            raise ModelFileError(
-                f"The network in {folder} has {outputs} outputs, not {LUO19.size}. Get 3ddfa-v2 again."
-            )
         arrays, buffers = read_arrays(path, ModelFileError), {}
         for key, (name, shape) in ARRAYS.items():
             if key not in arrays or arrays[key].shape != shape:
