@@ -1,7 +1,6 @@
 """The entries `assets/NAME.toml` as dataclasses: what an asset is, where it comes from, and its checksums.
 
-An entry has one or more sources, which are tried in order. Each lists its files with their sizes and checksums, since a
-mirror often holds a subset or another packing than the public original.
+Each source lists its own files, since a mirror often holds a subset or another packing than the public original.
 """
 
 import tomllib

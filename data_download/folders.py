@@ -17,8 +17,8 @@ REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST}
 def environment_folder(variable: str) -> Path | None:
     """Return the folder that an environment variable names, or None if it is unset or empty.
 
-    `~` is expanded and a relative path is made absolute. The variable is set to the result, so that later calls and
-    child processes use the same folder, whatever their working directory. Raise AssetError if `~` cannot be expanded.
+    The variable is set to its absolute path, so that later calls and child processes use the same folder, whatever
+    their working directory. Raise AssetError if `~` cannot be expanded.
     """
     value = os.environ.get(variable)
     if not value:

@@ -74,8 +74,7 @@ def usable_sources(entry: Entry) -> list[Source]:
 def install(entry: Entry, again: bool = False) -> Path:
     """Make the asset ready from its first usable source and return its folder. Do nothing if it is ready.
 
-    Raise AssetError for a missing source, a wrong checksum, a damaged archive or a full disk. An older folder then
-    stays as it was.
+    Raise AssetError, and leave an older folder as it was, for a missing source, a wrong checksum or a full disk.
     """
     if entry.places or not (again or problems(entry)):
         return ready_folder(entry)
@@ -98,9 +97,7 @@ def install(entry: Entry, again: bool = False) -> Path:
 
 def _install_from(source: Source, entry: Entry, root: Path) -> Path:
     folder = root / entry.name
-    with tempfile.TemporaryDirectory(
-        prefix=f".{entry.name}.", suffix=".partial", dir=root, ignore_cleanup_errors=True
-    ) as work:
+    with tempfile.TemporaryDirectory(".partial", f".{entry.name}.", root, ignore_cleanup_errors=True) as work:
         new, old = Path(work, "new"), Path(work, "old")
         new.mkdir()
         for file in source.files:
@@ -154,10 +151,10 @@ def check(path: Path, name: str, sha256: str, md5: str = "") -> None:
 
 
 def download(url: str, file: File, partial: Path) -> None:
-    """Download `url` to `partial` and check it. A file that an earlier attempt left there is continued.
+    """Download `url` to `partial`, or continue what an earlier attempt left there, and check it.
 
-    A broken transfer is repeated after one second, then after twice as long. If the server refuses to continue, or the
-    continued file is damaged, the next transfer begins at the start. Raise AssetError with the address and the cause.
+    A broken transfer is repeated after a pause. If the server refuses to continue, or the continued file is damaged,
+    the next transfer begins at the start. Raise AssetError with the address and the cause.
     """
     partial.parent.mkdir(parents=True, exist_ok=True)
     for attempt in range(ATTEMPTS):
@@ -190,9 +187,8 @@ def _transfer(url: str, partial: Path) -> None:
 
 
 def unpack(archive: Path, folder: Path, file: File) -> None:
-    """Unpack an archive, a tar (also .gz, .bz2, .xz) or zip, into `folder`.
+    """Unpack a zip or a tar (also .gz, .bz2, .xz) into `folder`; nothing is written outside it.
 
-    Python's filter "data" (tar) and `zipfile` write nothing outside `folder`, and no more of a member than it declares.
     Raise AssetError for a damaged archive, for links or devices, and for more bytes than the entry allows.
     """
     try:
@@ -223,9 +219,8 @@ def verify(entry: Entry) -> list[str]:
     """Return what is wrong with the asset on this machine. An empty list means that every file has its checksum."""
     if entry.places or problems(entry):
         return problems(entry)
-    folder = data_folder() / entry.name
-    manifest = folder / MANIFEST
+    manifest = data_folder() / entry.name / MANIFEST
     if not manifest.is_file() or pooch.file_hash(str(manifest)) != marker(entry)["manifest"]:
         return [f"{manifest} is missing or was changed"]
-    lines = set(manifest.read_text(encoding="utf-8").splitlines()) - set(_manifest(folder).splitlines())
-    return [f"{folder / line.split('  ', 1)[1]} is missing or was changed" for line in sorted(lines)]
+    lines = set(manifest.read_text(encoding="utf-8").splitlines()) - set(_manifest(manifest.parent).splitlines())
+    return [f"{manifest.parent / line.split('  ', 1)[1]} is missing or was changed" for line in sorted(lines)]

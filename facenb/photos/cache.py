@@ -20,8 +20,7 @@ def kept(name: str, make: Callable[[], dict[str, Tensor]], *inputs: Tensor) -> d
     if inputs:
         content = b"".join(tensor.cpu().contiguous().numpy().tobytes() for tensor in inputs)
         name = f"{name}/{hashlib.sha256(content).hexdigest()}"
-    folders = [data_folder() / ".cache", *cache_folders()]
-    files = [folder / f"{name}.safetensors" for folder in folders]
+    files = [folder / f"{name}.safetensors" for folder in (data_folder() / ".cache", *cache_folders())]
     for file in files:
         with suppress(ModelFileError):
             return savefile.load(file, "cache")[0]

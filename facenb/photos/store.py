@@ -30,10 +30,7 @@ SIDE = 112  # pixels of the crop that is kept: the largest that a network here t
 
 @dataclass(frozen=True)
 class Prepared:
-    """Prepared photos, in the order asked for. Points are in pixels of the upright photo, NaN where no face was found.
-
-    Index with row numbers to choose among them.
-    """
+    """Prepared photos, in the order asked for. Points are in pixels of the upright photo, NaN without a face."""
 
     points: Float[Tensor, "photos 478 2"]  # MediaPipe's, of the face nearest to the photo's centre
     five: Float[Tensor, "photos 5 2"]  # eye centres, nose tip, mouth corners, image left first
@@ -93,10 +90,10 @@ class Prepared:
 
 
 def prepare_photos(paths: Sequence[str | Path], aligned: bool = False) -> Prepared:
-    """Return prepared photos of image files. Those that were never prepared before are prepared and kept.
+    """Return prepared photos of image files, and keep those that are new.
 
-    `aligned`: images of 112 x 112 pixels that already lie on InsightFace's five points, which are kept as they are.
-    Raises ImageError naming a file that is not an image, or has another size.
+    `aligned`: the images have 112 x 112 pixels and lie on InsightFace's five points; their crops are the images.
+    Raise ImageError, which names the file, if it is not an image or has another size.
     """
     task = (asset("mediapipe") / "face_landmarker.task").read_bytes()
     settings = hashlib.sha256(task + f"{VERSION} {SIDE} {LIMIT} {aligned}".encode()).hexdigest()[:16]
@@ -126,10 +123,8 @@ def _prepare_file(path: Path, aligned: bool) -> dict[str, Tensor]:
 
 def _prepare(image: Tensor, aligned: bool, name: str) -> dict[str, Tensor]:
     if aligned and image.shape[:2] != (SIDE, SIDE):
-        raise ImageError(
-            f"{name} is {image.shape[1]} x {image.shape[0]} pixels; aligned images have {SIDE} x {SIDE}. "
-            "Scale it, or give aligned=False to crop by landmarks."
-        )
+        size = f"{image.shape[1]} x {image.shape[0]} pixels; aligned images have {SIDE} x {SIDE}"
+        raise ImageError(f"{name} is {size}. Scale it, or give aligned=False to crop by landmarks.")
     faces = detect(image)
     points = central(faces, image) if len(faces) else torch.full((POINTS, 2), torch.nan)
     five = template((SIDE, SIDE)) if aligned else five_points(points)
