@@ -45,12 +45,9 @@ class _DType(_StandIn):
 
 
 class _Array(_StandIn):
-    def __setstate__(self, state):
-        _, shape, dtype, fortran, data = state
-        self.state = _array(data, dtype, shape, "F" if fortran else "C")
-
     def value(self) -> np.ndarray:
-        return self.state
+        _, shape, dtype, fortran, data = self.state
+        return _array(data, dtype, shape, "F" if fortran else "C")
 
 
 class _Chumpy(_StandIn):
