@@ -59,8 +59,7 @@ def sibling(path: Path, suffix: str) -> Path:
 def read_folder(folder: str | Path) -> dict[str, tuple[Path, ...]]:
     """Return the images of each person in a folder with a directory for each, both in alphabetical order.
 
-    A folder nested once more is found. Raises AssetError if there is no such folder, images lie beside the directories,
-    or a directory holds none.
+    Raises AssetError if there is no such folder, images lie beside the directories, or a directory holds none.
     """
     folder = find_folder(folder, "", lambda inner: not _is_wrapper(inner), "a directory of images for each person")
     if loose := files_in(folder):

@@ -81,14 +81,14 @@ class Mimic:
         row = np.repeat(np.arange(len(EXPRESSIONS)), np.diff(basis.indptr))
         vertex, axis = np.divmod(basis.indices, 3)
         numbers = np.clip(generator.standard_normal((len(EXPRESSIONS), 6)), -2.5, 2.5)
-        numbers[[EXPRESSIONS.index(f"eyeBlink{side}") for side in ("Left", "Right")]] = 0.0  # closed is closed
+        blinks = [EXPRESSIONS.index(name) for name, _ in sides("eyeBlink*")]
+        numbers[blinks] = 0.0  # closed is closed
         size, across, along = np.exp(0.15 * numbers[:, 0]), 0.12 * numbers[:, 1], 0.12 * numbers[:, 2]
         x, y, _ = mean_head().T
         to_left, upwards = np.tanh(x / 20.0), np.tanh((y + 20.0) / 40.0)  # smooth, from -1 to 1
         basis.data *= (size[:, None] * np.exp(0.1 * numbers[:, 3:]))[row, axis]
         basis.data *= 1 + across[row] * to_left[vertex] + along[row] * upwards[vertex]
-        for eye, side in enumerate(("Left", "Right")):
-            blink = EXPRESSIONS.index(f"eyeBlink{side}")
+        for eye, blink in enumerate(blinks):
             entries = slice(basis.indptr[blink], basis.indptr[blink + 1])
             closing = _closing(neutral, basis[[blink]].toarray().reshape(-1, 3), eye)
             basis.data[entries] *= closing[vertex[entries]]

@@ -158,19 +158,16 @@ class _Person:
     def __init__(self, synth: SynthFace, index: int, texels: int):
         self.subject = synth.subject(index)
         self.bare = skin.paint(self.subject.look, texels)  # texture without hair, beard and make-up
-        names = hair.choose(self.subject.traits, self.subject.look.recession, synth.generator(index, HAIR))
-        self.hairstyles = [hair.STYLES.index(name) for name in names]
+        self.hairstyles = hair.choose(self.subject.traits, self.subject.look.recession, synth.generator(index, HAIR))
 
 
 class _Scene:
     """Everything random about one picture."""
 
     def __init__(self, synth: SynthFace, person: _Person, picture: int, size, yaw_limit: float, expressive: bool):
-        sequence = np.random.SeedSequence([synth.seed, person.subject.index, PICTURE, picture])
         # A generator for each matter, so that none depends on how many numbers another took.
-        mood, pose, frame, lamp, wall, grain, styling = (
-            np.random.Generator(np.random.PCG64(s)) for s in sequence.spawn(7)
-        )
+        generators = synth.generator(person.subject.index, PICTURE, picture).spawn(7)
+        mood, pose, frame, lamp, wall, grain, styling = generators
         self.person, self.picture, self.size = person, picture, size
         self.expression = _draw_expression(mood, synth.expression_names) * float(expressive)
         yaw = yaw_limit * (2 * pose.random() - 1)
@@ -179,7 +176,7 @@ class _Scene:
         self.framing = frame.random(4)  # size in the frame, shift (u, v), distance; in [0, 1)
         self.light, self.background = _draw_light(lamp), _draw_background(wall, size)
         self.grain = grain.standard_normal((*size, 3))
-        style = person.hairstyles[styling.integers(len(person.hairstyles))]
+        style = hair.STYLES.index(person.hairstyles[styling.integers(len(person.hairstyles))])
         self.hairstyle = style + len(hair.STYLES) * int(styling.random() < 0.3)
         self.styling = skin.Styling.draw(person.subject.look, styling)
 

@@ -77,10 +77,7 @@ def depths(age: float, expression: np.ndarray) -> np.ndarray:
 def displacement(
     synth: SynthFace, subject: Subject, expression: Float[Tensor, "batch expressions"], size: int = 416
 ) -> Float[Tensor, "batch size size"]:
-    """Return a person's wrinkles under expressions in mm along the outward normals, as maps of the atlas.
-
-    Negative inside a groove. Row 0 is the top of the atlas (v = 1).
-    """
+    """Return a person's wrinkles in mm along the normals (negative in grooves), as maps of the atlas, top first."""
     pattern = tuple(synth.generator(subject.index, STREAM).random(PATTERN))
     deep = depths(subject.traits["age"], expression.detach().cpu().numpy()).astype(np.float32)
     total = np.tensordot(deep.reshape(len(deep), -1), grooves(pattern, size), 1)

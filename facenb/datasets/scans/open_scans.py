@@ -136,10 +136,7 @@ def marked(scan: Scan) -> Scan:
 
 
 def to_front(scan: Scan) -> Scan:
-    """Return a scan with landmarks turned and moved so that it looks at the viewer as an average head does.
-
-    A size in mm stays; one in an unknown unit is scaled so that the outer eye corners lie `EYES` mm apart.
-    """
+    """Return a scan turned to the viewer as a mean head; an unknown unit is scaled to outer eyes `EYES` mm apart."""
     landmarks, synth = scan.landmarks, SynthFace()
     factor = 1.0 if scan.unit == "mm" else EYES / float((landmarks[36] - landmarks[45]).norm())
     inner = slice(17, 68)  # people who mark a scan differ most on its jaw line

@@ -14,7 +14,7 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from facenb.datasets.sets.augmentation import MIRRORED_68, NONE, Augmentation, Draw, network_input
-from facenb.datasets.sets.table import Table, memory_table, read_table
+from facenb.datasets.sets.table import Table, read_table
 from facenb.errors import AssetError, RunError
 from facenb.morphable.model import MorphableModel
 
@@ -37,7 +37,7 @@ class FaceSet:
     @classmethod
     def in_memory(cls, **columns: Tensor) -> "FaceSet":
         """Return a set of tensors: image, subject and further fields, with equally many rows."""
-        table = memory_table(columns)
+        table = Table(Path(), {}, {name: tensor.numpy() for name, tensor in columns.items()})
         return cls(table, torch.arange(len(table)))
 
     def __len__(self) -> int:

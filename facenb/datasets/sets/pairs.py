@@ -18,12 +18,9 @@ SLACK = 1e-5  # radians: turns exactly at a limit, as angles on a grid have them
 class PairData:
     """Pairs of images as rows; implements the protocol of `facenb.training`.
 
-    A row is a first image; its second is drawn from the batch's generator. In the first half of a batch it shows the
-    same person, turned by `apart` or more; in the second half another person, turned by `near` at most from the first.
-    Only images with partners of both kinds come first. A batch holds the first images, then the second, and `same`.
-
-    A triplet of each row is two pairs: from `torch.cat([rows, rows])`, the first half are drawn with the same person
-    and the second half with another. Rows may be given more often for further partners.
+    A row is a first image that has partners of both kinds; its second is drawn from the batch's generator. In the first
+    half of a batch it shows the same person, turned by `apart` or more; in the second half another person, turned by
+    `near` at most. For triplets, draw from `torch.cat([rows, rows])`. Repeat rows for further partners.
     """
 
     def __init__(self, images: Any, yaw: Float[Tensor, " images"], apart: float | int = 30.0, near: float | int = 10.0):

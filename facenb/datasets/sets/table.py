@@ -48,11 +48,6 @@ class Table:
         return {name: torch.from_numpy(self.columns[name][rows.numpy()]) for name in names}
 
 
-def memory_table(columns: Block) -> Table:
-    """Return a table of tensors in memory, with equally many rows in each."""
-    return Table(Path(), {}, {name: tensor.numpy() for name, tensor in columns.items()})
-
-
 def read_table(folder: str | Path) -> Table:
     """Return the complete table in a folder. Raises AssetError if there is none, or a file is missing or damaged."""
     folder = Path(folder)
