@@ -1,8 +1,8 @@
 """Textured shading on the CPU, forward only, as loops that numba compiles: what `texture.shade` defines.
 
-`_texture` computes the colour of each pixel without relief: the factor, interpolated between the triangle's corners,
-times the texture at the pixel's uv. If there is relief, `_relight` then multiplies by the light on the tilted normal.
-Arrays have the shapes that `texture.shade` states, with all pixels of an image on one axis.
+`_shade` computes the colour of each pixel: the factor, interpolated between the triangle's corners, times the texture
+at the pixel's uv. If there is relief, `_relight` multiplies by the light on the tilted normal. Arrays have the shapes
+that `texture.shade` states, with all pixels of an image on one axis.
 
 numba may fuse a product and a sum ("contract"), so results equal those of torch to rounding. Indices are unsigned,
 which spares the test for negative ones.
@@ -24,10 +24,9 @@ def shade(texture, fragments, triangles, factor, bumps) -> Tensor:
     dtype = factor.dtype
     faces = [array(t.to(torch.int32)).view(np.uint32) for t in (triangles, texture.triangles)]
     seen = [array(fragments.triangle.flatten(1)), array(fragments.barycentric.flatten(1, 2).to(dtype))]
-    pixels, values = [*seen, *faces, array(texture.uv.to(dtype))], np.empty_like(seen[1])
-    in_parallel(_texture, len(values), *pixels, array(texture.image.to(dtype)), array(factor), values)
-    if bumps is not None:
-        in_parallel(_relight, len(values), *pixels, *(array(t.to(dtype)) for t in bumps), values)
+    uv, image, values = array(texture.uv.to(dtype)), array(texture.image.to(dtype)), np.empty_like(seen[1])
+    bumps = bumps and tuple(array(t.to(dtype)) for t in bumps)
+    in_parallel(_shade, len(values), *seen, *faces, uv, image, array(factor), bumps, values)
     return torch.from_numpy(values).view_as(fragments.barycentric)
 
 
@@ -67,7 +66,7 @@ def _blend(values, a, b, c, wa, wb, wc, k):
 
 
 @compiled(fastmath={"contract"})
-def _texture(first, end, triangle, barycentric, triangles, uv_triangles, uv, image, factor, values):
+def _shade(first, end, triangle, barycentric, triangles, uv_triangles, uv, image, factor, bumps, values):
     for item in range(first, end):
         source, scale = image[min(item, len(image) - 1)], factor[item]
         seen, weights, out = triangle[item], barycentric[item], values[item]
@@ -82,34 +81,30 @@ def _texture(first, end, triangle, barycentric, triangles, uv_triangles, uv, ima
             a, b, c = triangles[t, 0], triangles[t, 1], triangles[t, 2]
             for k in range(3):
                 out[pixel, k] = _blend(scale, a, b, c, wa, wb, wc, k) * _bilinear(source, texels, k)
+            if bumps is not None:
+                _relight(item, triangles[t], uv_triangles[t], uv, wa, wb, wc, bumps, out[pixel])
 
 
 @compiled(fastmath={"contract"})
-def _relight(first, end, triangle, barycentric, triangles, uv_triangles, uv, slopes, vertices, normals, light, values):
-    """Multiply the colours by the light on the interpolated normals, which the relief tilts."""
-    for item in range(first, end):
-        source, lamp = slopes[min(item, len(slopes) - 1)], light[min(item, len(light) - 1)]
-        seen, weights, out, p, n = triangle[item], barycentric[item], values[item], vertices[item], normals[item]
-        for pixel in range(np.uint64(len(seen))):
-            if seen[pixel] < 0:
-                continue
-            t = np.uint64(seen[pixel])
-            wa, wb, wc = weights[pixel, 0], weights[pixel, 1], weights[pixel, 2]
-            texels = _corners(source, uv, uv_triangles[t], wa, wb, wc)
-            slope_u, slope_v = _bilinear(source, texels, 0), _bilinear(source, texels, 1)
-            a, b, c = uv_triangles[t, 0], uv_triangles[t, 1], uv_triangles[t, 2]
-            rise_b = slope_u * (uv[b, 0] - uv[a, 0]) + slope_v * (uv[b, 1] - uv[a, 1])  # mm along ab
-            rise_c = slope_u * (uv[c, 0] - uv[a, 0]) + slope_v * (uv[c, 1] - uv[a, 1])  # mm along ac
-            a, b, c = triangles[t, 0], triangles[t, 1], triangles[t, 2]
-            gx, gy, gz = _gradient(p, a, b, c, rise_b, rise_c)
-            x, y = _blend(n, a, b, c, wa, wb, wc, 0), _blend(n, a, b, c, wa, wb, wc, 1)
-            x, y, z = _unit(x, y, _blend(n, a, b, c, wa, wb, wc, 2))
-            x, y, z = _unit(x - gx, y - gy, z - gz)
-            for k in range(3):
-                received = C0 * lamp[0, k] + C1 * (y * lamp[1, k] + z * lamp[2, k] + x * lamp[3, k])
-                received += C2 * (x * y * lamp[4, k] + y * z * lamp[5, k] + x * z * lamp[7, k])
-                received += C2_ZZ * (3 * z * z - 1) * lamp[6, k] + C2_XY * (x * x - y * y) * lamp[8, k]
-                out[pixel, k] *= received
+def _relight(item, corners, uv_corners, uv, wa, wb, wc, bumps, colour):
+    """Multiply a pixel's colour by the light on the interpolated normal, which the relief tilts."""
+    slopes, vertices, normals, light = bumps
+    source, lamp, n = slopes[min(item, len(slopes) - 1)], light[min(item, len(light) - 1)], normals[item]
+    texels = _corners(source, uv, uv_corners, wa, wb, wc)
+    slope_u, slope_v = _bilinear(source, texels, 0), _bilinear(source, texels, 1)
+    a, b, c = uv_corners[0], uv_corners[1], uv_corners[2]
+    rise_b = slope_u * (uv[b, 0] - uv[a, 0]) + slope_v * (uv[b, 1] - uv[a, 1])  # mm along ab
+    rise_c = slope_u * (uv[c, 0] - uv[a, 0]) + slope_v * (uv[c, 1] - uv[a, 1])  # mm along ac
+    a, b, c = corners[0], corners[1], corners[2]
+    gx, gy, gz = _gradient(vertices[item], a, b, c, rise_b, rise_c)
+    x, y = _blend(n, a, b, c, wa, wb, wc, 0), _blend(n, a, b, c, wa, wb, wc, 1)
+    x, y, z = _unit(x, y, _blend(n, a, b, c, wa, wb, wc, 2))
+    x, y, z = _unit(x - gx, y - gy, z - gz)
+    for k in range(3):
+        received = C0 * lamp[0, k] + C1 * (y * lamp[1, k] + z * lamp[2, k] + x * lamp[3, k])
+        received += C2 * (x * y * lamp[4, k] + y * z * lamp[5, k] + x * z * lamp[7, k])
+        received += C2_ZZ * (3 * z * z - 1) * lamp[6, k] + C2_XY * (x * x - y * y) * lamp[8, k]
+        colour[k] *= received
 
 
 @compiled(fastmath={"contract"})
