@@ -25,13 +25,6 @@ def photo(options: argparse.Namespace) -> None:
     print(f"landmark error {float(face.fit.error[0]):.1f} px; {time.perf_counter() - start:.2f} s")
 
 
-def report(options: argparse.Namespace) -> None:
-    """Write the page of a run folder. Raise RunError if notebook 17 was not run into it."""
-    from facenb.runs.report import write_page
-
-    print(write_page(options.run_folder))
-
-
 def arguments_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("python -m facenb", description="3D faces and identity.", allow_abbrev=False)
     commands = parser.add_subparsers(dest="command", required=True)
@@ -56,7 +49,12 @@ def main(arguments: list[str] | None = None) -> int:
     if options.command == "run":
         return command.run(options, arguments, arguments[cut + 1 :])
     try:
-        photo(options) if options.command == "photo" else report(options)
+        if options.command == "photo":
+            photo(options)
+        else:
+            from facenb.runs.report import write_page
+
+            print(write_page(options.run_folder))
     except FacenbError as error:
         print(f"facenb: {error}", file=sys.stderr)
         return 1

@@ -307,11 +307,6 @@ def _noise(face: Face, image: Tensor, block: int) -> Tensor:
     return noise
 
 
-DRAWERS = {
-    "hand": _hand,
-    "glasses": _glasses,
-    "sunglasses": partial(_glasses, dark=True),
-    "mask": _mask,
-    "blocks": _blocks,
-}
+SUNGLASSES = partial(_glasses, dark=True)
+DRAWERS = {"hand": _hand, "glasses": _glasses, "sunglasses": SUNGLASSES, "mask": _mask, "blocks": _blocks}
 KINDS = tuple(DRAWERS)

@@ -35,14 +35,13 @@ class Source:
 
     name: str  # how the report calls it
     folder: Path
-    profile: str
-    seed: int
     records: pd.DataFrame
     notes: list[str]
     kinds: set[str]  # of data: synthetic, photos, paper
 
     def __str__(self) -> str:
-        facts = [f"profile {self.profile}, seed {self.seed}"]
+        profile, seed = self.records.loc[0, ["profile", "seed"]]
+        facts = [f"profile {profile}, seed {seed}"]
         facts.append(f"{len(self.records)} records of {self.records.notebook.nunique()} notebooks")
         for field in ("time", "device", "commit"):
             values = sorted(set(self.records[field]))
@@ -72,7 +71,7 @@ def read_sources(folder: Path) -> list[Source]:
         name = f"{folder.name}, {profile}" if table.profile.nunique() > 1 else folder.name
         name += f", seed {seed}" if seed else ""
         records = part.reset_index(drop=True)
-        sources.append(Source(name, folder, profile, int(seed), records, [*dropped, *notes, *mixed(records)], kinds))
+        sources.append(Source(name, folder, records, [*dropped, *notes, *mixed(records)], kinds))
     return sources
 
 
@@ -173,10 +172,8 @@ class Report:
             sides = {where: side[where].T for side in (theirs, ours) for where in side.columns.unique(0)}
             joined = pd.concat(sides, axis=1).fillna("")
         else:
-            pairs: dict[str, str] = {}  # the paper's row -> our method; of several of ours, the first
-            for method, row in comparison.pairs.items():
-                if method in ours.index:
-                    pairs.setdefault(row, method)
+            first = reversed(comparison.pairs.items())  # of several of our methods, the first stays
+            pairs = {row: method for method, row in first if method in ours.index}
             labels = {row: f"{row} · here: {method}" for row, method in pairs.items()}
             ours = ours.rename(index={method: labels[row] for row, method in pairs.items()})
             joined = pd.concat([theirs.rename(index=labels), ours], axis=1).fillna("")
