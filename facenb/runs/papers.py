@@ -32,7 +32,7 @@ class PaperClaim:
     paper: str
     statement: str
     notebook: str  # number of the notebook whose record decides it
-    records: list[str] = field(default_factory=list)  # names that test all of it, best first; empty: its own name
+    records: list[str]  # names of records that test all of it, best first; as a rule only its own
     data: list[str] = field(default_factory=list)  # the kinds of data that its notebook serves; empty: all
 
 
@@ -62,7 +62,7 @@ def _rows(text: str) -> dict[str, list[str]]:
 _TOML = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
 PAPERS: dict[str, str] = _TOML["papers"]
 TABLES = {row.pop("name"): PaperTable(rows=_rows(row.pop("rows")), **row) for row in _TOML["table"]}
-CLAIMS = {row["name"]: PaperClaim(**row) for row in _TOML["claim"]}
+CLAIMS = {row["name"]: PaperClaim(**{"records": [row["name"]]} | row) for row in _TOML["claim"]}
 # By section of the report.
 COMPARISONS = {section: [Comparison(**row) for row in rows] for section, rows in _TOML["comparison"].items()}
 FIGURES: dict[str, list[dict]] = _TOML["figure"]  # names, of which the first that a run folder has is shown; a caption

@@ -9,7 +9,7 @@ import math
 import os
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -108,12 +108,6 @@ def cell(row: dict, percent: bool) -> str:
     return f"{number} [{', '.join(ends)}]" if ends else number
 
 
-def decisive(claim: str, names: Sequence[str]) -> str:
-    """Return which of these records tests all of a claim. Empty if none does."""
-    complete = CLAIMS[claim].records or (claim,) if claim in CLAIMS else ()
-    return next((name for name in complete if name in names), "")
-
-
 class Report:
     """The tables and claims of one or more run folders."""
 
@@ -194,9 +188,10 @@ class Report:
         for source in self.sources:
             table = source.records[source.records.metric.str.startswith("claim ")]
             names = table.metric.str.removeprefix("claim ").tolist()
+            decisive = {claim.name: next(filter(names.__contains__, claim.records), "") for claim in CLAIMS.values()}
             for record, name in zip(rows_of(table), names, strict=True):
                 facts = UNKNOWN | record | {"name": name, "claim": name.split(",")[0], "source": source.name}
-                facts |= {"whole": name == decisive(facts["claim"], names), "alone": facts["verdict"]}
+                facts |= {"whole": name == decisive.get(facts["claim"]), "alone": facts["verdict"]}
                 facts["low"], facts["high"] = facts["interval"]
                 rows.append(facts)
         claims = pd.DataFrame(rows, columns=COLUMNS).rename(columns={"value": "effect"})
