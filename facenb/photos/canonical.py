@@ -82,22 +82,18 @@ def register(
     return Embedding(corners, torch.from_numpy(weights).to(vertices.dtype))
 
 
-def find_embedding(
-    model: MorphableModel, source: Float[Tensor, "468 3"], source_triangles: Int[Tensor, "triangles 3"]
-) -> Embedding:
-    """Return the 468 points of MediaPipe's canonical mesh on the surface of the model's mean face (takes seconds)."""
-    mean, triangles = model.mean.cpu(), model.triangles.cpu().long()
-    if "face" in model.regions:  # not behind the ears, not down the neck
-        inside = torch.zeros(len(mean), dtype=torch.bool)
-        inside[model.regions["face"].cpu()] = True
-        triangles = triangles[inside[triangles].all(1)]
-    positions = model.landmarks.of(mean)[INNER]
-    return register(source, source_triangles, mean, triangles, list(IBUG68[INNER]), positions)
-
-
 def mediapipe_embedding(model: MorphableModel) -> Embedding:
-    """Return MediaPipe's 468 points on the model's surface: computed once, then read from a cache folder."""
-    mesh = read_canonical(asset("mediapipe") / "canonical_face_model.obj")
-    inputs = (model.mean, model.triangles, *mesh)
-    tensors = kept(f"embeddings/{VERSION}", lambda: dict(vars(find_embedding(model, *mesh))), *inputs)
+    """Return MediaPipe's 468 points on the surface of the model's mean face: found in seconds, then kept in a cache."""
+    source, source_triangles = read_canonical(asset("mediapipe") / "canonical_face_model.obj")
+
+    def found() -> dict[str, Tensor]:
+        mean, triangles = model.mean.cpu(), model.triangles.cpu().long()
+        if "face" in model.regions:  # not behind the ears, not down the neck
+            inside = torch.zeros(len(mean), dtype=torch.bool)
+            inside[model.regions["face"].cpu()] = True
+            triangles = triangles[inside[triangles].all(1)]
+        positions = model.landmarks.of(mean)[INNER]
+        return vars(register(source, source_triangles, mean, triangles, list(IBUG68[INNER]), positions))
+
+    tensors = kept(f"embeddings/{VERSION}", found, model.mean, model.triangles, source, source_triangles)
     return Embedding(**tensors).to(model.device)
