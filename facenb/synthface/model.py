@@ -21,6 +21,7 @@ from facenb.synthface.people import SUBJECTS, VERSION, SynthFace
 PATH = Path(__file__).parent / "data" / "model.safetensors"
 PEOPLE, COMPONENTS, ALBEDO_COMPONENTS = 200, 80, 40
 EXPRESSION_PEOPLE = 20  # whose expressions are averaged
+SHARED = ("triangles", "expression_names", "landmarks", "uv", "uv_triangles", "regions", "contour")
 MOVED = ("jawOpen", "jawLeft", "jawRight")  # expressions that a jaw joint takes the place of
 GUIDES = (0, 1, 15, 16, 27)  # landmarks by the ears and between the eyes: the hinge goes with them
 
@@ -82,17 +83,11 @@ def build_model(
     return MorphableModel(
         name="synthface",
         mean=mean,
-        triangles=synth.triangles,
         identity_basis=identity,
         expression_basis=torch.stack(moved).mean(0),
-        expression_names=synth.expression_names,
-        landmarks=synth.landmarks,
         albedo_mean=albedo_mean,
         albedo_basis=albedo_basis,
-        uv=synth.uv,
-        uv_triangles=synth.uv_triangles,
-        regions=synth.regions,
-        contour=synth.contour,
+        **{name: getattr(synth, name) for name in SHARED},
         source=f"SynthFace (facenb, Apache-2.0; MakeHuman, CC0): seed {seed}, {people} people of version {VERSION}",
     )
 

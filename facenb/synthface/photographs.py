@@ -264,8 +264,8 @@ def _expose(synth, scenes: list[_Scene], texels: int, size, kind: str, supersamp
     rows = [(s.person.subject, s.expression[None]) for s in scenes]
     shape = torch.cat([synth.shape(*row) for row in rows])  # one by one: the same in any batch
     neutral = torch.stack([s.person.subject.neutral for s in scenes])
-    angles, light = torch.stack([s.angles for s in scenes]), torch.stack([s.light for s in scenes])
-    placing = scenes, synth.landmarks.of(neutral), euler_to_matrix(angles), size, kind, view
+    drawn = {name: torch.stack([getattr(s, name) for s in scenes]) for name in ("expression", "angles", "light")}
+    placing = scenes, synth.landmarks.of(neutral), euler_to_matrix(drawn["angles"]), size, kind, view
     camera = _place_camera(*placing)
     images, strands, tints = (torch.from_numpy(np.stack(x)) for x in zip(*(s.dressed() for s in scenes), strict=True))
     mesh = hair.mesh()
@@ -277,7 +277,7 @@ def _expose(synth, scenes: list[_Scene], texels: int, size, kind: str, supersamp
         relief=torch.cat([wrinkles.displacement(synth, *row, min(texels, atlas.SIZE // 2)) for row in rows]),
     )
     whole, large = torch.cat([shape, strands], 1), (size[0] * supersample, size[1] * supersample)
-    fine = render(whole, mesh.triangles, texture, _place_camera(*placing, supersample), large, light)
+    fine = render(whole, mesh.triangles, texture, _place_camera(*placing, supersample), large, drawn["light"])
     return Photographs(
         image=_develop(fine, scenes, supersample, noise),
         landmarks=camera.project(synth.landmarks.of(shape))[..., :2],
@@ -285,10 +285,8 @@ def _expose(synth, scenes: list[_Scene], texels: int, size, kind: str, supersamp
         picture=torch.tensor([s.picture for s in scenes]),
         shape=shape,
         neutral=neutral,
-        expression=torch.stack([s.expression for s in scenes]),
-        angles=angles,
         camera=camera,
-        light=light,
+        **drawn,
         hairstyle=torch.tensor([s.hairstyle for s in scenes]),
     )
 
