@@ -56,10 +56,7 @@ def unit_of(layout: Layout, units: Mapping[str, float | Sequence[float]] = UNITS
 
 
 class Encoder(nn.Module):
-    """A ResNet and two fully connected layers, with the names of the released weights.
-
-    `shrink`: factor by which the images are reduced first.
-    """
+    """A ResNet and two layers, named as the released weights; `shrink` is a factor that reduces the images first."""
 
     def __init__(self, encoder: ResNet, hidden: int, outputs: int, shrink: int = 1):
         super().__init__()
@@ -67,7 +64,6 @@ class Encoder(nn.Module):
         self.layers = nn.Sequential(nn.Linear(encoder.features, hidden), nn.ReLU(), nn.Linear(hidden, outputs))
 
     def forward(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch outputs"]:
-        """Return the outputs of RGB images in [-1, 1]."""
         images = functional.avg_pool2d(images, self.shrink) if self.shrink > 1 else images
         # In this memory order convolutions on a CPU are a third faster.
         return self.layers(self.encoder(((images + 1) / 2).contiguous(memory_format=torch.channels_last)))
@@ -117,10 +113,9 @@ class Deca(Saved, nn.Module):
     @torch.no_grad()
     def _start(self, scale: float) -> None:
         """Start a training at the mean face at rest, in the middle of the image, in even light."""
-        last = self.coarse.layers[-1]
+        last, where = self.coarse.layers[-1], self.layout.slices
         last.weight.mul_(0.1)
         last.bias.zero_()
-        where = self.layout.slices
         last.bias[where["camera"].start] = scale
         last.bias[where["light"].start : where["light"].start + 3] = 3.0  # about 0.85 of each colour
         last.bias.div_(self.unit)
@@ -156,9 +151,8 @@ def load_deca(path: str | Path) -> Deca:
     The file holds three state dicts, E_flame, E_detail and D_detail; other content is ignored. Raise ModelFileError if
     it is missing, would run code, or holds other networks.
     """
-    path = Path(path)
+    path, network = Path(path), Deca()
     path = path / RELEASED if path.is_dir() else path
-    network = Deca()
     try:
         for name, module in PARTS.items():
             take_over(network.get_submodule(module), read_weights(path, part=name), path)

@@ -6,7 +6,9 @@ belong to a person and move with the expression. Three parts of the authors' cod
 (`texture_data_256.npy`).
 """
 
+import itertools
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -28,7 +30,7 @@ class _Decoder(nn.Module):
 
     units: tuple[float, float] = (1.0, 1.0)  # factors of detail and jaw
 
-    def __init__(self, codes: int, reach: float, window: Sequence[float]):
+    def __init__(self, codes: int, reach: float = 10.0, window: Sequence[float] = (0.0, 0.0, 1.0, 1.0)):
         super().__init__()
         self.codes, self.reach, self.window = codes, reach, [float(side) for side in window]
         self.config = {"codes": codes, "reach": reach, "window": self.window}  # the arguments, for JSON
@@ -57,22 +59,16 @@ class _Decoder(nn.Module):
 class DetailDecoder(_Decoder):
     """Codes to a square map by convolutions: 8 texels on a side, doubled after each of the `channels` but the first.
 
-    Tensors have the names of the released weights.
+    Tensors have the names of the released weights. `place`: `reach` and `window`, see the base class.
     """
 
-    def __init__(
-        self,
-        codes: int,
-        channels: Sequence[int] = RELEASED,
-        reach: float = 10.0,
-        window: Sequence[float] = (0.0, 0.0, 1.0, 1.0),
-    ):
-        super().__init__(codes, reach, window)
+    def __init__(self, codes: int, channels: Sequence[int] = RELEASED, **place: Any):
+        super().__init__(codes, **place)
         self.config["channels"] = list(channels)
         self.size = START * 2 ** (len(channels) - 1)  # texels on a side of the map
         self.l1 = nn.Sequential(nn.Linear(codes, channels[0] * START * START))
         layers: list[nn.Module] = [nn.BatchNorm2d(channels[0])]
-        for before, after in zip(channels[:-1], channels[1:], strict=True):
+        for before, after in itertools.pairwise(channels):
             layers += [
                 nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False),
                 nn.Conv2d(before, after, 3, padding=1),
@@ -89,17 +85,15 @@ class DetailDecoder(_Decoder):
 
 
 class LinearDecoder(_Decoder):
-    """A mean map plus one map for each number of the code; ours, for short trainings. `texels` on a side.
+    """A mean map plus one map for each number of the code; ours, for short trainings. `texels` on a side; `place` as above.
 
     The convolutions of DetailDecoder learn broad shapes first and grooves late; here each texel learns by itself.
     """
 
     units = (0.3, 1 / OPEN)  # all about as large as an expression
 
-    def __init__(
-        self, codes: int, texels: int = 64, reach: float = 10.0, window: Sequence[float] = (0.0, 0.0, 1.0, 1.0)
-    ):
-        super().__init__(codes, reach, window)
+    def __init__(self, codes: int, texels: int = 64, **place: Any):
+        super().__init__(codes, **place)
         self.config["texels"] = self.size = texels
         self.maps = nn.Parameter(torch.zeros(1 + codes, texels, texels))  # training starts with the smooth face
 

@@ -54,9 +54,8 @@ class PicturePairs:
         """Return for each row another image of the same person, drawn at random. Raise RunError if there is none."""
         labels = self.faces.labels
         other = (labels == labels[rows, None]) & (torch.arange(len(labels)) != rows[:, None])  # (B, rows)
-        alone = (~other.any(1)).nonzero()[:, 0]
-        if len(alone):
-            subject = int(self.faces.subjects[rows[alone[0]]])
+        if len(alone := rows[~other.any(1)]):
+            subject = int(self.faces.subjects[alone[0]])
             raise RunError(f"Subject {subject} has one image only. A pair needs two images of a person.")
         return torch.rand(other.shape, generator=generator).masked_fill(~other, -1.0).argmax(1)
 
@@ -74,8 +73,8 @@ def vary(batch: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tens
     image = torch.where(mirrored[:, None, None, None], image.flip(-1), image)
     angle, grow, u, v = 2 * torch.rand(4, count, generator=generator) - 1
     angle, grow, shift = TURN * angle, (ZOOM * grow).exp(), MOVE * torch.stack([u, v], -1)
-    onto = torch.stack([angle.cos(), -angle.sin(), angle.sin(), angle.cos()], -1).view(-1, 2, 2)
-    onto = onto * grow[:, None, None]  # from the new image to the old, as `grid_sample` needs it
+    # From the new image to the old, as `grid_sample` needs it.
+    onto = torch.stack([angle.cos(), -angle.sin(), angle.sin(), angle.cos()], -1).view(-1, 2, 2) * grow[:, None, None]
     grid = functional.affine_grid(torch.cat([onto, shift[..., None]], 2), list(image.shape), align_corners=False)
     image = functional.grid_sample(image, grid, padding_mode="border", align_corners=False)
     points = torch.linalg.solve(onto, (points - shift[:, None]).mT).mT

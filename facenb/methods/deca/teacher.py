@@ -55,14 +55,12 @@ def partner(values: Float[Tensor, "batch ..."]) -> Float[Tensor, "batch ..."]:
     return values.unflatten(0, (2, -1)).flip(0).flatten(0, 1)
 
 
+@dataclass(frozen=True)
 class Recogniser:
-    """The features of a recognition network for images, cropped by their landmarks; differentiable.
+    """The features of a recognition network for images, cropped by their landmarks; differentiable."""
 
-    `network` maps RGB crops in [-1, 1] of `size` (height, width) to features. It is not trained.
-    """
-
-    def __init__(self, network: nn.Module, size: tuple[int, int]):
-        self.network, self.size = network, size
+    network: nn.Module  # RGB crops in [-1, 1] to features; not trained
+    size: tuple[int, int]  # of the crops (height, width)
 
     def __call__(
         self, images: Float[Tensor, "batch height width 3"], landmarks: Float[Tensor, "batch 68 2"]
@@ -174,9 +172,7 @@ def to_picture(images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "
 
 def train_only(network: Deca, detail: bool) -> Deca:
     """Require gradients of the detail network and decoder only, or of the coarse network only. Return the network."""
-    network.coarse.requires_grad_(not detail)
-    network.fine.requires_grad_(detail)
-    network.decoder.requires_grad_(detail)
+    network.requires_grad_(detail).coarse.requires_grad_(not detail)
     return network
 
 

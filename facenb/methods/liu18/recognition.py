@@ -135,10 +135,9 @@ def watch_validation(material: Material) -> Callable[[dict[str, nn.Module]], dic
 
     @torch.no_grad()
     def validate(modules: dict[str, nn.Module]) -> dict[str, float]:
-        network, targets = modules["network"], modules["targets"]
-        device, identity, total = network.mean_shape.device, [], 0.0
+        network, targets, identity, total = modules["network"], modules["targets"], [], 0.0
         for batch_rows in rows.split(TOGETHER):
-            batch = {name: value.to(device) for name, value in subset.load(batch_rows).items()}
+            batch = {name: value.to(network.mean_shape.device) for name, value in subset.load(batch_rows).items()}
             codes = network.encode(batch["image"])
             total += float(reconstruction_loss(network, codes, targets(batch))) * len(batch_rows)
             identity.append(codes.identity.float().cpu())
