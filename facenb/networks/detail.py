@@ -85,7 +85,7 @@ class DetailDecoder(_Decoder):
 
 
 class LinearDecoder(_Decoder):
-    """A mean map plus one map for each number of the code; ours, for short trainings. `texels` on a side; `place` as above.
+    """A mean map plus one map for each number of the code; ours, for short trainings. `texels` on a side.
 
     The convolutions of DetailDecoder learn broad shapes first and grooves late; here each texel learns by itself.
     """
