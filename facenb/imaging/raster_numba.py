@@ -244,8 +244,7 @@ def _locate(p, triangles, perspective, low, high, triangle, barycentric, depth):
         for column in range(triangle.shape[1]):
             t = triangle[row, column]
             if t < 0:
-                for k in range(3):
-                    barycentric[row, column, k] = 0
+                barycentric[row, column] = 0
                 depth[row, column] = np.inf
                 continue
             a, b, c = triangles[t, 0], triangles[t, 1], triangles[t, 2]
@@ -302,8 +301,7 @@ def _blend(first, end, triangle, barycentric, attributes, triangles, values):
         for pixel in range(values.shape[1]):
             t = triangle[image, pixel]
             if t < 0:
-                for k in range(values.shape[2]):
-                    values[image, pixel, k] = 0
+                values[image, pixel] = 0
                 continue
             a, b, c = triangles[t, 0], triangles[t, 1], triangles[t, 2]
             wa, wb, wc = barycentric[image, pixel, 0], barycentric[image, pixel, 1], barycentric[image, pixel, 2]

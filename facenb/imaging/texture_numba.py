@@ -72,8 +72,7 @@ def _shade(first, end, triangle, barycentric, triangles, uv_triangles, uv, image
         seen, weights, out = triangle[item], barycentric[item], values[item]
         for pixel in range(np.uint64(len(seen))):
             if seen[pixel] < 0:
-                for k in range(3):
-                    out[pixel, k] = 0
+                out[pixel] = 0
                 continue
             t = np.uint64(seen[pixel])
             wa, wb, wc = weights[pixel, 0], weights[pixel, 1], weights[pixel, 2]
