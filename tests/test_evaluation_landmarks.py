@@ -58,12 +58,13 @@ def test_truth_without_area_names_the_face():
         nme(truth, truth)
 
 
-def test_mean_is_of_the_bins_not_of_the_faces():
+def test_mean_is_of_the_bins_and_the_mean_of_images_is_another_one():
     yaw = torch.tensor([0.0, 5.0, -10.0, 45.0, -80.0]).deg2rad()
     table = by_yaw(torch.tensor([0.01, 0.02, 0.03, 0.05, 0.12]), yaw)
     assert table.bins == pytest.approx((0.02, 0.05, 0.12))
     assert table.mean == pytest.approx((0.02 + 0.05 + 0.12) / 3)
     assert table.percent()[-1] == pytest.approx(100 * 0.19 / 3)
+    assert table.mean_of_images == pytest.approx((0.01 + 0.02 + 0.03 + 0.05 + 0.12) / 5)
 
 
 def test_edges_belong_to_the_lower_bin_and_over_90_to_the_last():
@@ -75,23 +76,15 @@ def test_misses_are_counted_and_not_averaged():
     yaw = torch.tensor([0.0, 10.0, 45.0, 70.0, 80.0]).deg2rad()
     table = by_yaw(torch.tensor([0.02, math.nan, 0.04, 0.06, math.nan]), yaw)
     assert (table.counts, table.missed) == ((1, 1, 1), (1, 0, 1))
-    assert table.bins == pytest.approx((0.02, 0.04, 0.06))
+    assert table.bins == pytest.approx((0.02, 0.04, 0.06)) and table.mean_of_images == pytest.approx(0.04)
 
 
-def test_a_bin_with_misses_only_is_nan_and_so_is_the_mean():
+def test_a_bin_with_misses_only_is_nan_and_so_is_the_mean_of_the_bins_alone():
     table = by_yaw(torch.tensor([0.02, 0.04, math.nan]), torch.tensor([0.0, 45.0, 80.0]).deg2rad())
     assert math.isnan(table.bins[2]) and math.isnan(table.mean)
-
-
-def test_the_mean_of_images_is_another_one():
-    yaw = torch.tensor([0.0, 5.0, -10.0, 45.0, -80.0]).deg2rad()
-    errors = torch.tensor([0.01, 0.02, math.nan, 0.05, 0.12])
-    assert by_yaw(errors, yaw).mean_of_images == pytest.approx((0.01 + 0.02 + 0.05 + 0.12) / 4)
-    assert math.isnan(by_yaw(errors * math.nan, yaw).mean_of_images)
-
-
-def test_a_bin_without_faces_does_not_spoil_the_mean_of_images():
-    assert by_yaw(torch.tensor([0.02, 0.04]), torch.zeros(2)).mean_of_images == pytest.approx(0.03)
+    assert table.mean_of_images == pytest.approx(0.03)
+    assert by_yaw(torch.tensor([0.02, 0.04]), torch.zeros(2)).mean_of_images == pytest.approx(0.03)  # no faces at all
+    assert math.isnan(by_yaw(torch.full((1,), math.nan), torch.zeros(1)).mean_of_images)
 
 
 def test_a_yaw_that_is_not_finite_names_the_face():

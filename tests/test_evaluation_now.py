@@ -94,29 +94,27 @@ class TestUnits:
         assert found.distances.max() < 2e-3
         assert found.registration.similarity.scale.item() == pytest.approx(1 / size)
 
-    def test_metrical_in_metres_unsaid(self):
-        with pytest.raises(ValueError, match="0.09 apart: that is m, not mm; .* pass unit='m'"):
-            errors(HEAD * 0.001, LANDMARKS * 0.001, metrical=True)
+    @pytest.mark.parametrize(
+        ("vertices", "landmarks", "unit", "message"),
+        [
+            (0.001, 0.001, "mm", "0.09 apart: that is m, not mm; .* pass unit='m'"),
+            (30, 30, "mm", "that is unknown, not mm"),
+            (1, 1, "inch", "no unit 'inch'"),
+            (0.001, 1, "mm", "the prediction .in mm by its landmarks. is not in mm"),
+            (1, 0.001, "m", "the prediction .in m by its landmarks. is not in mm"),
+        ],
+    )
+    def test_another_unit_than_said(self, vertices, landmarks, unit, message):
+        with pytest.raises(ValueError, match=message):
+            errors(HEAD * vertices, LANDMARKS * landmarks, metrical=True, unit=unit)
 
-    def test_no_unit_fits(self):
-        with pytest.raises(ValueError, match="that is unknown, not mm"):
-            errors(HEAD * 30, LANDMARKS * 30, metrical=True)
-
-    def test_a_scan_in_metres(self):
-        with pytest.raises(ValueError, match="scan's outer eye corners are 0.09 apart: that is m, not mm"):
-            now_errors(HEAD * 0.001, LANDMARKS * 0.001, HEAD, TRIANGLES, LANDMARKS)
-
-    def test_vertices_in_another_unit_than_their_landmarks(self):
-        with pytest.raises(ValueError, match="the scan is not in mm"):
-            now_errors(HEAD * 0.001, LANDMARKS, HEAD, TRIANGLES, LANDMARKS)
-        with pytest.raises(ValueError, match="the prediction .in mm by its landmarks. is not in mm"):
-            errors(HEAD * 0.001)
-        with pytest.raises(ValueError, match="the prediction .in m by its landmarks. is not in mm"):
-            errors(HEAD, LANDMARKS * 0.001)
-
-    def test_unknown_unit(self):
-        with pytest.raises(ValueError, match="no unit 'inch'"):
-            errors(HEAD, metrical=True, unit="inch")
+    @pytest.mark.parametrize(
+        ("landmarks", "message"),
+        [(0.001, "scan's outer eye corners are 0.09 apart: that is m, not mm"), (1, "the scan is not in mm")],
+    )
+    def test_a_scan_in_metres(self, landmarks, message):
+        with pytest.raises(ValueError, match=message):
+            now_errors(HEAD * 0.001, LANDMARKS * landmarks, HEAD, TRIANGLES, LANDMARKS)
 
 
 class TestBadInput:
@@ -124,17 +122,13 @@ class TestBadInput:
         with pytest.raises(ValueError, match="triangles belong to this mesh"):
             errors(HEAD[:1000])
 
-    def test_prediction_not_finite(self):
-        vertices = HEAD.clone()
-        vertices[11] = torch.nan
-        with pytest.raises(ValueError, match="vertex 11 of the mesh is not finite"):
-            errors(vertices)
-
-    def test_scan_not_finite(self):
-        scan = HEAD.clone()
-        scan[3] = torch.nan
-        with pytest.raises(ValueError, match="vertex 3 of the scan is not finite"):
-            now_errors(scan, LANDMARKS, HEAD, TRIANGLES, LANDMARKS)
+    @pytest.mark.parametrize("whose", ["scan", "mesh"])
+    def test_vertices_not_finite(self, whose):
+        broken = HEAD.clone()
+        broken[3] = torch.nan
+        scan, vertices = (broken, HEAD) if whose == "scan" else (HEAD, broken)
+        with pytest.raises(ValueError, match=f"vertex 3 of the {whose} is not finite"):
+            now_errors(scan, LANDMARKS, vertices, TRIANGLES, LANDMARKS)
 
     @pytest.mark.parametrize("whose", ["scan", "prediction"])
     def test_landmarks_not_finite(self, whose):
@@ -176,18 +170,11 @@ class TestTable:
         assert table.conditions["multiview_neutral"].median == pytest.approx(np.median(both))
         assert table.conditions["selfie"].mean == pytest.approx(values[NAMES[1]].mean().item())
 
-    def test_the_same_errors_everywhere(self):
-        """A sphere in a larger one: every figure is the difference of the radii, the curve a step there."""
-        table = now_table(NAMES, {name: torch.full((9,), 3.0) for name in NAMES})
-        assert (table.all.median, table.all.mean, table.all.std) == (3, 3, 0)
-        thresholds, share = table.all.curve()
-        assert thresholds[0] == 0 and thresholds[-1] == 8
-        assert (share[thresholds < 3] == 0).all() and (share[thresholds >= 3] == 1).all()
-
     def test_curve_is_the_share_of_vertices(self):
         table = now_table(NAMES, distances())
         thresholds, share = table.all.curve()
         pooled = np.concatenate([values.numpy() for values in distances().values()])
+        assert thresholds[0] == 0 and thresholds[-1] == 8
         np.testing.assert_allclose(share, [(pooled <= limit).mean() for limit in thresholds.numpy()])
 
 
@@ -204,12 +191,8 @@ class TestMissing:
         assert table.missing == ("a/selfie/2.jpg",)
         assert (table.all.images, table.all.missed) == (3, 1)
         assert table.conditions["selfie"].missed == 1 and np.isnan(table.conditions["selfie"].median)
-
-    def test_the_curve_counts_it_as_a_failure(self):
-        whole, part = distances(), self.without("a/selfie/2.jpg")
-        _, share = now_table(NAMES, part, allow_missing=True).all.curve()
-        assert share[-1] == pytest.approx(3 / 4)
-        assert now_table(NAMES, whole).all.curve()[1][-1] == 1
+        assert table.all.curve()[1][-1] == pytest.approx(3 / 4)  # in the curve it is a failure
+        assert now_table(NAMES, distances()).all.curve()[1][-1] == 1
 
     def test_everything(self):
         table = now_table(NAMES, {}, allow_missing=True)
