@@ -46,17 +46,6 @@ class TestPairedDifference:
         tensors = paired_difference(*(torch.from_numpy(x[order]) for x in (first, second, subject)))
         assert (tensors.value, tensors.low, tensors.high) == pytest.approx((plain.value, plain.low, plain.high))
 
-    def test_turned_round_the_interval_turns_round(self):
-        first, second, subject = random().normal(size=90), random(1).normal(size=90), np.arange(90) // 3
-        there, back = paired_difference(first, second, subject), paired_difference(second, first, subject)
-        assert (-back.value, -back.high, -back.low) == pytest.approx((there.value, there.low, there.high), abs=1e-9)
-
-    def test_for_many_people_it_is_the_interval_of_student(self):
-        own = random().normal(1.0, 2.0, size=800)
-        effect = mean_of(np.repeat(own, 3), np.repeat(np.arange(800), 3), draws=20000)
-        low, high = stats.t.interval(0.95, 799, own.mean(), own.std(ddof=1) / math.sqrt(800))
-        assert (effect.value, effect.low, effect.high) == pytest.approx((own.mean(), low, high), abs=0.01)
-
     def test_pictures_of_one_person_are_no_new_people(self):
         own = random().normal(size=20)
         few, many = (mean_of(np.repeat(own, n), np.repeat(np.arange(20), n)) for n in (1, 50))
@@ -117,7 +106,8 @@ class TestBootstrap:
 
     def test_a_figure_that_most_draws_cannot_give_decides_nothing(self):
         effect = bootstrap(lambda weights: np.where((weights == 1).all(1), 1.0, math.nan), 20)
-        assert effect.value == 1 and math.isnan(effect.low) and verdict(effect) == "not decided"
+        assert effect.value == 1 and verdict(effect) == "not decided"
+        assert math.isnan(effect.low) and math.isnan(effect.p_value())
 
 
 class TestPValue:
@@ -175,8 +165,6 @@ class TestPValue:
 
     def test_without_draws_there_is_none(self):
         assert math.isnan(Effect(0.3, 0.1, 0.5, 60).p_value())
-        few = bootstrap(lambda weights: np.where((weights == 1).all(1), 1.0, math.nan), 20)
-        assert math.isnan(few.p_value())
 
 
 class TestSeeds:
@@ -231,18 +219,14 @@ class TestSeeds:
 
     def test_bad_input(self):
         effect = mean_of(random().normal(size=30), np.arange(30), draws=200)
-        with pytest.raises(ValueError, match="is not the mean of the seeds' values"):
-            with_seeds(effect, [effect.value + 1, effect.value])
-        with pytest.raises(ValueError, match="is not the mean"):
-            with_seeds(effect, [math.nan, 1.0])
+        for values in ([effect.value + 1, effect.value], [math.nan, 1.0]):
+            with pytest.raises(ValueError, match="is not the mean of the seeds' values"):
+                with_seeds(effect, values)
         with pytest.raises(ValueError, match="row 2 is not finite"):
             mean_of([[0, 0, 0], [0, 0, math.inf]], np.arange(3))
 
 
 class TestHolm:
-    def test_a_case_done_by_hand(self):
-        assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
-
     @given(some.lists(some.floats(0, 1), max_size=6))
     @settings(deadline=None)
     def test_it_is_what_testing_every_subset_by_bonferroni_gives(self, p):
@@ -310,13 +294,12 @@ class TestPairs:
         assert verdict(effect) == "holds"
 
     def test_names_of_people_may_be_words(self):
-        words = [np.array([f"person {n}" for n in side.tolist()]) for side in self.people]
-        numbers = [f"{n:03d}" for n in range(30)]  # the same order as the numbers have
-        ordered = [np.array([numbers[n] for n in side.tolist()]) for side in self.people]
+        names = np.array([f"person {n:02d}" for n in range(30)])  # the same order as the numbers have
         gain = random().normal(size=200 * 2)
-        figure = [mean_of_pairs(gain, *names, draws=200) for names in (ordered, self.people)]
-        assert figure[0] == figure[1]
-        assert mean_of_pairs(gain, *words, draws=200).subjects == 30
+        words, numbers = (
+            mean_of_pairs(gain, *who, draws=200) for who in ([names[n] for n in self.people], self.people)
+        )
+        assert words == numbers and words.subjects == 30
 
     def test_an_area_of_few_people_stays_within_its_values(self):
         """Three people: the interval reaches beyond all draws, but no area is above 1; the p-value stays."""
@@ -329,10 +312,7 @@ class TestPairs:
         assert effect.low < cut.value < cut.high == 1 < effect.high and cut.low == max(0, effect.low)
         assert cut.p_value(0.5) == effect.p_value(0.5)
         assert cut.percent().high == 100
-
-    def test_an_unknown_end_stays_unknown(self):
-        nothing = Effect(math.nan, math.nan, math.nan, 3).within(0, 1)
-        assert math.isnan(nothing.low) and math.isnan(nothing.high)
+        assert math.isnan(Effect(math.nan, math.nan, math.nan, 3).within(0, 1).high)  # an unknown end stays unknown
 
     @pytest.mark.parametrize(
         ("people", "pairs", "share"),
@@ -368,10 +348,9 @@ class TestBadInput:
 
     @pytest.mark.parametrize("people", [0, 1])
     def test_too_few_people(self, people):
-        with pytest.raises(ValueError, match=f"at least two people, got {people}"):
-            mean_of(np.zeros(3 * people), np.zeros(3 * people))
-        with pytest.raises(ValueError, match=f"at least two people, got {people}"):
-            bootstrap(lambda weights: weights.mean(1), people)
+        for effect in (lambda: mean_of(*2 * [np.zeros(3 * people)]), lambda: bootstrap(lambda w: w.mean(1), people)):
+            with pytest.raises(ValueError, match=f"at least two people, got {people}"):
+                effect()
 
 
 class TestVerdict:

@@ -142,7 +142,7 @@ def test_a_closed_surface_covers_each_pixel_exactly_once(backend, grid):
 @backends
 @cameras
 def test_barycentrics_against_ray_casting(backend, perspective):
-    """Moeller-Trumbore in numpy: the ray through the pixel centre meets the triangle in space."""
+    """Three linear equations in numpy: the ray through the pixel centre meets the triangle in space."""
     projected, triangles = soup(seed=5)
     size, focal = (40, 40), 45.0
     found = rasterize(projected, triangles, size, perspective, backend)
@@ -154,13 +154,8 @@ def test_barycentrics_against_ray_casting(backend, perspective):
         origin, ray = np.zeros((len(u), 3)), np.stack([u / focal, v / focal, np.ones(len(u))], -1)
     else:
         space, origin, ray = corners, np.stack([u, v, 0 * u], -1), np.tile([0.0, 0, 1], (len(u), 1))
-    e1, e2 = space[:, 1] - space[:, 0], space[:, 2] - space[:, 0]
-    across = np.cross(ray, e2)
-    determinant = (e1 * across).sum(-1)
-    b1 = ((origin - space[:, 0]) * across).sum(-1) / determinant
-    turned = np.cross(origin - space[:, 0], e1)
-    b2 = (ray * turned).sum(-1) / determinant
-    depth = (e2 * turned).sum(-1) / determinant
+    sides = np.stack([space[:, 1] - space[:, 0], space[:, 2] - space[:, 0], -ray], -1)
+    b1, b2, depth = np.linalg.solve(sides, (origin - space[:, 0])[..., None])[..., 0].T
     expected = np.stack([1 - b1 - b2, b1, b2], -1)
     inside = (expected > 0).all(-1)  # the others are within half a snapping step of an edge
     assert inside.mean() > 0.99

@@ -61,17 +61,12 @@ def test_a_feature_without_a_direction_is_named(bad):
         cosine(torch.ones(3, 2), features)
 
 
-def test_the_curve_is_that_of_scikit_learn(pairs):
+def test_the_curve_and_its_area_are_those_of_scikit_learn(pairs):
     scores, same = pairs
-    far, tar, thresholds = roc_curve(same, scores, drop_intermediate=False)
     curve = roc(scores, same)
-    np.testing.assert_allclose(curve.far, far)
-    np.testing.assert_allclose(curve.tar, tar)
-    np.testing.assert_allclose(curve.thresholds, thresholds)
-
-
-def test_the_area_is_that_of_scikit_learn(pairs):
-    scores, same = pairs
+    expected = roc_curve(same, scores, drop_intermediate=False)
+    for ours, theirs in zip((curve.far, curve.tar, curve.thresholds), expected, strict=True):
+        np.testing.assert_allclose(ours, theirs)
     assert area_under_roc(scores, same) == pytest.approx(roc_auc_score(same, scores))
 
 
@@ -243,8 +238,11 @@ class TestBadInput:
 class TestDrawPairs:
     subject = torch.arange(40).repeat_interleave(5)
 
-    def test_pairs_are_what_they_say_and_come_once(self):
-        pairs = draw_pairs(self.subject, 25, folds=4)
+    @pytest.fixture
+    def pairs(self):
+        return draw_pairs(self.subject, 25, folds=4)
+
+    def test_pairs_are_what_they_say_and_come_once(self, pairs):
         assert torch.equal(self.subject[pairs.first] == self.subject[pairs.second], pairs.same)
         assert (pairs.first != pairs.second).all()
         assert len({frozenset(pair) for pair in zip(*(x.tolist() for x in pairs[:2]), strict=True)}) == 200
@@ -252,13 +250,12 @@ class TestDrawPairs:
             [25, 25]
         ] * 4
 
-    def test_no_person_is_in_two_folds(self):
-        pairs = draw_pairs(self.subject, 25, folds=4)
+    def test_no_person_is_in_two_folds(self, pairs):
         people = [set(self.subject[torch.cat(pairs[:2])][pairs.fold.repeat(2) == f].tolist()) for f in range(4)]
         assert sum(map(len, people)) == len(set.union(*people))
 
-    def test_people_give_equally_many_pairs(self):
-        pairs = draw_pairs(self.subject, 25, folds=4)  # 10 people a fold, 10 pairs each to choose from
+    def test_people_give_equally_many_pairs(self, pairs):
+        """10 people a fold, 10 pairs each to choose from."""
         count = torch.bincount(self.subject[pairs.first[pairs.same]], minlength=40)
         assert set(count.tolist()) == {2, 3}
 

@@ -122,52 +122,32 @@ def test_backends_draw_the_same_picture():
     torch.testing.assert_close(a.normals, b.normals, atol=1e-5, rtol=0)
 
 
-def check_gradients(draw, parameters, generator, step, atol):
-    """Compare gradients of `draw(parameters)` (a number and the coverage) with central differences along directions."""
-    leaves = {name: value.clone().requires_grad_() for name, value in parameters.items()}
-    loss, coverage = draw(leaves)
-    loss.backward()
-    for name, value in parameters.items():
-        direction = torch.randn(value.shape, generator=generator, dtype=value.dtype) * value.abs().max()
-        sides = []
-        for sign in (-1, 1):
-            moved, triangle = draw({**parameters, name: value + sign * step * direction})
-            assert torch.equal(triangle, coverage)
-            sides.append(moved)
-        numeric = (sides[1] - sides[0]) / (2 * step)
-        exact = (leaves[name].grad * direction).sum()
-        assert abs(exact) > 1e-3, name
-        torch.testing.assert_close(exact, numeric, rtol=1e-4, atol=atol, msg=lambda m, name=name: f"{name}: {m}")
-
-
 @backends
 @pytest.mark.parametrize("kind", ["weak", "perspective"])
 def test_gradients_of_vertices_albedo_light_and_camera(kind, backend):
     vertices, triangles = sphere(8)
     generator = torch.Generator().manual_seed(1)
     size, f64 = (24, 24), torch.float64
-    parameters = {
-        "vertices": vertices,
-        "albedo": torch.rand(1, vertices.shape[1], 3, generator=generator, dtype=f64),
-        "light": lamp(),
-        "angles": torch.tensor([[0.2, -0.1, 0.3]], dtype=f64),
-        "scale": torch.tensor([0.13 if kind == "weak" else 60.0], dtype=f64),
-        "shift": torch.tensor([[12.3, 11.8]], dtype=f64),
-        "position": torch.tensor([[3.0, -2.0, -450.0]], dtype=f64),
-    }
-    if kind == "weak":
-        del parameters["position"]
+    angles = torch.tensor([[0.2, -0.1, 0.3]], dtype=f64)
+    lens = torch.tensor([0.13 if kind == "weak" else 60.0], dtype=f64), torch.tensor([[12.3, 11.8]], dtype=f64)
+    place = () if kind == "weak" else (torch.tensor([[3.0, -2.0, -450.0]], dtype=f64),)
+    albedo = torch.rand(1, vertices.shape[1], 3, generator=generator, dtype=f64)
     weight = torch.randn(1, *size, 3, generator=generator, dtype=f64)
+    covered = []
 
-    def draw(p):
-        rotation = euler_to_matrix(p["angles"])
-        camera = WeakPerspective(rotation, p["scale"], p["shift"])
-        if kind == "perspective":
-            camera = Perspective(rotation, p["position"], p["scale"], p["shift"])
-        seen = render(p["vertices"], triangles, p["albedo"], camera, size, p["light"], backend=backend)
-        return (seen.image * weight).sum() + seen.normals.sum(), seen.fragments.triangle
+    def draw(vertices, albedo, light, angles, *camera):
+        """`camera`: where a perspective one stands; scale or focal length; shift or principal point."""
+        kind_of = WeakPerspective if kind == "weak" else Perspective
+        seen = render(
+            vertices, triangles, albedo, kind_of(euler_to_matrix(angles), *camera), size, light, backend=backend
+        )
+        covered.append(seen.fragments.triangle)
+        assert torch.equal(covered[0], covered[-1])
+        return (seen.image * weight).sum() + seen.normals.sum()
 
-    check_gradients(draw, parameters, generator, step=1e-7, atol=1e-4)
+    inputs = [value.requires_grad_() for value in (vertices, albedo, lamp(), angles, *place, *lens)]
+    assert all(gradient.abs().max() > 1e-3 for gradient in torch.autograd.grad(draw(*inputs), inputs))
+    assert torch.autograd.gradcheck(draw, inputs, eps=1e-6, rtol=1e-4, atol=1e-6, fast_mode=True)
 
 
 @pytest.mark.parametrize("camera", [weak(), perspective()], ids=["weak", "perspective"])
