@@ -205,24 +205,20 @@ class TestMirror:
         assert away.mean() < 0.02 * size and away.max() < 0.08 * size
 
 
-@pytest.fixture
-def aligned_folder(lfw, tmp_path):
-    """112x112 pictures on InsightFace's five points, as sets circulate: two people, two each."""
-    for name, some in list(lfw.people.items())[:2]:
-        for path in some[:2]:
-            image = read_image(path)
-            five = five_points(central(detect(image), image))
-            crop = crop_faces(image[None], five[None], (112, 112))[0]
-            (tmp_path / "aligned" / name).mkdir(parents=True, exist_ok=True)
-            Image.fromarray(crop.numpy()).save(tmp_path / "aligned" / name / f"{path.stem}.png")
-    return tmp_path / "aligned"
-
-
 class TestBuildFolder:
-    def test_aligned_pictures_keep_their_middle(self, aligned_folder, fitter, tmp_path):
-        made = build_folder(tmp_path / "set", read_folder(aligned_folder), 2, (112, 96), fitter, aligned=True)
+    def test_aligned_pictures_keep_their_middle(self, lfw, fitter, tmp_path):
+        """112x112 pictures on InsightFace's five points, as sets circulate: two people, two each."""
+        folder = tmp_path / "aligned"
+        for name, some in list(lfw.people.items())[:2]:
+            for path in some[:2]:
+                image = read_image(path)
+                five = five_points(central(detect(image), image))
+                crop = crop_faces(image[None], five[None], (112, 112))[0]
+                (folder / name).mkdir(parents=True, exist_ok=True)
+                Image.fromarray(crop.numpy()).save(folder / name / f"{path.stem}.png")
+        made = build_folder(tmp_path / "set", read_folder(folder), 2, (112, 96), fitter, aligned=True)
         assert made.size == (112, 96) and made.subjects.tolist() == [0, 0, 1, 1]
-        first = sorted((aligned_folder / made.card["names"][0]).iterdir())[0]
+        first = sorted((folder / made.card["names"][0]).iterdir())[0]
         whole = (read_image(first) * 255).round().to(torch.uint8)
         assert torch.equal(made.image[0], whole[:, 8:104])
 

@@ -117,12 +117,11 @@ def test_a_file_of_another_network_is_refused(tmp_path):
 
 
 def test_bases_that_are_missing_or_cut_short(folder):
-    (folder / "bfm68.npz").write_bytes((folder / "bfm68.npz").read_bytes()[:1000])
-    with pytest.raises(ModelFileError, match="bfm68.npz"):
-        TDDFA.load(folder)
-    (folder / "bfm68.npz").unlink()
-    with pytest.raises(ModelFileError, match="bfm68.npz"):
-        TDDFA.load(folder)
+    path = folder / "bfm68.npz"
+    for spoil in (lambda: path.write_bytes(path.read_bytes()[:1000]), path.unlink):
+        spoil()
+        with pytest.raises(ModelFileError, match="bfm68.npz"):
+            TDDFA.load(folder)
 
 
 def test_a_network_with_other_outputs_is_refused(folder):

@@ -29,14 +29,14 @@ def labels(number, **other):
     pose = np.zeros((1, 7), np.float32)
     pose[0, 1] = number / 10
     points = np.arange(136, dtype=np.float32).reshape(2, 68) + number
-    return {
-        "pt2d": points,
-        "Pose_Para": pose,
-        "Shape_Para": np.full((199, 1), 2.0),
-        "Exp_Para": np.ones((29, 1)),
-        "roi": np.ones((1, 4)),
-        **other,
-    }
+    return {"pt2d": points, "Pose_Para": pose, "Shape_Para": np.full((199, 1), 2.0), **other}
+
+
+def write(image, content, size=45, grey=0):
+    """An image and its label file."""
+    image.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (size, size), (grey, grey, grey)).save(image, "JPEG")
+    savemat(image.with_suffix(".mat"), content)
 
 
 @pytest.fixture(scope="module")
@@ -44,12 +44,9 @@ def tree(tmp_path_factory):
     root = tmp_path_factory.mktemp("data") / "300W_LP"
     for name in SETS:
         for part in (name, f"{name}_Flip"):
-            (root / part).mkdir(parents=True)
             for source in SOURCES[name]:
                 for turn in (0, 2, 10):
-                    path = root / part / f"{name}_{source}_{turn}.jpg"
-                    Image.fromarray(np.full((45, 45, 3), turn, np.uint8)).save(path)
-                    savemat(path.with_suffix(".mat"), labels(turn))
+                    write(root / part / f"{name}_{source}_{turn}.jpg", labels(turn), grey=turn)
     (root / "Code").mkdir()
     return root
 
@@ -81,14 +78,14 @@ def test_sets_that_are_missing(tree, tmp_path):
 @pytest.fixture
 def own(tmp_path):
     """One image to spoil."""
-    (tmp_path / "AFW").mkdir()
     path = tmp_path / "AFW" / "AFW_1_1_0.jpg"
-    Image.new("RGB", (45, 45)).save(path)
+    write(path, {})
     return path
 
 
 @pytest.mark.parametrize("content", [b"not a MATLAB file" * 20, None], ids=["foreign", "missing"])
 def test_labels_that_cannot_be_read_are_named(own, content):
+    own.with_suffix(".mat").unlink()
     if content:
         own.with_suffix(".mat").write_bytes(content)
     with pytest.raises(AssetError, match=r"AFW_1_1_0\.mat"):
@@ -106,10 +103,7 @@ def release(tmp_path):
     """As released: `pt2d` of turn 10 repeats that of turn 0; landmarks/ holds the turned image's own."""
     points = np.random.default_rng(0).uniform(10, 35, (68, 2))
     for turn in (0, 10):
-        image = tmp_path / "AFW" / f"AFW_1_1_{turn}.JPG"
-        image.parent.mkdir(exist_ok=True)
-        Image.new("RGB", (45, 45)).save(image, "JPEG")
-        savemat(image.with_suffix(".mat"), labels(0, pt2d=points.T))
+        write(tmp_path / "AFW" / f"AFW_1_1_{turn}.JPG", labels(0, pt2d=points.T))
         path = tmp_path / "landmarks" / "AFW" / f"AFW_1_1_{turn}_pts.mat"
         path.parent.mkdir(parents=True, exist_ok=True)
         savemat(path, {"pts_2d": 0 * points, "pts_3d": points + [turn / 2, 0]})
@@ -126,12 +120,10 @@ def test_a_turned_image_has_its_own_landmarks(release):
 def test_a_missing_or_wrong_landmark_file_is_named(release):
     root, _ = release
     path = root / "landmarks/AFW/AFW_1_1_10_pts.mat"
-    savemat(path, {"pts_2d": np.zeros((68, 2))})
-    with pytest.raises(AssetError, match=r"AFW_1_1_10_pts\.mat"):
-        read_turn(root / "AFW/AFW_1_1_10.JPG")
-    path.unlink()
-    with pytest.raises(AssetError, match=r"AFW_1_1_10_pts\.mat"):
-        read_turn(root / "AFW/AFW_1_1_10.JPG")
+    for spoil in (lambda: savemat(path, {"pts_2d": np.zeros((68, 2))}), path.unlink):
+        spoil()
+        with pytest.raises(AssetError, match=r"AFW_1_1_10_pts\.mat"):
+            read_turn(root / "AFW/AFW_1_1_10.JPG")
 
 
 def test_turns_with_the_landmarks_of_the_photo_are_refused(release):
@@ -161,13 +153,11 @@ def faces(model):
 @pytest.fixture(scope="module")
 def sources(faces, tmp_path_factory):
     root = tmp_path_factory.mktemp("lp")
-    (root / "AFW").mkdir()
     images = {"AFW/AFW_7_1": [], "AFW/AFW_7_2": []}
     for person, (turns, several) in enumerate(zip(faces[1], images.values(), strict=True)):
         for turn, points in enumerate(turns):
             path = root / "AFW" / f"AFW_7_{person + 1}_{turn}.jpg"
-            Image.fromarray(np.full((450, 450, 3), 40 * person + 20 * turn, np.uint8)).save(path)
-            savemat(path.with_suffix(".mat"), labels(turn, pt2d=(points.T - TO_OURS).numpy()))
+            write(path, labels(turn, pt2d=(points.T - TO_OURS).numpy()), 450, 40 * person + 20 * turn)
             several.append(path)
     return images
 
