@@ -19,7 +19,6 @@ from facenb.files import atomic_write
 from facenb.training.checkpoint import list_checkpoints
 from facenb.training.feed import Feed
 
-SLOW = 1 / 3  # fraction of the time spent waiting for data above which the loader is the bottleneck
 ADVICE = {
     "loss": "Lower the rate, set clip, or check the loss",
     "gradient": "Look in the loss for a root, a norm or a division at 0",
@@ -49,7 +48,7 @@ class Progress:
     def note(self) -> str:
         """What the reader should act on; empty if there is nothing."""
         slow = f"waiting for data {100 * self.waiting:.0f} % of the time: the loader is the bottleneck"
-        return slow if self.waiting > SLOW else ""
+        return slow if self.waiting > 1 / 3 else ""
 
 
 Watch = Callable[[Progress], Any]
@@ -124,17 +123,14 @@ class Readout:
             part_rows, batch = self.feed.load(step, part)
             rows += part_rows.tolist()
             for name, tensor in batch.items():
-                if not tensor.isfinite().all():
-                    harmed = ~tensor.isfinite().reshape(len(tensor) if tensor.ndim else 1, -1).all(1)
-                    where = f" of rows {part_rows[harmed].tolist()}" if len(harmed) == len(part_rows) else ""
-                    causes.append(name + where)
+                harmed = ~tensor.isfinite().reshape(len(tensor) if tensor.ndim else 1, -1).all(1)
+                where = f" of rows {part_rows[harmed].tolist()}" if len(harmed) == len(part_rows) else ""
+                causes += [name + where] * bool(harmed.any())
         cause = f"In its data {'; '.join(causes)} is not finite" if causes else f"Its data is finite. {ADVICE[kind]}"
         checkpoints = list_checkpoints(self.folder)
-        raise RunError(
-            f"The {kind} of step {step + 1} is not finite: {', '.join(bad[:4])} ({len(bad)} of {len(names)}). "
-            f"Its batch is rows {rows}. {cause}. "
-            + (f"The last good checkpoint is {checkpoints[0]}." if checkpoints else "There is no checkpoint yet.")
-        )
+        last = f"The last good checkpoint is {checkpoints[0]}" if checkpoints else "There is no checkpoint yet"
+        problem = f"The {kind} of step {step + 1} is not finite: {', '.join(bad[:4])} ({len(bad)} of {len(names)})"
+        raise RunError(f"{problem}. Its batch is rows {rows}. {cause}. {last}.")
 
 
 class Log:

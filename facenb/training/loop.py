@@ -202,8 +202,7 @@ class Step(nn.Module):
             return f"has other settings: {differences}"
         if rows != checkpoint["rows"]:
             return f"was trained on {checkpoint['rows']} rows of data, not {rows}"
-        trained = self.trained()
-        if list(trained) != checkpoint["trained"]:
+        if list(trained := self.trained()) != checkpoint["trained"]:
             changed = sorted({*trained} ^ {*checkpoint["trained"]})
             return f"trained other parameters; only one of the two has {', '.join(changed[:4])} ({len(changed)} in all)"
         reached = {name: checkpoint["modules"][name] for name in trained}
@@ -214,9 +213,9 @@ class Step(nn.Module):
 
 def make_optimiser(settings: Settings, step: Step) -> torch.optim.Optimizer:
     """Return SGD with momentum 0.9, or AdamW; only weights with two or more dimensions decay."""
-    matrices = [value for value in step.trained().values() if value.ndim > 1]
-    vectors = [value for value in step.trained().values() if value.ndim <= 1]
-    groups = [{"params": matrices, "weight_decay": settings.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+    groups = [{"params": [], "weight_decay": decay} for decay in (settings.weight_decay, 0.0)]
+    for value in step.trained().values():
+        groups[value.ndim <= 1]["params"].append(value)
     if settings.optimiser == "sgd":
         return torch.optim.SGD(groups, lr=settings.rate, momentum=0.9)
     return torch.optim.AdamW(groups, lr=settings.rate)

@@ -19,8 +19,7 @@ def train_phase_one(material: Material, network: JointNetwork, suffix: str = "",
     """Train the encoder of a new network (`Material.new_network`): images to the codes of the fitted coefficients."""
     run, settings = material.run, material.plan.one
     folder = training_folder(material, f"06_phase_one_encoder{suffix}", settings)
-    modules = {"network": network}
-    return train(modules, phase_one, material.train, settings, folder, device=run.device, **reports)
+    return train({"network": network}, phase_one, material.train, settings, folder, device=run.device, **reports)
 
 
 def train_phase_two(material: Material, network: JointNetwork, suffix: str = "", **reports: Any) -> History:
@@ -46,5 +45,4 @@ def train_phase_three(
     modules = {"network": network, "head": classifier, "targets": material.supervision()}
     modules = {key: module.to(run.device) for key, module in modules.items()}
     folder = training_folder(material, f"08_phase_III{suffix}", settings, modules, head=name, options=options)
-    loss = phase_three(settings.steps)
-    return train(modules, loss, material.train, settings, folder, device=run.device, **reports)
+    return train(modules, phase_three(settings.steps), material.train, settings, folder, device=run.device, **reports)
