@@ -97,8 +97,8 @@ class TestUnits:
     @pytest.mark.parametrize(
         ("vertices", "landmarks", "unit", "message"),
         [
-            (0.001, 0.001, "mm", "0.09 apart: that is m, not mm; .* pass unit='m'"),
-            (30, 30, "mm", "that is unknown, not mm"),
+            (0.001, 0.001, "mm", "0.09 apart, so its unit seems to be m, not mm; .* pass unit='m'"),
+            (30, 30, "mm", "its unit seems to be unknown, not mm"),
             (1, 1, "inch", "no unit 'inch'"),
             (0.001, 1, "mm", "the prediction .in mm by its landmarks. is not in mm"),
             (1, 0.001, "m", "the prediction .in m by its landmarks. is not in mm"),

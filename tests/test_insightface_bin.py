@@ -227,7 +227,7 @@ def change(folder, key, at, value):
     [
         (0, b"\0\0\0\0", "no record begins"),
         (4, struct.pack("<I", 5), "it ends too early"),
-        (4, struct.pack("<I", (1 << 29) - 1), "the file ends in it"),
+        (4, struct.pack("<I", (1 << 29) - 1), "the file ends before"),
         (4, struct.pack("<I", 2 << 29 | 40), "its parts do not fit"),
         (4, struct.pack("<I", 1 << 29 | 40), ""),  # a first part without an end
         (4, struct.pack("<I", 7 << 29 | 40), "its parts do not fit"),
@@ -276,7 +276,7 @@ def test_an_index_that_is_none(small):
 def test_pictures_the_index_does_not_name(small):
     lines = (small / "train.idx").read_text().splitlines(keepends=True)
     (small / "train.idx").write_text("".join(lines[:3] + lines[4:]))
-    with pytest.raises(AssetError, match="no record 3"):
+    with pytest.raises(AssetError, match="lacks announced record 3"):
         read_records(small)
 
 

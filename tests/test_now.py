@@ -87,7 +87,7 @@ class TestLayout:
 
     @pytest.mark.parametrize(
         "text, why",
-        [("x.jpg\n", "line 1"), ("", "names 0 images"), (f"{IMAGES[0]}\n{IMAGES[0]}\n", "2 images, 1 of them")],
+        [("x.jpg\n", "line 1"), ("", "lists 0 images"), (f"{IMAGES[0]}\n{IMAGES[0]}\n", "2 images, 1 of them")],
     )
     def test_damaged_list(self, layout, text, why):
         (layout / "imagepathsvalidation.txt").write_text(text)
@@ -182,7 +182,7 @@ class TestScore:
         assert score(data, submission, metrical=True, unit="m").all.mean == pytest.approx(table.all.mean, abs=0.2)
 
     def test_metres_unsaid_name_the_picture(self, layout, submission):
-        with pytest.raises(ValueError, match=f"{IMAGES[0]}: .*that is m, not mm"):
+        with pytest.raises(ValueError, match=f"{IMAGES[0]}: .*its unit seems to be m, not mm"):
             score(read_now(layout), submission, metrical=True)
 
     def test_a_missing_prediction_stops_it(self, layout, submission):

@@ -281,7 +281,7 @@ class TestResume:
         parts = modules()
         parts["head"] = nn.Linear(8, 1, bias=False)
         parts["network"][0] = nn.Linear(4, 8)
-        message = r"trained other parameters; only one of the two has head.bias \(1 in all\)"
+        message = r"trained other parameters; the difference is head.bias \(1 in all\)"
         with pytest.raises(RunError, match=message):
             run(parts, tmp_path)
 

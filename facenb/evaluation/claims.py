@@ -32,7 +32,8 @@ def mean_of(values: ArrayLike, subject: ArrayLike, draws: int = 5000, seed: int 
     """Return the mean over people of each person's mean value, with its interval. Every person has the same weight.
 
     `values` has shape (images), or (seeds, images) for a method that was trained several times. In the second case the
-    interval covers new people *and* new trainings (`with_seeds`). Raise ValueError if a value is not finite.
+    interval covers new people *and* new trainings (`with_seeds`). `subject` has shape (images): the person in each.
+    Raise ValueError if a value is not finite.
     """
     values = np.atleast_2d(_numpy(values).astype(np.float64))
     if not np.isfinite(values).all():
@@ -67,9 +68,9 @@ def bootstrap_pairs(
 
     `statistic` takes weights (rows, pairs). The next two arguments give the two people of each pair. Suppose that
     person i occurs w_i times in a sample. Then a pair of two images of i has weight w_i, and a pair of i and j has
-    weight w_i w_j (Owen 2007). This is right for effects that all pairs of a person share. But noise of a single pair
-    counts three times if people are in few pairs, as in LFW. So we shrink the draws towards the value until their
-    variance is the one for dyadic data, `sum over people - sum over pairs` (Aronow, Samii, Assenova 2015). We never
+    weight w_i w_j (Owen 2007). This is right for effects that all pairs of a person share. But if each person is in few
+    pairs, as in LFW, the noise of a single pair counts three times. So we shrink the draws towards the value. Then they
+    have the variance for dyadic data, `sum over people - sum over pairs` (Aronow, Samii, Assenova 2015). We never
     shrink it below the variance from resampling pairs.
     """
     index, people = _people(np.concatenate([_numpy(first_person), _numpy(second_person)]))
@@ -104,8 +105,9 @@ def mean_of_pairs(
     """Return the mean of one value for each pair of images, with an interval over people (`bootstrap_pairs`).
 
     `values` has shape (pairs), or (seeds, pairs) for a method that was trained several times (`with_seeds`). The values
-    may be `Verification.right`, or the difference of two of them: a difference of accuracy. Then the thresholds stay
-    fixed, as `verify` chose them on the other folds, and only the test people are resampled.
+    may be `Verification.right`. They may also be the difference of two such tensors; then the mean is a difference in
+    accuracy. In both cases the thresholds stay as `verify` chose them on the other folds. Only the test people are
+    resampled.
     """
     values = np.atleast_2d(_numpy(values).astype(np.float64))
     over_seeds = values.mean(0)
@@ -152,9 +154,9 @@ def difference_of_scores(
 def holm(p_values: ArrayLike) -> list[float]:
     """Return the p-values corrected for their number (Holm 1979).
 
-    If we accept all claims with a corrected p-value below 0.05, at most one in twenty families contains a false one.
-    The k-th smallest of m p-values is multiplied by m - k + 1. The result is at most 1, and never less than the result
-    before it. A claim without a p-value (NaN) counts among the m too, and stays NaN.
+    If we accept all claims with a corrected p-value below 0.05, at most one in twenty families (claims corrected
+    together) contains a false claim. The k-th smallest of m p-values is multiplied by m - k + 1. The result is at most
+    1, and never less than the result before it. A claim without a p-value (NaN) counts among the m too, and stays NaN.
     """
     values = np.asarray(p_values, dtype=np.float64)
     adjusted, so_far = np.full(len(values), math.nan), 0.0
@@ -191,7 +193,8 @@ class Claim:
         """Return "holds", "does not hold" or "not decided" for this claim alone, whatever other claims there are.
 
         The claim effect > `at_least` holds if the whole interval lies above `at_least`. It does not hold if no part of
-        the interval does. If the interval is NaN, it is not decided. To test "less than", change the signs.
+        the interval does. If the interval is NaN, it is not decided. To test "less than", change the signs of effect
+        and `at_least`.
         """
         if self.effect.low > self.at_least:
             return "holds"

@@ -26,7 +26,7 @@ class Sample:
     draws: np.ndarray  # sorted, without NaN
     influence: np.ndarray  # how much the statistic changes if one person (or seed) is left out
     freedom: float  # degrees of freedom of Student's t
-    stretch: float  # the standard deviation of the statistic over that of the draws
+    stretch: float  # standard deviation of the statistic, divided by that of the draws
     enough: bool = True  # whether at least half of the draws had a value
 
     @classmethod
@@ -35,7 +35,8 @@ class Sample:
     ) -> "Sample":
         """Compute the statistic for all people, for `draws` bootstrap samples, and without each person in turn.
 
-        The statistic may expand the weights of a sample to `width` numbers, which limits how many fit into memory.
+        The statistic may turn the weights of one sample into `width` numbers. This limits how many samples fit into
+        memory.
         """
         parts = -(-people * width // CHUNK)
         left_out = [
@@ -66,7 +67,7 @@ class Sample:
         return bias, float((self.influence**3).sum() / (6 * spread)) if skewed else 0.0
 
     def quantile(self, tail: float) -> float:
-        """Return the end of the interval that has this share of the distribution below it.
+        """Return the end of the interval below which the share `tail` of the distribution lies.
 
         With few people a quantile may lie beyond all draws. Then we extrapolate with a normal distribution.
         """
@@ -75,7 +76,7 @@ class Sample:
         bias, acceleration = self._corrections
         wide = bias + self.stretch * stdtrit(self.freedom, tail)
         normal_score = bias + wide / max(1 - acceleration * wide, 1e-12)
-        last = -float(ndtri(1 / (len(self.draws) + 1)))  # normal score of the last quantile that draws can resolve
+        last = -float(ndtri(1 / (len(self.draws) + 1)))  # normal score of the most extreme quantile among the draws
         resolved = min(max(normal_score, -last), last)
         beyond = (normal_score - resolved) * float(self.draws.std()) if resolved != normal_score else 0.0
         return float(np.quantile(self.draws, ndtr(resolved))) + beyond
@@ -126,14 +127,14 @@ class Effect:
         return replace(self, value=factor * self.value + shift, low=ends[0], high=ends[1], sample=sample)
 
     def over(self, drawn: str) -> "Effect":
-        """Return the effect with another word for what was resampled, such as photographs if identities are unknown."""
+        """Return the effect with another name for what was resampled, e.g. photographs if people are unknown."""
         return replace(self, drawn=drawn)
 
     def within(self, low: float, high: float) -> "Effect":
         """Return the effect with its interval cut to the possible values of the quantity, such as 0 to 1 for a rate.
 
-        With few people an interval may reach further (`Sample.quantile`). The truth lies within these values, so the
-        interval holds it exactly as often as before.
+        With few people an interval may reach further (`Sample.quantile`). The true value is always a possible value. So
+        the cut interval contains it exactly as often as before.
         """
         ends = np.clip([self.low, self.high], low, high)  # NaN stays NaN
         return replace(self, low=float(ends[0]), high=float(ends[1]))
@@ -189,10 +190,11 @@ def with_seeds(effect: Effect, each: ArrayLike, seed: int = 0) -> Effect:
     """Return the effect with a wider interval that also covers new trainings.
 
     `effect` is the mean over the seeds with an interval over people only. `each` (seeds) holds the value of each seed.
-    There are too few seeds to resample them. So we draw the error of their mean from Student's t with their standard
-    deviation, and add it to the draws over people (as Behrens and Fisher add two unknown variances). An interaction
-    between training and person counts twice, so the interval is a little too wide rather than too narrow. With two
-    seeds that differ, the interval is very wide. Raise ValueError if `effect` is not the mean of `each`.
+    There are too few seeds to resample them. So we draw the error of their mean from Student's t distribution, scaled
+    by their standard deviation. We add this error to the draws over people. (Behrens and Fisher combine two unknown
+    variances in this way.) If a training affects some people more than others, this interaction counts twice. So the
+    interval is a little too wide rather than too narrow. With two seeds that differ, the interval is very wide. Raise
+    ValueError if `effect` is not the mean of `each`.
     """
     values, people = np.asarray(each, dtype=np.float64), effect.sample
     if people is None or not abs(values.mean() - effect.value) <= 1e-4 * np.abs(values).max():

@@ -23,7 +23,7 @@ from facenb.evaluation.scan import ScanToMesh
 from facenb.evaluation.shape import check_millimetres
 from facenb.morphable.alignment import similarity
 
-SEVEN = (36, 39, 42, 45, 33, 48, 54)  # of iBUG's 68: eye corners from the person's right, nose bottom, mouth corners
+SEVEN = (36, 39, 42, 45, 33, 48, 54)  # of iBUG's 68: eye corners (person's right first), nose bottom, mouth corners
 UNITS = {"mm": 1.0, "cm": 10.0, "m": 1000.0}  # in mm
 EYES = (55.0, 145.0)  # mm: range of the distance between outer eye corners; used to recognise the unit
 STEP, REACH = 0.01, 30.0  # mm: bin width and largest value of the histograms in `pooled_intervals`
@@ -93,7 +93,7 @@ def now_errors(
             row = int((~points.isfinite().all(1)).nonzero()[0])
             raise LandmarkError(f"landmark {row} of the {name} is not finite: {points[row].tolist()}")
     scan_unit, measured = unit_of(scan_landmarks), unit_of(landmarks)
-    apart = "the {}'s outer eye corners are {:.4g} apart: that is {}, not {}; "
+    apart = "the {}'s outer eye corners are {:.4g} apart, so its unit seems to be {}, not {}; "
     if scan_unit != "mm":
         distance = float((scan_landmarks[0] - scan_landmarks[3]).norm())
         raise ValueError(apart.format("scan", distance, scan_unit, "mm") + "convert the scan to mm")
@@ -127,10 +127,10 @@ class NowRow:
     distances: Float[Tensor, " points"]  # ascending
 
     def curve(self) -> tuple[Tensor, Tensor]:
-        """Return thresholds from 0 to LIMIT mm, and the share of vertices whose distance is at most each.
+        """Return thresholds from 0 to LIMIT mm, and for each the share of vertices within it.
 
-        An image without a prediction counts with infinite distances at an average number of vertices. So a method
-        gains nothing by leaving out hard images.
+        An image without a prediction counts as an average number of vertices with infinite distances. So a method gains
+        nothing by leaving out hard images.
         """
         thresholds = torch.linspace(0, LIMIT, 161, dtype=torch.float64)
         below = torch.searchsorted(self.distances, thresholds, right=True).double()
@@ -158,10 +158,10 @@ def now_table(
     """
     names = list(images)
     if not names or len(set(names)) < len(names):
-        raise ValueError(f"got {len(names)} images, {len(set(names))} of them different; pass each image once")
+        raise ValueError(f"got {len(names)} images, {len(set(names))} of them distinct; pass each image once")
     unexpected = sorted(set(distances) - set(names))
     if unexpected:
-        raise ValueError(f"got distances of {unexpected[0]}, which is not in the list ({len(unexpected)} such)")
+        raise ValueError(f"got distances of {unexpected[0]}, which is not in the list (one of {len(unexpected)} such)")
     for name, values in distances.items():
         if not len(values) or not values.isfinite().all():
             raise ValueError(f"the {len(values)} distances of {name} are empty or not finite; leave out missing images")
@@ -169,7 +169,7 @@ def now_table(
     if missing and not allow_missing:
         raise ValueError(
             f"{len(missing)} of {len(names)} images have no prediction: {', '.join(missing[:5])}"
-            f"{' ...' if len(missing) > 5 else ''}; a score without them flatters. Predict them, or pass "
+            f"{' ...' if len(missing) > 5 else ''}; a score without them is too good. Predict them, or pass "
             "allow_missing=True and report their number beside the score"
         )
     groups = {condition: [name for name in names if condition_of(name) == condition] for condition in CONDITIONS}

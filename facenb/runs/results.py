@@ -76,9 +76,10 @@ def versions() -> dict[str, str]:
 
 
 def checksums(folder: Path) -> dict[str, str]:
-    """Return what identifies the data of this moment: the assets of this machine, and the sets of a run folder.
+    """Return a checksum by name for each asset of this machine and each set of a run folder.
 
-    The first 16 digits of a SHA-256: of an asset's manifest, and of a set's card, which describes its content.
+    A checksum is the first 16 digits of a SHA-256: for an asset that of its manifest, for a set that of its card, which
+    describes the content.
     """
     digests = {f"sets/{path.parent.name}": file_hash(path)[:16] for path in sorted(folder.glob("sets/*/card.json"))}
     for path in sorted(data_folder().glob(f"*/{MARKER}")):
@@ -105,7 +106,8 @@ def check_run(seed: Any, device: str) -> None:
 def run_folder(folder: str | Path, profile: str, data: str) -> Path:
     """Return the run folder as an absolute path. `~` is expanded.
 
-    The default is `PROFILE-DATA` in FACENB_RUNS, else in `runs/` of the checkout or of the current folder.
+    The default is the folder `PROFILE-DATA` in FACENB_RUNS. Without FACENB_RUNS it is in `runs/` of the checkout, or
+    else of the current folder.
     """
     if folder:
         return Path(folder).expanduser().absolute()
@@ -116,9 +118,9 @@ def run_folder(folder: str | Path, profile: str, data: str) -> Path:
 class Run:
     """The parameters of one notebook and the folder for its results.
 
-    The environment variables FACENB_PROFILE and FACENB_RUNS replace `profile` and the base of `folder` if a tool
-    cannot pass parameters (nbval). Raise RunError for an unknown value, a folder that cannot be written, and a GPU that
-    is asked for and missing.
+    The environment variables FACENB_PROFILE and FACENB_RUNS replace `profile` and the default place of `folder`. They
+    are for tools that cannot pass parameters (nbval). Raise RunError for an unknown value, a folder that cannot be
+    written, and a GPU that is asked for and missing.
     """
 
     def __init__(self, notebook: str, profile="quick", data="synthetic", seed=0, device="auto", folder=""):
@@ -171,7 +173,8 @@ class Run:
 
         `data` is the name of the set; `n` is how many items were averaged; `interval` is a 95 % interval; `details` are
         whatever else distinguishes it. A number that is not finite is written as missing (null). Raise RunError for a
-        record that could not be read back. The line is one append, so a killed run leaves complete lines only.
+        record that could not be read back. Each line is appended in one write, so a killed run leaves complete lines
+        only.
         """
         n = int(n) if n is not None and float(n).is_integer() else n
         interval = None if interval is None else list(map(float, interval))

@@ -1,6 +1,6 @@
 """The colours of a person as a UV texture: skin, brows, lips, eyes, freckles, beard and make-up; linear RGB.
 
-A texture is painted from smooth maps of the template, so that every feature lies on the same skin of every person.
+A texture is painted from smooth maps of the template, so each feature is at the same place of every person's skin.
 `Look` belongs to the person, `Styling` varies between photographs.
 """
 
@@ -16,7 +16,7 @@ from facenb.synthface import atlas
 from facenb.synthface.atlas import EYE, MOUTH, TONGUE, UPPER_TEETH, bump, smooth_step
 from facenb.synthface.heads import lid_rims
 
-# What is left of white light (RGB): without pigment, and absorbed by one unit of melanin and of blood (log).
+# Share of white light (RGB) that skin without pigment reflects; -log of what one unit of melanin or blood lets through.
 UNPIGMENTED = np.array([0.95, 0.86, 0.79], np.float32)
 MELANIN, BLOOD = np.array([[0.62, 0.86, 1.04], [0.07, 0.52, 0.46]], np.float32)
 ANCESTRAL_MELANIN = np.array([1.15, 0.36, 0.15])  # African, Asian, Caucasian
@@ -25,12 +25,12 @@ RED_HAIR, GREY_HAIR = np.array([0.46, 0.19, 0.08]), np.array([0.60, 0.59, 0.58])
 IRIS = np.array([[0.13, 0.07, 0.04], [0.26, 0.16, 0.08], [0.34, 0.33, 0.17], [0.36, 0.46, 0.48], [0.28, 0.42, 0.58]])
 IRIS_RADIUS, PUPIL_RADIUS = 5.9, 2.0  # mm
 WORN = 152  # rows of the atlas, from the top, that no beard or make-up reaches
-# Standard deviations of the filters of the noise, in texels down and across.
+# Standard deviations of the Gaussian filters that smooth the noise: vertical and horizontal, in texels.
 NOISES = {"blotch": (40, 40), "mottle": (11, 11), "speckle": (2.6, 2.6), "fleck": (1.6, 1.6), "pores": (0.9, 0.9)}
 NOISES |= {"flat": (0.9, 6.0), "steep": (5.0, 0.9), "short": (1.8, 0.7)}
 
-# Outline of the scalp that bears hair, from the side: (z, y) in mm from between the eyes, over forehead, temple,
-# sideburn, round the ear and along the nape.
+# Outline of the hairy scalp in side view: points (z, y) in mm, with the origin between the eyes. It runs over forehead,
+# temple and sideburn, round the ear and along the nape.
 OUTLINE = """60 93 17 76 3 70 -11 60 -26 47 -34 30 -48 16 -57 6 -60 -22 -69 -22 -71 2 -79 11
     -97 9 -104 -8 -107 -40 -118 -72 -150 -88 -260 -88 -260 190 60 190"""
 OUTLINE = np.array(OUTLINE.split(), float).reshape(-1, 2)
@@ -38,7 +38,7 @@ OUTLINE = np.array(OUTLINE.split(), float).reshape(-1, 2)
 
 @dataclass(frozen=True)
 class Look:
-    """The colouring of a person; amounts in [0, 1] unless said."""
+    """The colouring of a person. Amounts are in [0, 1] unless stated otherwise."""
 
     melanin: float  # 0.08 (palest) to 2 (darkest)
     blood: float  # about 0.3
@@ -47,17 +47,17 @@ class Look:
     iris: np.ndarray  # RGB
     brow: np.ndarray  # thickness, density, height and tail of the brows, each about -1 to 1
     freckles: float
-    spots: float  # of age
+    spots: float  # age spots
     moles: np.ndarray  # (n, 4): x, y from between the eyes (mm), radius (mm), darkness
     beard: float  # how densely it would grow
-    lip: list[float]  # darkness and fullness of colour
-    shifts: np.ndarray  # (8, 2) of the noise, in shares of the texture
+    lip: list[float]  # darkness and strength of the lip colour
+    shifts: np.ndarray  # (8, 2): shift of each noise (down, across), as a fraction of the texture's side
     recession: float  # mm that the hairline has gone back
     female: bool
 
     @classmethod
     def draw(cls, traits: dict[str, float], generator: np.random.Generator) -> "Look":
-        """Draw the colouring of a person with these traits."""
+        """Draw the colouring of a person; `traits` are those of `Subject` (`people.draw_traits`)."""
         ancestry = np.array([traits[name] for name in ("african", "asian", "caucasian")])
         female, age = traits["sex"] > 0.5, traits["age"]
         u, normal = generator.random(16), np.clip(generator.standard_normal(16), -2.2, 2.2)
@@ -127,7 +127,7 @@ def skin_colour(melanin, blood) -> np.ndarray:
 
 @lru_cache(maxsize=4)
 def noises(size: int) -> dict[str, np.ndarray]:
-    """Return fields (size, size) of unit spread that repeat at the edges: blotches, mottling, pores and strokes."""
+    """Return periodic noise (size, size) by name: blotches, mottling, pores, strokes. Its spread is 1 at full size."""
     generator = np.random.Generator(np.random.PCG64(7))
     fields, factor, index = {}, atlas.SIZE // size, np.arange(atlas.SIZE)
     for name, sigma in NOISES.items():
@@ -150,7 +150,7 @@ def _rim_distance(points: np.ndarray, lid: int) -> np.ndarray:
 
 
 def into_hair(points: np.ndarray) -> np.ndarray:
-    """Return how far (...,) points in mm from between the eyes lie inside the hair's outline; negative outside."""
+    """Return the distances (...,) in mm of points to the hair's OUTLINE: positive inside, negative outside."""
     index = np.arange(len(OUTLINE))
     edges = np.stack([index, np.roll(index, -1)], 1)
     at = points[..., [2, 1]].reshape(-1, 2).astype(float)
@@ -160,7 +160,10 @@ def into_hair(points: np.ndarray) -> np.ndarray:
 
 @lru_cache(maxsize=4)
 def layers(size: int) -> dict[str, np.ndarray]:
-    """Return where the colours go: maps (size, size), 0 to 1 unless said (do not write to them)."""
+    """Return maps (size, size) that say where `paint` and `dress` put colours (do not write to them).
+
+    Values are in [0, 1] unless stated otherwise.
+    """
     points, part, occlusion = atlas.lay_maps(size)
     x, y, z = np.abs(points[..., 0]), points[..., 1], points[..., 2]
     skin, eye = part < MOUTH, part == EYE
@@ -199,9 +202,9 @@ def layers(size: int) -> dict[str, np.ndarray]:
         lips=lips,
         scalp=into_hair(points),
         temple=bump(x, 42, 18) * smooth_step(y, 40, 60) * smooth_step(z, -60, -30),
-        dark=0.10 * under_eye + 0.06 * socket - 0.05 * flush,  # how much more melanin (share), and melanin added
+        dark=0.10 * under_eye + 0.06 * socket - 0.05 * flush,  # more melanin: dark is relative, darker is absolute
         darker=0.035 * under_eye,
-        red=0.42 * flush + 0.5 * ear + 0.35 * under_eye,  # the same of blood
+        red=0.42 * flush + 0.5 * ear + 0.35 * under_eye,  # more blood: red is relative, redder is absolute
         redder=0.25 * inner_corner + 0.10 * bump(lower_rim, 0, 1.5),
         freckled=0.25 + bump(x, 20, 26) * bump(y, -28, 15),
         brow_s=s,
@@ -276,7 +279,7 @@ def _blend(colour, other, share):
 
 
 def _brows(look, at, noise) -> np.ndarray:
-    """Return how much (size, size) of each texel the hairs of the brows cover."""
+    """Return the share (size, size) of each texel that the brow hairs cover."""
     thickness, density, height, tail = look.brow.tolist()
     s, line = at["brow_s"], at["brow_line"] - height
     half = (3.3 + 0.8 * thickness) * (1.08 - 0.72 * np.clip(s, 0, 1) ** 1.3)
@@ -294,7 +297,10 @@ def _iris(look, radius, streaks) -> np.ndarray:
 
 
 def dress(texture: np.ndarray, look: Look, styling: Styling, hairstyle: str) -> np.ndarray:
-    """Return a person's texture (size, size, 3) with beard, make-up, flush, scalp and shirt of one photograph."""
+    """Return a person's texture (size, size, 3) with beard, make-up, flush, scalp and shirt of one photograph.
+
+    `hairstyle` is one of `hair.STYLES`.
+    """
     size, lips = len(texture), styling.lip_colour
     box = slice(WORN * size // atlas.SIZE, size)
     at = {name: field[box] for name, field in layers(size).items()}
@@ -323,7 +329,7 @@ def dress(texture: np.ndarray, look: Look, styling: Styling, hairstyle: str) -> 
 
 
 def _scalp(look: Look, size: int, hairstyle: str) -> np.ndarray:
-    """Return how much (size, size) of the scalp short hair and roots cover; a ring leaves the top of the head bare."""
+    """Return the share (size, size) of each texel that short hair and hair roots cover; "ring": bare on top."""
     at = layers(size)
     cover = smooth_step(at["scalp"] - look.recession * at["temple"], -1.5, 3.5) * at["skin"]
     if hairstyle == "ring":

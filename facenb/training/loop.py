@@ -1,7 +1,7 @@
 """One plain loop for every training: CPU, one GPU, many GPUs, many nodes (by torchrun), on Lightning Fabric.
 
 The rows and random numbers of a step depend on the seed and the step only, and the checkpoint holds everything else.
-So a training that is killed at any moment goes on, and on one CPU it ends with the same weights to the bit.
+So a training that was killed at any moment can be continued. On one CPU it ends with the same weights, bit for bit.
 """
 
 import time
@@ -40,6 +40,8 @@ def train(
 ) -> History:
     """Train the parameters of `modules` that require gradients, in place, and leave the modules in eval mode.
 
+    Return the log with the time. `data.load(rows, generator)` makes batches; `settings` says how many, how large.
+
     `loss(modules, batch)` returns `{"loss": the value to minimise, ...: parts for the log}`, means over the batch.
     `validate(modules)` returns numbers for the log; it runs in eval mode, without gradients, on the first process.
     `watch(progress)` is called every `log_every` steps, after each validation and checkpoint, and at the end.
@@ -47,7 +49,8 @@ def train(
 
     `folder` holds the checkpoints and `log.jsonl`. Called again, `train` goes on from the newest complete checkpoint,
     or returns at once if all steps are done; `fresh` deletes what is there. A checkpoint does not know the loss, the
-    content of the rows, or frozen weights: name the folder by `training_name`, so that it changes with them.
+    content of the rows, or frozen weights. Name the folder with `training_name`. Then a change of these gives another
+    folder.
 
     After an error or a stop, the modules hold the weights of the last checkpoint, or those they started with.
 
@@ -118,7 +121,8 @@ def train(
             means = fabric.all_reduce(means, reduce_op="mean") if fabric.world_size > 1 else means
             readout.add(step, losses, gradients, torch.cat([means, norms]))
 
-            # Read the losses. Those of a GPU are read one step late, unless something is due: so it always has work.
+            # Read the losses. Those of a GPU are read one step late, so that the GPU always has work. If a report, a
+            # validation or a checkpoint is due, they are read at once.
             done, last = step + 1, step + 1 == steps
             validating = validate is not None and (last or done % (settings.validate_every or steps) == 0)
             saving = last or done % settings.save_every == 0
@@ -197,14 +201,14 @@ class Step(nn.Module):
                 module.eval()
 
     def problem(self, checkpoint: dict[str, Any], settings: Settings, rows: int) -> str:
-        """Return why a checkpoint is of another training; empty if it is of this one."""
+        """Return why a checkpoint belongs to another training, or "" if it belongs to this one."""
         if differences := settings.differences(checkpoint["settings"]):
             return f"has other settings: {differences}"
         if rows != checkpoint["rows"]:
             return f"was trained on {checkpoint['rows']} rows of data, not {rows}"
         if list(trained := self.trained()) != checkpoint["trained"]:
             changed = sorted({*trained} ^ {*checkpoint["trained"]})
-            return f"trained other parameters; only one of the two has {', '.join(changed[:4])} ({len(changed)} in all)"
+            return f"trained other parameters; the difference is {', '.join(changed[:4])} ({len(changed)} in all)"
         reached = {name: checkpoint["modules"][name] for name in trained}
         if weights_digest(trained) not in (checkpoint["start"], weights_digest(reached)):
             return "began with other weights than the modules hold"

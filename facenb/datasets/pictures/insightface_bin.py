@@ -1,15 +1,16 @@
 """InsightFace's binary files, read without mxnet: record files to train on, `.bin` sets to verify on.
 
-A `.bin` file (`lfw.bin`, `cfp_fp.bin`, `agedb_30.bin`, `calfw.bin`, `cplfw.bin`) is a pickle, written by Python 2 or 3,
-of two lists: the images as whole JPEG files, pair after pair, and whether each pair is of one person. It is read
-without running any of its code (`safe_pickle`). All images have 112 x 112 pixels, aligned on five points (`crops`).
+A `.bin` file (`lfw.bin`, `cfp_fp.bin`, `agedb_30.bin`, `calfw.bin`, `cplfw.bin`) is a pickle file, written by Python 2
+or 3. It holds two lists. The first holds the images as whole JPEG files, pair by pair. The second says whether each
+pair shows one person. The file is read without running any of its code (`safe_pickle`). All images have 112 x 112
+pixels, aligned on five points (`crops`).
 
-`train.rec` with `train.idx` is RecordIO: a record is one part or several. Each part is 8 bytes of head (a magic number;
-then 3 bits that say whole, first, middle or last, and 29 bits of length) and its bytes, padded to a multiple of four.
-Where the magic number occurs in the bytes themselves, the record is cut there and the number left out. An image's
-record begins with flag (uint32), label (float32), id and id2 (uint64); if the flag is not 0, that many float32 follow
-as label. `train.idx` gives each record's key and offset. Record 0 of InsightFace's sets is not an image: its label says
-which keys are.
+`train.rec` and `train.idx` have the RecordIO format. A record has one or more parts. Each part has a header of 8 bytes
+and its content, padded to a multiple of four bytes. The header holds a magic number, 3 bits for the kind (whole record,
+first, middle or last part) and 29 bits for the length. If the magic number occurs inside the content, the record is
+split there and the number is left out. The record of an image begins with flag (uint32), label (float32), id and id2
+(uint64). If the flag is n > 0, n float32 values follow. They are the label. `train.idx` gives each record's key and
+offset. In InsightFace's sets, record 0 is not an image. Its label says which keys belong to images.
 """
 
 import io
@@ -45,7 +46,7 @@ class FaceBin(NamedTuple):
     pairs: Pairs  # in ten folds in the order of the file, as in InsightFace's script and LFW's list
 
     def batch(self, rows: Int[Tensor, " rows"]) -> UInt8[Tensor, "rows height width 3"]:
-        """Return several images, RGB. Raises AssetError naming one that is damaged, or not as large as the first."""
+        """Return RGB images. Raises AssetError naming one that is damaged or differs in size from the first."""
         images = [_decode(self.images[row], f"Image {row} of {self.path}") for row in rows.tolist()]
         for row, image in zip(rows.tolist(), images, strict=True):
             if image.shape != images[0].shape:
@@ -90,7 +91,7 @@ def _jpeg(file: object, name: str) -> bytes:
 
 @dataclass(frozen=True)
 class Records:
-    """Images and labels of a record file. Image i is the i-th by key; nothing is read before it is asked for."""
+    """Images and labels of a record file, in the order of the keys. A record is read only when it is needed."""
 
     path: Path
     keys: tuple[int, ...]  # of the images
@@ -119,7 +120,7 @@ class Records:
         return _decode(self._read(key)[2], f"The image of record {key} of {self.path}")
 
     def _read(self, key: int) -> tuple[int, float, bytes]:
-        """Return the flag of a record, its (first) label, and the image behind."""
+        """Return the flag of a record, its (first) label, and the bytes of its image."""
         try:
             content = self._content(key)
             flag, label, _, _ = HEAD.unpack_from(content)
@@ -138,7 +139,7 @@ class Records:
             if magic != MAGIC:
                 raise self._damaged(key, "no record begins where the index says")
             if offset + 8 + length > len(self._bytes):
-                raise self._damaged(key, "the file ends in it")
+                raise self._damaged(key, "the file ends before this record does")
             if (kind in (WHOLE, FIRST)) == bool(parts) or kind > LAST:
                 raise self._damaged(key, "its parts do not fit together")
             parts.append(self._bytes[offset + 8 : offset + 8 + length])
@@ -153,7 +154,7 @@ class Records:
 def read_records(path: str | Path) -> Records:
     """Return the record file of a path, or `train.rec` in a folder or below it.
 
-    Raises AssetError for a wrong line of the index, and for a first record that announces images that are not there.
+    Raises AssetError if a line of the index is wrong, or if an image that record 0 announces is missing.
     """
     path = Path(path)
     if path.is_dir():
@@ -169,13 +170,13 @@ def read_records(path: str | Path) -> Records:
     keys = _image_keys(Records(path, (), offsets))
     missing = [key for key in keys if key not in offsets]
     if missing or not keys:
-        problem = f"no record {missing[0]} ({len(missing)} announced records are missing)" if missing else "no images"
-        raise AssetError(f"{index} names {problem}. {AGAIN}")
+        problem = f"lacks announced record {missing[0]} ({len(missing)} are missing)" if missing else "lists no images"
+        raise AssetError(f"{index} {problem}. {AGAIN}")
     return Records(path, tuple(keys), offsets)
 
 
 def _image_keys(records: Records) -> list[int]:
-    """Return the keys of the images: those that record 0 announces, or all if the file has no such head."""
+    """Return the keys of the images: those that record 0 announces, or all keys if there is no such record 0."""
     keys = sorted(records.offsets)
     if keys[:1] != [0]:
         return keys

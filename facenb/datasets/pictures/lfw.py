@@ -1,6 +1,6 @@
 """Labeled Faces in the Wild: a folder for each person, and `pairs.txt` (View 2, ten folds; Huang et al. 2007).
 
-The person a photo is named after is the face in its centre; other people may stand beside.
+Each photo is named after one person. The face in its centre is that person's. Other people may be beside it.
 """
 
 from dataclasses import dataclass
@@ -34,7 +34,7 @@ class Pairs(NamedTuple):
 
 @dataclass(frozen=True)
 class LFW:
-    """The photos of each person, both in alphabetical order, and the pairs of View 2."""
+    """The photos of each person and the pairs of View 2. People and photos are in alphabetical order."""
 
     people: dict[str, tuple[Path, ...]]
     pairs_file: Path
@@ -44,7 +44,10 @@ class LFW:
         return {name: photos for name, photos in self.people.items() if len(photos) >= count}
 
     def pairs(self) -> list[Pair]:
-        """Return the pairs, fold after fold, same before different. Raises AssetError naming what is wrong."""
+        """Return the pairs by fold. In each fold, the pairs of one person come first.
+
+        Raises AssetError naming what is wrong.
+        """
         lines = self.pairs_file.read_text(encoding="utf-8").splitlines()
         try:
             folds, each = (int(word) for word in lines[0].split())
@@ -70,7 +73,7 @@ class LFW:
 
 
 def read_lfw(folder: str | Path | None = None) -> LFW:
-    """Return LFW from a folder with the unpacked archive and pairs.txt, at any depth to three. Raises AssetError."""
+    """Return LFW from a folder with the unpacked archive and pairs.txt (None: the asset). Raises AssetError."""
     inner = find_folder(folder, "lfw", _holds_people, "folders of people with images like Ann_Bee/Ann_Bee_0001.jpg")
     lists = find_folder(folder, "lfw", lambda folder: (folder / "pairs.txt").is_file(), "pairs.txt")
     people = {person.name: tuple(files_in(person)) for person in folders_in(inner)}

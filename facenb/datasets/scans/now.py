@@ -1,13 +1,14 @@
-"""NoW (Sanyal et al. 2019), and the folder in which the challenge takes predictions.
+"""The NoW set (Sanyal et al. 2019), and the folder of predictions that is sent to the challenge.
 
-`imagepathsvalidation.txt` and `imagepathstest.txt` name images, one a line, `subject/condition/picture.jpg`. They lie
-below `iphone_pictures/`; `scans/<subject>/*.obj` are in mm; `scans_lmks_onlypp/<subject>/*_picked_points.pp` are seven
-points picked in MeshLab. The test set's scans are not given out. The archives unpack lists and scans beside
-`NoW_Dataset/final_release_version/iphone_pictures/`, so each part is looked for on its own.
+`imagepathsvalidation.txt` and `imagepathstest.txt` list images, one on each line, as `subject/condition/picture.jpg`.
+The images are below `iphone_pictures/`. The scans, `scans/<subject>/*.obj`, are in mm.
+`scans_lmks_onlypp/<subject>/*_picked_points.pp` holds seven points picked in MeshLab. The test set's scans are not
+given out. The archives unpack lists and scans beside `NoW_Dataset/final_release_version/iphone_pictures/`. So each part
+is searched for separately.
 
-A submission has `<subject>/<condition>/<picture>.obj` (or `.ply`) and beside it `.npy` (or `.txt`, seven lines
-`x y z`). This follows public readers of the set, as we have not seen it. The detected boxes, which the set gives as
-pickled files, are not read.
+In a submission, the mesh is `<subject>/<condition>/<picture>.obj` (or `.ply`). Its landmarks are beside it in `.npy`
+(or `.txt`, seven lines `x y z`). We have not seen the set. This module follows public code that reads it. The detected
+boxes, which the set gives as pickled files, are not read.
 """
 
 import re
@@ -31,7 +32,7 @@ from facenb.files import atomic_write
 CONDITIONS = ("multiview_neutral", "multiview_expressions", "multiview_occlusions", "selfie")
 LISTS = {"validation": "imagepathsvalidation.txt", "test": "imagepathstest.txt"}
 SUFFIXES = {"mesh": (".obj", ".ply"), "landmarks": (".npy", ".txt")}  # of a prediction's files
-PLAIN = re.compile(r"[\w.-]+")  # one folder or file name: no way out of the folder
+PLAIN = re.compile(r"[\w.-]+")  # the name of one folder or file, without a slash
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ class Now:
 
 
 def read_now(folder: str | Path | None = None, split: str = "validation") -> Now:
-    """Return a split of NoW. Raises AssetError for a line of its list that is no image's name or comes twice."""
+    """Return a split of NoW (folder None: the asset). Raises AssetError for a bad line of its list of images."""
     path = _part(folder, LISTS[split])
     images = tuple(line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
     for number, image in enumerate(images, 1):
@@ -92,7 +93,7 @@ def read_now(folder: str | Path | None = None, split: str = "validation") -> Now
         except ValueError as error:
             raise AssetError(f"{path}, line {number}: {error}") from error
     if not images or len(set(images)) < len(images):
-        raise AssetError(f"{path} names {len(images)} images, {len(set(images))} of them different. Get it again.")
+        raise AssetError(f"{path} lists {len(images)} images, {len(set(images))} of them distinct. Get it again.")
     return Now(folder, split, images)
 
 
@@ -102,7 +103,7 @@ def _part(root: str | Path | None, name: str) -> Path:
 
 
 def read_picked_points(path: str | Path) -> Float[Tensor, "7 3"]:
-    """Return the seven points of a MeshLab file of picked points, in its order. AssetError without seven."""
+    """Return the seven points of a MeshLab file of picked points, in its order. AssetError if there are not seven."""
     try:
         points = [[float(point.attrib[axis]) for axis in "xyz"] for point in ElementTree.parse(path).iter("point")]
     except (OSError, ElementTree.ParseError, KeyError, ValueError) as error:
@@ -122,7 +123,7 @@ def _seven(points: np.ndarray, path: str | Path) -> Float[Tensor, "7 3"]:
 
 @dataclass(frozen=True)
 class Submission:
-    """A folder of predictions as the challenge takes it, of any method and topology."""
+    """A folder of predictions in the challenge's layout, from any method and with any topology."""
 
     folder: Path
 
@@ -152,7 +153,7 @@ class Submission:
         return Mesh7(mesh.vertices, mesh.triangles, _seven(np.asarray(points), marks))
 
     def write(self, image: str, prediction: Mesh7) -> Path:
-        """Write a prediction as .obj and .npy; the mesh last, so that it has its landmarks.
+        """Write a prediction as .obj and .npy. The mesh is written last, so it always has its landmarks.
 
         An earlier .obj and .npy are replaced. Raise FileExistsError for files of another kind, which another program
         wrote, and ValueError for numbers that are not finite.

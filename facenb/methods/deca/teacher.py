@@ -24,20 +24,20 @@ from facenb.photos.crops import five_of_68, resample, to_template
 
 @dataclass(frozen=True)
 class Weights:
-    """Weights of the losses. Landmarks are in sides of the image, colours in [0, 1], displacements in mm."""
+    """Weights of the losses. Landmarks are in units of the image's side, colours in [0, 1], displacements in mm."""
 
     landmarks: float = 10.0  # an error of 1 % of the side costs as much as an error of 0.1 in colour
     parts: float = 30.0  # without it the network learns the position of the head only, and no mouth opens
     eyes: float = 5.0
     photometric: float = 1.0
     identity: float = 0.2  # the paper's; used if there is a recogniser
-    prior_identity: float = 5e-2  # about the weight of a normal prior, given the noise of the landmarks
+    prior_identity: float = 5e-2  # about what a normal prior would weigh at this landmark noise
     prior_albedo: float = 4e-3
-    prior_expression: float = 5e-2  # also of the jaw, which changes the face as an expression does
+    prior_expression: float = 5e-2  # also for the jaw pose, since it changes the face like an expression
     consistency: float = 1.0  # of the losses with the partner's identity; 0: off
     symmetry: float = 1e-2
     regularisation: float = 4e-3
-    moving: float = 2e-2  # of the difference between the maps of a pair, most of which is noise
+    moving: float = 2e-2  # of the difference between a pair's maps; most of this difference is noise
 
     def sum(self, parts: dict[str, Tensor]) -> Tensor:
         """Return the weighted sum of losses by name."""
@@ -88,7 +88,10 @@ class CoarseLoss:
         self.shrink, self.points = shrink, cut(stage.model, landmark_vertices(stage.model))
 
     def __call__(self, network: Deca, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Return the weighted sum as "loss", and the losses without weights. Only the network may run in 16 bits."""
+        """Return the weighted sum as "loss", and its parts. Only the network may run in 16 bits.
+
+        The batch holds pairs: "image" (batch, 3, height, width) in [-1, 1], "landmarks" (batch, 68, 2) in pixels.
+        """
         flat = network(batch["image"]).float()
         with torch.autocast(flat.device.type, enabled=False):
             return self._weighted(flat, batch)
@@ -135,15 +138,15 @@ class CoarseLoss:
 class DetailLoss:
     """The loss of the detail code and its decoder. The coarse network is no longer trained.
 
-    The coarse network predicts the expression for the decoder. It also predicts the vector to render with, unless the
-    batch holds a better one, "vector". Colours are compared by `local_photometric_loss` on skin away from edges.
+    The coarse network predicts the expression for the decoder. It also predicts the coefficients for rendering, unless
+    the batch holds better ones as "vector". Colours are compared by `local_photometric_loss` on skin away from edges.
     """
 
     def __init__(self, stage: Stage, weights: Weights = Weights()):
         self.stage, self.weights = stage, weights
 
     def __call__(self, network: Deca, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Return the weighted sum as "loss", and the losses without weights. Only the networks may run in 16 bits."""
+        """Return the weighted sum as "loss", and its parts. Only the networks may run in 16 bits."""
         images = batch["image"]
         with torch.no_grad():
             flat = network(images).float()
@@ -166,22 +169,23 @@ class DetailLoss:
 
 
 def to_picture(images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch height width 3"]:
-    """Return a network's images in [-1, 1] as the renderer's in [0, 1]."""
+    """Convert images from the network's range and layout, [-1, 1], to the renderer's, [0, 1]."""
     return (images.permute(0, 2, 3, 1) + 1) / 2
 
 
 def train_only(network: Deca, detail: bool) -> Deca:
-    """Require gradients of the detail network and decoder only, or of the coarse network only. Return the network."""
+    """Train only the detail network and decoder (`detail`), or else only the coarse network. Return the network."""
     network.requires_grad_(detail).coarse.requires_grad_(not detail)
     return network
 
 
 @torch.no_grad()
 def start_detail(network: Deca, images: Float[Tensor, "pictures 3 height width"]) -> Deca:
-    """Start the detail network with the coarse one's features, and its codes with mean 0 and spread 1 over `images`.
+    """Copy the coarse network's encoder to the detail network, and normalise its codes over `images`.
 
-    This is ours. If all codes are alike at first, the decoder learns one map for everybody and ignores the code. A
-    number of the code that is equal for all images is only centred.
+    The codes then have mean 0 and standard deviation 1. The paper does not have this step. If all codes are alike at
+    first, the decoder learns one map for everybody and ignores the code. A component of the code that is equal for all
+    images is centred, but not scaled.
     """
     network.eval()
     network.fine.encoder.load_state_dict(network.coarse.encoder.state_dict())
