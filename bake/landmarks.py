@@ -1,8 +1,8 @@
 """Landmarks, regions and edges of lids on SynthFace's mesh; the 68 landmarks by non-rigid registration to ICT-FaceKit.
 
-Six points are set by hand. They start a registration that bends our mean head onto ICT-FaceKit's, which has landmarks
-of its own; theirs then lie on our surface. Landmarks of lids and inner lips move on to the nearest vertex of the edge
-that they mark. Jaw line and brows then move to where 300W has them, whose conventions networks follow. The result is
+Six points are set by hand. They start a registration that bends our mean head onto ICT-FaceKit's mean head. We project
+the landmarks of ICT-FaceKit to our bent surface. Landmarks of lids and inner lips then move to the nearest vertex of
+their edge. Jaw line and brows move to the positions of 300W, since networks follow its conventions. The result is
 shipped with the package. Run `python bake/landmarks.py` to measure again (needs the asset ict-facekit).
 """
 
@@ -30,16 +30,16 @@ SEEDS = {  # landmark: place on the mean head, mm
     48: (-24.8, -52.0, 69.2),
     54: (24.8, -52.0, 69.2),
 }
-WIDTHS = (80.0, 50.0, 30.0, 20.0, 14.0)  # mm: how smooth the bending is, from coarse to fine
+WIDTHS = (80.0, 50.0, 30.0, 20.0, 14.0)  # mm: widths of the kernel, from smooth to detailed bending
 CONTROLS, STIFFNESS = 400, 1e-3
-BACK = -20.0  # mm: what lies behind is not registered
+BACK = -20.0  # mm: vertices behind this depth are not registered
 REACH = 12.0  # mm: surfaces further apart do not correspond
 _PAIRS = ((0, 16), (17, 26), (31, 35), (48, 54), (55, 59), (60, 64), (65, 67))  # rows of landmarks, end to end
-# Rows that lie otherwise in 300W, as 3DDFA-V2 learnt it, than in ICT-FaceKit: from the ear to the chin, and from the
-# inner end of a brow to the outer one. How far the first point moves along its row (mm), the power of the spacing, and
-# how far the row lies further back (mm).
+# Rows of landmarks that differ between 300W (as 3DDFA-V2 learnt it) and ICT-FaceKit: from ear to chin, and from the
+# inner to the outer end of a brow. Values: shift of the first point along the row (mm), power of the spacing, shift of
+# the row backwards (mm).
 SPACED = {range(0, 9): (5.0, 0.92, 11.0), range(21, 16, -1): (5.0, 1.0, 0.0)}
-CHIN_DOWN = 4.0  # mm: 300W's chin lies lower, too
+CHIN_DOWN = 4.0  # mm: 300W's chin is lower than ICT-FaceKit's
 LIP_RINGS = 8  # rings of vertices from the mouth's lining to the border of the red
 # Skin below this line of (depth, height) in mm belongs to the neck: nape, ear, angle of the jaw, chin.
 NECK_LINE = ((-140.0, -40.0, 0.0, 66.0), (-62.0, -48.0, -66.0, -100.0))
@@ -52,7 +52,7 @@ MIRRORED[36:48] = [45, 44, 43, 42, 47, 46, 39, 38, 37, 36, 41, 40]
 def measure(model: MorphableModel, as_300w: bool = True) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return vertices (68, 3) and weights (68, 3) of the landmarks, and their distances (68,) in mm from the model's.
 
-    `model` is ICT-FaceKit; without `as_300w` jaw line and brows stay where it has them. The distances are taken after
+    `model` is ICT-FaceKit. Without `as_300w`, jaw line and brows keep its positions. The distances are measured after
     the registration, on the model's mean face.
     """
     heads, mean = load_heads(), mean_head()
@@ -89,8 +89,9 @@ def measure(model: MorphableModel, as_300w: bool = True) -> tuple[np.ndarray, np
 def _space(vertices: np.ndarray, weights: np.ndarray, row: list[int], shift: float, power: float, back: float):
     """Space a row of landmarks, and its mirror image, along its line on the mean head, in place.
 
-    The first moves by `shift` mm along the line, the last stays; distances from the last grow by a power of the number
-    of steps (1: evenly). The half of the row that is farther from the last lies `back` mm further back, the rest less.
+    The first landmark moves by `shift` mm along the line; the last one stays. Distances from the last one grow with a
+    power of the number of steps (1: even spacing). The half of the row farther from the last one moves back by `back`
+    mm, the rest by less.
     """
     heads, mean = load_heads(), mean_head()
     line = (mean[vertices[row]] * weights[row, :, None]).sum(1)
@@ -108,7 +109,7 @@ def _space(vertices: np.ndarray, weights: np.ndarray, row: list[int], shift: flo
 
 
 def _on_line(point: np.ndarray, bent: np.ndarray, line: np.ndarray) -> tuple[list[int], tuple[float, float, float]]:
-    """Return the place that is nearest to a point, between the nearest vertex of a line and a neighbour on it."""
+    """Return the nearest position to a point on the edge from the line's nearest vertex to a neighbour on the line."""
     a = line[np.linalg.norm(bent[line] - point, axis=1).argmin()]
     triangles = load_heads().triangles
     line = np.intersect1d(line, np.setdiff1d(triangles[(triangles == a).any(1)], [a]))
@@ -119,7 +120,7 @@ def _on_line(point: np.ndarray, bent: np.ndarray, line: np.ndarray) -> tuple[lis
 
 
 def edge_landmarks() -> dict[int, np.ndarray]:
-    """Return the vertices among which a landmark of lids or inner lips is searched."""
+    """Return the candidate vertices of each landmark on the lids and the inner lips."""
     (left_upper, left_lower), (right_upper, right_lower) = find_lid_rims()
     upper_lip, lower_lip = edges(load_heads().part("mouth"), 3)
     table = {k: right_upper for k in (37, 38)} | {k: right_lower for k in (40, 41)}
@@ -134,7 +135,7 @@ def bend(source: np.ndarray, triangles: np.ndarray, target: np.ndarray, faces: n
     """Return `source` vertices bent onto a target surface, coarse to fine (a kernel field on control points).
 
     `seeds` are (source vertex, target point) pairs, held tightly. Points whose nearest target point is further than
-    REACH or faces elsewhere do not pull.
+    REACH, or has a different normal, are ignored.
     """
     points, (held, goals) = source.copy(), seeds
     controls = points[np.linspace(0, len(points) - 1, CONTROLS).astype(int)]
@@ -193,7 +194,7 @@ def _mask(vertices: np.ndarray) -> np.ndarray:
 
 
 def _largest(mask: np.ndarray) -> np.ndarray:
-    """Return the mask (V,) of the largest connected part of the triangles that lie wholly in a mask."""
+    """Return the largest connected part (V,) of a mask, connected by triangles that are wholly inside it."""
     triangles = load_heads().triangles
     inside = triangles[mask[triangles].all(1)]
     links = coo_array((np.ones(len(inside)), (inside[:, 0], inside[:, 1])), shape=(len(mask), len(mask)))
@@ -210,7 +211,7 @@ def _moved(change: str) -> np.ndarray:
 
 
 def _rings_around(vertices: np.ndarray, rings: int) -> np.ndarray:
-    """Return the mask (V,) of the vertices within so many edges, without the vertices themselves."""
+    """Return the mask (V,) of the vertices at most `rings` edges away, without the vertices themselves."""
     triangles, start = load_heads().triangles, _mask(vertices)
     near = start.copy()
     for _ in range(rings):
@@ -239,7 +240,7 @@ def find_lid_rims() -> tuple[tuple[np.ndarray, np.ndarray], ...]:
 
 
 def edges(lining: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the upper and lower half, x ascending, of the ring of skin `count` edges outside a lining's vertices."""
+    """Return upper and lower half of the ring of vertices `count` edges outside a lining's vertices; x increases."""
     heads, mean = load_heads(), mean_head()
     for _ in range(count):
         touching = np.unique(heads.triangles[np.isin(heads.triangles, lining).any(1)])
@@ -257,7 +258,7 @@ def edges(lining: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def main() -> None:
-    """Write the landmarks, and then the regions, which go by them."""
+    """Write the landmarks, and then the regions, which depend on them."""
     model = read_ict(asset("ict-facekit") / "ict_face_head_11248.npz")
     vertices, weights, distance = measure(model)
     write_json(LANDMARKS, {"vertices": vertices.tolist(), "weights": np.round(weights, 5).tolist()})

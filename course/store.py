@@ -19,7 +19,7 @@ def code_cells(notebook) -> dict[str, nbformat.NotebookNode]:
 def store(path: Path, executed: Path) -> None:
     """Copy the outputs of an executed notebook to the cells of the notebook it was made from.
 
-    Raise ValueError if a code cell of the notebook was not executed as it stands.
+    Raise ValueError if a code cell has changed since the execution.
     """
     notebook, executed_cells = nbformat.read(path, 4), code_cells(nbformat.read(executed, 4))
     for number, (key, cell) in enumerate(code_cells(notebook).items(), 1):

@@ -22,7 +22,7 @@ def read_course() -> tuple[list[dict], dict[str, dict[str, float]]]:
 
 
 def take_times(folder: Path) -> None:
-    """Take the run times from a run folder's records. Notebooks that did not run keep theirs."""
+    """Read the run times from a run folder's records. Notebooks that did not run keep their old times."""
     times = json.loads(TIMES.read_text(encoding="utf-8")) if TIMES.exists() else {}
     for path in sorted(folder.glob("records/*.run.json")):
         record = json.loads(path.read_text(encoding="utf-8"))
@@ -70,7 +70,7 @@ def time_line(row: dict, times: dict) -> str:
 
 
 def with_lines(text: str, pattern: str, lines: str, name: str) -> str:
-    """Replace the one place that matches. Raise ValueError if there is none, or several."""
+    """Replace the only match of `pattern`. Raise ValueError if there is no match, or more than one."""
     changed, count = re.subn(pattern, lambda _: lines, text, flags=re.MULTILINE)
     if count != 1:
         raise ValueError(f"{name}: {count} places match {pattern!r}, expected 1.")
@@ -78,7 +78,7 @@ def with_lines(text: str, pattern: str, lines: str, name: str) -> str:
 
 
 def written() -> dict[Path, str]:
-    """Return every file that holds a table of the course, with the text that it should have."""
+    """Return the files that hold tables of the course, with their new text."""
     parts, times = read_course()
     readme = ROOT / "README.md"
     table = f"{START}\n{readme_table(parts, times)}\n{END}"

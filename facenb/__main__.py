@@ -12,7 +12,7 @@ from facenb.runs import command
 
 def photo(options: argparse.Namespace) -> None:
     """Make a 3D face from a photo. Raise FacenbError if the photo or the folder cannot be used."""
-    from facenb.photos import photo as steps  # only here: it takes seconds to import
+    from facenb.photos import photo as steps  # imported here, since the import takes seconds
 
     steps.refuse_existing(options.out, options.force)  # before the work
     steps.ict_fitter()
@@ -41,7 +41,7 @@ def arguments_parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Return the exit code of the command: 1 after an error. A misspelt command exits with 2."""
+    """Return the exit code: 1 after an error, or the code of `run`. Exit with 2 if the arguments are wrong."""
     ensure_home()
     arguments = sys.argv[1:] if arguments is None else arguments
     cut = arguments.index("--") if "--" in arguments else len(arguments)

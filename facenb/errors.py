@@ -1,4 +1,4 @@
-"""Errors for the person who has to act: what is wrong, where, and what to do."""
+"""Errors for the user. Each message says what is wrong, where, and what to do."""
 
 from data_download import AssetError, FacenbError
 
@@ -18,4 +18,4 @@ class LandmarkError(FacenbError):
 
 
 class RunError(FacenbError):
-    """A run folder, a parameter or a notebook cannot be used as asked."""
+    """A run folder, a parameter or a notebook cannot be used."""

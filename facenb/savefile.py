@@ -1,4 +1,4 @@
-"""Tensors and a JSON card in one safetensors file: models and networks of this library.
+"""Save tensors and a JSON card in one safetensors file, for this library's models and networks.
 
 Each file names its kind, and a file of another kind is refused. Reading it never runs code.
 """
@@ -17,13 +17,13 @@ from facenb.files import atomic_write
 
 
 def save(path: str | Path, kind: str, tensors: Mapping[str, Tensor], card: Mapping[str, Any]) -> Path:
-    """Write tensors and a card (fit for JSON) and return the path; the file appears complete or not at all.
+    """Write tensors and a card (valid JSON) and return the path. The file appears complete or not at all.
 
-    Raise ModelFileError if it cannot be written; an older file stays as it was.
+    Raise ModelFileError if it cannot be written. An older file is then unchanged.
     """
     path = Path(path)
     header = {"kind": kind, "card": json.dumps(card)}
-    # Copies: safetensors refuses memory shared between two names, and any but the plain order.
+    # Copies, because safetensors refuses tensors that share memory and tensors that are not contiguous.
     copies = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -27,7 +27,7 @@ JOINED = {  # how the feature of an image and that of the mirrored image become 
     "average": lambda features, mirrored: (features + mirrored) / 2,  # as InsightFace's script
     "concatenate": lambda features, mirrored: torch.cat([features, mirrored], 1),  # as SphereFace's script
 }
-STEPS = 20  # of the weight of a fused score, from 0 to 1
+STEPS = 20  # number of steps of the fusion weight, from 0 to 1
 
 
 def verify_features(
@@ -57,7 +57,7 @@ def verify_features(
 def fuse(
     first: Float[Tensor, "*scores"], second: Float[Tensor, "*scores"], weight: float = 0.5
 ) -> Float[Tensor, "*scores"]:
-    """Return `(1 - weight) first + weight second`. The default sorts pairs in the same order as the paper's sum.
+    """Return `(1 - weight) first + weight second`. The default weight orders pairs as the paper's sum does.
 
     Both scores should be of one kind (cosines). A score ten times as large as the other would decide alone.
     """
@@ -77,7 +77,7 @@ def best_weight(first: Float[Tensor, " pairs"], second: Float[Tensor, " pairs"],
 def fuse_best(
     first: Float[Tensor, " pairs"], second: Float[Tensor, " pairs"], same: Bool[Tensor, " pairs"]
 ) -> Callable[[Bool[Tensor, " pairs"]], Float[Tensor, " pairs"]]:
-    """Return the scores for `verify` that sum two scores with the best weight on all other folds."""
+    """Return a function for `verify` that sums two scores, with the weight that is best on all other folds."""
     return lambda others: fuse(first, second, best_weight(first[others], second[others], same[others]))
 
 

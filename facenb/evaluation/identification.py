@@ -1,7 +1,7 @@
 """Identification: which person of a gallery does a probe image show, if any?
 
-Scores are cosines, computed for one block of probes at a time. We keep three numbers per probe. Every rate follows from
-them exactly, without bins. Memory does not grow with the number of scores.
+Scores are cosines, computed for one block of probes at a time. We keep three numbers per probe. All rates can be
+computed from them exactly, without bins. So memory does not grow with the number of scores.
 """
 
 import math

@@ -1,6 +1,6 @@
 """Landmark accuracy: normalised mean error and its mean over bins of yaw (Zhu et al. 2016, AFLW2000-3D).
 
-The error is divided by the size of the box around the true landmarks. Two means are in use: the mean over the three
+The error is divided by the size of the box around the true landmarks. Papers use two means: the mean over the three
 bins' means, and the mean over all images. `YawTable` has both. A missing prediction is a NaN in the errors. It is left
 out of the means and counted separately. In the cumulative curve its error counts as infinite.
 """
@@ -71,7 +71,7 @@ def yaw_bin(yaw: Float[Tensor, " faces"]) -> Int[Tensor, " faces"]:
     if beyond.any():
         row = int(beyond.nonzero()[0])
         raise ValueError(f"yaw of face {row} is {float(yaw[row]):g}; pass radians between -pi and pi")
-    # float32 radians miss the edges of the bins by rounding, so round to a ten-thousandth of a degree.
+    # float32 radians of 30 or 60 degrees are not exact, so the edges have a tolerance of a ten-thousandth of a degree.
     edges = torch.tensor([high + 1e-4 for _, high in BINS[:-1]], dtype=torch.float64, device=yaw.device)
     return torch.bucketize(yaw.abs().double().rad2deg(), edges)
 
@@ -169,7 +169,7 @@ def posed_landmarks(
 
 
 def fitted_landmarks(model: MorphableModel, fit: Fit) -> Float[Tensor, "images 68 2"]:
-    """Return the model's 68 landmarks projected by a fit, in pixels: fixed points of the head, hidden or not."""
+    """Return the model's 68 landmarks projected by a fit, in pixels: fixed points of the head, visible or not."""
     points, offsets = model.landmarks.of(model.mean), model.landmarks.of(model.identity_basis)
     shape = points + torch.tensordot(fit.identity[fit.subject], offsets, 1)
     shape = shape + torch.tensordot(fit.expression, model.landmarks.of(model.expression_basis), 1)

@@ -55,8 +55,8 @@ CURVE_MEASURES: dict[str, Callable[[ROC], Tensor]] = {
     "TAR-1%": lambda curve: curve.tar_at(0.01),
 }
 MEASURES = ("accuracy", *CURVE_MEASURES)
-# A sixth measure for large sets. A fold of LFW has 300 pairs of different people, so there 0.1 % means that none of
-# them is accepted.
+# A sixth measure for large sets. A fold of LFW has only 300 pairs of different people, so a rate of at most 0.1 % means
+# that none of them is accepted.
 STRICT_MEASURES = {**CURVE_MEASURES, "TAR-0.1%": lambda curve: curve.tar_at(0.001)}
 
 
@@ -194,11 +194,11 @@ def verify(
 ) -> Verification:
     """Test each fold with the threshold that is best on all other folds (LFW View 2, Huang et al. 2007).
 
-    The measures of the curve need no threshold. `scores` may also be a function, if they need training, such as a mean
-    to subtract or the weight of a sum. For each fold it gets a mask of the pairs in all other folds. It may learn from
-    them, and returns the scores of all pairs. No person may be in two folds, otherwise the scores would be learned from
-    test people. Raise ValueError if there is only one fold, if a fold has pairs of one kind only, or if scores are not
-    finite.
+    The measures of the curve need no threshold. `scores` may also be a function, if the scores have learned parts, for
+    example a mean to subtract or the weight of a sum. For each fold it gets a mask of the pairs in all other folds. It
+    may learn from them, and returns the scores of all pairs. No person may be in two folds, otherwise the scores would
+    be learned from test people. Raise ValueError if there is only one fold, if a fold has pairs of one kind only, or if
+    scores are not finite.
     """
     same, fold = same.cpu(), fold.cpu()
     folds = fold.unique().tolist()
@@ -226,7 +226,7 @@ def draw_pairs(subject: Int[Tensor, " pictures"], each: int, folds: int = 10, se
     """Draw pairs like LFW's, for a set without a list of pairs.
 
     Each fold has `each` pairs of the same person and `each` pairs of different people. No person is in two folds, and
-    no pair occurs twice. As many people of a fold as possible have pairs of their own. Raise ValueError, with the
+    no pair occurs twice. As many people of a fold as possible have a same-person pair. Raise ValueError, with the
     numbers, if there are too few people or images.
     """
     random = np.random.default_rng(seed)
@@ -238,7 +238,7 @@ def draw_pairs(subject: Int[Tensor, " pictures"], each: int, folds: int = 10, se
     for number, members in enumerate(np.array_split(people, folds)):
         pictures = [np.flatnonzero(labels == person) for person in members]
         single = [random.permutation(p[np.stack(np.triu_indices(len(p), 1), 1)]) for p in pictures]
-        turn = np.concatenate([np.arange(len(p)) + random.random() for p in single])  # one pair of every person first
+        turn = np.concatenate([np.arange(len(p)) + random.random() for p in single])  # one pair per person first
         alike = np.concatenate(single)[np.argsort(turn, kind="stable")][:each]
         owner, everyone = np.repeat(np.arange(len(pictures)), [len(p) for p in pictures]), np.concatenate(pictures)
         possible = (len(everyone) ** 2 - sum(len(p) ** 2 for p in pictures)) // 2

@@ -1,10 +1,10 @@
-"""Fit a mesh or a morphable model to a scan: find the smallest squared distances from the scan's points to the surface.
+"""Fit a mesh or a morphable model to a scan: minimise the squared distances from the scan's points to the surface.
 
 If the surface moves, the distance of a point to it changes, to first order, only by the motion along the line to its
 closest point. This gives exact derivatives of the distances for scipy's least squares. On smooth skin the method equals
 point-to-plane ICP (Chen and Medioni 1992). We move the points of the scan and not the mesh, so that the mesh's search
-tree can be reused. Distances are converted back to the scan's unit. In the mesh's unit, enlarging the mesh would always
-help, since the scan would shrink to a point on its surface.
+tree can be reused. Distances are converted back to the scan's unit. In the mesh's unit, a larger mesh would always fit
+better, since the scan would shrink to a point on its surface.
 """
 
 from collections.abc import Callable
@@ -23,12 +23,12 @@ from facenb.evaluation.shape import check_millimetres
 from facenb.morphable.alignment import Similarity, similarity
 from facenb.morphable.model import MorphableModel, axis_angle_to_matrix
 
-FEW = 2000, 15  # the first steps of `icp` use only some points: at least 2000, or one in 15
+FEW = 2000, 15  # the first steps of `icp` use only this many points: 2000, or one in 15 if that is more
 MOST = 6000  # most points in `fit_surface`; more would take longer and not determine 200 coefficients better
 SEARCHES = 100  # most searches for the closest points; about twelve are usual for `icp`, and twenty for `fit_surface`
 INNER = slice(17, 68)  # of the 68: brows, nose, eyes, mouth; sources define the jaw line of a scan differently
 ROBUST = 3.0  # mm: larger distances count linearly (a smooth Huber loss), so that hair and scan artefacts matter less
-PRIOR = 1.0  # mm: a coefficient of 1 counts as much as this distance of one point, which hardly matters
+PRIOR = 1.0  # mm: a coefficient of 1 costs as much as this distance of one point, a very weak prior
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ class _Distances:
         surface: Callable[[np.ndarray], ScanToMesh],
         basis: Float[Tensor, "vertices 3 coefficients"] | None = None,
     ):
-        """`surface` makes the mesh of coefficients, whose vertices they move by `basis` (None: no coefficients)."""
+        """`surface` makes a mesh from coefficients; `basis` is its vertices' derivative (None: no coefficients)."""
         self.points, self.start, self.surface, self.basis = points, start, surface, basis
         self.middle = points.mean(0)
         self.radius = float((points - self.middle).norm(dim=1).max())  # unit of the shift
@@ -115,7 +115,7 @@ class _Distances:
         return Similarity((scale * growth)[None], (turn @ rotation)[None], shift[None])
 
     def look(self, unknowns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the distances, then the prior, and their derivatives, exact for small rotations."""
+        """Return the residuals (distances, then the prior) and their derivatives, exact for small rotations."""
         if self.last is not None and np.array_equal(self.last[0], unknowns):
             return self.last[1:]
         surface = self.surface(unknowns[self.motion :])

@@ -1,7 +1,7 @@
 """Shape accuracy as Liu18 measures it, and the smallest error that any shape in a model's span can reach.
 
 Shapes are aligned by Procrustes on the 3D landmarks and compared within a crop around the nose tip. Only the skin
-counts: eyeballs and the inside of the mouth are no part of the paper's scans. The paper defines
+counts: the paper's scans do not contain eyeballs or the inside of the mouth. The paper defines
 "RMSE" as the mean of |s* - s| / n over shapes. Taken literally, this is too small by a factor of about sqrt(n). We
 report the mean distance and the root mean square distance, each under its own name.
 """
@@ -93,12 +93,12 @@ def best_in_span(
     """Return the shape in the model's span that is nearest to each true shape (least squares over the crop).
 
     Solve for coefficients (without a prior), rotation, shift and size together. The result is aligned with the truth.
-    However a shape of the span is aligned, its `shape_errors(..., align=False).rms` is not smaller. Claim L5 needs this
+    No shape of the span, however it is aligned, has a smaller `shape_errors(..., align=False).rms`. Claim L5 needs this
     bound. It does not hold for the mean distance, or for errors after `align`. Outside the crop the result is an
     extrapolation. `neutral` leaves out the expressions. Raise ValueError as `crop` does.
 
-    The shape is linear in all unknowns except the rotation. So the residual after the best other unknowns is linear in
-    the nine entries of the rotation matrix, and only the three angles need a solver.
+    The shape is linear in all unknowns except the rotation. So, with the best other unknowns, the remaining error is
+    linear in the nine entries of the rotation matrix. Only the three angles need an iterative solver.
     """
     basis = model.identity_basis if neutral else torch.cat([model.identity_basis, model.expression_basis])
     shifts = torch.eye(3).to(model.mean)[:, None].expand(-1, len(model.mean), -1)
@@ -109,7 +109,7 @@ def best_in_span(
     for row, inside in enumerate(crop(truth, model)):
         target, rows = truth[row].double(), design[:, inside].flatten(1)
         middle = target[inside].mean(0)
-        # X R as a matrix times the entries of R; then what the span cannot reach of it, as a triangle (9, 9).
+        # `turned` times the entries of R is X R. `rest` is its part outside the span, as a triangular matrix (9, 9).
         turned = torch.kron(target[inside] - middle, torch.eye(3).to(target))
         solution = torch.linalg.pinv(rows @ rows.T, hermitian=True, rtol=1e-12) @ (rows @ turned)
         rest = torch.linalg.qr(turned - rows.T @ solution).R.numpy()

@@ -1,4 +1,4 @@
-"""Spread of codes within one person and between people."""
+"""Compute the variance of codes within one person and between people."""
 
 from collections.abc import Callable
 
@@ -34,7 +34,7 @@ def between_to_within(
 ) -> tuple[Callable[[np.ndarray], np.ndarray], int]:
     """Return a statistic for `intervals.bootstrap`, and the number of people.
 
-    The statistic is the rms distance between images of two people divided by that between two images of one person. It
+    The statistic is the rms distance between images of two people, divided by the rms distance within one person. It
     equals sqrt(1 + variance between people / variance within a person). Means of few images differ by chance, and this
     part of the variance is subtracted. So codes without information about identity give 1. The statistic takes weights
     (rows, people). Raise ValueError as `within_and_between` does.

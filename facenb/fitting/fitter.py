@@ -21,7 +21,7 @@ ROUNDS = 7  # Liu et al. 2018: "converges in at most 7 rounds"
 # distance between the eyes).
 PRIOR = 4.0
 FEW = 8  # images up to which forming the matrices is faster than conjugate gradients
-# Images of 68 points solved at once: as many as fit into a core's cache; enough to fill a GPU.
+# Number of images (of 68 points) solved at once. On a CPU they fit into a core's cache; on a GPU they use all of it.
 CHUNK = {"cpu": 512, "cuda": 16384}
 FORMED = 4  # the direct step needs this many times more memory per image
 
@@ -36,7 +36,7 @@ class Fit:
     subject: Int[Tensor, " images"]  # row of `identity`; rows are in the order of the sorted subject labels
     error: Float[Tensor, " images"]  # weighted root mean square distance of the landmarks, pixels
     objective: Float[Tensor, " rounds_and_start"]  # total over all subjects in mm^2: at the start and after each round
-    unit: Float[Tensor, " images"]  # pixels per mm in which an image's residuals were measured
+    unit: Float[Tensor, " images"]  # pixels per mm, which converts an image's residuals to mm
     labels: Int[Tensor, " subjects"]  # the caller's subject number of each row of `identity`
 
 
@@ -56,13 +56,13 @@ def fit(
 
     Minimises, over all images i of a subject and landmarks j,
     `sum_ij w_ij |u_ij - u_hat_ij|^2 / unit_i^2 + identity_prior |a|^2 + sum_i expression_prior |e_i|^2`
-    with `u_hat = f P R (mean + A a + E e) + t`. `unit` is the scale f of the mean face in that image, held fixed, so
-    that residuals are in mm and an image of any size gives the same answer. The prior is ours: the paper writes none.
+    with `u_hat = f P R (mean + A a + E e) + t`. `unit` is the scale f of the mean face in that image. It is held fixed.
+    So residuals are in mm, and the image size does not change the result. We add the prior; the paper has none.
 
     `landmarks` are in pixels (v down). `contour` states what landmarks 0 to 16 mark. "fixed": the same points of the
     head in every pose, visible or hidden, as in AFLW2000-3D, 300W-LP and the output of any 3D method. "sliding": the
     visible outline of the face, as a person marks it in a photo (300-W, LFW annotations). Then the model points slide
-    along contour lines with the pose, and residuals above 4 mm count linearly (Huber).
+    along contour lines as the pose changes. Their residuals count linearly above 4 mm (Huber).
     Images with the same number in `subject` share an identity; None means that each image is its own subject. `weights`
     multiply squared residuals. A landmark of weight 0 is ignored and may be NaN. `embedding` gives the landmarks on the
     model's surface; None means the model's 68. Runs at most `rounds` joint Gauss-Newton steps (facenb.fitting.solve).
@@ -80,12 +80,12 @@ def fit(
     else:
         step = SharedStep(points)
     chunks, threads = list(_chunks(row, size)), torch.get_num_threads()
-    workers = 1 if row.is_cuda else threads  # each takes a chunk at a time and one core, which suits small matrices
+    workers = 1 if row.is_cuda else threads  # each takes one chunk at a time, on one core, which suits small matrices
     try:
         with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
             results = list(pool.map(partial(_fit_chunk, whole, rounds, step), chunks))
     finally:
-        torch.set_num_threads(threads)  # new threads start with the number that was set last
+        torch.set_num_threads(threads)  # threads started later use the number that was set last
     states, errors, units, histories = zip(*results, strict=True)
     order = torch.argsort(torch.cat(chunks))
     rotation, scale, shift, expression, identity = (torch.cat(field) for field in zip(*states, strict=True))

@@ -2,7 +2,7 @@
 
 The pose is a 3x4 matrix, stored row by row. It maps the model's axes (mm) to the image: u to the right, v down, and
 depth away from the camera, all in pixels. So its 3x3 part is f diag(1, -1, -1) R, with the scale f. (In the released
-3DDFA, v points up.) Weak perspective does not determine the zero of depth, so t_z = 0.
+3DDFA, v points up.) Weak perspective does not determine the depth of the origin, so we set t_z = 0.
 """
 
 from collections.abc import Mapping
@@ -58,7 +58,7 @@ def move_camera(camera: WeakPerspective, move: Similarity) -> WeakPerspective:
 
 
 def mirrored_move(move: Similarity, width: Float[Tensor, " batch"], crop: int) -> Similarity:
-    """Return the similarity that cuts the mirrored crop (`crop` pixels wide) from the mirrored image (`width` wide)."""
+    """Return the similarity from the mirrored image (`width` pixels) to the mirrored crop (`crop` pixels wide)."""
     flip = torch.tensor([-1.0, 1.0], dtype=torch.float64)
     edge = move.scale[:, None] * (move.rotation[:, :, 0] * width[:, None]) + move.shift  # the image's right edge
     shift = flip * edge + torch.tensor([float(crop), 0.0])
@@ -68,7 +68,7 @@ def mirrored_move(move: Similarity, width: Float[Tensor, " batch"], crop: int) -
 def leading(
     model: MorphableModel, identity: int, expression: int
 ) -> tuple[MorphableModel, Float[Tensor, "full reduced"], Float[Tensor, "full_e reduced_e"]]:
-    """Return the model with the components that explain most, and the matrices from old to new coefficients.
+    """Return the model with the components of largest variance, and the matrices from old to new coefficients.
 
     With `basis = U S V^T`, the new components are the rows of `S V^T` and the new coefficients are `c U`. They stay
     whitened. If the basis already holds principal components, this only drops the last ones.

@@ -14,8 +14,9 @@ from facenb.morphable.model import Embedding, MorphableModel, Tensors
 
 LEAST = 4  # fewest landmarks that determine a weak perspective camera
 CONTOURS = ("fixed", "sliding")
-# For sliding contour landmarks, larger residuals count linearly (Huber). This is 2 standard deviations of the noise
-# that the prior assumes. A landmark so far from the outline is probably not on it, and must not distort the face.
+# For sliding contour landmarks, residuals above this value count linearly (Huber). It is 2 standard deviations of the
+# noise that the prior assumes. A landmark with a larger residual is probably not on the outline, and must not distort
+# the face.
 OUTLIER = 4.0  # mm
 
 
@@ -59,11 +60,11 @@ class Points(Tensors):
     ) -> Int[Tensor, "images landmarks"]:
         """Return the model point for each landmark: a point of the outline on the far side, else the landmark itself.
 
-        `positions` are on camera axes. A jaw landmark is on the far side if the direction from the centre of the face
-        to it points away from the viewer. There an annotator marks the outline. So we take the point of the landmark's
-        contour line that lies farthest out in this direction, after the head's roll (Zhu et al. 2015). The point
+        `positions` are on camera axes. A jaw landmark is on the far side if the direction to it from the centre of the
+        face points away from the viewer. There an annotator marks the outline. So we rotate this direction by the
+        head's roll, and take the point of the contour line that lies farthest out along it (Zhu et al. 2015). The point
         nearest to the observed landmark would fit better. But then a face that is too wide could match landmarks inside
-        its outline, and nothing would make it narrower.
+        its outline, and nothing would make the face narrower.
         """
         turned_away = rotation[:, 2, :2] @ self.outward.T < 0  # (N, 17)
         up = normalize(rotation[:, :2, 1], dim=1)  # the head's y axis in the image
@@ -166,7 +167,7 @@ def check(
 
 
 def _flat(landmarks: Tensor, seen: Tensor) -> Tensor:
-    """Return whether the used landmarks of an image lie on a line: width below a thousandth of their length."""
+    """Return whether the used landmarks of an image lie on a line: their width is below 1/1000 of their length."""
     share = seen.double()[..., None] / seen.sum(1).clamp(min=1)[:, None, None]
     centred = landmarks.double() - (share * landmarks).sum(1, keepdim=True)
     spread = (share * centred).mT @ centred  # (N, 2, 2)

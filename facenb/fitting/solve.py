@@ -2,12 +2,12 @@
 
 A **round** linearises every image once and solves the joint normal equations. Pose and expression belong to one image
 and are eliminated first. The remaining equations (the Schur complement) give the identity, which all images of a
-subject share. The paper alternates between the three instead, which converges slowly where they depend on each other.
+subject share. The paper updates the three in turn instead. This converges slowly where they depend on each other.
 
 `DirectStep` builds these matrices, for few images or unequal weights. `SharedStep` solves the same equations by
 conjugate gradients, which is faster for many images with equal weights. It only needs products of the Schur complement
-with a vector, which it computes through the landmarks. Its preconditioner is the identity's part of the normal matrix:
-six constant Gram blocks of the basis, weighted by six numbers per image.
+with a vector. It computes them from landmark positions, without forming the matrix. The preconditioner is the identity
+block of the normal matrix: a sum of six constant Gram blocks of the basis, weighted by six numbers per image.
 """
 
 from collections.abc import Callable
@@ -24,8 +24,8 @@ JITTER = {torch.float32: 1e-6, torch.float64: 1e-10}
 STOP = 1e-4  # stop if a round lowers the objective of a batch by less than this fraction
 PAIRS = ((0, 0), (1, 1), (2, 2), (0, 1), (0, 2), (1, 2))  # the six distinct entries of a symmetric 3x3 matrix
 MOST_STEPS = 200  # of conjugate gradients; with ordinary priors, ten to forty are enough
-FORCING = 1e-6  # conjugate gradients end when every subject's squared residual has fallen by this factor,
-GAIN = 1e-7  # or when a step lowers the subject's objective by less than this fraction
+FORCING = 1e-6  # conjugate gradients end when, for each subject, the squared residual has fallen by this factor,
+GAIN = 1e-7  # or a step lowers the objective by at most this fraction
 
 Change = tuple[Tensor, Tensor, Tensor]  # of pose and expression for each image, and of identity for each subject
 Step = Callable[[Problem, State, Residuals, Tensor], Change]
@@ -35,8 +35,8 @@ def solve(problem: Problem, state: State, rounds: int, step: Step) -> tuple[Stat
     """Run at most `rounds` rounds; return the state, its residuals, and the objective (mm^2) before and after each.
 
     If a step does not lower a subject's objective, the subject keeps its state and tries a shorter step in the next
-    round (Levenberg-Marquardt). The objective of a trial uses the contour points of the trial state. So the objective
-    never rises.
+    round (Levenberg-Marquardt). The objective of a trial uses the contour points of the trial state. Therefore the
+    accepted objective never rises.
     """
     current = evaluate(problem, state)
     damping = state.scale.new_zeros(problem.subjects)
@@ -57,7 +57,7 @@ def solve(problem: Problem, state: State, rounds: int, step: Step) -> tuple[Stat
 
 
 def _better_rows(better: Tensor, subject: Tensor, new: tuple, old: tuple) -> tuple:
-    """Return `new` for the subjects that improved and `old` for the others. Rows of the last field are subjects."""
+    """Return `new` for the improved subjects, else `old`. Fields have one row per image, the last one per subject."""
     image = better[subject]
     rows = [where(image, a, b) for a, b in zip(new[:-1], old[:-1], strict=True)]
     return type(new)(*rows, where(better, new[-1], old[-1]))
@@ -103,14 +103,14 @@ class DirectStep:
 
 
 def gram_blocks(basis: Float[Tensor, "components coordinates"]) -> Float[Tensor, "6 components components"]:
-    """Return G_kl + G_lk for axes k <= l, summed over points: B^T C B = sum_kl C_kl G_kl for a symmetric 3x3 C."""
+    """Return G_kk, and G_kl + G_lk for axes k < l, summed over points: B^T C B = sum_kl C_kl G_kl (symmetric C)."""
     axes = basis.unflatten(1, (-1, 3))
     blocks = torch.einsum("ajk,bjl->klab", axes, axes)
     return torch.stack([blocks[k, l] if k == l else blocks[k, l] + blocks[l, k] for k, l in PAIRS])
 
 
 class SharedStep:
-    """The same step by conjugate gradients, with products of the bases that it uses in every round."""
+    """The same step by conjugate gradients. The Gram blocks of the bases are computed once for all rounds."""
 
     def __init__(self, points: Points):
         self.identity, self.expression = gram_blocks(points.identity), gram_blocks(points.expression)
@@ -144,14 +144,14 @@ class SharedStep:
 
 
 class Images:
-    """Products with the Jacobian of every image's landmarks and its transpose. The Jacobian itself is never stored."""
+    """Compute products with the Jacobian of each image's landmarks, and with its transpose, without storing it."""
 
     def __init__(self, problem: Problem, state: State, current: Residuals):
         self.problem, self.turned = problem, current.turned
         self.view = state.scale[:, None, None] * state.rotation[:, :2]  # (N, 2, 3): the model's axes to the image, mm
         self.metric = self.view.mT @ self.view
         self.six = torch.stack([self.metric[:, k, l] for k, l in PAIRS], 1)  # (N, 6), the weights of the Gram blocks
-        self.lever = homogeneous(self.turned)  # (N, P, 4): the motion of a landmark in a pose step is linear in it
+        self.lever = homogeneous(self.turned)  # (N, P, 4): a landmark's motion in a pose step is linear in these values
 
     def gradient(self, residual: Tensor, expression: Tensor) -> tuple[Tensor, Tensor]:
         """Return half the gradient for pose and expression (N, 6 + E), and for the shape's coordinates (N, 3 P)."""
@@ -201,8 +201,8 @@ def conjugate_gradients(
 ) -> Float[Tensor, "systems unknowns"]:
     """Solve a batch of symmetric positive definite systems, one per row, at the same time.
 
-    End when, for every row, the squared residual has fallen by FORCING, or a step lowers the objective by less than
-    `enough` (S, 1).
+    Stop when each row meets one of two conditions. Its squared residual has fallen by the factor FORCING, or a step
+    lowers its objective by at most `enough` (S, 1).
     """
     solution, residual = torch.zeros_like(right), right
     direction = conditioned = precondition(residual)

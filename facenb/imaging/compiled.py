@@ -16,9 +16,9 @@ def compiled(**options) -> Callable:
 
 
 def _cache_folder() -> str:
-    """Return NUMBA_CACHE_DIR, or a folder beside the source, at home or among the temporary files.
+    """Return NUMBA_CACHE_DIR, a folder next to the source, or a folder at home or among the temporary files.
 
-    Only this user may write into it, because numba runs the code that it finds there. Empty if there is no such folder.
+    Only this user may write into it, because numba runs the code that it finds there. Return "" if there is none.
     """
     own = [folder.with_name(f"{folder.name}-numba") for folder in cache_folders()]
     for folder in (Path(config.CACHE_DIR or Path(__file__).parent / "__pycache__"), *own):

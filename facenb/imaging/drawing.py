@@ -1,4 +1,4 @@
-"""Draw soft shapes on a batch of images: signed distances in pixels to capsules, lenses and polygons, and painting."""
+"""Draw soft shapes on a batch of images, from signed distances in pixels to capsules, lenses and polygons."""
 
 import torch
 from jaxtyping import Float
@@ -90,7 +90,7 @@ def paint(image: Float[Tensor, "batch height width 3"], colour: Tensor | float, 
 
 
 def cast_shadow(image: Float[Tensor, "batch height width 3"], share: Field, strength: float) -> Tensor:
-    """Return the image with a shadow below a shape, as from a lamp overhead. Its width is relative to the image."""
+    """Return the image with a shadow below a shape, as from a lamp overhead. Its size grows with the image height."""
     step = max(1, share.shape[1] // 40)
     below = functional.pad(share, (0, 0, step, 0))[:, : share.shape[1]]
     blurred = functional.avg_pool2d(below[:, None], 2 * step + 1, 1, step)[:, 0]

@@ -9,8 +9,8 @@ Conventions:
   it is when the head turns. Colours are linear in [0, 1]; no gamma is applied anywhere.
 
 Published code has other conventions. DECA uses the order 1, x, y, z, xy, xz, yz, x^2-y^2, 3z^2-1. Its constants include
-the lobe, but without the pi of degree 0. Deng et al. 2019 use our order with the factor (-1)^m and other lobe
-constants. They store (3 colours, 9) as a flat vector and add 0.8 to the first coefficient of each colour.
+the factors of the lobe, except the factor pi of degree 0. Deng et al. 2019 use our order, with the factor (-1)^m and
+other lobe constants. They store (3 colours, 9) as a flat vector and add 0.8 to the first coefficient of each colour.
 """
 
 import math

@@ -1,9 +1,9 @@
 """Occluders painted over faces: hand, glasses, sunglasses, surgical mask, and blocks of arbitrary pixels (Rana).
 
-The 68 landmarks alone determine where an occluder lies. So it works for photographs and renderings, and for any yaw.
-Lengths are in mm of a standard face: 90 mm between the outer eye corners and 108 mm from nasion to chin. Yaw shortens
-the first distance in the image and pitch the second, so the larger ratio of pixels to mm gives the scale. Left and
-right mean sides of the image.
+Only the 68 landmarks determine where an occluder lies. So it works for photographs and renderings, and for any yaw.
+Lengths are in mm of a standard face: 90 mm between the outer eye corners and 108 mm from nasion to chin. In the image,
+yaw shortens the first distance, and pitch shortens the second. So the scale is the larger of the two ratios of pixels
+to mm. Left and right mean sides of the image.
 """
 
 from collections.abc import Callable, Sequence
@@ -84,8 +84,9 @@ def occlude(
 ) -> tuple[Float[Tensor, "batch height width 3"], Bool[Tensor, "batch height width"]]:
     """Return images with an occluder over each face, and masks of the hidden pixels.
 
-    Images are RGB in [0, 1], landmarks are in pixels. Image k uses the random seed `seed + k`, or `seed[k]`. So it does
-    not depend on the other images of the batch. `size` 1 is the natural size. The lenses of clear glasses hide nothing.
+    Images are RGB in [0, 1], landmarks are in pixels. Image k uses the random seed `seed + k`, or `seed[k]`. So the
+    result does not depend on other images of the batch. `size` 1 is the natural size. Lenses of clear glasses hide
+    nothing.
     Raise LandmarkError unless there are 68 finite landmarks that differ. Raise ImageError if more than the fraction
     `most` of a face (the convex hull of its landmarks) would be hidden. Raise ValueError if the images are bytes.
     """
@@ -158,7 +159,7 @@ def _glasses(image, face, size, dark=False):
         hinges.append([centre + side * across - face.down * 5 * unit])
     glass, arms = union(lenses), _lines_to_ears(face, hinges, face.down * 6 * unit)
     rim = cover(union([glass.abs(), capsule(face.points, *bridge)[0], arms]) - thick)
-    height = along(face.points, face.at(*range(36, 48)), face.down / (21 * unit))  # -1 at its top, 1 at its bottom
+    height = along(face.points, face.at(*range(36, 48)), face.down / (21 * unit))  # -1 at the lens top, 1 at its bottom
     streak = along(face.points, face.at(27), (face.right + 0.6 * face.down) / (18 * unit)).frac().abs()
     gleam = ((streak - 0.5).abs() < 0.12) & (height < 0.2)
     pane = cover(glass) * (0.93 if dark else 0.06)
@@ -169,7 +170,7 @@ def _glasses(image, face, size, dark=False):
 
 
 def _lines_to_ears(face: Face, starts: list[list[Tensor]], above: Tensor | float) -> Tensor:
-    """Return the distance to lines that run from points on the left and on the right side to `above` that side's ear.
+    """Return the distance to lines from left and right `starts` to the ear of the same side, shifted up by `above`.
 
     A side whose cheek faces away from the viewer has no lines.
     """
@@ -203,7 +204,7 @@ def _mask(image, face, size):
 
 
 def _cloth_shading(face: Face, corners: Tensor, distance: Tensor) -> Tensor:
-    """Return the light on a mask bulging over nose and mouth, with three pleats and a seam along its rim."""
+    """Return the shading of a mask that is curved over nose and mouth, with three pleats and a seam at its rim."""
     top, axis = corners[:, 8], corners[:, 3] - corners[:, 8]
     length = axis.norm(dim=-1)
     fall = along(face.points, top, axis / length[:, None] ** 2)  # 0 at the nose, 1 at the chin

@@ -1,15 +1,15 @@
-"""Rasteriser: find the triangle that each pixel sees, and the position in it. A torch reference and a numba kernel.
+"""Rasteriser: find the triangle that each pixel sees, and the position in it. Backends: torch reference and numba.
 
 Conventions:
 - The input is (u, v) in pixels and depth in mm, as `camera` returns them. Pixel (row, column) is sampled at its centre,
   u = column + 0.5, v = row + 0.5. Depth grows away from the camera. A pixel sees the triangle with the smallest depth,
   or the lowest index if depths are equal. Under perspective, 1 / depth is linear on the image.
-- Coverage is decided on vertices snapped to 1/1024 pixel. Edge functions are then whole numbers below 2^53, which
-  float64 and int64 hold exactly; the top-left rule gives a pixel centre on a shared edge to exactly one triangle.
+- Coverage is computed from vertices snapped to 1/1024 pixel. Edge functions are then whole numbers below 2^53, which
+  float64 and int64 hold exactly. By the top-left rule, exactly one triangle covers a pixel centre on a shared edge.
 - Both backends compare depths in float64 with the same operations in the same order. So they choose the same triangle
   on any machine.
 - Barycentrics are computed from the unsnapped vertices. If snapping moved an edge over a pixel centre, they are clamped
-  to [0, 1], but keep the derivative of the unclamped formula. Coverage has no derivative, so silhouettes get none.
+  to [0, 1], but keep the derivative of the unclamped formula. Coverage has no derivative, so silhouettes have none.
 
 Outcomes:
 - Back faces are drawn like front faces.
@@ -121,7 +121,7 @@ def _boxes(projected, triangles, size, perspective) -> tuple[Tensor, ...]:
     - box (N, 4): first column, first row, number of columns and of pixels
     - corner (N, 3, 2): snapped vertices as whole numbers, in the order that makes the area positive
     - order (N, 3): depth (or -1 / depth) of each corner, divided by twice the area
-    - bias (N, 3): 0 if the edge opposite the corner is a top or left one, else 1
+    - bias (N, 3): 0 if the edge opposite the corner is a top or left edge, else 1
     - image (N,) and triangle (N,)
     """
     depth = projected[..., 2]
@@ -167,7 +167,7 @@ def _covered_pixels(box, corner, order, bias, image, triangle, size) -> tuple[Te
 
 
 def seen_corners(triangle, triangles, vertices) -> tuple[Tensor, Tensor]:
-    """Return the indices of pixels that see a triangle (N,), and of its corners in the batch's vertices (N, 3)."""
+    """Return indices (N,) of the pixels with a triangle, and indices (N, 3) of its corners among all vertices."""
     pixel = (triangle.flatten() >= 0).nonzero()[:, 0]
     image = pixel // (triangle.shape[1] * triangle.shape[2])
     return pixel, image[:, None] * vertices + triangles[triangle.flatten()[pixel]]

@@ -1,15 +1,15 @@
 """Rasteriser, interpolation and vertex normals on the CPU, forward and backward, as loops that numba compiles.
 
-`raster` and `render` say what is computed. An image is drawn in three steps:
+The docstrings of `raster` and `render` define the results. An image is drawn in three steps:
 
 1. `_snap` rounds u and v of each vertex to whole numbers of 1/1024 pixel.
-2. `_cover` goes through the triangles, and through the pixels in the bounding box of each. It keeps the nearest
-   triangle of each pixel. This step is exact: it compares whole numbers below 2^53 (coordinates are at most 2^25).
-3. `_locate` goes through the pixels and computes barycentrics and depth from the vertices as they were before step 1.
+2. `_cover` loops over the triangles, and over the pixels in the bounding box of each. It keeps the nearest triangle of
+   each pixel. Coverage is exact: edge functions are whole numbers below 2^53 (coordinates are at most 2^25).
+3. `_locate` loops over the pixels. It computes barycentrics and depth from the original vertices, before rounding.
 
-Arrays have the shapes that `raster` states, with all pixels of an image on one axis in `_blend` and `_blend_backward`.
-A kernel works on images `first` to `end` (exclusive), without the GIL. `in_parallel` shares the images among threads.
-These are plain threads, as many as torch uses, because a forked data loader must not meet a second OpenMP pool.
+Array shapes are those in `raster`. Only `_blend` and `_blend_backward` have all pixels of an image on one axis. A
+kernel works on images `first` to `end` (exclusive), without the GIL. `in_parallel` distributes the images over plain
+threads, as many as torch uses. OpenMP is avoided, because a forked data loader must not have a second OpenMP pool.
 """
 
 import os
@@ -26,15 +26,15 @@ SHIFT = 10
 SUBPIXELS = 1 << SHIFT  # snapping steps a pixel
 LIMIT = 32768  # pixels: SUBPIXELS * LIMIT = 2^25, so that edge functions stay below 2^53
 FAR = 1e12  # mm
-TINY = 1e-12  # square mm: a shorter sum of normals has no direction
-NEAR = 1.0  # mm: under perspective, a triangle with a vertex not farther than this is dropped
-FLAT = 2.0**-20  # square pixels: an unsnapped triangle with less of twice its area has no barycentrics of its own
+TINY = 1e-12  # square mm: a sum of normals shorter than this has no direction
+NEAR = 1.0  # mm: under perspective, a triangle is dropped if a vertex has at most this depth
+FLAT = 2.0**-20  # square pixels: if twice the unsnapped area is smaller, a triangle gets equal weights
 
 _pools: dict[tuple[int, int], ThreadPoolExecutor] = {}
 
 
 def in_parallel(kernel, count: int, *arguments) -> None:
-    """Call `kernel(first, end, *arguments)` over runs of `count` items on as many threads as torch uses."""
+    """Split `count` items into ranges, and call `kernel(first, end, *arguments)` on as many threads as torch uses."""
     threads = min(torch.get_num_threads(), count)
     if threads <= 1:
         kernel(0, count, *arguments)
@@ -54,7 +54,7 @@ def array(tensor: Tensor) -> np.ndarray:
     return tensor.detach().contiguous().numpy()
 
 
-# New memory comes from numpy, which asks for huge pages: page faults took a sixth of the time of large images.
+# We allocate with numpy, which requests huge pages. Page faults took a sixth of the time for large images.
 
 
 class Rasterize(torch.autograd.Function):
@@ -65,7 +65,7 @@ class Rasterize(torch.autograd.Function):
         triangles, points = triangles.to(torch.int32), array(projected)
         triangle = np.empty((len(points), *size), np.int64)
         barycentric, depth = np.empty((*triangle.shape, 3), points.dtype), np.empty(triangle.shape, points.dtype)
-        bands = min(max(1, -(-torch.get_num_threads() // max(len(points), 1))), size[0])  # few images: share their rows
+        bands = min(max(1, -(-torch.get_num_threads() // max(len(points), 1))), size[0])  # few images: split their rows
         scene = bands, points, array(triangles), perspective
         in_parallel(_draw, len(points) * bands, *scene, triangle, barycentric, depth)
         outputs = tuple(map(torch.from_numpy, (triangle, barycentric, depth)))
@@ -107,7 +107,7 @@ class Interpolate(torch.autograd.Function):
 
 
 class UnitNormals(torch.autograd.Function):
-    """From vertices and triangles to the unit sum of the cross products around each vertex; 0 without a triangle."""
+    """From vertices and triangles to unit normals (normalised sums of cross products); 0 without a triangle."""
 
     @staticmethod
     def forward(ctx, vertices, triangles):
@@ -132,7 +132,7 @@ class UnitNormals(torch.autograd.Function):
 
 @compiled()
 def _snap(projected, perspective, x, y, order):
-    """Round the vertices of one image to 1/1024 pixel, into x and y. `order` grows with depth; NaN: cannot be used."""
+    """Round the vertices of one image to 1/1024 pixel, into x and y. `order` grows with depth, NaN if unusable."""
     for i in range(len(projected)):
         u, v, depth = np.float64(projected[i, 0]), np.float64(projected[i, 1]), np.float64(projected[i, 2])
         usable = abs(u) <= LIMIT and abs(v) <= LIMIT and abs(depth) <= FAR  # false for NaN, too
@@ -146,7 +146,7 @@ def _snap(projected, perspective, x, y, order):
 
 @compiled()
 def _is_not_top_left(dx, dy):
-    """Return the smallest edge function of a covered pixel: 0 if the edge (dx, dy) is a top or left one, else 1."""
+    """Return the least edge function of a covered pixel: 0 if the edge (dx, dy) is a top or left edge, else 1."""
     return 0 if dy < 0 or (dy == 0 and dx > 0) else 1
 
 
@@ -155,8 +155,9 @@ def _cover(x, y, order, triangles, first_row, end_row, width, triangle, nearest)
     """Find the nearest triangle of each pixel in the rows first_row to end_row of one image.
 
     The edge function of a corner is twice the area of the triangle between the opposite edge and the pixel. A pixel is
-    covered if no edge function is below its smallest value (see `_is_not_top_left`). They are linear in the pixel: a
-    step right or down adds a constant. Divided by the sum of all three they are the barycentrics, which give `order`.
+    covered if no edge function is below its minimum (see `_is_not_top_left`). Edge functions are linear in the pixel
+    position: a step right or down adds a constant. Divided by their sum, they are the barycentrics, which interpolate
+    `order`.
     """
     half = SUBPIXELS // 2
     for t in range(len(triangles)):
@@ -166,7 +167,7 @@ def _cover(x, y, order, triangles, first_row, end_row, width, triangle, nearest)
         bottom = min((max(ya, yb, yc) - half) >> SHIFT, end_row - 1)
         left = max((min(xa, xb, xc) + half - 1) >> SHIFT, 0)
         right = min((max(xa, xb, xc) - half) >> SHIFT, width - 1)
-        if (bottom - top) | (right - left) < 0:  # one branch for both: mispredicted branches are what this loop costs
+        if (bottom - top) | (right - left) < 0:  # one branch for both: mispredicted branches dominate the cost here
             continue
         area = (xb - xa) * (yc - ya) - (xc - xa) * (yb - ya)
         if area == 0 or np.isnan(order[a] + order[b] + order[c]):
@@ -200,10 +201,10 @@ def _cover(x, y, order, triangles, first_row, end_row, width, triangle, nearest)
 
 @compiled()
 def _weights(projected, a, b, c, u, v, perspective):
-    """Return three weights whose ratios are the barycentrics of (u, v), and what their derivatives need.
+    """Return three weights in the proportions of the barycentrics of (u, v), and values for their derivatives.
 
-    That is the sign of the area (0 if the triangle is too flat), and the corners' positions relative to (u, v). The
-    weights are the edge functions, clamped to at least 0, and under perspective divided by the corners' depths.
+    These values are the sign of the area (0 if the triangle is too flat) and the corners' positions relative to (u, v).
+    The weights are the edge functions, clamped to at least 0. Under perspective, they are divided by the depths.
     """
     xa, ya = projected[a, 0] - u, projected[a, 1] - v
     xb, yb = projected[b, 0] - u, projected[b, 1] - v
@@ -342,7 +343,7 @@ def cross(a, b):
 
 @compiled()
 def _normals(first, end, vertices, triangles, normals, lengths):
-    """Add the triangles' cross products to `normals` (zeros before), and divide by `lengths`, at least TINY each."""
+    """Sum the triangles' cross products in `normals` (initially 0), then divide by `lengths` (at least TINY)."""
     for image in range(first, end):
         p, n = vertices[image], normals[image]
         for t in range(len(triangles)):
@@ -362,7 +363,7 @@ def _normals(first, end, vertices, triangles, normals, lengths):
 
 @compiled()
 def _normals_backward(first, end, vertices, triangles, grad_normals, grad):
-    """Add the gradients of the vertices: with n = ab x ac and its gradient g, ab has ac x g, and ac has g x ab."""
+    """Add the gradients of the vertices. If n = ab x ac has gradient g, ab has gradient ac x g, and ac has g x ab."""
     for image in range(first, end):
         p, g, out = vertices[image], grad_normals[image], grad[image]
         for t in range(len(triangles)):

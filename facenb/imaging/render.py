@@ -75,8 +75,8 @@ def render(
     """Return images of lit meshes: vertices in mm on model axes, size (height, width), albedo linear RGB.
 
     The albedo is one colour per vertex, or a `Texture`. A batch of one is broadcast in vertices, camera, albedo and
-    light. Without `light` the albedo is shown as it is. The background is a colour (3,), one per image (batch, 3) or an
-    image (batch or 1, height, width, 3); black without one.
+    light. Without `light`, the image shows the albedo. The background is one colour (3,), a colour per image (batch, 3)
+    or an image (batch or 1, height, width, 3). The default is black.
     """
     projected = camera.project(vertices)
     fragments = rasterize(projected, triangles, size, camera.is_perspective, backend)

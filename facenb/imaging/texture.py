@@ -5,8 +5,8 @@ Conventions:
   (v = 1), and texel centres lie at +0.5. Outside the image, the border pixels repeat.
 - A pixel samples the texture bilinearly at its centre. There are no mip levels; `Texture.reduced` makes a coarser copy.
 - Relief tilts the smooth normal by the gradient of the displacement on the surface, `n' = normalize(n - grad d)` (Blinn
-  1978; without stored tangents as in Mikkelsen 2010). The gradient uses each triangle's map from uv to 3D. So parts of
-  the texture may be rotated or mirrored, and wrinkles on a stretched triangle are flatter.
+  1978; without stored tangents as in Mikkelsen 2010). The gradient is computed with each triangle's map from uv to 3D.
+  So parts of the texture may be rotated or mirrored. On a stretched triangle, wrinkles become flatter.
 """
 
 from dataclasses import dataclass, replace
@@ -72,7 +72,7 @@ def shade(
     """Return the colour of each pixel: texture times tint times light; 0 at the background.
 
     Vertices (mm) are on the model's axes, and their unit normals on the camera's axes. The numba kernel has no backward
-    pass, so torch operations run if a gradient is needed. Images, reliefs and lights are one, or one for each
+    pass, so torch operations run if a gradient is needed. Images, reliefs and lights have a batch of one, or one per
     rendering. Raise ValueError unless the texture has a row for each triangle.
     """
     if len(texture.triangles) != len(triangles):

@@ -1,11 +1,11 @@
-"""Textured shading on the CPU, forward only, as loops that numba compiles: what `texture.shade` defines.
+"""Textured shading on the CPU (see `texture.shade`), forward only, as loops that numba compiles.
 
 `_shade` computes the colour of each pixel: the factor, interpolated between the triangle's corners, times the texture
 at the pixel's uv. If there is relief, `_relight` multiplies by the light on the tilted normal. Arrays have the shapes
 that `texture.shade` states, with all pixels of an image on one axis.
 
-numba may fuse a product and a sum ("contract"), so results equal those of torch to rounding. Indices are unsigned,
-which spares the test for negative ones.
+numba may fuse a product and a sum ("contract"), so results differ from torch's by rounding. Indices are unsigned, so
+the code needs no test for negative indices.
 """
 
 import numpy as np
@@ -32,7 +32,7 @@ def shade(texture, fragments, triangles, factor, bumps) -> Tensor:
 
 @compiled(fastmath={"contract"})
 def _texels(coordinate, count):
-    """Return the two texels beside a coordinate in [0, 1], and the distance from the first, in texels."""
+    """Return the two texels next to a coordinate in [0, 1], and its distance from the first texel, in texels."""
     position = coordinate * np.float32(count) - np.float32(0.5)
     position = max(np.float32(0), min(position, np.float32(count - 1)))
     low = np.uint32(position)
@@ -41,7 +41,7 @@ def _texels(coordinate, count):
 
 @compiled(fastmath={"contract"})
 def _corners(source, uv, corners, wa, wb, wc):
-    """Return columns and rows of the four texels around a point of a triangle, and the distances from the first."""
+    """Return columns and rows of the four texels around a triangle's point, and its distances from the first texel."""
     a, b, c = corners[0], corners[1], corners[2]
     u = wa * uv[a, 0] + wb * uv[b, 0] + wc * uv[c, 0]
     v = wa * uv[a, 1] + wb * uv[b, 1] + wc * uv[c, 1]
@@ -52,7 +52,7 @@ def _corners(source, uv, corners, wa, wb, wc):
 
 @compiled(fastmath={"contract"})
 def _bilinear(source, texels, k):
-    """Return channel k between four texels."""
+    """Return channel k, interpolated between four texels."""
     left, right, x, top, bottom, y = texels
     both = x * y
     upper = (np.float32(1) - x - y + both) * source[top, left, k] + (x - both) * source[top, right, k]
@@ -61,7 +61,7 @@ def _bilinear(source, texels, k):
 
 @compiled(fastmath={"contract"})
 def _blend(values, a, b, c, wa, wb, wc, k):
-    """Return channel k between the corners of a triangle."""
+    """Return channel k, interpolated between the corners of a triangle."""
     return wa * values[a, k] + wb * values[b, k] + wc * values[c, k]
 
 

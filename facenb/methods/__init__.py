@@ -1,1 +1,1 @@
-"""Each paper put together."""
+"""The complete method of each paper."""

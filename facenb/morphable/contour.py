@@ -17,10 +17,11 @@ CANDIDATES = 26  # number of vertices of each line
 # The front end of a line, as a fraction of its landmark's distance from the axis. It lies beside the nose on the cheeks
 # and below the lower lip at the chin, so nose and lips are never taken for the outline of the face.
 FRONT_SIDEWAYS, FRONT_BELOW = 0.4, 0.75
-# How far a line continues behind its landmark, as a fraction of the same distance. The jaw line in FLAME's table moves
-# about as far up to a yaw of 39 degrees (0.25 to 0.38). At the chin the line reaches the lower edge, the outline.
+# How far a line continues behind its landmark, as a fraction of the same distance. In FLAME's table, the jaw line moves
+# by a similar distance (0.25 to 0.38) for a yaw of 39 degrees. At the chin, the line reaches the lower edge of the
+# face, which is the outline.
 BACK = 0.3
-FLARE = 1.04  # the line ends where it is this many times as far from the axis as the landmark: there the ear begins
+FLARE = 1.04  # the line ends at this multiple of the landmark's distance from the axis, where the ear begins
 
 
 def contour_lines(
@@ -62,7 +63,7 @@ def _line(mean: Tensor, triangles: Tensor, centre: Tensor, landmark: Tensor) -> 
 
 
 def _section(mean: Tensor, triangles: Tensor, centre: Tensor, outward: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return edges that cross the half-plane (E, 2), the crossings (E, 3), and pairs in one triangle (S, 2)."""
+    """Return edges that cross the half-plane (E, 2), the crossings (E, 3), and the two in each cut triangle (S, 2)."""
     flat = mean[:, :2] - centre
     side = flat[:, 0] * outward[1] - flat[:, 1] * outward[0]
     above, ahead = (side >= 0)[triangles], (flat @ outward > 0)[triangles]
@@ -76,7 +77,7 @@ def _section(mean: Tensor, triangles: Tensor, centre: Tensor, outward: Tensor) -
 
 
 def _walks(links: Tensor, start: int) -> tuple[list[int], list[int]]:
-    """Return the crossings along the surface from `start` in both directions, up to a border or once around."""
+    """Return the crossings from `start` in both directions. Each walk ends at a border or after a full circle."""
     neighbours: dict[int, list[int]] = {}
     for a, b in links.tolist():
         neighbours.setdefault(a, []).append(b)

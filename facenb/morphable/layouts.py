@@ -34,7 +34,7 @@ class Layout:
         return {part: slice(end - self.parts[part], end) for part, end in zip(self.parts, ends, strict=True)}
 
     def check(self, flat: Float[Tensor, "..."], what: str = "this vector") -> None:
-        """Raise ValueError unless `flat` has this layout's length. The error names a layout that would fit."""
+        """Raise ValueError unless `flat` has this layout's length. The message lists the layouts of that length."""
         length = flat.shape[-1]
         if length != self.size:
             fitting = "".join(f", the length of {layout}" for layout in LAYOUTS.values() if layout.size == length)
@@ -59,13 +59,13 @@ class Layout:
 
 # Liu et al. 2018: BFM-2009 identity and FaceWarehouse expression, which the paper calls residual.
 LIU18 = Layout("LIU18", {"identity": 199, "expression": 29})
-# 3DDFA and 2DASL, the nearest published relatives of Luo et al. 2019; pose is the 3x4 matrix [f R | t], row by row.
+# 3DDFA and 2DASL, the published methods most similar to Luo et al. 2019. Pose is [f R | t] (3x4), row by row.
 LUO19 = Layout("LUO19", {"pose": 12, "identity": 40, "expression": 10})
-# DECA (Feng et al. 2021), the teacher that Rana names. Its order of the flat vector; light is 9 x 3.
+# DECA (Feng et al. 2021), the teacher named by Rana. The parts are in DECA's order; light is 9 x 3.
 DECA = Layout(
     "DECA",
     {"identity": 100, "albedo": 50, "expression": 50, "global_pose": 3, "jaw_pose": 3, "camera": 3, "light": 27},
 )
-# Deng et al. 2019: the 257 coefficients that Rana prints; rotation in Euler angles, light 3 x 9.
+# Deng et al. 2019: the 257 coefficients listed by Rana. The rotation is in Euler angles; light is 3 x 9.
 DENG = Layout("DENG", {"identity": 80, "expression": 64, "albedo": 80, "rotation": 3, "light": 27, "translation": 3})
 LAYOUTS = {layout.name: layout for layout in (LIU18, LUO19, DECA, DENG)}

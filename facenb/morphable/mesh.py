@@ -1,4 +1,4 @@
-"""Meshes: measured ones, parts of a model, finer ones for detailed faces, and texture coordinates per vertex."""
+"""Meshes: measured scans, parts of a model, subdivision for detailed faces, and texture coordinates per vertex."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,7 +12,7 @@ from facenb.morphable.model import Embedding, Joints, MorphableModel, Tensors
 
 @dataclass(frozen=True)
 class Scan:
-    """A measured surface, with exactly the points of its file. Texture seams do not repeat points."""
+    """A measured surface. Its vertices are exactly the points of its file; texture seams do not duplicate them."""
 
     name: str
     vertices: Float[Tensor, "vertices 3"]

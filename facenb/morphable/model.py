@@ -10,7 +10,7 @@ from torch import Tensor
 
 from facenb import savefile
 
-KIND = "MorphableModel 2"  # raise the number if a change makes old files unreadable
+KIND = "MorphableModel 2"  # increase the number if a change makes old files unreadable
 
 
 def axis_angle_to_matrix(axis_angle: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3 3"]:
@@ -22,7 +22,7 @@ def axis_angle_to_matrix(axis_angle: Float[Tensor, "*batch 3"]) -> Float[Tensor,
 
 
 class Tensors:
-    """Gives a dataclass of tensors, of other such dataclasses and of plain values the method `to`."""
+    """A base class that adds the method `to` to dataclasses of tensors, plain values or other such dataclasses."""
 
     def to(self, *device_or_dtype) -> "Tensors":
         """Return a copy with every tensor on a device or in a dtype."""
@@ -51,7 +51,7 @@ class Embedding(Tensors):
         return cls(index[:, None].expand(-1, 3).contiguous(), weights)
 
     def of(self, vertices: Float[Tensor, "*batch vertices values"]) -> Float[Tensor, "*batch points values"]:
-        """Return the points' positions on a mesh, their offsets for each row of a basis, or other values there."""
+        """Interpolate vertex values at the points. The values are positions, offsets for each basis row, or others."""
         corners = zip(self.vertices.T, self.weights.to(vertices.dtype).T, strict=True)
         first, second, third = (vertices.index_select(-2, row) * share[:, None] for row, share in corners)
         return first + second + third
@@ -75,7 +75,7 @@ class Joints(Tensors):
     ) -> Float[Tensor, "batch vertices 3"]:
         """Return vertices bent by one axis-angle rotation per joint (Li et al. 2017, Eq. 1-2).
 
-        Vertices and result are in mm, the pose in radians. Raise ValueError for a pose with another number of joints.
+        Vertices and result are in mm, the pose in radians. Raise ValueError unless the pose has one rotation per joint.
         """
         if pose.shape[1] != len(self.parents):
             raise ValueError(f"the pose has {pose.shape[1]} rotations, {len(self.parents)} are needed: {self.names}")
@@ -182,8 +182,9 @@ class MorphableModel(Tensors):
     def explained_variance(self) -> Float[Tensor, " identity"]:
         """Return the share of the variance of random faces (mm^2) that the first 1, 2, ... components explain.
 
-        It is the variance of faces after projection onto the span of k components: for an orthogonal basis the usual
-        sum of eigenvalues, in general (`basis^T = Q R`) the squared norms of the first k rows of R.
+        It is the variance of faces after projection onto the span of the first k components. With `basis^T = Q R`, it
+        is the sum of the squared norms of the first k rows of R. For an orthogonal basis, this is the usual sum of
+        eigenvalues.
         """
         variance = torch.linalg.qr(self.identity_basis.double().flatten(1).T, mode="r").R.square().sum(1)
         return (variance.cumsum(0) / variance.sum()).to(self.mean.dtype)

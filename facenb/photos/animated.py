@@ -1,7 +1,7 @@
-"""Write a face that moves: GLB with morph targets and their animation, and GIF.
+"""Write an animated face: GLB with morph targets and their animation, and GIF.
 
-glTF 2.0 is written here because mesh libraries leave morph targets out. A JSON chunk describes one binary chunk; a
-viewer shows `vertices + sum of weight x target`. Lengths are in metres and colours linear, as the standard says.
+We write glTF 2.0 ourselves because mesh libraries do not support morph targets. A JSON chunk describes one binary
+chunk. A viewer shows `vertices + sum of weight x target`. The standard requires metres and linear colours.
 """
 
 import json
@@ -41,7 +41,7 @@ class _Buffer:
         return len(self.accessors) - 1
 
     def points(self, millimetres: Tensor) -> int:
-        """Append positions or offsets, with the extremes that the standard asks for."""
+        """Append positions or offsets, with the minimum and maximum that the standard requires."""
         metres = (METRES * millimetres.detach().cpu()).float()
         extremes = {"min": metres.amin(0).tolist(), "max": metres.amax(0).tolist()}
         return self.add(metres, ARRAY, **extremes)
@@ -55,13 +55,13 @@ def save_animated_glb(
     targets: Mapping[str, Float[Tensor, "vertices 3"]],
     weights: Float[Tensor, "frames targets"],
 ) -> Path:
-    """Write a binary glTF of a face (mm, RGB in [0, 1] as shown) with named offsets (mm) that move it. Return the path.
+    """Write a binary glTF of a face (mm, sRGB in [0, 1]) with named offsets (mm), its morph targets. Return the path.
 
-    `weights` of the targets, in their order, frame by frame, become an animation. Raises ValueError, and writes
-    nothing, for vertices that are not finite.
+    `weights` gives the animation: one row per frame, one column per target, in the same order. Raise ValueError, and
+    write nothing, if vertices are not finite.
     """
     offsets, buffer = torch.stack(list(targets.values())), _Buffer()
-    shown = colours.detach().cpu().clamp(0, 1)  # sRGB; glTF wants amounts of light (IEC 61966-2-1)
+    shown = colours.detach().cpu().clamp(0, 1)  # sRGB (IEC 61966-2-1); glTF needs linear values
     linear = torch.where(shown <= 0.04045, shown / 12.92, ((shown + 0.055) / 1.055) ** 2.4)
     rgba = torch.cat([linear, torch.ones(len(colours), 1)], 1)
     rest, *moved = smooth_normals(torch.cat([vertices[None], vertices + offsets]), triangles)

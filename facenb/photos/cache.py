@@ -1,4 +1,4 @@
-"""Results that can be made again, kept in a cache: a data folder that may only be read is no reason to stop."""
+"""Cache results that can be computed again. A read-only data folder does not raise an error."""
 
 import hashlib
 from collections.abc import Callable
@@ -12,10 +12,10 @@ from facenb.errors import ModelFileError
 
 
 def kept(name: str, make: Callable[[], dict[str, Tensor]], *inputs: Tensor) -> dict[str, Tensor]:
-    """Return the tensors called `name` from a cache folder; otherwise make them, and keep them if a folder takes them.
+    """Return the tensors `name` from a cache folder. If there are none, compute them, and save them if possible.
 
-    The first folder is in the data folder, where a class may share it; the others belong to this user. A damaged file
-    is made again. `name` and `inputs` must hold all that the tensors depend on.
+    The first cache is in the data folder, which a class may share. The other caches are this user's. A damaged file is
+    computed again. `name` and `inputs` must contain everything on which the tensors depend.
     """
     if inputs:
         content = b"".join(tensor.cpu().contiguous().numpy().tobytes() for tensor in inputs)

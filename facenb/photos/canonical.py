@@ -26,11 +26,11 @@ from facenb.photos.landmarks import IBUG68, MESH
 INNER = slice(17, 68)  # brows, nose, eyes, mouth: the same points in both; the jaw line differs
 STIFFNESS = (300.0, 100.0, 30.0, 10.0, 3.0, 1.0)  # from nearly rigid to soft, a few rounds each
 ROUNDS, LANDMARK_WEIGHT = 4, 3.0
-VERSION = 2  # raise when the method changes: cached results are then computed anew
+VERSION = 2  # increase it when the method changes; then cached results are computed again
 
 
 def read_canonical(path: Path) -> tuple[Float[Tensor, "468 3"], Int[Tensor, "triangles 3"]]:
-    """Return the vertices (mm; the file holds cm) and triangles of MediaPipe's canonical mesh. AssetError otherwise."""
+    """Return vertices (mm, from cm) and triangles of MediaPipe's canonical mesh. Raise AssetError if it is invalid."""
     try:
         text = path.read_text(encoding="utf-8")
         vertices = 10 * torch.from_numpy(obj_numbers(text, "v ", 3)).float()
@@ -60,7 +60,7 @@ def register(
     chosen: list[int],
     positions: Float[Tensor, "pairs 3"],
 ) -> Embedding:
-    """Return the source mesh (mm) bent onto a surface; the `chosen` source vertices belong at `positions` on it.
+    """Deform the source mesh (mm) onto a surface. `positions` are the targets of the `chosen` source vertices.
 
     Non-rigid registration with a Laplacian as stiffness (after Amberg et al. 2007, optimal step non-rigid ICP).
     """
@@ -83,12 +83,12 @@ def register(
 
 
 def mediapipe_embedding(model: MorphableModel) -> Embedding:
-    """Return MediaPipe's 468 points on the surface of the model's mean face: found in seconds, then kept in a cache."""
+    """Return MediaPipe's 468 points on the model's mean face. Computing takes seconds; the result is cached."""
     source, source_triangles = read_canonical(asset("mediapipe") / "canonical_face_model.obj")
 
     def found() -> dict[str, Tensor]:
         mean, triangles = model.mean.cpu(), model.triangles.cpu().long()
-        if "face" in model.regions:  # not behind the ears, not down the neck
+        if "face" in model.regions:  # without the region behind the ears and the neck
             inside = torch.zeros(len(mean), dtype=torch.bool)
             inside[model.regions["face"].cpu()] = True
             triangles = triangles[inside[triangles].all(1)]

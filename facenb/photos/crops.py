@@ -1,4 +1,4 @@
-"""Crops of faces on SphereFace's five-point template: what the networks look at."""
+"""Crops of faces on SphereFace's five-point template: the input images of the networks."""
 
 from collections.abc import Sequence
 
@@ -13,16 +13,16 @@ from facenb.photos.images import as_bytes
 # Five points of SphereFace's 112x96 (height, width) crop: image-left eye, right eye, nose tip, mouth corners (x, y).
 # Pixel centres lie at whole numbers, as in the MATLAB code of its authors.
 SPHEREFACE = ((30.2946, 51.6963), (65.5318, 51.5014), (48.0252, 71.7366), (33.5493, 92.3655), (62.7299, 92.2041))
-# Height of the crop of a photo without landmarks, as a share of the photo's shorter side: the median of what the five
-# points give in LFW's photos (a tenth each lie below 0.48 and above 0.56).
+# Height of the crop of a photo without landmarks, as a fraction of the photo's shorter side. It is the median over the
+# five-point crops of LFW's photos (10 % are below 0.48, and 10 % above 0.56).
 MIDDLE = 0.51
 
 
 def template(size: tuple[int, int]) -> Float[Tensor, "5 2"]:
     """Return SphereFace's five points (pixels) in a crop of (height, width): scaled by height / 112, centred in width.
 
-    So a crop of another shape than 112x96 shows more or less at its sides, and keeps the face's proportions. At 112x112
-    they are the points of images that InsightFace publishes aligned.
+    A crop with another aspect ratio than 112x96 shows more or less at its sides, but keeps the face's proportions. At
+    112x112, the points are those of the aligned images that InsightFace publishes.
     """
     height, width = size
     scale = height / 112
@@ -36,9 +36,9 @@ def five_of_68(landmarks: Float[Tensor, "batch 68 2"]) -> Float[Tensor, "batch 5
 
 
 def to_template(points: Float[Tensor, "batch 5 2"], size: tuple[int, int]) -> Similarity:
-    """Return the map from an image's pixels to those of its crop, which brings five points onto `template(size)`.
+    """Return the similarity from image pixels to crop pixels that aligns five points with `template(size)`.
 
-    Raises LandmarkError, naming which, for points that are not finite or all alike.
+    Raise LandmarkError with the row if points are not finite or all equal.
     """
     return similarity(points, template(size).to(points.device)[None])
 
@@ -46,16 +46,16 @@ def to_template(points: Float[Tensor, "batch 5 2"], size: tuple[int, int]) -> Si
 def crop_faces(
     images: Float[Tensor, "batch height width 3"], points: Float[Tensor, "batch 5 2"], size: tuple[int, int] = (112, 96)
 ) -> UInt8[Tensor, "batch rows columns 3"]:
-    """Return each face brought onto `template(size)` by its five points (pixels), as bytes. Raises as `to_template`."""
+    """Return the crop of each face, aligned by five points (pixels), as bytes. Raise LandmarkError as `to_template`."""
     return as_bytes(resample(images, to_template(points, size), size).permute(0, 2, 3, 1)).contiguous()
 
 
 def crop_photos(
     images: Sequence[Float[Tensor, "_height _width 3"]], points: Float[Tensor, "photos 5 2"], size: tuple[int, int]
 ) -> UInt8[Tensor, "photos rows columns 3"]:
-    """Return a crop of each photo, of any sizes, as `crop_faces`.
+    """Return a crop of each photo, as `crop_faces` does. The photos may differ in size.
 
-    Where points are NaN, it is the photo's middle: a crop whose height is MIDDLE of the photo's shorter side.
+    If points are NaN, the crop is the centre of the photo. Its height is the fraction MIDDLE of the shorter side.
     """
     crops = []
     for image, five in zip(images, points, strict=True):
@@ -71,8 +71,8 @@ def resample(
 ) -> Float[Tensor, "batch 3 rows columns"]:
     """Return a crop of each image; `onto` maps the image's pixels to those of the crop.
 
-    Images and crops are RGB in [0, 1]; differentiable in the images. What lies outside an image repeats its edge. Where
-    a face shrinks to half or less, the image is averaged first, so that no detail is skipped.
+    Images and crops are RGB in [0, 1]; the result is differentiable in the images. Outside an image, the edge pixels
+    repeat. If an image shrinks to half its size or less, it is averaged first, to avoid aliasing.
     """
     height, width = size
     reduce = (1 / onto.scale).floor().clamp(min=1, max=min(images.shape[1:3])).long()

@@ -1,6 +1,6 @@
 """Write a textured face as files that Blender and any viewer open: OBJ with its MTL and PNG, GLB.
 
-OBJ is in mm, since it has no unit, and GLB in metres, as its standard says. The axes of both are those of the project.
+OBJ has no unit; we write mm. GLB is in metres, as its standard requires. Both use the project's axes.
 """
 
 import io
@@ -20,14 +20,14 @@ METRES = 0.001
 
 
 def save_image(path: Path, image: Float[Tensor, "height width 3"]) -> None:
-    """Write RGB in [0, 1] as an image file of the kind that the name's ending says."""
+    """Write RGB in [0, 1] as an image file. The file extension determines the format."""
     Image.fromarray(as_bytes(image).numpy()).save(path, compress_level=2)
 
 
 def save_obj(
     path: Path, vertices: Float[Tensor, "vertices 3"], surface: Surface, texture: Float[Tensor, "rows columns 3"]
 ) -> None:
-    """Write OBJ, MTL and PNG of one name, with a smooth normal at each vertex; row 0 of the texture is v = 1."""
+    """Write OBJ, MTL and PNG with the same base name, and vertex normals. Row 0 of the texture is v = 1."""
     picture, mtl = path.with_suffix(".png"), path.with_suffix(".mtl")
     save_image(picture, texture)
     mtl.write_text(f"newmtl face\nKa 1 1 1\nKd 1 1 1\nKs 0 0 0\nillum 1\nmap_Kd {picture.name}\n", encoding="utf-8")
@@ -51,7 +51,7 @@ def save_glb(
     corners = torch.stack([surface.triangles, surface.uv_triangles], -1).reshape(-1, 2)
     pairs, faces = corners.unique(dim=0, return_inverse=True)
     normals = smooth_normals(vertices[None], surface.triangles)[0]
-    jpeg = io.BytesIO()  # the texture of a photo as PNG is five times as large and slow
+    jpeg = io.BytesIO()  # as PNG, a photo's texture is five times as large and slow
     Image.fromarray(as_bytes(texture).numpy()).save(jpeg, format="JPEG", quality=92)
     material = trimesh.visual.material.PBRMaterial(
         baseColorTexture=Image.open(jpeg), metallicFactor=0.0, roughnessFactor=0.9, doubleSided=True

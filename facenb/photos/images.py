@@ -14,23 +14,23 @@ from torch import Tensor
 from facenb.errors import ImageError
 
 SMALLEST = 32  # pixels on the shorter side: no face in a smaller image has a usable shape
-LARGEST = 300_000_000  # pixels a file may claim: a larger one is taken for a decompression bomb
-BOMB = Image.DecompressionBombError  # of an image that claims even more
+LARGEST = 300_000_000  # pixels; a file with a larger size is treated as a decompression bomb
+BOMB = Image.DecompressionBombError  # Pillow's error for an even larger size
 
 
 def read_image(path: str | Path, limit: int | None = None) -> Float[Tensor, "height width 3"]:
-    """Return an image file as RGB in [0, 1], turned as its EXIF orientation says.
+    """Return an image file as RGB in [0, 1], turned upright by its EXIF orientation.
 
-    Greyscale and palettes become RGB. 16 bits are kept as fractions. CMYK is converted without a colour profile.
-    Transparent pixels are laid on white. Of an animation the first image is read. If the longer side has more than
-    `limit` pixels, the image is scaled down to it. Raise ImageError, which names the file, if it is missing, not an
-    image, truncated, smaller than 32 pixels on a side or larger than 300 megapixels.
+    Greyscale and palette images become RGB. 16-bit values are not reduced to 8 bits. CMYK is converted without a
+    colour profile. Transparent pixels are blended with white. Only the first image of an animation is read. If the
+    longer side has more than `limit` pixels, the image is scaled down to `limit`. Raise ImageError with the file name
+    if it is missing, not an image, truncated, smaller than 32 pixels on a side or larger than 300 megapixels.
     """
     return read_photo(path, limit)[0]
 
 
 def read_photo(path: str | Path, limit: int | None) -> tuple[Float[Tensor, "height width 3"], tuple[int, int]]:
-    """Return an image as `read_image`, and the height and width (pixels) of the whole upright image in the file."""
+    """Return an image as `read_image` does, and the height and width (pixels) of the full-size upright image."""
     try:
         with warnings.catch_warnings(action="ignore"), Image.open(path) as image:
             return _decoded(path, image, limit)
@@ -53,7 +53,7 @@ def _decoded(path: str | Path, image: Image.Image, limit: int | None) -> tuple[T
         image.draft("RGB", (limit, limit))  # a JPEG decodes faster at a half, quarter or eighth
     image.load()
     before = image.size
-    with contextlib.suppress(Exception):  # broken EXIF; if Pillow cannot write it again, the pixels are turned already
+    with contextlib.suppress(Exception):  # broken EXIF; if Pillow fails to rewrite it, the pixels are already turned
         ImageOps.exif_transpose(image, in_place=True)
     size = (height, width) if image.size == before else (width, height)
     return torch.from_numpy(_rgb(image, limit)), size

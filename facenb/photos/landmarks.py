@@ -25,21 +25,21 @@ from facenb.photos.crops import resample
 from facenb.photos.images import as_bytes
 
 POINTS, MESH = 478, 468
-FACES = 5  # the most faces that are looked for in a photo
-VERSION = 5  # raise when `detect` changes: stored results are then made anew
-# The mesh points nearest to the 68 of Multi-PIE / iBUG, in their order. Checked on 425 near-frontal photos of
-# AFLW2000-3D: inner points lie within 1 to 4 % of the face's size of the labels, the jaw line within 2 to 7 %.
+FACES = 5  # largest number of faces to detect in a photo
+VERSION = 5  # increase it when `detect` changes; then stored results are computed again
+# The mesh points nearest to the 68 of Multi-PIE / iBUG, in their order. On 425 near-frontal photos of AFLW2000-3D, the
+# distance of inner points to their labels is 1 to 4 % of the face's size. For the jaw line it is 2 to 7 %.
 JAW = "127 234 93 58 172 136 150 176 152 400 379 365 397 288 323 454 356"
 BROWS_AND_NOSE = "70 63 105 66 107 336 296 334 293 300 168 197 5 4 75 97 2 326 305"
 EYE_CONTOURS = "33 160 158 133 153 144 362 385 387 263 373 380"
 LIPS = "61 39 37 0 267 269 291 405 314 17 84 181 78 82 13 312 308 317 14 87"
 IBUG68 = tuple(map(int, f"{JAW} {BROWS_AND_NOSE} {EYE_CONTOURS} {LIPS}".split()))
 EYES, NOSE_TIP, MOUTH = ((33, 133), (362, 263)), 4, (61, 291)
-# How far the points of a face may move when the detector looks again, as a share of the face's size. On 42 photos of
-# AFLW2000-3D, turned in steps of 30 degrees, the best quarter turn of a face moves by less than CONFIRMED (90 % below
-# 0.035), and no wrong face that looks upright moves by less than 0.015.
+# Limits for the movement of a face's points in a second detection, as a fraction of the face's size. We turned 42
+# photos of AFLW2000-3D in steps of 30 degrees. In the best quarter turn, a face moves by less than CONFIRMED (90 %
+# below 0.035). No wrong detection that looks upright moves by less than 0.015.
 CONFIRMED, CERTAIN = 0.05, 0.01
-CLOSE_UP = 256  # pixels on a side of the crop in which a face is looked for again
+CLOSE_UP = 256  # pixels on a side of the crop for the second detection
 
 
 @contextlib.contextmanager
@@ -72,7 +72,7 @@ def _detector(model: Path) -> Callable:
     options = vision.FaceLandmarkerOptions(base_options=tasks.BaseOptions(model_asset_path=str(model)), num_faces=FACES)
     with _quiet():
         detector = vision.FaceLandmarker.create_from_options(options)
-        run(np.zeros((64, 64, 3), np.uint8))  # the first image causes further messages
+        run(np.zeros((64, 64, 3), np.uint8))  # the first image prints further messages
     # Closing fails, with a long message, once the interpreter shuts down. The system frees the memory anyway.
     atexit.register(setattr, detector, "_handle", None)
     return run
@@ -81,10 +81,10 @@ def _detector(model: Path) -> Callable:
 def detect(image: Float[Tensor, "height width 3"], closer: bool = False) -> Float[Tensor, "faces 478 2"]:
     """Return the points (pixels) of all confirmed faces of a photo (RGB in [0, 1]), at most FACES, the largest first.
 
-    The photo may be turned by any angle. The detector finds upright faces best, and sometimes reports one on an ear or
-    a hat. So it looks at all quarter turns, and again at each face in a crop in which the eye line is horizontal. A
-    face is confirmed if its points are found again at the same place. A photo without a face is searched again with a
-    margin around it, and with `closer` in overlapping parts, since the detector overlooks faces smaller than about a
+    The photo may be turned by any angle. The detector finds upright faces best, and sometimes finds a face on an ear or
+    a hat. So we search all quarter turns, and detect each face again in a crop in which the eye line is horizontal. A
+    face is confirmed if the second detection gives the same points. If no face is found, we add a margin and search
+    again. Then, with `closer`, we search in overlapping parts, because the detector misses faces smaller than about a
     tenth of the photo. Raise AssetError if the detector's file is missing.
     """
     height, width = image.shape[:2]
@@ -108,7 +108,7 @@ def central(faces: Float[Tensor, "faces 478 2"], image: Float[Tensor, "height wi
 def _search(image: Tensor, left: int = 0, top: int = 0) -> list[tuple[float, Tensor]]:
     """Return the confirmed faces of an image as (movement, points (478, 2)); `left` and `top` are added to the points.
 
-    If all faces of the image as it is are certain, the other quarter turns are skipped, which saves much time.
+    If all faces of the unturned image are certain, the other quarter turns are skipped to save time.
     """
     pixels = as_bytes(image).numpy()
     faces: list[tuple[float, Tensor]] = []
@@ -122,7 +122,7 @@ def _search(image: Tensor, left: int = 0, top: int = 0) -> list[tuple[float, Ten
 
 
 def _distinct(faces: Iterable[tuple[float, Tensor]]) -> list[Tensor]:
-    """Return the points of faces at different places; of those at one place the face that moves least."""
+    """Return the points of faces at different positions. Of faces at one position, keep the one that moves least."""
     kept: list[Tensor] = []
     for _, points in sorted(faces, key=lambda face: face[0]):
         reach = 0.5 * (points.amax(0) - points.amin(0)).norm()
@@ -132,9 +132,9 @@ def _distinct(faces: Iterable[tuple[float, Tensor]]) -> list[Tensor]:
 
 
 def _movement(image: Tensor, points: Tensor) -> float:
-    """Return the mean movement of a face's points when they are found again in its upright crop, in sizes of the face.
+    """Detect a face again in its upright crop. Return the mean movement of its points, in units of the face's size.
 
-    The crop is twice as large as the face. Infinite if no face is found in it.
+    The crop is twice as large as the face. Return infinity if no face is found in the crop.
     """
     eyes = five_points(points)[:2].double()
     cosine, sine = ((eyes[1] - eyes[0]) / (eyes[1] - eyes[0]).norm()).tolist()
@@ -149,7 +149,7 @@ def _movement(image: Tensor, points: Tensor) -> float:
 
 
 def _turned_back(points: Tensor, turns: int, width: int, height: int) -> Tensor:
-    """Return points of an image turned by quarters counterclockwise in the image itself, of this width and height."""
+    """Map points from an image after `turns` counterclockwise quarter turns to the image itself (width, height)."""
     u, v = points.unbind(-1)
     return torch.stack([(u, v), (width - v, u), (width - u, height - v), (v, height - u)][turns], -1)
 
@@ -163,7 +163,7 @@ def _points(pixels: np.ndarray) -> Float[Tensor, "faces 478 2"]:
 
 
 def _squares(height: int, width: int) -> Iterator[tuple[int, int, int]]:
-    """Yield left, top and side of squares that cover the photo and overlap by half: as large as fits, then a third."""
+    """Yield left, top and side of half-overlapping squares that cover the photo: the largest, then a third as large."""
     shorter = min(height, width)
     for side in (shorter, min(shorter, max(shorter // 3, 32))):
         columns, rows = (-(-2 * extent // side) - 1 for extent in (width, height))

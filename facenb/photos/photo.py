@@ -26,9 +26,9 @@ from facenb.photos.images import as_bytes, read_photo
 from facenb.photos.landmarks import MESH, central, detect
 from facenb.photos.texture import Surface, Texels, close, lay_out, project_photo, vertex_colours
 
-LIMIT = 1600  # pixels on the longer side that are used: a texture shows no more
-# MediaPipe's 468 points are a smooth mesh, with about as much information as 68 single landmarks. So the prior that
-# suits 68 landmarks (facenb.fitting) is made stronger by the number of points.
+LIMIT = 1600  # pixels on the longer side; a texture shows no more detail
+# MediaPipe's 468 points are a smooth mesh, with about as much information as 68 single landmarks. So we multiply the
+# prior for 68 landmarks (facenb.fitting) by the ratio of the numbers of points.
 PRIOR = 4.0 * MESH / 68
 FILES = ("overlay.png", "face.obj", "face.mtl", "face.png", "face.ply", "face.glb", "coefficients.json")
 CLAY, OPACITY = (0.78, 0.73, 0.69), 0.85  # of the shape on the overlay
@@ -50,7 +50,7 @@ ABOUT_CAMERA = (
 
 @dataclass(frozen=True)
 class Fitter:
-    """A model with all that is computed once for it: embedding, closed surface, positions of the texels."""
+    """A model with the values that are computed once for it: embedding, closed surface and texel positions."""
 
     model: MorphableModel
     embedding: Embedding | None = None  # of the landmarks to fit; None: the model's own 68
@@ -84,12 +84,12 @@ def fit_photos(
 
 @dataclass(frozen=True)
 class PhotoFace:
-    """A 3D face from one photo. Vertices are those of the closed mesh, in mm, without the camera's rotation."""
+    """A 3D face from one photo. `vertices` are those of the closed mesh, in mm on the model's axes."""
 
-    image: Float[Tensor, "height width 3"]  # what was measured: the photo, or a smaller copy of it
+    image: Float[Tensor, "height width 3"]  # the input image: the photo, or a smaller copy of it
     original: tuple[int, int]  # height, width of the photo as it is shown, pixels
     landmarks: Float[Tensor, "points 2"]  # what the model was fitted to, pixels of `image`
-    faces: int  # how many the photo shows
+    faces: int  # number of faces in the photo
     fit: Fit
     vertices: Float[Tensor, "closed 3"]
     texture: Float[Tensor, "side side 3"]

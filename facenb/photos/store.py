@@ -1,6 +1,6 @@
-"""Prepared photos: the crop, the landmarks and the fit of each photo, made once and kept in the cache.
+"""Prepared photos: the crop, the landmarks and the fit of each photo, computed once and cached.
 
-A photo is known by the SHA-256 of its file, wherever it lies, so a run that was killed continues where it was.
+The cache key of a photo is the SHA-256 of its file, not its path. So a run that was stopped continues where it ended.
 """
 
 import hashlib
@@ -30,11 +30,11 @@ SIDE = 112  # pixels of the crop that is kept: the largest that a network here t
 
 @dataclass(frozen=True)
 class Prepared:
-    """Prepared photos, in the order asked for. Points are in pixels of the upright photo, NaN without a face."""
+    """Prepared photos, in the order of the input. Points are in pixels of the upright photo, NaN without a face."""
 
     points: Float[Tensor, "photos 478 2"]  # MediaPipe's, of the face nearest to the photo's centre
     five: Float[Tensor, "photos 5 2"]  # eye centres, nose tip, mouth corners, image left first
-    faces: Int[Tensor, " photos"]  # how many the photo shows
+    faces: Int[Tensor, " photos"]  # number of faces in the photo
     size: Int[Tensor, "photos 2"]  # height, width of the photo
     crop: UInt8[Tensor, "photos 112 112 3"]  # see `crops`
 
@@ -62,13 +62,13 @@ class Prepared:
     def crops(self, size: tuple[int, int]) -> UInt8[Tensor, "photos height width 3"]:
         """Return each face on `crops.template(size)`; the middle of the photo where no face was found.
 
-        They are the kept crops of 112 x 112 pixels, reduced. `size` (height, width) is at most as wide as high, by an
-        even number of pixels.
+        The stored crops of 112 x 112 pixels are scaled to `size` (height, width). The width must not exceed the height,
+        and their difference must be even.
         """
         height, width = size
         left = (height - width) // 2
         crops = torch.empty(len(self), height, width, 3, dtype=torch.uint8)
-        for rows in torch.arange(len(self)).split(256):  # floats of all photos would take four times the memory
+        for rows in torch.arange(len(self)).split(256):  # all photos as floats would need four times the memory
             planes = self.crop[rows].permute(0, 3, 1, 2).float()
             if height != SIDE:
                 planes = functional.interpolate(planes, (height, height), mode="bilinear", antialias=True)
@@ -76,7 +76,7 @@ class Prepared:
         return crops
 
     def fit(self, fitter: Fitter) -> Fit:
-        """Return the fit of each photo by itself, which is kept for each model. Every photo must show a face."""
+        """Return the separate fit of each photo, cached for each model. Every photo must show a face."""
 
         def fields() -> dict[str, Tensor]:
             fitted = vars(fit_photos(fitter, self.mesh))
@@ -84,16 +84,16 @@ class Prepared:
 
         model = fitter.model
         inputs = (self.points, model.mean, model.identity_basis, model.expression_basis, fitter.embedding.weights)
-        values = kept("fits/2", fields, *inputs)  # 2: the form in which they are kept
+        values = kept("fits/2", fields, *inputs)  # 2: version of the stored format
         camera = WeakPerspective(*(values.pop(name) for name in ("rotation", "scale", "translation")))
         return Fit(camera=camera, **values)
 
 
 def prepare_photos(paths: Sequence[str | Path], aligned: bool = False) -> Prepared:
-    """Return prepared photos of image files, and keep those that are new.
+    """Return prepared photos of image files, and add new ones to the cache.
 
-    `aligned`: the images have 112 x 112 pixels and lie on InsightFace's five points; their crops are the images.
-    Raise ImageError, which names the file, if it is not an image or has another size.
+    With `aligned`, the images have 112 x 112 pixels and are aligned to InsightFace's five points. Then the images are
+    the crops. Raise ImageError with the file name if a file is not an image or, with `aligned`, has another size.
     """
     task = (asset("mediapipe") / "face_landmarker.task").read_bytes()
     settings = hashlib.sha256(task + f"{VERSION} {SIDE} {LIMIT} {aligned}".encode()).hexdigest()[:16]
@@ -108,7 +108,7 @@ def prepare_photos(paths: Sequence[str | Path], aligned: bool = False) -> Prepar
 
 
 def prepare_images(images: Iterable[Float[Tensor, "_height _width 3"]], aligned: bool = False) -> Prepared:
-    """Return prepared photos of images in memory (RGB in [0, 1]), as `prepare_photos`. Nothing is kept."""
+    """Return prepared photos of images in memory (RGB in [0, 1]), as `prepare_photos` does. Nothing is cached."""
     return _stacked([_prepare(image, aligned, f"image {number}") for number, image in enumerate(images)])
 
 

@@ -1,8 +1,8 @@
 """The texture of a face from a photo.
 
-First a model's mesh is made ready: the holes of eyes and mouth are closed, each texel gets its place on the surface,
-left and right are paired. Then a texel takes its colour from what the camera saw, from the mirrored half of the face
-where the camera did not see it, and from smooth skin where it saw neither.
+First we prepare a model's mesh: close the holes of eyes and mouth, compute each texel's position on the surface, and
+pair left and right texels. Then each visible texel takes its colour from the photo. A hidden texel takes the colour of
+its mirrored partner. If both are hidden, the texel gets a smooth skin colour.
 """
 
 from dataclasses import dataclass
@@ -21,15 +21,15 @@ from facenb.imaging.render import vertex_normals, visibility
 from facenb.imaging.texture import sample
 from facenb.morphable.model import Embedding, MorphableModel
 
-LONGEST_HOLE = 250.0  # mm around: eyes and mouth are shorter, the end of the neck is longer
+LONGEST_HOLE = 250.0  # mm, perimeter: those of eyes and mouth are shorter, that of the neck's end is longer
 EYE_RADIUS = 12.0  # mm within which the centre of a hole must lie from an eye's landmarks
 EYE_BULGE = 2.5  # mm by which an eyeball stands out over the plane of its lids
 FIRST_TILE = 0.84  # share of the texture's width for the face's own UV tile, if there are other tiles
-FAR = 1.3  # reach (see `_reach`) from which on nothing is taken from the photo
-PAIR_DISTANCE = 3.0  # mm within which a texel has a mirror partner
-STEEP, FLAT = 0.15, 0.5  # cosine to the camera: below the first a texel is not trusted, above the second fully
-EDGE = (1.0, 1.12)  # reach over which the photo gives way to a smooth passage into skin, which ends at FAR
-CHEEKS = 0.6  # reach within which most of what is visible is skin
+FAR = 1.3  # texels with at least this reach (see `_reach`) take no colour from the photo
+PAIR_DISTANCE = 3.0  # mm, the largest distance between a texel and its mirrored partner
+STEEP, FLAT = 0.15, 0.5  # cosine to the camera: the weight is 0 below the first and 1 above the second
+EDGE = (1.0, 1.12)  # reach in which the photo's weight falls to 0; from there to FAR, colours blend into skin
+CHEEKS = 0.6  # within this reach, most of the visible surface is skin
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Surface:
     holes: tuple[tuple[Int[Tensor, "..."], float], ...]
 
     def complete(self, vertices: Float[Tensor, "vertices 3"]) -> Float[Tensor, "closed 3"]:
-        """Return the model's vertices, followed by those that close the holes: a middle ring and a centre each."""
+        """Return the model's vertices, followed by the vertices of the caps: per hole a middle ring and a centre."""
         return torch.cat([vertices, *(_cap(vertices[loop], bulge) for loop, bulge in self.holes)])
 
 
@@ -80,7 +80,7 @@ def close(model: MorphableModel) -> Surface:
 
 
 def _one_tile(uv: Tensor) -> Tensor:
-    """Pack UV on several tiles (u > 1: ears, scalp and neck of ICT-FaceKit) into one; the first stays large."""
+    """Pack UV on several tiles (u > 1: ears, scalp and neck of ICT-FaceKit) into one. The first tile is the largest."""
     tile = uv[:, 0].clamp(min=0).ceil().clamp(min=1).long() - 1
     others = int(tile.max())
     if others == 0:
@@ -91,7 +91,7 @@ def _one_tile(uv: Tensor) -> Tensor:
 
 
 def _fan(loop: list[int], first: int) -> Tensor:
-    """Return the triangles of a cap; its ring's vertices are numbered from `first` on, followed by its centre."""
+    """Return the triangles of a cap. The vertices of its ring have numbers from `first`; then comes its centre."""
     outer, ring = torch.tensor(loop), first + torch.arange(len(loop))
     after, ring_after, centre = outer.roll(-1), ring.roll(-1), torch.full_like(ring, first + len(loop))
     corners = [(outer, after, ring_after), (outer, ring_after, ring), (ring, ring_after, centre)]
@@ -150,8 +150,9 @@ def project_photo(
 ) -> Float[Tensor, "side side 3"]:
     """Return the texture of a fitted face, whose closed mesh has `vertices` (mm); row 0 of the texture is v = 1.
 
-    The weight of a texel is its cosine to the camera (0 if it is hidden) times how much it belongs to the face. Where
-    the weight is low, the colour comes from the texel at the mirrored position, and then from its surroundings.
+    The weight of a texel is a product of two factors. One grows with its cosine to the camera (0 if it is hidden). The
+    other falls with its reach. Where the weight is low, the colour comes from the texel at the mirrored position, and
+    then from the surrounding texels.
     """
     size = (image.shape[0], image.shape[1])
     normals = vertex_normals(vertices[None], surface.triangles)
@@ -179,7 +180,7 @@ def project_photo(
 def fill(
     colours: Float[Tensor, "rows columns 3"], weight: Float[Tensor, "rows columns"], background: Float[Tensor, " 3"]
 ) -> Float[Tensor, "rows columns 3"]:
-    """Spread colours from where the weight is 1 to where it is 0, and towards `background` far away.
+    """Extend colours from texels of weight 1 to texels of weight 0. Far away, they approach `background`.
 
     A push-pull pyramid (Gortler et al. 1996).
     """

@@ -1,4 +1,4 @@
-"""Run folders, records, notebooks as jobs, and the report. Here: the values that a run can be asked for."""
+"""Run folders, records, notebooks as jobs, and the report. This file has the values of a run's parameters."""
 
 PROFILES = ("smoke", "quick", "full")
 DATA = ("synthetic", "photos", "paper")

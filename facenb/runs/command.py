@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace, words: Sequence[str], further: Sequence[str]) -> int:
     """Return the exit code: 0 if done, 1 if a notebook failed, 2 if it could not start, 130 if interrupted.
 
-    `words` are all arguments of the command, `further` those to Snakemake.
+    `words` are all arguments of the command, `further` the arguments for Snakemake.
     """
     from facenb.runs import notebook, results
 
@@ -65,7 +65,7 @@ def run(options: argparse.Namespace, words: Sequence[str], further: Sequence[str
 
 
 def _run_all(options, folder: Path, config: Mapping, words: Sequence[str], further: Sequence[str]) -> None:
-    """Become Snakemake on the graph of notebooks. Does not return.
+    """Replace this process by Snakemake on the graph of notebooks. This function does not return.
 
     Raise RunError if there is no Snakefile, the run folder cannot be written, or another run is at work in it.
     """
@@ -76,7 +76,7 @@ def _run_all(options, folder: Path, config: Mapping, words: Sequence[str], furth
         raise RunError(f"There is no {notebooks / 'Snakefile'}. Run from a checkout, or use --notebooks FOLDER.")
     with explained(folder, RunError, "--run-folder names another folder."):
         lock = hold(folder / LOCK, f"Another run is at work in {folder}. Wait for it, or use --run-folder.")
-    os.set_inheritable(lock.fileno(), True)  # Snakemake holds it until it ends, however it ends
+    os.set_inheritable(lock.fileno(), True)  # Snakemake keeps the lock until it ends, however it ends
     snakemake = [sys.executable, "-m", "snakemake", "--snakefile", str(notebooks / "Snakefile"), "--nolock"]
     snakemake += ["--directory", str(folder), "--config", *(f"{name}={value}" for name, value in config.items())]
     snakemake += ["--cores", str(options.cores or "all"), "--resources", f"gpu={config['gpu']}"]
@@ -92,7 +92,7 @@ def go_on(words: Sequence[str]) -> str:
 
 
 def _end_with_parent() -> None:
-    """End this process, its kernel first, when the process that started it has gone."""
+    """End this process, its kernel first, when its parent process has ended."""
     parent = os.getppid()
 
     def watch():
@@ -104,7 +104,7 @@ def _end_with_parent() -> None:
 
 
 def summary(folder: Path, needs: Mapping[str, Sequence[str]]) -> str:
-    """Return what became of each notebook (name -> the notebooks it needs) and where the results are."""
+    """Return the status of each notebook and the folders of the results. `needs`: name -> the notebooks it needs."""
     from facenb.runs.recorded import read_run
 
     lines, without = [], set()

@@ -1,7 +1,8 @@
 """One notebook as a job: parameters in; executed notebook and run record out.
 
-In the run folder, `executed/NAME.ipynb` appears only if every cell ran. `executed/NAME.failed.ipynb` shows how far a
-failed notebook came. `records/NAME.run.json` is the run record. A job may be killed at any moment and started again.
+In the run folder, `executed/NAME.ipynb` appears only if every cell ran. `executed/NAME.failed.ipynb` holds the outputs
+of a failed notebook up to the error. `records/NAME.run.json` is the run record. A job may be killed at any moment and
+started again.
 """
 
 import os
@@ -57,7 +58,7 @@ class PrivateKernel(AsyncKernelManager):
     async def _async_pre_start_kernel(self, **keywords):
         environment_folder("FACENB_DATA")  # absolute from here on: the kernel works in another folder
         environment_folder("FACENB_MIRROR")
-        # The run's parameters hold here, so the variables that replace them under nbval are left out.
+        # Remove the variables that replace the parameters under nbval: here the run's parameters apply.
         names = os.environ.keys() - {"FACENB_PROFILE", "FACENB_RUNS"}
         keywords["env"] = {name: os.environ[name] for name in names} | {"FACENB_HEADLESS": "1"}
         return await super()._async_pre_start_kernel(**keywords)
@@ -78,7 +79,7 @@ def read_notebook(path: Path) -> nbformat.NotebookNode:
 
 
 def read_parameters(notebook: nbformat.NotebookNode, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the parameters. Text is read as the type that the notebook's `parameters` cell names (`# type: int`).
+    """Return the parameters. Text is converted to the type in the notebook's `parameters` cell (`# type: int`).
 
     Raise RunError for a name that the notebook does not have, and for text of another type.
     """
@@ -103,8 +104,8 @@ def run_notebook(
 ) -> dict[str, Any]:
     """Run a notebook and return its run record.
 
-    `timeout` is the limit for one cell in seconds. `in_graph`: as a job of `run all`, which waits until the same job of
-    a killed run has ended. Raise RunError if it cannot start, NotebookError if a cell fails.
+    `timeout` is the limit for one cell in seconds. `in_graph` means a job of `run all`; it waits if the same job of a
+    killed run has not ended yet. Raise RunError if it cannot start, NotebookError if a cell fails.
     """
     source = Path(path).resolve()
     notebook = read_notebook(source)
@@ -149,7 +150,7 @@ def _run(source: Path, notebook, parameters: dict[str, Any], folder: Path, timeo
         raise
     except Exception as error:
         record |= {"status": "failed", "error": _one_line(error)}
-        if isinstance(error, OSError) and error.errno is not None:  # of the run folder, not of a cell
+        if isinstance(error, OSError) and error.errno is not None:  # an error of the run folder, not of a cell
             raise
         if partial.exists():
             os.replace(partial, failed)
@@ -158,7 +159,7 @@ def _run(source: Path, notebook, parameters: dict[str, Any], folder: Path, timeo
     finally:
         kilobytes = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / (1024 if sys.platform == "darwin" else 1)
         record |= {"ended": _now(), "wall_seconds": round(time.monotonic() - start, 2)}
-        record["peak_memory_mb"] = round(kilobytes / 1000)  # of the largest process: as a rule the kernel
+        record["peak_memory_mb"] = round(kilobytes / 1000)  # of the largest process, usually the kernel
         record["checksums"] = results.checksums(folder)
         record["networks"] = {path.stem: file_hash(path) for path in sorted(folder.glob("networks/*.safetensors"))}
         write_json(record_path, record)

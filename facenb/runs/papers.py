@@ -1,4 +1,4 @@
-"""The papers' tables and claims, and which of our records are compared with them: `papers.toml` as dataclasses."""
+"""The papers' tables and claims, and the records to compare with them: `papers.toml` as dataclasses."""
 
 import tomllib
 from dataclasses import dataclass, field
@@ -26,14 +26,14 @@ class PaperTable:
 
 @dataclass(frozen=True)
 class PaperClaim:
-    """A sentence of a paper that a notebook decides."""
+    """A claim of a paper that a notebook tests."""
 
     name: str
     paper: str
     statement: str
-    notebook: str  # number of the notebook whose record decides it
-    records: list[str]  # names of records that test all of it, best first; as a rule only its own
-    data: list[str] = field(default_factory=list)  # the kinds of data that its notebook serves; empty: all
+    notebook: str  # number of the notebook that tests it
+    records: list[str]  # names of records that test the whole claim, best first; usually only its own name
+    data: list[str] = field(default_factory=list)  # the kinds of data that its notebook can use; empty: all
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Comparison:
     table: str  # key of TABLES
     notebook: str  # number of the notebook that measures it
     experiment: str
-    metrics: dict[str, list[str]]  # column -> the metrics that fill it; the paper may lack the column
+    metrics: dict[str, list[str]]  # column -> metrics for it; the paper need not have this column
     protocols: list[str] = field(default_factory=lambda: [""])  # a record's protocol begins with one of these
     methods: list[str] = field(default_factory=list)  # our methods; empty: all
     pairs: dict[str, str] = field(default_factory=dict)  # our method -> the paper's row that it corresponds to
@@ -65,4 +65,4 @@ TABLES = {row.pop("name"): PaperTable(rows=_rows(row.pop("rows")), **row) for ro
 CLAIMS = {row["name"]: PaperClaim(**{"records": [row["name"]]} | row) for row in _TOML["claim"]}
 # By section of the report.
 COMPARISONS = {section: [Comparison(**row) for row in rows] for section, rows in _TOML["comparison"].items()}
-FIGURES: dict[str, list[dict]] = _TOML["figure"]  # names, of which the first that a run folder has is shown; a caption
+FIGURES: dict[str, list[dict]] = _TOML["figure"]  # a caption, and names: the first existing one is shown

@@ -1,4 +1,4 @@
-"""Read records back: complete ones only, of one run of each notebook, and what differs between them."""
+"""Read the complete records of the latest run of each notebook, and list the differences between their runs."""
 
 import json
 import warnings
@@ -19,7 +19,7 @@ def problems(record: Any) -> str:
 
 
 def read_records(folder: str | Path) -> pd.DataFrame:
-    """Return the records of a run folder as a table: of each notebook, seed and profile the latest run only.
+    """Return the records of a run folder as a table: the latest run for each notebook, seed and profile.
 
     If a cell of that run was repeated, its last measurement counts. A line that is not a record is left out with a
     warning that names the file, the line and the reason.
@@ -41,7 +41,7 @@ def read_records(folder: str | Path) -> pd.DataFrame:
             keys.append(json.dumps({k: v for k, v in record.items() if k not in MEASURED}, sort_keys=True))
     table = pd.DataFrame(lines)
     if "n" in table:
-        table["n"] = table["n"].astype("Int64")  # whole numbers, also beside records that have none
+        table["n"] = table["n"].astype("Int64")  # integers, also if some records have no n
     if len(table):
         newest = table.groupby(["notebook", "seed", "profile"])["run"].transform("max") == table["run"]
         table = table[newest & ~pd.Series(keys).duplicated(keep="last")]
@@ -49,7 +49,7 @@ def read_records(folder: str | Path) -> pd.DataFrame:
 
 
 def read_run(path: Path) -> dict[str, Any]:
-    """Return the run record of a notebook. Its status is "not run" without a file, "damaged" if it cannot be read."""
+    """Return a notebook's run record. Status is "not run" if there is no file, "damaged" if the file is unreadable."""
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -61,13 +61,13 @@ def read_run(path: Path) -> dict[str, Any]:
 
 
 def short_commit(value: Any) -> str:
-    """Return the first digits of a commit, with `+` if files differed from it."""
+    """Return the first eight digits of a commit, with `+` if there were uncommitted changes."""
     text = str(value) or "none"
     return text[:8] + text[40:] if len(text) >= 40 else text
 
 
 def mixed(table: pd.DataFrame) -> list[str]:
-    """Return one sentence for each thing in which the records differ: commit, device, and each set or asset."""
+    """Return one sentence for each property in which the records differ: commit, device, and each set or asset."""
     sets = [value if isinstance(value, dict) else {} for value in table.get("checksums", [])]
     facts = table[["commit", "device"]].join(pd.DataFrame(sets).add_prefix("copy of "))
     notes = []

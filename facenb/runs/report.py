@@ -1,8 +1,8 @@
-"""Paper against here: the numbers of run folders beside those that the papers printed, and a verdict for each claim.
+"""The report: the numbers of run folders beside the numbers in the papers, and a verdict for each claim.
 
-Only records are read. A table keeps the paper's columns apart from ours, which carry the name of the data they were
-measured on. Verdicts are corrected for the number of claims (Holm 1979). Notebook 17 shows it all; `write_page` makes
-a page of it.
+It reads only records. In a table, our columns are separate from the paper's and name the data that they were measured
+on. Verdicts are corrected for the number of claims (Holm 1979). Notebook 17 shows the report; `write_page`
+makes a web page from it.
 """
 
 import math
@@ -23,8 +23,8 @@ from facenb.runs.papers import CLAIMS, FIGURES, TABLES, Comparison
 from facenb.runs.recorded import mixed, read_records, read_run, short_commit
 
 WAITING, ELSEWHERE, PART, UNCORRECTED = "not run yet", "not on this data", "asked in part only", ", not corrected"
-HEADS = ("claim", "paper", "statement", "notebook")  # columns of the headline, beside one for each source
-UNKNOWN = {"value": math.nan, "interval": (math.nan, math.nan), "p": math.nan}  # where a claim's record has null
+HEADS = ("claim", "paper", "statement", "notebook")  # columns of the headline, before one column per source
+UNKNOWN = {"value": math.nan, "interval": (math.nan, math.nan), "p": math.nan}  # if a claim's record has null
 COLUMNS = ["claim", "name", "whole", "statement", "source", "data", "value", "low", "high", "unit", "at_least"]
 COLUMNS += ["level", "n", "drawn", "p", "alone", "notebook"]
 
@@ -33,7 +33,7 @@ COLUMNS += ["level", "n", "drawn", "p", "alone", "notebook"]
 class Source:
     """The records of one folder, of one profile and seed."""
 
-    name: str  # how the report calls it
+    name: str  # its name in the report
     folder: Path
     records: pd.DataFrame
     notes: list[str]
@@ -51,11 +51,11 @@ class Source:
 
 
 def read_sources(folder: Path) -> list[Source]:
-    """Return a folder's records by profile and seed, with notes on everything odd. Raise RunError if it has none.
+    """Return a folder's records by profile and seed, with notes on problems. Raise RunError if it has no records.
 
     The name of a source is the folder's, with profile or seed if needed.
     """
-    folder = Path(os.path.abspath(folder))  # a link keeps its name; `.` gets one
+    folder = Path(os.path.abspath(folder))  # not resolved, so a link keeps its name; gives `.` a name
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
         table = read_records(folder)
@@ -95,7 +95,7 @@ def rows_of(table: pd.DataFrame) -> list[dict]:
 
 
 def cell(row: dict, percent: bool) -> str:
-    """Return a record as a table shows it: the value, then its spread or interval."""
+    """Return a record as text for a table: the value, then its spread or interval."""
     if "value" not in row:
         return "missing"
     factor = 100.0 if percent and row["unit"] == "" else 1.0
@@ -114,7 +114,7 @@ class Report:
     def __init__(self, *folders: str | Path):
         """Read the first run folder, and others for comparison.
 
-        Raise RunError for a folder without records, and for two sources of one name.
+        Raise RunError for a folder without records, or if two sources have the same name.
         """
         self.sources = [source for folder in folders for source in read_sources(Path(folder))]
         names = [*HEADS, *(source.name for source in self.sources)]
@@ -123,7 +123,7 @@ class Report:
         self.claims = self._claims()
 
     def here(self, comparison: Comparison) -> pd.DataFrame:
-        """Return our side of a table: methods down; across, the data and the measure."""
+        """Return our part of a table: one row per method, one column per data set and measure."""
         percent = "%" in TABLES[comparison.table].unit
         measure = {metric: name for name, metrics in comparison.metrics.items() for metric in metrics}
         cells = []
@@ -134,7 +134,7 @@ class Report:
         if not cells:
             return pd.DataFrame(columns=pd.MultiIndex.from_tuples([], names=["", ""]))
         table = pd.DataFrame(cells, columns=["method", "where", "measure", "cell"])
-        table = table.pivot_table("cell", "method", ["where", "measure"], " / ".join, sort=False)  # none is dropped
+        table = table.pivot_table("cell", "method", ["where", "measure"], " / ".join, sort=False)  # joins repeats
         groups = [(where, name) for where in table.columns.unique(0) for name in comparison.metrics]
         table = table[[group for group in groups if group in table]]
         return table.rename_axis(index=None, columns=["", ""]).fillna("")
@@ -143,7 +143,7 @@ class Report:
         """Yield the records that belong to a comparison. If two notebooks measured one set, the later one counts."""
         for source in self.sources:
             rows = [
-                row | {"set": row["data"].split(",")[0]}  # without what was taken of it ("SynthFace, unseen people")
+                row | {"set": row["data"].split(",")[0]}  # without the subset ("SynthFace, unseen people")
                 for row in rows_of(source.records.sort_values("notebook", kind="stable"))
                 if row["experiment"] == comparison.experiment
                 and row["metric"] in metrics
@@ -155,9 +155,9 @@ class Report:
             yield from ((source, row) for row in rows if row["notebook"] == last[row["set"]])
 
     def table(self, comparison: Comparison) -> pd.DataFrame:
-        """Return the paper's table and ours side by side. The first level of the columns says whose numbers follow.
+        """Return the paper's table and ours side by side. The first level of the columns names the source.
 
-        Beside ours, empty rows and columns of the paper are left out.
+        If we have numbers, rows and columns that are empty in the joined table are left out.
         """
         ours = self.here(comparison)
         papers = [TABLES[name] for name in (comparison.table, comparison.also) if name]
@@ -166,7 +166,7 @@ class Report:
             sides = {where: side[where].T for side in (theirs, ours) for where in side.columns.unique(0)}
             joined = pd.concat(sides, axis=1).fillna("")
         else:
-            first = reversed(comparison.pairs.items())  # of several of our methods, the first stays
+            first = reversed(comparison.pairs.items())  # reversed, so that the first of several methods wins
             pairs = {row: method for method, row in first if method in ours.index}
             labels = {row: f"{row} · here: {method}" for row, method in pairs.items()}
             ours = ours.rename(index={method: labels[row] for row, method in pairs.items()})
@@ -183,7 +183,7 @@ class Report:
         return figures
 
     def _claims(self) -> pd.DataFrame:
-        """Return every recorded verdict, corrected by Holm in two families a source: claims, and other questions."""
+        """Return all recorded verdicts, corrected by Holm. Each source has two families: whole claims and the rest."""
         rows = []
         for source in self.sources:
             table = source.records[source.records.metric.str.startswith("claim ")]
@@ -201,7 +201,7 @@ class Report:
         return claims
 
     def headline(self) -> pd.DataFrame:
-        """Return a row for each claim of the papers: its statement, and each source's verdict or what is missing."""
+        """Return a row for each claim of the papers: its statement, and each source's verdict or why there is none."""
         rows = []
         for claim in CLAIMS.values():
             row = {"claim": claim.name, "paper": claim.paper, "statement": claim.statement, "notebook": claim.notebook}
@@ -209,7 +209,7 @@ class Report:
         return pd.DataFrame(rows).set_index("claim")
 
     def verdict(self, claim: str, source: str) -> str:
-        """Return the verdict of the source of this name, from the record that tests all of the claim."""
+        """Return a source's verdict, from the record that tests the whole claim, or why there is none."""
         rows = self.claims[(self.claims.claim == claim) & (self.claims.source == source)]
         if not rows.empty:
             return rows[rows.whole].verdict.iloc[-1] if rows.whole.any() else PART
@@ -227,7 +227,7 @@ def _verdict(claim: dict) -> str:
 
 
 def write_page(folder: Path) -> Path:
-    """Write `report.html` into a run folder: its executed notebook 17 without code. Raise RunError if that was not run.
+    """Write a run folder's executed notebook 17, without code, to `report.html`. Raise RunError if it was not run.
 
     The page needs no network and runs no script.
     """

@@ -1,4 +1,4 @@
-"""Everything that a person looks at: rendered faces, figures, and live 3D views.
+"""Visual output of the notebooks: rendered faces, figures, and live 3D views.
 
 A live view (k3d) needs a kernel, so it also carries an image. With FACENB_HEADLESS set only the image is shown.
 """

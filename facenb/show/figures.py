@@ -1,4 +1,4 @@
-"""Figures and rendered faces in the one style of the course."""
+"""Figures and rendered faces in the style of the course."""
 
 import os
 from collections.abc import Sequence
@@ -47,7 +47,7 @@ def figure(rows: int = 1, columns: int = 1, width: float = 8.0, height: float = 
 
 
 def headless() -> bool:
-    """Return whether nobody can turn a view: stored and batch runs set FACENB_HEADLESS."""
+    """Return whether no user can turn a view: stored and batch runs set FACENB_HEADLESS."""
     return os.environ.get("FACENB_HEADLESS", "") not in ("", "0")
 
 
@@ -81,7 +81,7 @@ def snapshot(
     """Return a rendered image (size, size, 3) in [0, 1] of one mesh turned by `yaw` degrees.
 
     `colours` are linear RGB at the vertices (V, 3), or a `Texture` of one image; without them the mesh is grey.
-    `centre` (3,) in mm and `extent` in mm (the side of the image) give several images one frame.
+    `centre` (3,) in mm and `extent` in mm (the side of the image) give several images the same frame.
     """
     vertices = three(vertices, "vertices")
     low, high = vertices.amin(0), vertices.amax(0)
@@ -122,7 +122,7 @@ def sheet(
 
 
 def colour_by(values, low: float, high: float, colour_map: str = "viridis") -> Tensor:
-    """Return vertex colours (V, 3) for one number at each vertex. Draw their scale with `colour_scale`."""
+    """Return vertex colours (V, 3) for one value at each vertex. `colour_scale` draws the colour bar."""
     share = (np.asarray(values, dtype=float) - low) / (high - low)
     return torch.as_tensor(plt.get_cmap(colour_map)(np.clip(share, 0, 1))[:, :3], dtype=torch.float32)
 
@@ -139,7 +139,7 @@ def colour_scale(
 def draw_landmarks(axis, landmarks, visible=None, colour: str = COLOURS["landmark"], size: float = 9.0, label=None):
     """Draw landmarks (n, 2) in pixels on the axis of an image; hidden ones as rings.
 
-    The first pixel's centre is at 0 for imshow and at +0.5 for us, so the points are moved by half a pixel.
+    The centre of the first pixel is 0 in imshow and +0.5 in this project, so the points are moved by half a pixel.
     """
     points = np.asarray(landmarks, dtype=float)[:, :2] - 0.5
     seen = np.ones(len(points), bool) if visible is None else np.asarray(visible, bool)

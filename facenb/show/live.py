@@ -20,11 +20,12 @@ def _duration(seconds: float) -> str:
 class Live:
     """Show a training while it runs, in one output that is redrawn: `train(..., watch=Live("phase I"))`.
 
-    Lines are losses, dots the same on the validation set. Values that exist only there get axes of their own. Nothing
-    is shown outside a notebook. With FACENB_HEADLESS only the end is drawn. The output's text is that of any run.
+    Lines are training losses; dots are the same losses on the validation set. Values that exist only for the validation
+    set have their own axes. Nothing is shown outside a notebook. With FACENB_HEADLESS only the final curves are drawn.
+    The output's text contains no times, so it is the same in every run.
     """
 
-    every = 2.0  # seconds from one drawing to the next, and at least ten times as long as a drawing takes
+    every = 2.0  # least seconds between drawings; the pause is also at least ten times a drawing's duration
 
     def __init__(self, title: str):
         self.title, self.steps, self.due, self.handle = title, 0, 0.0, None
@@ -82,7 +83,7 @@ class Live:
         began, shell = time.monotonic(), get_ipython()
         if not hasattr(shell, "kernel") or began < self.due and not last:
             return
-        text = f"training: {self.title}, {self.steps:,} steps"  # shown where there are no images
+        text = f"training: {self.title}, {self.steps:,} steps"  # for viewers that show no images
         picture = {"image/png": png(self.figure(words)), "text/plain": text}
         if self.handle is None:
             self.handle = display(picture, raw=True, display_id=True)

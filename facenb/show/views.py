@@ -37,7 +37,7 @@ def _plot(vertices, triangles, colours) -> tuple[Plot, Mesh]:
 
 
 class View:
-    """A widget to turn and move, and an image for readers without a kernel; the value of a cell."""
+    """A cell's output: a 3D widget to turn and move, and an image for readers without a kernel."""
 
     def __init__(self, name: str, widget: ipywidgets.DOMWidget, picture: bytes):
         self.name, self.widget, self.picture = name, widget, picture
@@ -55,7 +55,7 @@ class View:
 
 
 def view(name: str, vertices, triangles, colours=None) -> View:
-    """Return a mesh to turn in 3D, with an image of it at several yaws."""
+    """Return a 3D view of a mesh, with an image of it at several yaws."""
     pictures = [snapshot(vertices, triangles, colours, yaw=yaw) for yaw in YAWS]
     titles = [f"yaw {yaw:+.0f}°" for yaw in YAWS]
     return View(name, _plot(vertices, triangles, colours)[0], png(sheet(pictures, titles)))
@@ -74,9 +74,9 @@ def explore(
 ) -> View:
     """Return sliders that move a face: `update(**values)` gives (vertices, colours or None) for the sliders' values.
 
-    `sliders` maps a name to (lowest, highest). All start at zero, or at the nearest end. The image for readers without
-    a kernel shows each of `frames` (values of some sliders, the others at their start), or each slider at both ends,
-    from `yaw` degrees. `centre` (3,) and `extent` in mm are those of `snapshot`.
+    `sliders` maps a name to (lowest, highest). All start at the value nearest to zero in their range. The image for
+    readers without a kernel shows each of `frames` (values of some sliders, the others at their start), or each slider
+    at both ends, from `yaw` degrees. `centre` (3,) and `extent` in mm are as in `snapshot`.
     """
     start = {key: float(np.clip(0.0, *ends)) for key, ends in sliders.items()}
     frames = frames or [{key: end} for key, ends in sliders.items() for end in ends if end != start[key]]

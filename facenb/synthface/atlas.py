@@ -1,6 +1,6 @@
-"""The UV atlas: where each part of the head lies in the texture, and maps of the mean head over its texels.
+"""The UV atlas: the position of each part of the head in the texture, and maps of the mean head over the texels.
 
-In MakeHuman's own charts the face fills only 5 % of the texture. `bake/atlas.py` laid out these.
+In MakeHuman's own charts the face fills only 5 % of the texture. `bake/atlas.py` made this atlas instead.
 """
 
 from functools import cache
@@ -34,20 +34,20 @@ def bump(value, middle, width):
 
 
 def fit_sphere(points: np.ndarray) -> tuple[np.ndarray, float]:
-    """Return centre and radius of the sphere nearest to points, in the algebraic sense."""
+    """Return centre and radius of the sphere fitted to points by algebraic least squares."""
     solution = np.linalg.lstsq(np.concatenate([2 * points, np.ones((len(points), 1))], 1), (points**2).sum(1))[0]
     return solution[:3], float(np.sqrt(solution[3] + (solution[:3] ** 2).sum()))
 
 
 @cache
 def template() -> np.ndarray:
-    """Return the mean head (V, 3) in mm from the middle between the centres of the eyeballs (do not write to it)."""
+    """Return the mean head (V, 3) in mm; the origin is midway between the eyeballs' centres (do not write to it)."""
     left, _ = np.split(load_heads().part("eye"), 2)
     return mean_head() - [0, *fit_sphere(mean_head()[left])[0][1:]]
 
 
 def lay_maps(size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the template over `size` x `size` texels: places (mm), component and occlusion.
+    """Return maps of the template, `size` x `size` texels: position (mm), component and occlusion.
 
     Row 0 is the top. Texels outside every chart hold the nearest texel's values.
     """
@@ -65,14 +65,14 @@ def lay_maps(size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def tile(box: tuple[int, int, int, int], size: int) -> tuple[slice, slice]:
-    """Return the rows and columns of a box of the atlas, with 8 texels around it, in a texture of `size` texels."""
+    """Return rows and columns of a box of the atlas, plus a border of 8 atlas texels, in a texture of side `size`."""
     left, bottom, right, top = np.array(box) + (-8, -8, 8, 8)
     factor = SIZE // size
     return slice((SIZE - top) // factor, (SIZE - bottom) // factor), slice(left // factor, right // factor)
 
 
 def at_vertices(maps: Float[Tensor, "batch size size channels"]) -> Float[Tensor, "batch vertices channels"]:
-    """Return the values of maps of the atlas at the vertices, each where the last triangle that has it puts it."""
+    """Return the values of atlas maps at the vertices. At a seam, the vertex's last triangle sets its texel."""
     heads = load_heads()
     uv = np.zeros((len(heads.component), 2), np.float32)
     uv[heads.triangles] = heads.uv[heads.uv_triangles]

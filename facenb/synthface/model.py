@@ -1,7 +1,7 @@
 """SynthFace's linear model, built as the real ones were: scan people, align them, and take principal components.
 
-The course's own model is built once from 200 people and shipped, because eigenvectors may turn between machines and a
-trained network holds in one basis only. `python -m facenb.synthface.model` builds it again.
+The course's own model is built once from 200 people and shipped. Eigenvectors may differ between machines, and a
+trained network is valid for one basis only. `python -m facenb.synthface.model` builds it again.
 """
 
 from dataclasses import replace
@@ -22,19 +22,19 @@ PATH = Path(__file__).parent / "data" / "model.safetensors"
 PEOPLE, COMPONENTS, ALBEDO_COMPONENTS = 200, 80, 40
 EXPRESSION_PEOPLE = 20  # whose expressions are averaged
 SHARED = ("triangles", "expression_names", "landmarks", "uv", "uv_triangles", "regions", "contour")
-MOVED = ("jawOpen", "jawLeft", "jawRight")  # expressions that a jaw joint takes the place of
-GUIDES = (0, 1, 15, 16, 27)  # landmarks by the ears and between the eyes: the hinge goes with them
+MOVED = ("jawOpen", "jawLeft", "jawRight")  # expressions that a jaw joint replaces
+GUIDES = (0, 1, 15, 16, 27)  # landmarks by the ears and between the eyes; they determine the hinge
 
 
 def align_skin(heads: Float[Tensor, "_heads vertices 3"], onto: Float[Tensor, "vertices 3"], skin: Tensor) -> Tensor:
-    """Return heads moved rigidly so that their skin lies nearest to that of `onto`."""
+    """Return heads moved rigidly so that their skin is as near as possible to the skin of `onto`."""
     return similarity(heads[:, skin], onto[None, skin], scale=False).apply(heads)
 
 
 def procrustes(heads: Float[Tensor, "batch vertices 3"], skin: Tensor, rounds: int = 4) -> Tensor:
     """Return the heads after generalised Procrustes analysis of their skin, without scale (Gower 1975).
 
-    The mean keeps the pose and place that the plain mean of the heads had.
+    The result's mean has the same pose and position as the mean of the given heads.
     """
     start = mean = heads.mean(0)
     for _ in range(rounds):
@@ -46,9 +46,9 @@ def procrustes(heads: Float[Tensor, "batch vertices 3"], skin: Tensor, rounds: i
 def principal_components(
     rows: Float[Tensor, "samples vertices 3"], count: int, counted: Tensor
 ) -> tuple[Float[Tensor, "vertices 3"], Float[Tensor, "components vertices 3"]]:
-    """Return the mean and the `count` directions of largest variance, each as long as its standard deviation.
+    """Return the mean and the `count` directions of largest variance, each scaled to its standard deviation.
 
-    Only the vertices `counted` decide which directions these are; the others follow.
+    Only the vertices `counted` determine these directions. The other vertices use the same weights of the samples.
     """
     rows = rows.double()
     mean = rows.mean(0)
@@ -65,8 +65,8 @@ def build_model(
 ) -> MorphableModel:
     """Build the linear model of SynthFace: neutral heads, Procrustes, PCA; expressions from averaged differences.
 
-    The people are the first of the range `model`, whom no data set holds. Expression coefficients keep the meaning of
-    the synthetic ones (1 is the full expression); identity and albedo are whitened. Raise ValueError if there are
+    The people are the first of the range `model`, which no data set uses. An expression coefficient of 1 is the full
+    expression, as in SynthFace. Identity and albedo coefficients are whitened. Raise ValueError if there are
     fewer people than components.
     """
     if people <= max(components, albedo_components):
@@ -99,10 +99,10 @@ def course_model() -> MorphableModel:
 
 
 class Residual(NamedTuple):
-    """What a linear model leaves out of people it has not seen, in mm, for each number of components."""
+    """Distance from unseen people to their nearest model shapes, in mm, for each number of components."""
 
     components: tuple[int, ...]
-    distances: Float[Tensor, "components people"]  # of each person, mean vertex distance to the nearest model shape
+    distances: Float[Tensor, "components people"]  # mean vertex distance of each person
     mean: list[float]  # over the people
     margin: list[float]  # half the 95 % interval of the mean (normal approximation over people)
 
@@ -110,7 +110,7 @@ class Residual(NamedTuple):
 def residual_by_components(
     model: MorphableModel, components: tuple[int, ...] = (20, 40, 80), people: int = 40, seed: int = 0
 ) -> Residual:
-    """Return the distance on the skin of unseen people (`exercises`) from their projections on the first components."""
+    """Return the skin distances of unseen people (`exercises`) from their projections on the first components."""
     skin = model.regions["skin"]
     heads = align_skin(SynthFace(seed).neutrals(list(SUBJECTS["exercises"][:people])), model.mean, skin)[:, skin]
     offsets, basis = (heads - model.mean[skin]).flatten(1), model.identity_basis[:, skin].flatten(1)
@@ -127,9 +127,9 @@ def residual_by_components(
 def with_jaw(model: MorphableModel) -> MorphableModel:
     """Return SynthFace's model with joints (global, jaw), without the expressions that only open or shift the jaw.
 
-    The global joint lies in the middle of the landmarks: so a head that turns stays where it is in the image, and a
-    network need not learn a shift with every turn. The jaw's hinge follows the person's face: the smallest weights on a
-    few landmarks that put it where SynthFace has it on the mean head. A positive turn about x opens the mouth. Raise
+    The global joint is the mean of the landmarks. So a head that turns keeps its position in the image, and a network
+    need not learn a shift for each turn. The jaw's hinge depends on a few landmarks of the person. Their weights are
+    the smallest that put it at SynthFace's hinge on the mean head. A positive turn about x opens the mouth. Raise
     ValueError for a model of other vertices or without the expressions.
     """
     heads = load_heads()

@@ -14,8 +14,8 @@ from facenb.synthface.expressions import EXPRESSIONS, Mimic, clear_eyeballs, exp
 from facenb.synthface.heads import landmarks, load_heads, mean_head, regions
 from facenb.synthface.skin import Look, paint
 
-VERSION = 1  # raise when the people change: folders made with other people are then refused
-# Which subject numbers serve what: ranges that never meet.
+VERSION = 1  # increase it if the people change; folders with other people are then refused
+# The purpose of each range of subject numbers. The ranges do not overlap.
 SUBJECTS = {
     "exercises": range(0, 10_000),  # shown in notebooks and tests
     "model": range(10_000, 20_000),  # the course's morphable model is built from the first of them
@@ -25,17 +25,17 @@ SUBJECTS = {
 }
 TRAITS, CHANGES, MIMIC, LOOK = 0, 1, 2, 10  # streams of a subject's random numbers
 ALBEDO_TEXELS = 416  # side of the texture that vertex colours are read from
-# Standard deviation of the local changes by area, in shares of MakeHuman's full change; more makes caricatures.
+# Standard deviation of the local changes by area, as a share of MakeHuman's full change. Larger ones give caricatures.
 SPREAD = {"head": 0.15, "neck": 0.15, "forehead": 0.2, "ear": 0.2, "eye": 0.25, "eyebrows": 0.2}
 SPREAD |= {"nose": 0.21, "mouth": 0.2, "chin": 0.24, "cheek": 0.24}
-USUAL = {"chin-height-incr": 0.12}  # MakeHuman's chins are 3 mm shorter than measured ones; the mean of the others is 0
-FARTHEST = 2.5  # mm: a change spreads no more than this at the vertex that it moves most
+USUAL = {"chin-height-incr": 0.12}  # MakeHuman's chins are 3 mm shorter than measured ones; other changes have mean 0
+FARTHEST = 2.5  # mm: most standard deviation of a change at the vertex that it moves most
 ASYMMETRY = 0.3  # share of the spread by which left and right differ
 
 
 @dataclass(frozen=True)
 class Subject:
-    """One person: what SynthFace knows of subject `index` of a seed."""
+    """One person: the properties of subject `index` of a seed."""
 
     index: int
     # sex from 0 (male) to 1 (female), age in years; weight, muscle in [0, 1]; african, asian, caucasian sum to 1.
@@ -51,10 +51,10 @@ class Subject:
 
 
 class SynthFace:
-    """A population of heads of one topology. People are drawn as they are asked for: `subject(k)`.
+    """A population of heads with one topology. `subject(k)` computes person k.
 
-    Each subject has random numbers of its own, so it depends on seed and number only. Heads are computed one by one in
-    float64 and then rounded to float32: batches do not matter, and machines can differ in the last bit at most.
+    Each subject has its own random numbers, so it depends only on the seed and its index. Heads are computed one by one
+    in float64 and rounded to float32. So batches do not matter, and machines can differ only in the last bit.
     """
 
     def __init__(self, seed: int = 0):
@@ -121,7 +121,7 @@ def draw_traits(generator: np.random.Generator) -> dict[str, float]:
 
 @cache
 def _spreads() -> tuple[np.ndarray, np.ndarray]:
-    """Return the standard deviation of each local change, and the change on the other side (or the same)."""
+    """Return each local change's standard deviation, and the index of its mirror change (or its own index)."""
     heads = load_heads()
     names = heads.change_names
     reach = np.sqrt((heads.changes.toarray().reshape(len(names), 2, -1, 3) ** 2).sum(-1)).max((1, 2))

@@ -1,7 +1,7 @@
 """Photographs of SynthFace's people with everything known: shape, expression, pose, camera, light, landmarks, depth.
 
-Picture j of subject k of seed s is always the same: its numbers come from a generator of its own, and pictures are
-computed one person at a time. Hair, beard and make-up vary between the pictures of a person.
+Picture j of subject k of seed s is always the same. It has its own random generator, and pictures are computed one
+person at a time. Hair, beard and make-up vary between the pictures of a person.
 """
 
 from dataclasses import dataclass, fields
@@ -24,10 +24,10 @@ from facenb.synthface.heads import landmarks
 from facenb.synthface.people import SynthFace
 
 HAIR, PICTURE = 11, 100  # streams of a subject's random numbers
-TEXELS = 1 << 24  # of the textures that are held at once
+TEXELS = 1 << 24  # most texels of all textures in memory at once
 COARSE = 80  # pixels: smaller pictures have hair of fewer ribbons
 TOGETHER = 64  # pictures whose depth is drawn at once
-# At full strength, "*" for both sides; a picture takes one at random strength, and single actions besides.
+# Full strength; "*": both sides. A picture may use one of them at random strength, and uses two single actions.
 MOODS = (
     {"mouthSmile*": 1.0, "eyeSquint*": 0.3},
     {"mouthSmile*": 0.9, "jawOpen": 0.25, "mouthUpperUp*": 0.3},
@@ -45,7 +45,7 @@ MOODS = (
 class Photographs:
     """Pictures and their exact ground truth. Vertices are the true ones, outside the span of any linear model.
 
-    What the pixels see is drawn when it is first asked for: a training set needs none of it.
+    Depth, normals, masks and visibility are computed at first access, since training sets do not need them.
     """
 
     image: Float[Tensor, "batch height width 3"]  # linear RGB in [0, 1]
@@ -54,11 +54,11 @@ class Photographs:
     picture: Int[Tensor, " batch"]
     shape: Float[Tensor, "batch vertices 3"]  # mm, with expression; without hair
     neutral: Float[Tensor, "batch vertices 3"]  # mm, the same person at rest
-    expression: Float[Tensor, "batch expressions"]  # in [0, 1], by SynthFace.expression_names
+    expression: Float[Tensor, "batch expressions"]  # in [0, 1], in the order of SynthFace.expression_names
     angles: Float[Tensor, "batch 3"]  # yaw, pitch, roll in radians
     camera: Camera
     light: Float[Tensor, "batch 9 3"]
-    hairstyle: Int[Tensor, " batch"]  # as hair.grow numbers them
+    hairstyle: Int[Tensor, " batch"]  # `code` of hair.grow
 
     def __len__(self) -> int:
         return len(self.image)
@@ -75,7 +75,7 @@ class Photographs:
 
     @property
     def mask(self) -> Bool[Tensor, "batch height width"]:
-        """Return where head or hair is seen; depth and normals know the shirt, too."""
+        """Return the pixels that show head or hair. Depth and normals also include the shirt."""
         return (self._seen[2] >= 0) & (self._seen[2] < hair.mesh().shirt)
 
     @property
@@ -90,7 +90,7 @@ class Photographs:
 
     @cached_property
     def _seen(self) -> tuple[Tensor, ...]:
-        """Depth, normals and triangle (-1: none) at each pixel's centre, and which landmarks are seen."""
+        """Return depth, normals and triangle (-1: none) at each pixel's centre, and which landmarks are visible."""
         mesh, marks, size, seen = hair.mesh(), landmarks(), tuple(self.image.shape[1:3]), []
         covering = mesh.triangles[: mesh.shirt]  # the shirt hides no landmark
         for rows in torch.arange(len(self)).split(TOGETHER):
@@ -104,7 +104,7 @@ class Photographs:
             normals = vertex_normals(whole, mesh.triangles) @ camera.rotation.transpose(1, 2)
             normals = functional.normalize(interpolate(fragments, normals, mesh.triangles), dim=-1)
             facing = marks.of(vertex_normals(shape, mesh.triangles[: mesh.hair]))
-            facing[:, 36:] = camera.rotation[:, 2:]  # eyes and lips lie on rolled-in rims, whose normals say nothing
+            facing[:, 36:] = camera.rotation[:, 2:]  # rims of eyes and lips roll inwards: their normals are no guide
             obstacles = whole[:, : covering.max() + 1]
             visible = visibility(obstacles, covering, camera, marks.of(shape), facing, size)
             seen.append((fragments.depth, normals, fragments.triangle, visible))
@@ -126,9 +126,9 @@ def photograph(
     """Return picture `pictures[i]` of subject `subjects[i]`, for every i, at `size` (height, width).
 
     `yaw_limit` in degrees; `camera` "weak" or "perspective" (0.35 to 1.5 m away); `expressive=False` keeps faces
-    neutral; `supersample` renders that many times larger and averages, against jagged edges; `noise` is the standard
-    deviation of the sensor's. An image shows `view` to `view` + 60 mm. Raise ValueError for lists of different lengths,
-    no pictures, or an unknown camera.
+    neutral; `supersample` is how many times larger the image is rendered before averaging, against jagged edges.
+    `noise` is the standard deviation of the sensor noise. The shorter side of an image spans `view` to `view` + 60 mm.
+    Raise ValueError for lists of different lengths, no pictures, or an unknown camera.
     """
     if len(subjects) != len(pictures) or not subjects or min(pictures) < 0:
         raise ValueError(f"Expected a picture (0, 1, ...) for each subject, at least one; got {subjects}, {pictures}.")
@@ -146,14 +146,14 @@ def photograph(
 
 
 def _texels(size: tuple[int, int], supersample: int, view: float) -> int:
-    """Return the side of the texture whose texels are about as large as the pixels."""
+    """Return the side of a texture whose texels are about as large as the pixels of the enlarged image."""
     pixels_per_mm = min(size) * supersample / (view + 30.0)
     halvings = np.clip(np.rint(np.log2(atlas.FACE / pixels_per_mm)), 0, 3)
     return int(atlas.SIZE / 2**halvings)
 
 
 class _Person:
-    """What all pictures of a subject share."""
+    """Data that all pictures of a subject have in common."""
 
     def __init__(self, synth: SynthFace, index: int, texels: int):
         self.subject = synth.subject(index)
@@ -165,7 +165,7 @@ class _Scene:
     """Everything random about one picture."""
 
     def __init__(self, synth: SynthFace, person: _Person, picture: int, size, yaw_limit: float, expressive: bool):
-        # A generator for each matter, so that none depends on how many numbers another took.
+        # One generator per property, so that none depends on how many numbers another has drawn.
         generators = synth.generator(person.subject.index, PICTURE, picture).spawn(7)
         mood, pose, frame, lamp, wall, grain, styling = generators
         self.person, self.picture, self.size = person, picture, size
@@ -204,7 +204,7 @@ def _draw_expression(generator: np.random.Generator, names: tuple[str, ...]) -> 
 
 
 def _draw_light(generator: np.random.Generator) -> Tensor:
-    """Ambient light, a key light from above and in front, and a weaker one from the side; about one on the face."""
+    """Return ambient light, a key light from above in front, and a weaker side light; in sum about 1 on the face."""
     warm = np.array([1.0, 0.0, -1.0])
     ambience = (0.30 + 0.40 * generator.random()) * (1 + 0.06 * generator.normal() * warm)
     directions, colours = np.zeros((2, 2, 3), np.float32)
@@ -222,7 +222,7 @@ def _enlarging(cells: int, pixels: int) -> np.ndarray:
 
 
 def _draw_background(generator: np.random.Generator, size: tuple[int, int]) -> Tensor:
-    """A wall, out of focus: two colours blended by a gradient, with noise of three scales and some blobs."""
+    """Return a blurred wall: two colours blended by a gradient, with noise of three scales and some blobs."""
     height, width = size
     grey = generator.random((2, 1))
     colours = (grey + 0.2 * (generator.random((2, 3)) - 0.5)) * (0.35 + 0.6 * generator.random())
@@ -260,9 +260,9 @@ def _place_camera(scenes, landmarks, rotation, size, kind, view, factor: int = 1
 
 
 def _expose(synth, scenes: list[_Scene], texels: int, size, kind: str, supersample: int, noise: float, view):
-    """Return the pictures of some scenes: heads over their backgrounds, with grain, clamped to what a sensor holds."""
+    """Return the pictures of some scenes: heads over their backgrounds, with grain, clamped to [0, 1]."""
     rows = [(s.person.subject, s.expression[None]) for s in scenes]
-    shape = torch.cat([synth.shape(*row) for row in rows])  # one by one: the same in any batch
+    shape = torch.cat([synth.shape(*row) for row in rows])  # one by one, so that the batch does not matter
     neutral = torch.stack([s.person.subject.neutral for s in scenes])
     drawn = {name: torch.stack([getattr(s, name) for s in scenes]) for name in ("expression", "angles", "light")}
     placing = scenes, synth.landmarks.of(neutral), euler_to_matrix(drawn["angles"]), size, kind, view

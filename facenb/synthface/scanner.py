@@ -1,9 +1,9 @@
 """Simulated scans of SynthFace's heads: finely sampled, noisy, with gaps, together with the true head.
 
-A structured-light scanner looks at the face from three sides. Each side gives a depth image with one sample a pixel. A
-point of the skin comes from the view that faces it most. Where that view is blocked, as beside the nose, a gap stays.
-Samples of one view become triangles unless their depths jump. Steep skin and some spots are lost, and each sample has
-noise along its view.
+A structured-light scanner sees the face from three directions. Each view gives a depth image with one sample per pixel.
+Each point of the skin is sampled by the view that it faces most. If that view is blocked, as beside the nose, there is
+a gap. Neighbouring samples of one view form triangles unless their depths differ too much. Steep skin and some spots
+are lost. Each sample has noise along its viewing direction.
 """
 
 from dataclasses import dataclass
@@ -23,13 +23,13 @@ from facenb.synthface.people import SynthFace
 SCANNER = 200  # part of a subject's random numbers that its scans use
 SIDES = (-40.0, 0.0, 40.0)  # yaw of the views, degrees
 STEEP = 0.3  # cosine to the view below which skin is lost
-JUMP = 4.0  # neighbours whose depths differ by more samples' distances belong to different surfaces
+JUMP = 4.0  # most depth difference within a triangle, in distances between samples
 NOSE_TIP = 30
 
 
 @dataclass(frozen=True)
 class HeadScan:
-    """A scan of a SynthFace head, in the head's own place, and what it is a scan of."""
+    """A scan of a SynthFace head, and that head in the same coordinates."""
 
     scan: Scan  # mm, with the 68 landmarks exact
     head: Float[Tensor, "vertices 3"]  # the whole head, in the order of SynthFace's vertices
@@ -45,10 +45,11 @@ def scan_head(
     radius: float | int = 110.0,
     expression: Float[Tensor, " expressions"] | None = None,
 ) -> HeadScan:
-    """Return scan `seed` of a person at rest (or with an expression): the same in any order.
+    """Return scan `seed` of a person, at rest or with an expression. It does not depend on other calls.
 
-    `pitch` is the distance of samples, `noise` their standard deviation along the view, `radius` how far from the nose
-    tip the scan reaches, all in mm. `holes` spots of 2 to 7 mm radius are lost. Only the noise moves vertices.
+    `pitch` is the distance between samples, `noise` the standard deviation along the viewing direction, and `radius`
+    the largest distance from the nose tip, all in mm. `holes` is the number of lost spots, 2 to 7 mm in radius. Apart
+    from the noise, the vertices are exact.
     """
     of_holes, of_noise = synth.generator(subject, SCANNER, seed).spawn(2)
     rest = torch.zeros(len(synth.expression_names)) if expression is None else expression
@@ -70,7 +71,7 @@ def scan_head(
 
 
 def _views(head: Tensor, triangles: Tensor, nose: Tensor, pitch, radius) -> list[tuple[Tensor, Tensor, Tensor]]:
-    """Return for each side the surface on a grid (H, W, 3), the direction to the scanner, and the samples kept."""
+    """Return for each view the surface points (H, W, 3), the direction to the scanner, and which samples are kept."""
     angles = torch.zeros(len(SIDES), 3)
     angles[:, 0] = torch.deg2rad(torch.tensor(SIDES))
     rotation = euler_to_matrix(angles)
@@ -90,7 +91,7 @@ def _views(head: Tensor, triangles: Tensor, nose: Tensor, pitch, radius) -> list
 
 
 def _join(kept: Tensor, height: Tensor, jump: float) -> tuple[Tensor, Tensor]:
-    """Return the samples of the flattened grid that are in triangles, and these, counter-clockwise for the scanner."""
+    """Return the indices of the samples that are in triangles, and the triangles, counter-clockwise for the scanner."""
     rows, columns = kept.shape
     index = torch.arange(rows * columns).view(rows, columns)
     a, b, c, d = (part.flatten() for part in (index[:-1, :-1], index[:-1, 1:], index[1:, :-1], index[1:, 1:]))

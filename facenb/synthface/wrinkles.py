@@ -1,4 +1,4 @@
-"""Wrinkles: a displacement map in the atlas that belongs to the person, deeper with age and expression.
+"""Wrinkles: a displacement map of each person in the atlas. They are deeper with age and expression.
 
 The edges of the mesh (5 to 7 mm) are too coarse for wrinkles, so photographs show them by shading normals only.
 """
@@ -16,13 +16,13 @@ from facenb.synthface.people import Subject, SynthFace
 from facenb.synthface.skin import layers
 
 DEEPEST = 1.2  # mm, never exceeded
-PATTERN = 24  # random numbers in [0, 1) that a person's pattern takes
-STREAM = 12  # of a subject's random numbers
+PATTERN = 24  # number of random numbers in [0, 1) for a person's pattern
+STREAM = 12  # number of the stream in a subject's random numbers
 
 
 @lru_cache(maxsize=8)
 def grooves(pattern: tuple[float, ...], size: int) -> np.ndarray:
-    """Return the depth (14, size, size), 0 to about 1, of each family of wrinkles of one person, right then left."""
+    """Return depth maps (14, size, size), 0 to about 1: one person's seven families of wrinkles, right then left."""
     at, r = layers(size), iter(pattern)
     signed, x, y = at["x"], np.abs(at["x"]), at["y"]
     forehead = np.zeros_like(x)
@@ -49,7 +49,7 @@ def grooves(pattern: tuple[float, ...], size: int) -> np.ndarray:
 
 
 def depths(age: float, expression: np.ndarray) -> np.ndarray:
-    """Return how deep (mm) each family is on the right and the left half: (B, 2, 7), age in years."""
+    """Return the depth (B, 2, 7) in mm of each family on the right and the left half; age in years."""
     value = dict(zip(EXPRESSIONS, np.asarray(expression, float).T, strict=True))
 
     def both(name):
@@ -77,7 +77,7 @@ def depths(age: float, expression: np.ndarray) -> np.ndarray:
 def displacement(
     synth: SynthFace, subject: Subject, expression: Float[Tensor, "batch expressions"], size: int = 416
 ) -> Float[Tensor, "batch size size"]:
-    """Return a person's wrinkles in mm along the normals (negative in grooves), as maps of the atlas, top first."""
+    """Return a person's displacement maps: mm along the normals, negative in grooves; row 0 is the atlas's top."""
     pattern = tuple(synth.generator(subject.index, STREAM).random(PATTERN))
     deep = depths(subject.traits["age"], expression.detach().cpu().numpy()).astype(np.float32)
     total = np.tensordot(deep.reshape(len(deep), -1), grooves(pattern, size), 1)

@@ -1,1 +1,1 @@
-"""DECA as a teacher: scenes of its coefficients, pictures, analysis by synthesis, animation."""
+"""DECA as a teacher: scenes from coefficients, training images, analysis by synthesis, animation."""

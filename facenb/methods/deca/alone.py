@@ -1,7 +1,7 @@
 """Analysis by synthesis without a network: gradient descent on the coefficients of each image.
 
-It takes seconds per image where a network takes milliseconds. In return its result fits the image closely. So it shows
-which errors the network causes and which ones the image itself leaves open.
+It takes seconds per image where a network takes milliseconds. In return its result fits the image closely. So the
+comparison separates the network's errors from what the image does not determine.
 """
 
 import torch
@@ -15,7 +15,7 @@ from facenb.morphable.mesh import cut, landmark_vertices
 from facenb.networks.deca import unit_of
 
 SPREAD = {"identity": 1.0, "albedo": 1.0, "expression": 0.4, "jaw_pose": 0.1}  # standard deviations of the prior
-NOISE = 0.005  # standard deviation of a landmark's coordinate, in sides of the image
+NOISE = 0.005  # standard deviation of a landmark's coordinate, as a fraction of the image's side
 RATES = (0.05, 0.1)  # of Adam: landmarks alone, with colours
 COLOUR = 2000.0  # weight of the photometric loss
 TOGETHER = 32  # images rendered at once

@@ -17,7 +17,7 @@ MOVING = ("expression", "jaw_pose")  # the parts that an animation changes
 def moved_as(
     stage: Stage, own: Float[Tensor, "one all"], other: Float[Tensor, "frames all"]
 ) -> Float[Tensor, "frames all"]:
-    """Return the vector `own` with the expression and jaw pose of each vector in `other`. All else stays."""
+    """Return the vector `own` with the expression and jaw pose of each vector in `other`. The rest is unchanged."""
     kept, moving = stage.layout.split(own.expand(len(other), -1)), stage.layout.split(other)
     return stage.layout.join(kept | {name: moving[name] for name in MOVING})
 
@@ -32,7 +32,7 @@ def facing(layout: Layout, flat: Float[Tensor, "batch all"]) -> Float[Tensor, "b
 def detailed_mesh(
     network: Deca, stage: Stage, flat: Float[Tensor, "batch all"], code: Float[Tensor, "#batch detail"]
 ) -> Float[Tensor, "batch fine 3"]:
-    """Return the vertices of the fine mesh, mm, with the person's wrinkles in each expression."""
+    """Return the vertices of the fine mesh in mm. They include the person's wrinkles for each expression."""
     maps = network.displacement(flat, code.expand(len(flat), -1))
     return stage.relief(posed(stage.model, stage.layout, flat), stage.displacement(network.decoder, maps))
 
@@ -65,7 +65,7 @@ def morph_targets(
 ) -> tuple[Float[Tensor, "fine 3"], dict[str, Float[Tensor, "fine 3"]]]:
     """Return the vertices at rest and, by name, the displacement of each expression and of the open jaw, mm.
 
-    They include the wrinkles. A morph target's wrinkles grow linearly, while the decoder's may not.
+    Both include the wrinkles. A morph target's wrinkles grow linearly; the decoder's may not.
     """
     names = ("jaw", *stage.model.expression_names[: stage.layout.parts["expression"]])
     rest = detailed_mesh(network, stage, at_rest(stage, flat), code)[0]

@@ -1,6 +1,6 @@
-"""Images for analysis by synthesis: faces with the 68 landmarks of a detector, several of each person.
+"""Images for analysis by synthesis: several faces of each person, with 68 landmarks like a detector's.
 
-Training knows nothing else of them: no coefficients, no camera, no light. SynthFace's truth is stored for evaluation.
+Training uses nothing else: no coefficients, no camera, no light. SynthFace's true values are stored for evaluation.
 """
 
 from collections.abc import Sequence
@@ -20,10 +20,10 @@ from facenb.errors import RunError
 from facenb.synthface.people import VERSION, SynthFace
 from facenb.synthface.photographs import photograph
 
-LARGER = 1.2  # side of a photograph, in sides of the image that is cut out of it
-RAISED = 0.04  # sides by which the cut lies above the middle of the landmarks, to show the forehead
+LARGER = 1.2  # side of a photograph, divided by the side of the image that is cut out of it
+RAISED = 0.04  # the cut's centre is this fraction of a side above the landmarks' middle, to show the forehead
 TOGETHER = 100  # images in memory at once
-TURN, MOVE, ZOOM = 0.15, 0.06, 0.1  # of varied images: radians, half sides, logarithm of the scale
+TURN, MOVE, ZOOM = 0.15, 0.06, 0.1  # largest changes in `vary`: radians, half sides, logarithm of the scale
 NOISE = 111  # number of the random stream for the noise of these landmarks
 
 
@@ -32,7 +32,7 @@ class PicturePairs:
     """Images in pairs of one person; implements the protocol of `facenb.training`."""
 
     faces: FaceSet
-    vectors: Float[Tensor, "rows vector"] | None = None  # of each image, if they are known: a batch then has "vector"
+    vectors: Float[Tensor, "rows vector"] | None = None  # of each image, if known; a batch then has "vector"
     varied: bool = False  # whether `load` mirrors, turns, moves and scales the images, as `vary` does
 
     def __post_init__(self):
@@ -61,9 +61,10 @@ class PicturePairs:
 
 
 def vary(batch: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
-    """Return the same square images, half of the pairs mirrored, each turned, moved and scaled.
+    """Return the square images, randomly turned, moved and scaled; a pair is mirrored with probability 1/2.
 
-    TURN, MOVE and ZOOM are the largest changes. The landmarks follow; those of a mirrored image change sides.
+    TURN, MOVE and ZOOM are the largest changes. The landmarks are moved with the image. In a mirrored image, left and
+    right landmarks are exchanged.
     """
     image, landmarks = batch["image"], batch["landmarks"]
     count, extent = len(image), torch.tensor([image.shape[3], image.shape[2]]).to(landmarks)
@@ -93,7 +94,8 @@ def build_pictures(
     """Return photographs 0 to `pictures` - 1 of SynthFace's `people`, cut out around the landmarks to `side` pixels.
 
     The landmarks are the true ones with noise of `landmark_noise` mm (standard deviation of each coordinate), like a
-    detector's output. A finished set of the same kind is read. Raise RunError if the folder holds another set.
+    detector's output. If the folder holds a finished set of the same kind, read it. Raise RunError if the folder holds
+    another set.
     """
     people, each = [int(k) for k in people], max(1, TOGETHER // pictures)
     options = {"pictures": pictures, "side": side}
@@ -111,7 +113,7 @@ def _rows(
     shots = photograph(synth, subjects, numbers, (large, large), yaw_limit, supersample=1)
     low, high = shots.landmarks.amin(1), shots.landmarks.amax(1)
     corner = (low + high) / 2 - side / 2 - torch.tensor([0.0, RAISED * side])
-    corner = corner.round().long().clamp(0, large - side)  # whole pixels: nothing is resampled
+    corner = corner.round().long().clamp(0, large - side)  # whole pixels, so that nothing is resampled
     crops = [image[v : v + side, u : u + side] for image, (u, v) in zip(shots.image, corner.tolist(), strict=True)]
     offset = torch.cat([noise_of(synth, k, pictures, NOISE) for k in people])
     landmarks = shots.landmarks - corner[:, None] + landmark_noise * shots.camera.scale[:, None, None] * offset

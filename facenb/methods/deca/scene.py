@@ -1,4 +1,4 @@
-"""A coefficient vector in DECA's layout as a scene: face, camera and light, and its rendering.
+"""Make a scene (face, camera, light) from a coefficient vector in DECA's layout, and render it.
 
 The vector follows the conventions of the released weights. Poses are axis angles. The camera (s, x, y) maps a point of
 the posed head, in metres, to s (point + (x, y)) in an image from -1 to 1, y up. The light has the order of
@@ -24,7 +24,7 @@ from facenb.networks.detail import DetailDecoder, LinearDecoder
 
 METRE = 1000.0  # mm
 EDGED = ("brows", "eyelids", "lips", "nose", "left_eye", "right_eye", "mouth_inside", "ears", "scalp")
-BORDER = 3  # edges from the border of the face over which displacements fade out
+BORDER = 3  # displacements fade out over this number of edges from the face's border
 
 
 def posed(model: MorphableModel, layout: Layout, flat: Float[Tensor, "batch all"]) -> Float[Tensor, "batch vertices 3"]:
@@ -43,7 +43,7 @@ def posed(model: MorphableModel, layout: Layout, flat: Float[Tensor, "batch all"
 def neutral(
     model: MorphableModel, layout: Layout, flat: Float[Tensor, "batch all"]
 ) -> Float[Tensor, "batch vertices 3"]:
-    """Return the vertices with zero expression and pose, mm, as the NoW benchmark asks."""
+    """Return the vertices with zero expression and pose, mm, as the NoW benchmark requires."""
     return model.shape(layout.split(flat)["identity"])
 
 
@@ -71,7 +71,7 @@ class Stage(Tensors):
     fine: Subdivision
     uv: Float[Tensor, "fine 2"]
     skin: Bool[Tensor, " triangles"]  # of the coarse mesh
-    even: Bool[Tensor, " triangles"]  # skin away from edges of colour: misplaced by a pixel, an edge looks like relief
+    even: Bool[Tensor, " triangles"]  # skin away from colour edges: an edge one pixel off looks like relief
     share: Float[Tensor, " fine"]  # factor of the displacement: 1 on the face, 0 at its border and outside
 
     @classmethod
@@ -155,7 +155,7 @@ def _fine_uv(model: MorphableModel, fine: Subdivision) -> Float[Tensor, "fine 2"
     uv = fine.at(vertex_uv(model))
     if model.uv_triangles is None:
         return uv
-    split = Subdivision.of(model.uv_triangles, len(model.uv))  # its triangles come in the same order
+    split = Subdivision.of(model.uv_triangles, len(model.uv))  # its triangles have the same order as the fine mesh's
     texel = torch.full((len(uv),), len(model.uv) + len(split.edges)).to(split.triangles)
     texel.scatter_reduce_(0, fine.triangles.flatten(), split.triangles.flatten(), "amin")
     return split.at(model.uv)[texel]

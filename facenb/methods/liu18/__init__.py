@@ -1,4 +1,4 @@
-"""Liu et al. 2018 put together: what notebooks 06 to 09 share. `recognition` is imported by its own name."""
+"""The method of Liu et al. 2018, shared by notebooks 06 to 09. Import `recognition` from its own module."""
 
 from facenb.methods.liu18.material import Material, mean_coefficients, paper_fitter, prepare, training_folder
 from facenb.methods.liu18.measures import (

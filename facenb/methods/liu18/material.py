@@ -39,8 +39,8 @@ class Material:
     train: FaceSet
     validation: FaceSet
     test: FaceSet | None  # SynthFace's people with their true shapes; None for photos
-    folds: tuple[int, ...] = ()  # of LFW's pairs, whose people are in none of the above
-    fitter: Fitter | None = None  # of photos: the model with the landmarks it is fitted to
+    folds: tuple[int, ...] = ()  # of LFW's pairs; with photos, their people are in none of the sets above
+    fitter: Fitter | None = None  # for photos: the model and the landmarks to which it is fitted
 
     @cached_property
     def truth(self) -> Float[Tensor, "test vertices 3"]:
@@ -67,7 +67,7 @@ class Material:
         return Supervision(self.model, self.train)
 
     def new_network(self, seed: int = 0) -> JointNetwork:
-        """Return an untrained network with this model's mean face and the scaling of the training targets."""
+        """Return an untrained network. It has the model's mean face, and is scaled by the training targets."""
         sizes = len(self.model.identity_basis), len(self.model.expression_basis), len(self.model.mean)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -80,11 +80,11 @@ class Material:
 
 
 def prepare(run: Run, folds: tuple[int, int] | None = None) -> Material:
-    """Return the training set of a run, split by people; build it if it is missing.
+    """Return the images of a run, split by people. Build the sets if they are missing.
 
-    `synthetic`: people of SynthFace. `photos`: people of LFW with two photos or more, without those in the pair of
-    folds `folds` (None: the plan's first). `paper`: the records of CASIA-WebFace with BFM-2019, tested on all pairs of
-    LFW. Raise AssetError, with the command that gets it, if data is missing.
+    `synthetic`: people of SynthFace. `photos`: people of LFW with two photos or more, without the people in `folds`, a
+    pair of folds (None: the plan's first). `paper`: the records of CASIA-WebFace with BFM-2019, tested on all pairs of
+    LFW. Raise AssetError if data is missing; it names the command that gets the data.
     """
     chosen = plan(run.profile, run.data, run.seed)
     if run.data == "synthetic":
@@ -124,7 +124,7 @@ def paper_fitter() -> Fitter:
 def training_folder(
     material: Material, name: str, settings: Settings, start: dict[str, nn.Module] | None = None, **more: Any
 ) -> Path:
-    """Return the folder of a training: another one for other settings, images, weights in `start`, facts in `more`."""
+    """Return the folder of a training. Its name depends on settings, images, weights (`start`) and facts (`more`)."""
     train = material.train
     facts = {
         "settings": settings.as_dict(),

@@ -15,7 +15,7 @@ from facenb.methods.liu18.material import Material
 from facenb.networks.joint import Codes, JointNetwork, ShapeParts
 from facenb.runs.results import Run
 
-TOGETHER = 256  # images at a time where nothing is trained
+TOGETHER = 256  # images at a time, without training
 
 
 @torch.no_grad()
@@ -32,7 +32,7 @@ def encode(network: JointNetwork, subset: FaceSet, rows: Int[Tensor, " rows"] | 
 def encode_crops(
     network: JointNetwork, crops: UInt8[Tensor, "photos height width 3"], mirror: bool = False
 ) -> Float[Tensor, "photos identity"]:
-    """Return c_id of crops; with `mirror` that of the mirrored crop beside it, as LFW's usual script does."""
+    """Return c_id of crops. If `mirror`, append c_id of the mirrored crop, as LFW's usual script does."""
     if mirror:
         return torch.cat([encode_crops(network, crops), encode_crops(network, crops.flip(2))], 1)
     network.eval()
@@ -49,7 +49,7 @@ def shapes(network: JointNetwork, codes: Codes) -> ShapeParts:
 
 @dataclass(frozen=True)
 class TestErrors:
-    """Errors of the test images in mm, as `shape_errors` measures them: mean distances unless the name says rms."""
+    """Errors of the test images in mm, from `shape_errors`: mean distances, or rms distances if the name has rms."""
 
     whole: Float[Tensor, " test"]  # with expression
     whole_rms: Float[Tensor, " test"]
@@ -59,7 +59,7 @@ class TestErrors:
 
 
 def measure(material: Material, make: Callable[[Int[Tensor, " rows"]], tuple[Tensor, Tensor]]) -> TestErrors:
-    """Return the errors of `make(rows)`: whole and identity shapes (rows, V, 3) of test rows."""
+    """Return the errors of predictions: `make(rows)` returns whole and identity shapes (rows, V, 3) of test rows."""
     errors = []
     for rows in torch.arange(len(material.test)).split(TOGETHER):
         whole, identity = make(rows)
@@ -81,7 +81,7 @@ def measure_network(material: Material, network: JointNetwork, codes: Codes) -> 
 
 @torch.no_grad()
 def measure_model(material: Material, network: JointNetwork, codes: Codes) -> TestErrors:
-    """Return the errors of the 3DMM's shapes for the codes: what phase I predicts, before there are decoders."""
+    """Return the errors of the 3DMM's shapes for the codes: phase I's predictions, when there are no decoders yet."""
     device = network.mean_shape.device
     coefficients = network.coefficients(Codes(*(code.to(device) for code in codes)))
     identity, expression = (values.cpu() for values in coefficients)

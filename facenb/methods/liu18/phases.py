@@ -16,29 +16,29 @@ from facenb.networks.joint import Codes, JointNetwork
 
 @dataclass(frozen=True)
 class Coefficients:
-    """Fitted coefficients without their images, from which phase II learns; implements the protocol of training."""
+    """Fitted coefficients without images, the training data of phase II; implements the protocol of training."""
 
     identity: Float[Tensor, "rows identity"]  # whitened
     expression: Float[Tensor, "rows expression"]
 
     @classmethod
     def of(cls, subset: FaceSet) -> "Coefficients":
-        """Return those of a set, without mirrored ones."""
+        """Return the coefficients of a set, without mirrored images."""
         return cls(**subset.read(["identity", "expression"]))
 
     def __len__(self) -> int:
         return len(self.identity)
 
     def load(self, rows: Int[Tensor, " batch"], generator: torch.Generator | None = None) -> dict[str, Tensor]:
-        """Return a batch; nothing random changes it."""
+        """Return a batch, without augmentation."""
         return {"identity": self.identity[rows], "expression": self.expression[rows]}
 
 
 class Supervision(nn.Module):
-    """The targets of phases II and III: displacements by fitted coefficients, in mm.
+    """The targets of phases II and III: displacements from the mean face by the fitted coefficients, in mm.
 
-    `unit` is the mean squared length of a vertex's displacement over the training images, mm^2: the loss of the mean
-    face.
+    `unit` is the sum of the mean squared displacements of a vertex by identity and by expression, over the training
+    images, in mm^2. It equals the loss of the mean face.
     """
 
     def __init__(self, model: MorphableModel, training: FaceSet):
@@ -74,7 +74,7 @@ def phase_two(modules: dict[str, nn.Module], batch: dict[str, Tensor]) -> dict[s
 
 
 def reconstruction_loss(network: JointNetwork, codes: Codes, target: tuple[Tensor, Tensor]) -> Float[Tensor, ""]:
-    """Return L_R, mm^2: each displacement against its own target; with one code, against the sum of both."""
+    """Return L_R in mm^2. It compares each displacement with its own target, or a single one with their sum."""
     shape = network.shape(codes)
     if network.residual:
         return shape_loss(shape.identity, target[0]) + shape_loss(shape.residual, target[1])
@@ -84,9 +84,9 @@ def reconstruction_loss(network: JointNetwork, codes: Codes, target: tuple[Tenso
 def phase_three(steps: int, reconstruction: bool = True, identification: bool = True) -> Callable:
     """Return the loss of phase III, `lambda_R L_R + L_C`; lambda_R rises from 0.5 to 1 after a third of the steps.
 
-    L_R is in mm^2, a mean over vertices; the paper does not print its unit, on which the meaning of lambda_R depends.
-    L_R compares the displacement by identity and that by residual each with its own target, which separates the two.
-    (The paper prints a loss on the shape. With the sum alone, c_id follows the classes and c_res undoes it.)
+    L_R is in mm^2, a mean over vertices. The paper does not print this unit, but the meaning of lambda_R depends on it.
+    L_R compares the identity displacement and the residual displacement each with its own target. This separates them.
+    (The paper prints a loss on the shape. With the sum alone, c_id follows the classes and c_res cancels it.)
     """
 
     def loss(modules: dict[str, nn.Module], batch: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""The size of each profile's training: images, people, network, steps. What the paper does not print is our choice."""
+"""The size of each profile's training: images, people, network, steps. We chose what the paper does not print."""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -10,10 +10,10 @@ LAMBDA_R = (0.5, 1.0)  # before and after the reconstruction is saturated (Liu18
 
 @dataclass(frozen=True)
 class Plan:
-    """How large, how wide, how long."""
+    """The sizes of data and network, and the settings of each phase."""
 
     size: tuple[int, int]  # of the crops (height, width)
-    people: int  # of SynthFace, in all; photos: LFW decides
+    people: int  # total, SynthFace only; for photos LFW determines the number
     pictures: int  # images of each person
     test: float  # fraction of the people kept for the test
     validation: float  # fraction of the people kept to watch the training
@@ -23,7 +23,7 @@ class Plan:
     three: Settings  # phase III
     ablation: Settings  # one arm of notebook 09
     augmentation: dict[str, Any]  # of training images
-    folds: tuple[tuple[int, int], ...]  # of LFW, tested in pairs; people in a pair are not trained on; () without LFW
+    folds: tuple[tuple[int, int], ...]  # pairs of LFW folds to test; their people are not trained on; () without LFW
     head: tuple[str, dict[str, Any]]  # class head of phase III and its arguments
 
 
@@ -40,7 +40,7 @@ SHIFTED = {
     "brightness": 0.1,
     "contrast": 0.2,
 }
-STRONGER = {  # five photos of a person are soon learned by heart
+STRONGER = {  # a network soon memorises five photos of a person
     "mirror": True,
     "shift": 4,
     "brightness": 0.15,
@@ -53,7 +53,7 @@ def _settings(steps: int, rate: float, batch: int = 64, weight_decay: float = 1e
         steps=steps,
         rate=rate,
         batch=batch,
-        optimiser="adamw",  # with a cosine, a thousand steps are enough to see something
+        optimiser="adamw",  # with a cosine schedule, a thousand steps show an effect
         weight_decay=weight_decay,
         warm_up=min(50, steps // 4),
         clip=5.0,  # for the first steps, whose gradients are large
@@ -67,9 +67,9 @@ def _settings(steps: int, rate: float, batch: int = 64, weight_decay: float = 1e
 def _decoders(steps: int, batch: int = 64) -> Settings:
     return _settings(
         steps,
-        rate=0.2,  # Adam moves a weight by about the rate, and the decoders' columns are several mm long
+        rate=0.2,  # one Adam step is about the rate, and the decoders' columns are several mm long
         batch=batch,
-        precision="32-true",  # compared with the closed form
+        precision="32-true",  # full precision, since it is compared with the closed form
     )
 
 
@@ -91,7 +91,7 @@ QUICK = Plan(  # two CPU cores finish it on SynthFace in minutes
 
 
 def _smoke(photos: bool) -> Plan:
-    """Return the smallest plan in which each line runs."""
+    """Return the smallest plan that runs every line of the notebooks."""
     return replace(
         QUICK,
         people=24,

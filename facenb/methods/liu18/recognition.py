@@ -1,6 +1,6 @@
-"""Recognition of people whom no training has seen, for notebooks 08 and 09.
+"""Recognition of people who are not in the training set, for notebooks 08 and 09.
 
-A gallery's images are SynthFace's test people or the photos of LFW's pairs; both are verified in folds.
+A gallery holds images of SynthFace's test people, or the photos of LFW's pairs. Both are verified in folds.
 """
 
 from collections.abc import Callable, Sequence
@@ -23,7 +23,7 @@ from facenb.networks.joint import JointNetwork
 from facenb.runs.results import Run
 
 NOISE = 1.5  # mm, of the landmarks, as in the training set
-WATCHED = 512  # most validation images: a validation should not take longer than the steps between two
+WATCHED = 512  # most validation images, so that a validation is not slower than the steps between two validations
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Gallery:
     """Test images, the person in each, and the pairs to verify."""
 
     material: Material
-    person: np.ndarray  # in each image, a name or number
+    person: np.ndarray  # name or number of the person in each image
     pairs: Pairs
 
     @classmethod
@@ -51,22 +51,22 @@ class Gallery:
         return self.material.pairs.image[rows].float() / 255 if test is None else test.pictures(rows)
 
     def codes(self, network: JointNetwork, mirror: bool = False) -> Float[Tensor, "pictures identity"]:
-        """Return c_id of each image. `mirror` (photos only) adds that of the mirrored photo, as LFW's usual script."""
+        """Return c_id of each image. `mirror` (photos only) appends the mirrored photo's, as LFW's usual script."""
         if self.material.test is None:
             return encode_crops(network, self.material.pairs.image, mirror)
         return encode(network, self.material.test).identity
 
     @cached_property
     def fitted(self) -> Float[Tensor, "pictures identity"]:
-        """Whitened identity coefficients of each image's own fit, less the mean of the training images.
+        """Whitened identity coefficients of a fit to each image, minus their mean over the training images.
 
-        Each image is fitted alone, as a network sees it; the training targets are fitted to all images of a person.
+        Each image is fitted alone, since a network also gets one image. Training targets use all images of a person.
         """
         material, count = self.material, len(self.person)
         mean = mean_coefficients(material)
         if material.test is None:
             return material.pairs.identity - mean
-        # Scale and position do not matter to fit and measure, so the landmarks are in the head's own millimetres.
+        # Scale and position affect neither fit nor measure, so one pixel is one millimetre of the head.
         turned = euler_to_matrix(material.test.truth["angles"])
         camera = WeakPerspective(turned, torch.ones(count), torch.zeros(count, 2))
         marks = camera.project(material.model.landmarks.of(material.truth))[..., :2]
@@ -91,7 +91,7 @@ class Gallery:
 
 
 class Galleries:
-    """All test folds of a run; each pair of folds belongs to a network that has not seen its people."""
+    """All test folds of a run. Each pair of folds is tested with a network that was not trained on its people."""
 
     def __init__(self, parts: tuple[Gallery, ...]):
         self.parts = parts
@@ -129,7 +129,7 @@ def auc_of_all_pairs(codes: Float[Tensor, "pictures features"], person: Int[Tens
 
 
 def watch_validation(material: Material) -> Callable[[dict[str, nn.Module]], dict[str, float]]:
-    """Return a `validate` for `train`: AUC over all pairs, and L_R (mm^2), of people who are not trained on."""
+    """Return a `validate` function for `train`: AUC over all pairs and L_R (mm^2) on the validation people."""
     subset = material.validation
     rows = torch.arange(0, len(subset), max(1, len(subset) // WATCHED))
 

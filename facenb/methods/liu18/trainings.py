@@ -1,7 +1,7 @@
-"""The training of each phase, for notebooks 06 to 08 and for the command: the same settings, the same folders.
+"""The training of each phase. Notebooks 06 to 08 and the command use the same settings and folders.
 
-Each function trains a network in place and returns the history. `reports` are `validate` and `watch` of `train`;
-`suffix` is the network's in `recognition.materials`.
+Each function trains a network in place and returns the history. `reports` are the arguments `validate` and `watch` of
+`train`. `suffix` is the network's key in `recognition.materials`.
 """
 
 from typing import Any
@@ -16,16 +16,16 @@ from facenb.training import History, train
 
 
 def train_phase_one(material: Material, network: JointNetwork, suffix: str = "", **reports: Any) -> History:
-    """Train the encoder of a new network (`Material.new_network`): images to the codes of the fitted coefficients."""
+    """Train the encoder of a new network (`Material.new_network`) to predict the codes of the fitted coefficients."""
     run, settings = material.run, material.plan.one
     folder = training_folder(material, f"06_phase_one_encoder{suffix}", settings)
     return train({"network": network}, phase_one, material.train, settings, folder, device=run.device, **reports)
 
 
 def train_phase_two(material: Material, network: JointNetwork, suffix: str = "", **reports: Any) -> History:
-    """Train the decoders of a network of phase I: codes of the fitted coefficients to displacements."""
+    """Train the decoders of a network of phase I to map codes of the fitted coefficients to displacements."""
     run, settings = material.run, material.plan.two
-    # The name of the folder depends on the encoder: another encoder, another training.
+    # The name of the folder depends on the encoder, so another encoder gives another training.
     folder = training_folder(material, f"07_phase_two_decoders{suffix}", settings, {"encoder": network.encoder})
     modules, data = {"network": network, "targets": material.supervision()}, Coefficients.of(material.train)
     return train(modules, phase_two, data, settings, folder, device=run.device, **reports)
@@ -38,7 +38,7 @@ def train_phase_three(
     head: tuple[str, dict[str, Any]] | None = None,
     **reports: Any,
 ) -> History:
-    """Train all of a network of phase II with a new class head; `head`: its name and options (None: the plan's)."""
+    """Train a whole network of phase II with a new class head. `head` is its name and options (None: the plan's)."""
     run, settings, (name, options) = material.run, material.plan.three, head or material.plan.head
     torch.manual_seed(run.seed)
     classifier = make_head(name, network.identity, material.train.classes, **options)

@@ -17,11 +17,11 @@ KNOWN = (
     "BFM-2009 (.mat), BFM-2017/2019 (.h5), FLAME (.pkl, .npz), Surrey (.bin), ICT-FaceKit (folder or .npz), "
     "the BFM grid of 3DDFA-V2 (.npz) and facenb's own .safetensors"
 )
-NPZ = {"id_basis": read_ict, "paf_mu": read_bfm_grid, "shapedirs": read_flame}  # by an array that each holds
+NPZ = {"id_basis": read_ict, "paf_mu": read_bfm_grid, "shapedirs": read_flame}  # reader by an array in the file
 STARTS = {  # readers by the first bytes of a file
     b"\x89HDF\r\n\x1a\n": read_bfm_hdf5,
     b"MATLAB 5.0": read_bfm2009,
-    (b"\x80", b"(", b"}", b"c"): read_flame,  # a pickle of protocol 2 and later; a dictionary or object of 0 or 1
+    (b"\x80", b"(", b"}", b"c"): read_flame,  # a pickle: protocol 2 or later; a dict or an object in protocol 0 or 1
 }
 OTHERS = {  # first bytes of files that are no models, in lower case
     b"version https://git-lfs": "a pointer of Git LFS: run `git lfs pull` where it came from",
@@ -31,9 +31,9 @@ OTHERS = {  # first bytes of files that are no models, in lower case
 
 
 def read(path: str | Path, **options) -> MorphableModel:
-    """Return the model in a file or folder of any known kind, recognised by its content. Its reader gets `options`.
+    """Return the model in a file or folder, recognised by its content. `options` are passed to its reader.
 
-    Raise ModelFileError if it is missing, damaged or of no known kind.
+    Raise ModelFileError if the file is missing, damaged or of an unknown kind.
     """
     if Path(path).is_dir():
         return read_ict_folder(path, **options)

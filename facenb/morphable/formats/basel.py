@@ -1,10 +1,11 @@
 """Basel Face Models, licensed by the University of Basel: BFM-2009, BFM-2017/2019, and 3DDFA-V2's grid on BFM-2009.
 
-BFM-2009 (Paysan et al. 2009, `01_MorphableModel.mat`) has no expressions and no landmarks. Both come from other files,
-for 53,215 of its 53,490 vertices: `model_info.mat` of 3DDFA (the vertices and 68 landmarks) and a FaceWarehouse basis,
-`Model_Expression.mat` (3DDFA, 29 components) or `Exp_Pca.bin` with `std_exp.txt` (79).
+BFM-2009 (Paysan et al. 2009, `01_MorphableModel.mat`) has no expressions and no landmarks. They come from other files,
+which use 53,215 of its 53,490 vertices. `model_info.mat` of 3DDFA lists these vertices and the 68 landmarks. The basis
+of FaceWarehouse is `Model_Expression.mat` (3DDFA, 29 components) or `Exp_Pca.bin` with `std_exp.txt` (79).
 BFM-2017/2019 (Gerig et al. 2018) are in the HDF5 layout of statismo: shape, colour and expression each have a mean, an
-orthonormal basis and variances. They name about sixty landmarks, none of the 68: here regions `landmark.<name>`.
+orthonormal basis and variances. Their files name about sixty landmarks, but not the 68.
+Here each of them is a region `landmark.<name>`.
 """
 
 import json
@@ -26,7 +27,7 @@ PAGE_3DDFA = "the 3DDFA page (Face Profiling package)"
 SOURCE = "Basel Face Model {}, University of Basel, non-commercial, no redistribution"
 SOURCE_GRID = "BFM-2009 on a 64 x 64 grid, from 3DDFA-V2 (Guo et al. 2020), academic use only, no redistribution"
 MM = 1e-3  # micrometres to mm, in BFM-2009 and the grid
-LARGEST_DISTANCE = 5.0  # mm from a named landmark to a vertex; if it is farther, it is not on this mesh
+LARGEST_DISTANCE = 5.0  # mm from a named landmark to the nearest vertex; landmarks farther away are not on this mesh
 SIDE = 64  # of the grid
 GRID = ("u_base", "w_shp_base", "w_exp_base", "paf_mu", "paf_w_shp", "paf_w_exp", "v2_std")
 
@@ -36,9 +37,9 @@ def read_bfm2009(
 ) -> MorphableModel:
     """Return BFM-2009, with expressions and landmarks if these files are given.
 
-    `info` (model_info.mat) gives the 68 landmarks and the vertices to keep, for which expression bases are made.
-    `expression` is Model_Expression.mat or Exp_Pca.bin (with std_exp.txt beside it). Raise ModelFileError for a
-    missing, damaged or other file, or an expression basis of another mesh.
+    `info` (model_info.mat) gives the 68 landmarks and the vertices to keep. Expression bases are defined on these
+    vertices. `expression` is Model_Expression.mat, or Exp_Pca.bin with std_exp.txt in the same folder. Raise
+    ModelFileError if a file is missing, damaged or wrong, or if the expression basis is for another mesh.
     """
     with reading.file(path, "Basel Face Model 2009", BASEL) as path:
         mat = _read_mat(path, ("shapeMU", "shapePC", "shapeEV", "texMU", "texPC", "texEV", "tl"))
@@ -105,7 +106,7 @@ def _read_expression(path: str | Path | None, count: int) -> tuple[np.ndarray, T
 def _read_exp_pca(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Read Exp_Pca.bin (number of components, mean, components, all little-endian) and the deviations in std_exp.txt.
 
-    Its mean is of expressive faces. Deng et al. leave it out, and so do we.
+    The stored mean is the mean of expressive faces. Deng et al. do not use it, and neither do we.
     """
     data = path.read_bytes()
     count = int.from_bytes(data[:4], "little", signed=True)
@@ -125,7 +126,7 @@ def read_bfm_hdf5(path: str | Path, landmarks: Sequence[int] | None = None) -> M
     Raise ModelFileError for a missing, damaged or other file.
     """
     with reading.file(path, "Basel Face Model 2017 or 2019 (HDF5)", BASEL) as path, h5py.File(path) as file:
-        mesh = "representer" if "representer/cells" in file else "shape/representer"  # one for all, or one a part
+        mesh = "representer" if "representer/cells" in file else "shape/representer"  # one for all, or one per part
         reading.require(file, ("shape/model/mean", f"{mesh}/points", f"{mesh}/cells"))
         mean, basis = _component(file, "shape")
         unit = file.get(f"{mesh}/length-unit")  # in metres; BFM-2017 and 2019 do not write it and use mm
@@ -155,7 +156,7 @@ def _component(file: h5py.File, part: str) -> tuple[Tensor, Tensor]:
     reading.expect(f"number of rows of {part}/model/pcaBasis", len(basis), mean.size)
     version = file.get(f"{part}/version")
     number = [int(np.ravel(version[name][()])[0]) for name in ("majorVersion", "minorVersion")] if version else [0, 9]
-    deviation = 1.0 if number == [0, 8] else np.sqrt(variance)  # up to 0.8, statismo stored the basis scaled
+    deviation = 1.0 if number == [0, 8] else np.sqrt(variance)  # up to version 0.8, the stored basis is already scaled
     return reading.tensor(mean.reshape(-1, 3)), reading.rows(basis, deviation, 1.0)
 
 
@@ -178,12 +179,12 @@ def _named_points(file: h5py.File, reference: Tensor, scale: float) -> Mapping[s
 
 
 def read_bfm_grid(path: str | Path) -> MorphableModel:
-    """Return the grid's 4,096 vertices, followed by the 68 landmarks as vertices of their own, in no triangle.
+    """Return the grid's 4,096 vertices, followed by the 68 landmarks as extra vertices without triangles.
 
     A coefficient of one is the standard deviation of that parameter over 3DDFA's training images (`v2_std`, the layout
-    LUO19). The parameters' mean is left out, so that zero is BFM's mean face. Some files repeat the identity basis in
-    place of the grid's expression basis. Then only the landmarks have expressions, and the grid's are zero. Raise
-    ModelFileError for a missing, damaged or other file.
+    LUO19). We leave out the mean of the parameters, so that zero is BFM's mean face. Some files repeat the identity
+    basis in place of the grid's expression basis. Then the expression offsets of the grid are zero, and only the
+    landmarks have expressions. Raise ModelFileError if the file is missing, damaged or wrong.
     """
     with reading.file(path, "BFM grid of 3DDFA-V2", "https://github.com/cleardusk/3DDFA_V2") as path:
         arrays = reading.npz(path, GRID)

@@ -1,7 +1,8 @@
 """FLAME (Li et al. 2017): versions 2020 and 2023 as published (pickles), and an npz of the 2023 Open mean and basis.
 
-Metres. Identity rows come first (300) and expressions after them, both scaled by their standard deviations. Texture
-coordinates come from a separate file, which DECA's repository or FLAME's page has. The pickles need registration.
+The files are in metres. The basis has 300 identity components, followed by the expression components. All are scaled
+by their standard deviations. Texture coordinates come from a separate file, available from DECA's repository or FLAME's
+page. Downloading the pickles needs registration.
 """
 
 from pathlib import Path
@@ -18,7 +19,7 @@ EMBEDDING_WHERE = "https://github.com/soubhiksanyal/RingNet (flame_model)"
 TEXTURE_WHERE = (
     "https://github.com/yfeng95/DECA (data/head_template.obj) or https://flame.is.tue.mpg.de (texture space)"
 )
-SHARED = 0.05  # largest share of texture coordinates with several vertices; in another order nearly all have several
+SHARED = 0.05  # largest fraction of texture coordinates shared by vertices; nearly 1 if the order differs
 SOURCE = "FLAME 2020/2023 (Li et al. 2017), Max Planck Institute, non-commercial, no redistribution"
 SOURCE_OPEN = "FLAME 2023 Open (Li et al. 2017), Max Planck Institute, CC-BY-4.0 with restrictions on use"
 JOINTS = ("global", "neck", "jaw", "left_eye", "right_eye")
@@ -30,11 +31,11 @@ MM = 1e3  # metres to mm
 def read_flame(
     path: str | Path, embedding: str | Path | None = None, texture: str | Path | None = None
 ) -> MorphableModel:
-    """Return FLAME from its pickle, of which nothing is run, or from the npz of FLAME 2023 Open, which has no joints.
+    """Return FLAME from its pickle, without running its code, or from the npz of FLAME 2023 Open (without joints).
 
-    The 68 landmarks come from `embedding` (npz), texture coordinates from `texture` (`head_template.obj` or
-    `FLAME_texture.npz`), by default from such files beside the model. Raise ModelFileError for a missing, damaged,
-    other or hostile file, and for texture coordinates of another mesh.
+    The 68 landmarks come from `embedding` (npz), and the texture coordinates from `texture` (`head_template.obj` or
+    `FLAME_texture.npz`). The default is a file of that name in the model's folder. Raise ModelFileError if a file is
+    missing, damaged, unsafe or of another kind, or if the texture coordinates are for another mesh.
     """
     with reading.file(path, "FLAME model", "https://flame.is.tue.mpg.de") as path:
         if reading.starts_with(path, reading.ZIP):
@@ -89,7 +90,7 @@ def _joints(content: dict) -> Joints:
 
 
 def _read_texture(path: str | Path, triangles: Tensor) -> tuple[Tensor, Tensor]:
-    """Return texture coordinates (origin bottom left), and their triangles in the order of the model's."""
+    """Return texture coordinates (origin bottom left), and their triangles in the order of the model's triangles."""
     with reading.file(path, "file of FLAME's texture coordinates", TEXTURE_WHERE) as path:
         if reading.starts_with(path, reading.ZIP):
             arrays = reading.npz(path, ("vt", "ft"))
@@ -110,7 +111,7 @@ def _read_texture(path: str | Path, triangles: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _read_template(path: Path, triangles: Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """Return vt and ft of an OBJ whose triangles must be the model's. Its vertices may lie elsewhere (DECA's do)."""
+    """Return vt and ft of an OBJ with the model's triangles. Its vertex positions may differ (DECA's do)."""
     text = path.read_text(errors="replace")
     uv, lines = reading.obj_numbers(text, "vt ", 2), reading.obj_lines(text, "f ")
     if not len(uv) or any(len(words) != 3 or any("/" not in word for word in words) for words in lines):

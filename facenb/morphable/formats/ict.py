@@ -1,8 +1,9 @@
 """ICT-FaceKit Light (Li et al. 2020, "Learning Formation of Physically-Based Face Attributes"), MIT licence.
 
-Its authors' folder of OBJ files and a compact npz both hold centimetres. An identity row is one standard deviation, an
-expression row the blendshape fully applied (weights from 0 to 1). The identity modes are orthogonal on the full mesh of
-26,719 vertices, but not on the face and head kept here. We keep them as published: coefficients are N(0, 1).
+The authors' folder of OBJ files and the compact npz are both in centimetres. An identity row is the offset of one
+standard deviation. An expression row is a blendshape fully applied (weights from 0 to 1). The identity modes are
+orthogonal on the full mesh of 26,719 vertices, but not on the face and head kept here. We keep them as published, so
+identity coefficients are N(0, 1).
 """
 
 import json
@@ -27,7 +28,7 @@ FACTS = {"regions": REGIONS, "source": "ICT-FaceKit Light (Li et al. 2020), MIT 
 
 
 def read_ict(path: str | Path) -> MorphableModel:
-    """Return ICT-FaceKit from its compact npz. Raise ModelFileError for a missing, damaged or other file."""
+    """Return ICT-FaceKit from its compact npz. Raise ModelFileError if the file is missing, damaged or wrong."""
     with reading.file(path, KIND, WHERE) as path:
         arrays = reading.npz(path, NEEDED)
         reading.expect("number of vertices", len(arrays["v_template"]), KEPT)
@@ -48,9 +49,9 @@ def read_ict(path: str | Path) -> MorphableModel:
 
 
 def read_ict_folder(path: str | Path) -> MorphableModel:
-    """Return ICT-FaceKit from its folder FaceXModel of OBJ files, with triangles for quads, without teeth and eyes.
+    """Return ICT-FaceKit from the OBJ files in its folder FaceXModel. Quads are split; teeth and eyes are dropped.
 
-    Raise ModelFileError, with their names, if files are missing or are no OBJ of this mesh.
+    Raise ModelFileError with the file names if files are missing or not an OBJ of this mesh.
     """
     folder = Path(path)
     with reading.file(folder / INDICES, KIND, WHERE) as file:

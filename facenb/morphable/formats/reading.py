@@ -1,4 +1,4 @@
-"""What the readers of model files share: one error for any damaged file, arrays, and checks of the finished model."""
+"""Functions that all readers of model files use: one error for damaged files, arrays, and checks of the model."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,7 +29,7 @@ def file(path: str | Path, kind: str, where: str) -> Iterator[Path]:
             if not opened.read(1):
                 raise ValueError("the file is empty")
         yield path
-    except ModelFileError:  # of another file that this one needs
+    except ModelFileError:  # from another file that this file needs
         raise
     except PermissionError as error:
         raise ModelFileError(f"{path} cannot be read ({error}); check who may read it") from error
@@ -45,7 +45,7 @@ def starts_with(path: Path, first: bytes) -> bool:
 
 
 def beside(path: Path, given: str | Path | None, *names: str) -> str | Path | None:
-    """Return the given companion file, else the first of these names in the model's folder, else None."""
+    """Return `given`, else the first file of these names in the model's folder, else None."""
     return given or next((path.with_name(name) for name in names if path.with_name(name).is_file()), None)
 
 
@@ -62,25 +62,25 @@ def obj_lines(text: str, start: str) -> list[list[str]]:
 
 
 def obj_numbers(text: str, start: str, columns: int) -> np.ndarray:
-    """Return the numbers (lines, columns) of those lines."""
+    """Return the numbers on the lines that begin with `start`, as (lines, columns)."""
     return np.array([words[:columns] for words in obj_lines(text, start)], np.float64).reshape(-1, columns)
 
 
 def require(content, needed: tuple[str, ...]) -> None:
-    """Raise ValueError, with the names in `content`, unless all of `needed` are among them."""
+    """Raise ValueError unless `content` has all needed names. The message lists the names in `content`."""
     missing = [name for name in needed if name not in content]
     if missing:
         raise ValueError(f"{', '.join(missing)} not in it (it holds {', '.join(sorted(map(str, content))[:12])})")
 
 
 def expect(what: str, value: object, needed: object) -> None:
-    """Raise ValueError, with both, unless a number or a shape is the needed one."""
+    """Raise ValueError with both values unless `value` (a number, shape or name) equals `needed`."""
     if value != needed:
         raise ValueError(f"{what} is {value}, but {needed} is needed")
 
 
 def check_indices(what: str, indices: Tensor, count: int) -> None:
-    """Raise ValueError, with their range, unless all indices lie between 0 and `count` - 1. `what` names both."""
+    """Raise ValueError unless all indices are in [0, count - 1]. `what` describes the indices and their targets."""
     if indices.numel() and not 0 <= int(indices.min()) <= int(indices.max()) < count:
         raise ValueError(f"its {what} {int(indices.min())} to {int(indices.max())}, but there are {count}")
 
@@ -104,7 +104,7 @@ def index(array: np.ndarray) -> Tensor:
 def finish(name: str, mean: Tensor, triangles: Tensor, landmarks: Embedding | None, **fields) -> MorphableModel:
     """Return the model with triangles that face outwards, and with contour lines if it has 68 landmarks.
 
-    Raise ValueError if an index lies outside the mesh, a basis has other vertices or a number is not finite.
+    Raise ValueError if an index is outside the mesh, a basis has another vertex count, or a number is not finite.
     """
     landmarks = landmarks or Embedding.at([])
     check_indices("triangles name vertices", triangles, len(mean))

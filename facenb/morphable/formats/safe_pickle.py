@@ -1,8 +1,8 @@
 """Read pickles of plain data (numpy arrays, scipy sparse matrices, chumpy arrays) without running them.
 
-A pickle is a program that may call anything it can name. Here every name that it may use is a stand-in of ours, and any
-other name stops the reading. Numpy's own unpickling code is not called either, because it trusts its input. We build
-arrays from checked parts: a dtype of plain numbers, and a shape and bytes that fit.
+A pickle is a program that may call any function by name. Here each allowed name refers to a stand-in class or function
+of this module. Any other name raises an error. We do not call numpy's unpickling code either, because it trusts its
+input. We build arrays from checked parts: a dtype of plain numbers, and a shape and bytes that fit.
 """
 
 import pickle
@@ -70,7 +70,7 @@ class _Rows(_Columns):
 
 
 def _array(data, dtype: _DType, shape, order: str) -> np.ndarray:
-    """Return an array of exactly these bytes. Python 2's bytes arrive as text of their latin-1 letters."""
+    """Return an array of exactly these bytes. Bytes from Python 2 arrive as text decoded from latin-1."""
     if not isinstance(data, (str, bytes, bytearray)):
         raise ValueError(f"an array made of a {type(data).__name__} instead of bytes")
     data = data.encode("latin-1") if isinstance(data, str) else bytes(data)
@@ -89,7 +89,7 @@ def _rebuild(kind, *_) -> _StandIn:
 
 
 def _bytes(text="", *_) -> bytes:
-    """Stand in for `_codecs.encode(text, "latin1")` and `bytes()`: how Python 3 writes bytes for Python 2."""
+    """Stand in for `_codecs.encode(text, "latin1")` and `bytes()`. Python 3 stores bytes for Python 2 in this way."""
     return text.encode("latin-1")
 
 
@@ -107,7 +107,7 @@ ADMITTED = {
     **{(module, "Ch"): _Chumpy for module in CHUMPY},
     **{(module, "_reconstructor"): _rebuild for module in COPYREG},
     **{(module, "object"): _StandIn for module in BUILTINS},
-    **{(module, "set"): _StandIn for module in BUILTINS},  # chumpy's list of what has changed
+    **{(module, "set"): _StandIn for module in BUILTINS},  # chumpy's set of changed variables
     **{(module, "bytes"): _bytes for module in BUILTINS},
 }
 
@@ -131,8 +131,8 @@ def _plain(item):
 def read_plain(path: Path) -> object:
     """Return what a pickle of any protocol holds: numbers, text, bytes, arrays, and lists and dictionaries of them.
 
-    Bytes that Python 2 wrote come as text of their latin-1 letters. Raise ModelFileError, having run nothing, for
-    anything else or a damaged file.
+    Bytes from Python 2 are returned as text decoded from latin-1. For any other content or a damaged file, raise
+    ModelFileError without running anything.
     """
     try:
         with open(path, "rb") as file:

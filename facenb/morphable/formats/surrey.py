@@ -1,7 +1,8 @@
 """The Surrey Face Model (Huber et al. 2016) from the eos library: cereal's binary archives, little-endian.
 
-A matrix is stored as rows and columns (int32) and then float32 values, column by column; a list as its length (uint64)
-and its items. The file does not name its kind, so the reader checks every size and the end of the file.
+A matrix starts with its numbers of rows and columns (int32), followed by float32 values, column by column. A list
+starts with its length (uint64), followed by its items. The file does not store its type. So the reader checks every
+size and the end of the file.
 """
 
 import json
@@ -53,11 +54,12 @@ def read_surrey(
     landmarks: str | Path | None = None,
     contours: str | Path | None = None,
 ) -> MorphableModel:
-    """Return the Surrey model. Blendshapes, landmark map and jaw lines come from the given files or from beside it.
+    """Return the Surrey model.
 
-    An expression row is a blendshape fully applied. eos maps 50 landmarks to vertices. We add 16 at the sides of the
-    jaw, evenly along its two jaw lines, and the inner mouth corners (61 and 65), between the lips and the corner.
-    Without map and jaw lines the model has no landmarks. Raise ModelFileError for a missing, damaged or other file.
+    Blendshapes, landmark map and jaw lines come from the given files, or from the model's folder. An expression row is
+    a blendshape fully applied. eos maps 50 landmarks to vertices. We add 16 landmarks evenly along its two jaw lines.
+    We also add the inner mouth corners (61 and 65), between the inner lips and the outer corner. If the map or the jaw
+    lines are missing, the model has no landmarks. Raise ModelFileError if a file is missing, damaged or wrong.
     """
     with reading.file(path, KIND, WHERE) as path:
         archive = _Archive(path)
@@ -101,7 +103,7 @@ def _blendshapes(path: str | Path | None, count: int) -> tuple[tuple[str, ...], 
 
 
 def _landmarks(mapping: str | Path | None, contours: str | Path | None, points: Tensor) -> Embedding | None:
-    """Return 68 points: eos's mapping, the jaw along its jaw lines, inner mouth corners from their neighbours."""
+    """Return 68 points: 50 from eos's map, 16 along its jaw lines, and 2 inner mouth corners from their neighbours."""
     if mapping is None or contours is None:
         return None
     with reading.file(mapping, f"companion file ({LANDMARKS}) of the {KIND}", WHERE) as path:
@@ -120,7 +122,7 @@ def _landmarks(mapping: str | Path | None, contours: str | Path | None, points: 
 
 
 def _spread(points: Tensor, line: Tensor, eye: int, chin: int) -> list[int]:
-    """Return eight vertices evenly along a jaw line, from the height of the eye's outer corner to before the chin's."""
+    """Return eight evenly spaced vertices of a jaw line, from the height of the outer eye corner to before the chin."""
     line = line[points[line, 1] < points[eye, 1] + 5.0]  # mm; above, the line runs up to the temple
     line = torch.cat([line[points[line, 1].argsort(descending=True)], torch.tensor([chin])])
     arc = arc_length(points[line])
