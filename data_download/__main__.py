@@ -65,7 +65,7 @@ def where(name: str) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Return the exit code: 0 if done, 1 if an asset is not as it should be. Misspelt commands exit with 2."""
+    """Return the exit code: 0 for success, 1 for a problem with an asset. Misspelt commands exit with 2."""
     parser = argparse.ArgumentParser("python -m data_download", description="Get and check data sets and models.")
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("list", help="every asset and whether it is on this machine")

@@ -14,7 +14,7 @@ FOLDER = Path(__file__).parent / "assets"
 
 @dataclass(frozen=True)
 class File:
-    """One file of a source. It has a checksum, or is an archive of a source that names files `inside`."""
+    """One file of a source. It has a checksum, or it is an archive, and `inside` of its source has checksums."""
 
     source: str  # `from` in the entry: relative to the source's base
     target: str  # `to` in the entry: relative to the asset's folder; for an archive, the folder of its members
@@ -47,16 +47,16 @@ class Place:
     path: str  # may hold wildcards
     what: str
     least: int = 1  # number of files that match, at least
-    size_least: int = 1  # bytes: a page that asks to log in is smaller
+    size_least: int = 1  # bytes, at least: a login page saved by mistake is smaller
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One asset: its terms and its sources, or what to place and where to ask for it."""
+    """One asset: its terms and its sources, or the files to place by hand and where to request them."""
 
     name: str
     title: str
-    data: str  # the value of the notebooks' `data` that it serves: photos or paper
+    data: str  # the notebooks' setting `data` that uses it: photos or paper
     home: str
     licence: str
     terms: str

@@ -1,4 +1,4 @@
-"""Where data and caches lie: the environment variables FACENB_DATA and FACENB_MIRROR, and what holds without them."""
+"""Folders of data and caches: the environment variables FACENB_DATA and FACENB_MIRROR, and the default folders."""
 
 import errno
 import getpass
@@ -34,12 +34,12 @@ def environment_folder(variable: str) -> Path | None:
 def data_folder() -> Path:
     """Return the folder of all data: FACENB_DATA, or `.cache/facenb/data` in the home folder.
 
-    Without a home folder that can be used, it is a folder of this user among the temporary files.
+    If the home folder cannot be used, return this user's folder in the system's temporary folder.
     """
     if folder := environment_folder("FACENB_DATA"):
         return folder
     cache = Path(os.path.expanduser("~/.cache/facenb"))  # "~" stays for a user id without a home folder
-    usable = cache.is_absolute() and (cache.is_dir() or _can_write(cache))  # one that is there may be read-only
+    usable = cache.is_absolute() and (cache.is_dir() or _can_write(cache))  # an existing one may be read-only
     return (cache if usable else cache_folders()[-1]) / "data"
 
 
@@ -59,9 +59,9 @@ def mirror_folder() -> Path | None:
 
 
 def ensure_home() -> None:
-    """Set HOME, XDG_CACHE_HOME and LOGNAME for a user id without a home folder that can be written, or without a name.
+    """Set HOME, XDG_CACHE_HOME and LOGNAME if the user has no writable home folder or no user name.
 
-    Jupyter, Snakemake and torch do not start otherwise. What they keep goes into a temporary folder.
+    Jupyter, Snakemake and torch do not start otherwise. They then write their files to a temporary folder.
     """
     temporary = cache_folders()[-1]
     if not os.path.isabs(os.path.expanduser("~")):
@@ -77,7 +77,7 @@ def ensure_home() -> None:
 
 @contextmanager
 def explained(folder: Path, kind: type[FacenbError], advice: str) -> Iterator[None]:
-    """Turn the system's errors for a full disk and for missing permission into `kind`, with advice what to do."""
+    """Convert the system's errors for a full disk or missing permission into `kind`; its message adds `advice`."""
     try:
         yield
     except OSError as error:
@@ -88,5 +88,5 @@ def explained(folder: Path, kind: type[FacenbError], advice: str) -> Iterator[No
 
 
 def _can_write(folder: Path) -> bool:
-    """Return whether files can be written into the folder, or it can be made."""
+    """Return whether the folder is writable or can be created."""
     return os.access(next(path for path in (folder, *folder.parents) if path.exists()), os.W_OK)

@@ -1,4 +1,4 @@
-"""Make an asset ready: fetch, check and unpack beside its folder, then rename, so that a folder is complete or absent.
+"""Install an asset: fetch, check and unpack it elsewhere, then rename, so that its folder is complete or absent.
 
 The last file written is `.facenb.json`. Beside it, `manifest.sha256` lists every file in the form of `sha256sum -c`.
 """
@@ -32,7 +32,7 @@ def _fingerprint(source: Source) -> str:
 
 
 def marker(entry: Entry) -> dict:
-    """Return what the asset's folder records. Empty if it is not complete, or its entry has changed since."""
+    """Return the record in the asset's folder. It is empty if the asset is incomplete or its entry has changed."""
     try:
         record = json.loads((data_folder() / entry.name / MARKER).read_text(encoding="utf-8"))
     except (OSError, json.JSONDecodeError):
@@ -41,7 +41,7 @@ def marker(entry: Entry) -> dict:
 
 
 def problems(entry: Entry) -> list[str]:
-    """Return what is missing or wrong with the asset at first sight. An empty list means that it is ready."""
+    """Return the problems that a quick check of the asset finds. An empty list means that it is ready."""
     folder, faults = data_folder() / entry.name, []
     if not (entry.places or marker(entry)):
         faults.append(f"{folder} is missing, not complete, or from an entry that has changed since")
@@ -55,7 +55,7 @@ def problems(entry: Entry) -> list[str]:
 
 
 def ready_folder(entry: Entry) -> Path:
-    """Return the asset's folder. Raise AssetError with what is wrong and the command to run if it is not ready."""
+    """Return the asset's folder. If it is not ready, raise AssetError with the problems and the command to run."""
     if faults := problems(entry):
         command = f"where {entry.name}` says whom to ask" if entry.places else f"get {entry.name}` gets it"
         raise AssetError(f"{entry.title} is not ready: {'; '.join(faults)}. `python -m data_download {command}.")
@@ -74,7 +74,7 @@ def usable_sources(entry: Entry) -> list[Source]:
 def install(entry: Entry, again: bool = False) -> Path:
     """Make the asset ready from its first usable source and return its folder. Do nothing if it is ready.
 
-    Raise AssetError, and leave an older folder as it was, for a missing source, a wrong checksum or a full disk.
+    If a source is missing, a checksum is wrong or the disk is full, raise AssetError and keep an older folder.
     """
     if entry.places or not (again or problems(entry)):
         return ready_folder(entry)
@@ -113,7 +113,7 @@ def _install_from(source: Source, entry: Entry, root: Path) -> Path:
         if folder.exists():
             if not (folder / MARKER).is_file() and any(folder.iterdir()):
                 raise AssetError(f"{folder} holds files that data_download did not write. Move them to another folder.")
-            os.rename(folder, old)  # removed with the rest of the work
+            os.rename(folder, old)  # removed with the temporary folder
         try:
             os.rename(new, folder)
         except OSError:
@@ -144,14 +144,14 @@ def _add(source: Source, file: File, cache: Path, folder: Path) -> None:
 
 
 def check(path: Path, name: str, sha256: str, md5: str = "") -> None:
-    """Raise AssetError, which calls the file `name`, unless it has the checksums that are not empty."""
+    """Raise AssetError unless the file has all checksums that are not empty. The message calls the file `name`."""
     for kind, expected in (("sha256", sha256), ("md5", md5)):
         if expected and (actual := pooch.file_hash(str(path), kind)) != expected:
             raise AssetError(f"{name} has the {kind} {actual}, expected {expected}. It is damaged or another version.")
 
 
 def download(url: str, file: File, partial: Path) -> None:
-    """Download `url` to `partial`, or continue what an earlier attempt left there, and check it.
+    """Download `url` to `partial`, or continue an earlier attempt that is there, and check the file.
 
     A broken transfer is repeated after a pause. If the server refuses to continue, or the continued file is damaged,
     the next transfer begins at the start. Raise AssetError with the address and the cause.
@@ -174,7 +174,7 @@ def download(url: str, file: File, partial: Path) -> None:
 
 
 def _transfer(url: str, partial: Path) -> None:
-    """Append to `partial` what it lacks of `url`. Raise requests.RequestException if the transfer breaks."""
+    """Download the missing rest of `url` to `partial`. Raise requests.RequestException if the transfer breaks."""
     with partial.open("ab") as writer:
 
         def begin(response, **_):

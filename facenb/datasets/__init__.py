@@ -1,5 +1,5 @@
-"""Official layouts of data sets, one short reader each, and the training sets made from them.
+"""Readers of data sets in their official layouts, and the training sets made from them.
 
-A reader takes the folder of a set or one above it; None is the asset. Readers raise AssetError, which names the file
-that is missing or damaged and says what was expected.
+A reader takes the folder of a set, or a folder above it; None means the asset's folder. Readers raise AssetError. Its
+message names the file that is missing or damaged and what was expected.
 """

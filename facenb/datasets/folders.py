@@ -1,4 +1,4 @@
-"""The folders of a data set: nested once more, suffixes in capitals, clear errors for what is missing."""
+"""Find the files of a data set in nested folders, with suffixes in any case, and name what is missing."""
 
 from collections.abc import Callable, Collection
 from pathlib import Path
@@ -9,7 +9,7 @@ from facenb.errors import AssetError
 IMAGES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".pgm", ".ppm", ".tif", ".tiff"})
 DEPTH = 3  # archives are often unpacked into a folder of their own, once or twice
 AGAIN = "Get the data set again."
-BROAD = 200  # folders looked into on each level, so that a wrong folder is not searched for minutes
+BROAD = 200  # most folders searched on each level, so that a wrong folder is not searched for minutes
 
 
 def files_in(folder: Path, suffixes: Collection[str] = IMAGES) -> list[Path]:
@@ -30,8 +30,8 @@ def _visible(folder: Path) -> list[Path]:
 def find_folder(root: str | Path | None, name: str, holds: Callable[[Path], bool], expected: str) -> Path:
     """Return the first folder at or below `root` for which `holds` is true; those nearest to `root` come first.
 
-    `root` None: the folder of the asset `name` (empty: the set is no asset). Raises AssetError with what was expected,
-    what lies in `root`, and the command that gets the set or says how.
+    If `root` is None, it is the folder of the asset `name` (empty: the set is no asset). Raises AssetError. Its message
+    names what was expected, the content of `root`, and the command that gets the set or shows how.
     """
     root = asset(name) if root is None else Path(root)
     level = [root] if root.is_dir() else []
@@ -49,7 +49,7 @@ def find_folder(root: str | Path | None, name: str, holds: Callable[[Path], bool
 
 
 def sibling(path: Path, suffix: str) -> Path:
-    """Return the file beside `path` with this suffix, in small letters or capitals. Raises AssetError without one."""
+    """Return the file beside `path` with this suffix, in lower or upper case. Raises AssetError if there is none."""
     for name in (path.with_suffix(suffix), path.with_suffix(suffix.upper())):
         if name.is_file():
             return name
@@ -57,9 +57,9 @@ def sibling(path: Path, suffix: str) -> Path:
 
 
 def read_folder(folder: str | Path) -> dict[str, tuple[Path, ...]]:
-    """Return the images of each person in a folder with a directory for each, both in alphabetical order.
+    """Return each person's images from a folder with one directory per person, both in alphabetical order.
 
-    Raises AssetError if there is no such folder, images lie beside the directories, or a directory holds none.
+    Raises AssetError if there is no such folder, images lie beside the directories, or a directory has no images.
     """
     folder = find_folder(folder, "", lambda inner: not _is_wrapper(inner), "a directory of images for each person")
     if loose := files_in(folder):

@@ -12,7 +12,8 @@ def coefficient_loss(
 ) -> Float[Tensor, ""]:
     """Return the mean squared difference of codes: the Euclidean loss of phase I.
 
-    The mean over dimensions gives a long code the same weight as a short one. The paper does not print its factor.
+    The mean over dimensions gives a long code the same weight as a short one. The paper does not print the factor of
+    this loss.
     """
     return mean((predicted - target).square())
 

@@ -28,10 +28,10 @@ def wpdc_weights(
         truth = face.flat(target)
         parts = face.layout.split(truth)
         shape, turn = face.shape(parts), parts["pose"].unflatten(1, (3, 4))[:, :, :3]
-        length = shape.square().sum(1).sqrt()  # (batch, 3): a pose entry moves points by one coordinate
+        length = shape.square().sum(1).sqrt()  # (batch, 3): norm of each coordinate over the points
         shift = length.new_full((len(length), 1), len(face.mean) ** 0.5)
         weights = {"pose": torch.cat([length, shift], 1).repeat(1, 3)}
-        metric = turn.mT @ turn  # gives the squared length in the image of a displacement in mm
+        metric = turn.mT @ turn  # gives squared image lengths of displacements in mm
         for name in ("identity", "expression"):
             basis = getattr(face, f"{name}_basis")
             weights[name] = torch.einsum("bij,kij->bk", metric, basis.mT @ basis).clamp_min(0).sqrt()

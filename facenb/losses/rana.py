@@ -3,8 +3,8 @@
 The paper's loss is the mean squared difference over the whole vector (`distillation_loss` without a spread). There the
 weight of a coefficient depends on its unit, so coefficients with large values dominate. Our version divides by each
 coefficient's spread over the training images, so that all have the same weight. `effect_loss`, also ours, compares the
-points of the face that the coefficients produce. The paper's text promises the detail code as well, but its loss leaves
-it out. A detail code can be distilled with the same functions.
+points of the face that the coefficients produce. The paper's text includes the detail code as well, but its loss does
+not. A detail code can be distilled with the same functions.
 """
 
 import torch

@@ -1,1 +1,1 @@
-"""Networks: the encoder SphereFace, linear decoders, the joint network, class heads."""
+"""Networks: SphereFace, joint network, class heads, ResNet, DECA with its detail decoder, and released networks."""

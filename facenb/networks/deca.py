@@ -1,4 +1,4 @@
-"""DECA (Feng et al. 2021): an image to the coefficients of a face, its camera and its light, and to a detail code.
+"""DECA (Feng et al. 2021): map an image to coefficients of face, camera and light, and to a detail code.
 
 Two ResNets. The coarse one is followed by layers 2048 -> 1024 -> ReLU -> 236 (the layout DECA), the fine one by
 2048 -> 1024 -> ReLU -> 128. A decoder makes a displacement map from the detail code, expression and jaw. Images are RGB
@@ -21,14 +21,14 @@ from facenb.networks.detail import DetailDecoder, LinearDecoder
 from facenb.networks.resnet import ResNet
 from facenb.networks.weights import Saved, read_weights, take_over
 
-SCALE = 9.0  # of DECA's camera: a head fills the image
-# The last layer's outputs are multiplied by these, by part, in a network trained here: about the spread between
-# images, so that one learning rate suits all parts. In the released weights each unit is 1.
+SCALE = 9.0  # scale of DECA's camera with which a head fills the image
+# In a network trained here, the last layer's outputs are multiplied by the unit of their part. A unit is about the
+# spread between images, so that one learning rate suits all parts. In the released weights each unit is 1.
 UNITS = {"expression": 0.5, "global_pose": 0.2, "jaw_pose": 0.1, "camera": (1.0, 0.01, 0.01), "light": 0.5}
 
 
 def check_jaw(model: MorphableModel) -> None:
-    """Raise ValueError unless a model has the joints "global" and "jaw", which the layout DECA poses."""
+    """Raise ValueError unless a model has the joints "global" and "jaw", whose rotations are in the layout DECA."""
     if model.joints is None or not {"global", "jaw"} <= set(model.joints.names):
         raise ValueError(
             f"{model.name} has no joints 'global' and 'jaw', which DECA poses. Use FLAME's own .pkl file (the npz of "
@@ -37,7 +37,7 @@ def check_jaw(model: MorphableModel) -> None:
 
 
 def layout_of(model: MorphableModel) -> Layout:
-    """Return DECA's layout cut to what a model has: identity, albedo and expression, at most DECA's numbers.
+    """Return DECA's layout with no more identity, albedo and expression coefficients than the model has.
 
     Raise ValueError for a model without a jaw.
     """
@@ -56,7 +56,7 @@ def unit_of(layout: Layout, units: Mapping[str, float | Sequence[float]] = UNITS
 
 
 class Encoder(nn.Module):
-    """A ResNet and two layers, named as the released weights; `shrink` is a factor that reduces the images first."""
+    """A ResNet and two layers with the released weights' names; images are first reduced by the factor `shrink`."""
 
     def __init__(self, encoder: ResNet, hidden: int, outputs: int, shrink: int = 1):
         super().__init__()
@@ -70,12 +70,12 @@ class Encoder(nn.Module):
 
 
 class Deca(Saved, nn.Module):
-    """Map images to flat vectors of `layout` and to detail codes, and these to displacement maps.
+    """Map images to flat vectors of `layout` and to detail codes, and compute displacement maps from both.
 
-    `encoder`: arguments of both ResNets (None: ResNet-50); `hidden`: width of the layer between. `detail`: length of
-    the detail code. `decoder`: arguments of its LinearDecoder if `texels` is among them, else of its DetailDecoder.
-    `scale`: the camera's at the start of a training. `units`: see UNITS. `shrink`: factor that shrinks the image for
-    the coarse network; details need all of it.
+    `encoder`: arguments of both ResNets (None: ResNet-50); `hidden`: width of the hidden layer. `detail`: length of
+    the detail code. `decoder`: arguments of LinearDecoder if they contain `texels`, else of DetailDecoder. `scale`: the
+    camera's scale at the start of a training. `units`: see UNITS. `shrink`: factor that reduces the image for the
+    coarse network; the fine network gets the full image.
     """
 
     kind = "Deca 3"
@@ -112,7 +112,7 @@ class Deca(Saved, nn.Module):
 
     @torch.no_grad()
     def _start(self, scale: float) -> None:
-        """Start a training at the mean face at rest, in the middle of the image, in even light."""
+        """Make a training start at the neutral mean face, in the middle of the image, in even light."""
         last, where = self.coarse.layers[-1], self.layout.slices
         last.weight.mul_(0.1)
         last.bias.zero_()
@@ -141,7 +141,7 @@ class Deca(Saved, nn.Module):
 
 
 RELEASED = "deca_model.tar"
-PARTS = {"E_flame": "coarse", "E_detail": "fine", "D_detail": "decoder"}  # in the released file, and here
+PARTS = {"E_flame": "coarse", "E_detail": "fine", "D_detail": "decoder"}  # name in the released file: name here
 GET = "`python -m data_download where deca` says how to get the released weights."
 
 
@@ -149,7 +149,7 @@ def load_deca(path: str | Path) -> Deca:
     """Return the released network (`deca_model.tar`, or its folder) on the CPU, in eval mode.
 
     The file holds three state dicts, E_flame, E_detail and D_detail; other content is ignored. Raise ModelFileError if
-    it is missing, would run code, or holds other networks.
+    the file is missing, could run code when it is read, or holds other networks.
     """
     path, network = Path(path), Deca()
     path = path / RELEASED if path.is_dir() else path

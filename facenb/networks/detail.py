@@ -1,9 +1,9 @@
-"""The detail decoder of DECA (Feng et al. 2021): detail code, expression and jaw pose to a displacement map.
+"""The detail decoder of DECA (Feng et al. 2021): map detail code, expression and jaw pose to a displacement map.
 
-The map covers the mesh's texture coordinates, or a window of them, and holds mm along the normals: wrinkles that
-belong to a person and move with the expression. Three parts of the authors' code are left out: a fixed displacement
-(`fixed_displacement_256.npy`), a mask for shading (`uv_face_eye_mask.png`), and a mesh with a vertex at each texel
-(`texture_data_256.npy`).
+The map covers the mesh's texture coordinates, or a window of them. Its values are displacements along the normals in
+mm: the wrinkles of a person, which move with the expression. Three parts of the authors' code are left out: a fixed
+displacement (`fixed_displacement_256.npy`), a mask for shading (`uv_face_eye_mask.png`), and a mesh with a vertex at
+each texel (`texture_data_256.npy`).
 """
 
 import itertools
@@ -15,20 +15,20 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-START = 8  # texels on a side of the first layer
-OPEN = 0.36  # radians of an open jaw
+START = 8  # height and width of the first layer's map, in texels
+OPEN = 0.36  # angle of an open jaw, in radians
 RATE = 40.0  # a texel learns this many times faster than the network that makes the codes
 RELEASED = (128, 128, 64, 64, 32, 16)  # channels of the released decoder: 256 x 256 texels
 
 
 class _Decoder(nn.Module):
-    """Base of the decoders: codes to a map over a window of the texture, which never exceeds `reach` mm.
+    """Base class of the decoders: map codes to displacements of at most `reach` mm over a window of the texture.
 
-    `window`: left, bottom, right, top in texture coordinates. Subclasses define `_map(code)`: the map divided by the
-    reach, -1 to 1.
+    `window`: left, bottom, right, top in texture coordinates. Subclasses define `_map(code)`, which returns the
+    map divided by the reach, from -1 to 1.
     """
 
-    units: tuple[float, float] = (1.0, 1.0)  # factors of detail and jaw
+    units: tuple[float, float] = (1.0, 1.0)  # factors of the detail code and of the jaw pose
 
     def __init__(self, codes: int, reach: float = 10.0, window: Sequence[float] = (0.0, 0.0, 1.0, 1.0)):
         super().__init__()
@@ -47,19 +47,19 @@ class _Decoder(nn.Module):
     def at(
         self, displacement: Float[Tensor, "batch rows columns"], uv: Float[Tensor, "points 2"]
     ) -> Float[Tensor, "batch points"]:
-        """Return the map at texture coordinates (origin bottom left), bilinear, in mm; 0 outside the window."""
+        """Interpolate the map bilinearly at texture coordinates (origin bottom left), in mm; 0 outside the window."""
         low, high = uv.new_tensor(self.window[:2]), uv.new_tensor(self.window[2:])
         position = 2 * (uv - low) / (high - low) - 1
         grid = torch.stack([position[:, 0], -position[:, 1]], -1).expand(len(displacement), 1, -1, -1)
-        # "border" repeats the outer texels for the half texel between their centres and the window's edge.
+        # "border" extends the outer texels by the half texel from their centres to the window's edge.
         values = functional.grid_sample(displacement[:, None], grid, padding_mode="border", align_corners=False)
         return values[:, 0, 0] * (position.abs() <= 1).all(1)
 
 
 class DetailDecoder(_Decoder):
-    """Codes to a square map by convolutions: 8 texels on a side, doubled after each of the `channels` but the first.
+    """Map codes to a square map by convolutions: 8 x 8 texels, doubled for each of the `channels` but the first.
 
-    Tensors have the names of the released weights. `place`: `reach` and `window`, see the base class.
+    Tensors have the names of the released weights. `place`: the arguments `reach` and `window` of the base class.
     """
 
     def __init__(self, codes: int, channels: Sequence[int] = RELEASED, **place: Any):
@@ -85,12 +85,12 @@ class DetailDecoder(_Decoder):
 
 
 class LinearDecoder(_Decoder):
-    """A mean map plus one map for each number of the code; ours, for short trainings. `texels` on a side.
+    """A mean map plus one map for each entry of the code, of `texels` x `texels`. It is ours, for short trainings.
 
-    The convolutions of DetailDecoder learn broad shapes first and grooves late; here each texel learns by itself.
+    The convolutions of DetailDecoder learn coarse shapes first and wrinkles late. Here each texel has its own weights.
     """
 
-    units = (0.3, 1 / OPEN)  # all about as large as an expression
+    units = (0.3, 1 / OPEN)  # so that both are about as large as the expression coefficients
 
     def __init__(self, codes: int, texels: int = 64, **place: Any):
         super().__init__(codes, **place)

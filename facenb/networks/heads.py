@@ -1,8 +1,8 @@
-"""Class heads: codes and labels to logits for `torch.nn.functional.cross_entropy`.
+"""Class heads: compute logits for `torch.nn.functional.cross_entropy` from codes and labels.
 
-`head(codes, labels)` returns the logits to train on, in which the head's margin makes the true class harder. theta_j
-is the angle between a code and the weight of class j. Heads compute in 32 bits, also in a 16 bit training: angles near
-0 need it.
+`head(codes, labels)` returns the logits for training. The head's margin lowers the logit of the true class. theta_j is
+the angle between a code and the weight of class j. Heads compute in 32 bits, even if the training uses 16 bits, because
+angles near 0 need this precision.
 """
 
 import math
@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
-SHORTEST = 1e-6  # shorter codes count as this long, so that a code of zero has a finite gradient
+SHORTEST = 1e-6  # lower limit of a code's length in the division, so that a zero code has a finite gradient
 
 
 class Softmax(nn.Module):
@@ -33,7 +33,7 @@ class Softmax(nn.Module):
 
 
 class Angular(nn.Module):
-    """Base of the margin heads: cosines of codes and class weights, and a margin for the true class.
+    """Base class of the margin heads: cosines of codes and class weights, with a margin for the true class.
 
     Subclasses define `length(codes)`, the factor of the cosines, and `margin(cosine)`, which replaces the cosine of the
     true class.
@@ -79,7 +79,7 @@ class ArcFace(CosFace):
         super().__init__(features, classes, scale, margin)
 
     def margin(self, cosine: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
-        # The root's slope is unbounded at theta = 0, so the sine stays above a thousandth.
+        # The derivative of the root is unbounded at theta = 0, so the sine is at least 0.001.
         sine = (1 - cosine.square()).clamp_min(1e-6).sqrt()
         turned = cosine * math.cos(self.m) - sine * math.sin(self.m)
         return torch.where(cosine > -math.cos(self.m), turned, cosine - self.m * math.sin(self.m))
@@ -89,8 +89,8 @@ class ASoftmax(Angular):
     """`|c| psi(theta_y)` for the true class, with psi = (-1)^k cos(m theta) - 2k on [k pi/m, (k+1) pi/m].
 
     SphereFace, Eq. 7, with m = 4. The cosine of the true class is (lambda cos theta_y + psi) / (1 + lambda), where
-    lambda = max(5, 1000 / (1 + 0.12 t)) at training step t, as in the authors' code: the whole margin from the first
-    step on does not converge. t is a buffer, so that a resumed training continues with it.
+    lambda = max(5, 1000 / (1 + 0.12 t)) at training step t, as in the authors' code. Training with the full margin from
+    the first step does not converge. t is a buffer, so that a resumed training continues with it.
     """
 
     M = 4
@@ -102,14 +102,14 @@ class ASoftmax(Angular):
 
     @property
     def annealing(self) -> Float[Tensor, ""]:
-        """lambda, the weight of the plain cosine beside psi."""
+        """lambda, the weight of the plain cosine relative to psi."""
         return (self.START / (1 + self.RATE * self.calls)).clamp_min(self.LEAST)
 
     def length(self, codes: Float[Tensor, "batch features"]) -> Float[Tensor, "#batch 1"]:
         return codes.to(self.weight).norm(dim=1, keepdim=True)
 
     def margin(self, cosine: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
-        # k from comparisons and cos 4 theta as a polynomial: the slope of an arc cosine is unbounded at +-1.
+        # k comes from comparisons and cos 4 theta from a polynomial: the derivative of arccos is unbounded at +-1.
         k = sum((cosine < math.cos(turn * math.pi / self.M)).to(cosine) for turn in range(1, self.M))
         psi = (1 - 2 * (k % 2)) * (8 * cosine**4 - 8 * cosine**2 + 1) - 2 * k
         weight = self.annealing.to(cosine)
@@ -129,7 +129,7 @@ HEADS = {"softmax": Softmax, "a-softmax": ASoftmax, "cosface": CosFace, "arcface
 
 
 def make_head(name: str, features: int, classes: int, **options: Any) -> nn.Module:
-    """Return the head of a name in HEADS for codes of length `features`. Raise ValueError for an unknown name."""
+    """Return the head called `name` in HEADS for codes of length `features`. Raise ValueError for an unknown name."""
     if name not in HEADS:
         raise ValueError(f"there is no head {name!r}; choose one of {', '.join(HEADS)}")
     return HEADS[name](features, classes, **options)

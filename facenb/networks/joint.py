@@ -1,7 +1,7 @@
-"""The joint network of Liu et al. 2018: an image to an identity and a residual code, and codes to a 3D face.
+"""The joint network of Liu et al. 2018: map an image to an identity and a residual code, and codes to a 3D face.
 
 `s = s_mean + ds_id + ds_res`, with `ds_id = f_id(c_id)` and `ds_res = f_res(c_res)`; vertices in mm. Codes are whitened
-coefficients of the 3DMM (identity, expression), scaled to [-1, 1] in each dimension by the network itself.
+coefficients of the 3DMM (identity, expression). The network scales each dimension to [-1, 1].
 """
 
 from typing import Any, NamedTuple
@@ -30,9 +30,9 @@ class ShapeParts(NamedTuple):
 
 
 class Scaling(nn.Module):
-    """Scales coefficients to codes in [-1, 1], each dimension by itself: `code = (coefficient - centre) / half_range`.
+    """Scale each coefficient separately to a code in [-1, 1]: `code = (coefficient - centre) / half_range`.
 
-    How the paper scales is not published. A coefficient that never varied has code 0, and its one value comes back.
+    The paper does not publish its scaling. A constant coefficient has code 0; `to_coefficients` returns its value.
     """
 
     def __init__(self, length: int):
@@ -42,13 +42,13 @@ class Scaling(nn.Module):
 
     @torch.no_grad()
     def span(self, coefficients: Float[Tensor, "rows coefficients"]) -> None:
-        """Set the scaling under which exactly these coefficients span [-1, 1]."""
+        """Set the scaling that maps the range of these coefficients exactly to [-1, 1]."""
         low, high = coefficients.aminmax(dim=0)
         self.centre.copy_((low + high) / 2)
         self.half_range.copy_((high - low) / 2)
 
     def to_codes(self, coefficients: Float[Tensor, "*batch coefficients"]) -> Float[Tensor, "*batch coefficients"]:
-        """Return the codes of coefficients; those beyond the range of `span` exceed [-1, 1]."""
+        """Return the codes of coefficients. Coefficients outside the range in `span` get codes outside [-1, 1]."""
         still = self.half_range == 0
         return ((coefficients - self.centre) / self.half_range.masked_fill(still, 1)).masked_fill(still, 0)
 
@@ -79,7 +79,7 @@ class JointNetwork(Saved, nn.Module):
     """Encoder, two heads, two linear decoders, the mean face, and the scaling of the codes (Liu et al. 2018).
 
     `identity` and `residual` are the lengths of the codes (199 and 29 in the paper), `vertices` the number of vertices.
-    `residual=0` has one code and one decoder for the whole shape: the ablation without disentangling.
+    With `residual=0` one code and one decoder give the whole shape: the ablation without disentangling.
     """
 
     kind = "JointNetwork 3"
@@ -104,7 +104,7 @@ class JointNetwork(Saved, nn.Module):
     def shape(self, codes: Codes) -> ShapeParts:
         """Return vertices in mm: both displacements and the whole face, `s = s_mean + ds_id + ds_res`.
 
-        In a 16 bit training the displacements have 16 bits, and the sum has the mean's 32.
+        If the training uses 16 bits, the displacements have 16 bits, and the sum has 32 bits, like the mean.
         """
         identity = self.identity_decoder(codes.identity)
         residual = self.residual_decoder(codes.residual) if self.residual else torch.zeros_like(identity)
@@ -122,7 +122,7 @@ class JointNetwork(Saved, nn.Module):
     def set_bases(
         self, identity: Float[Tensor, "identity vertices 3"], expression: Float[Tensor, "expression vertices 3"]
     ) -> None:
-        """Set both decoders to the bases of the 3DMM: the closed form of phase II."""
+        """Set both decoders to the bases of the 3DMM: the closed-form solution of phase II."""
         self.identity_decoder.set_basis(identity, self.identity_scaling)
         self.residual_decoder.set_basis(expression, self.residual_scaling)
 

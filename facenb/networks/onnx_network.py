@@ -1,4 +1,4 @@
-"""Any recognition network in an ONNX file, run by onnxruntime: images to features. Nothing is trained here."""
+"""Recognition networks in ONNX files: onnxruntime computes features from images. Nothing is trained here."""
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,11 +13,11 @@ from facenb.errors import ModelFileError
 
 # Mean and deviation of RGB in [0, 1], with which foamliu's MobileFaceNet.onnx was trained.
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-TOGETHER = 32  # images a call, if the file allows it
+TOGETHER = 32  # images per call, if the file allows any batch size
 
 
 class OnnxNetwork:
-    """Map RGB images in [0, 1] to features, by a file with one input (batch, 3, height, width).
+    """Map RGB images in [0, 1] to features with an ONNX file that has one input (batch, 3, height, width).
 
     `mean`, `deviation`: the network receives `(rgb - mean) / deviation`. The file does not store them, and wrong ones
     may go unnoticed; InsightFace's own networks use 0.5 and 0.5. Raise ModelFileError if the file is missing, is no
@@ -35,7 +35,7 @@ class OnnxNetwork:
             raise ModelFileError(f"There is no file {path}. Give the path of an .onnx file.")
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3  # errors only
-        options.intra_op_num_threads = 1  # many files take one image a call: one core for each image is faster
+        options.intra_op_num_threads = 1  # many files take one image per call; one core per image is faster
         try:
             self.session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime's own errors are not public

@@ -1,7 +1,7 @@
 """ResNet of bottlenecks, at any depth and width (He et al. 2016, "Deep Residual Learning for Image Recognition").
 
 Tensors have the names of the published ImageNet weights (torchvision's): `conv1.weight`, `layer1.0.conv1.weight`, ...,
-`fc.bias`. As there, a block that halves the image does it in its 3x3 convolution.
+`fc.bias`. As in torchvision, a block that halves the image has stride 2 in its 3x3 convolution.
 """
 
 from collections.abc import Sequence
@@ -13,11 +13,11 @@ from torch import Tensor, nn
 
 from facenb.networks.weights import read_weights, take_over
 
-EXPANSION = 4  # output channels of a bottleneck for each channel inside it
+EXPANSION = 4  # output channels of a bottleneck divided by its inner channels
 
 
 class Bottleneck(nn.Module):
-    """1x1, 3x3 and 1x1 convolutions beside the identity, or beside a 1x1 convolution where the size changes."""
+    """1x1, 3x3 and 1x1 convolutions, added to the input; if the shape changes, a 1x1 convolution adapts the input."""
 
     def __init__(self, inputs: int, channels: int, stride: int):
         super().__init__()
@@ -44,8 +44,9 @@ class ResNet(nn.Module):
     """Map images of any size to features, or to `outputs` numbers; the defaults are ResNet-50.
 
     `blocks`: the number of blocks in each of four stages. `width`: the channels inside the first stage's blocks; each
-    stage doubles them. `places` adds where each channel of the first three stages is strongest. That is ours: from
-    means alone a network must learn positions from the image's edges, which a short training does not.
+    stage doubles them. `places` adds the position where each channel of the first three stages is strongest. This
+    is ours. With means alone, a network must learn positions from the image's edges, which a short training does
+    not do.
     """
 
     def __init__(
@@ -85,17 +86,17 @@ class ResNet(nn.Module):
 
 
 def places(x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch two_channels"]:
-    """Return where each channel is strongest: the mean position under a softmax, -1 to 1, all across, then all down."""
+    """Return each channel's mean position under a softmax, in [-1, 1]: all horizontal, then all vertical ones."""
     weight = x.flatten(2).softmax(-1).view_as(x)
     across, down = (2 * (torch.arange(size, device=x.device) + 0.5) / size - 1 for size in (x.shape[3], x.shape[2]))
     return torch.cat([(weight.sum(2) * across).sum(-1), (weight.sum(3) * down).sum(-1)], 1)
 
 
 def load_resnet(network: ResNet, path: str | Path) -> None:
-    """Load published ImageNet weights; a network without `outputs` leaves their class layer out.
+    """Load published ImageNet weights, without their class layer if the network has no `outputs`.
 
-    They expect RGB in [0, 1], less the ImageNet mean, over its deviation. Raise ModelFileError, and change nothing, if
-    the file is missing, would run code, or does not fit (`take_over`).
+    They expect RGB in [0, 1], minus the ImageNet mean, divided by its deviation. Raise ModelFileError, and change
+    nothing, if the file is missing, could run code when it is read, or does not fit (`take_over`).
     """
     weights = read_weights(Path(path))
     if network.fc is None:

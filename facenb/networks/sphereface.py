@@ -15,19 +15,19 @@ from torch import Tensor, nn
 
 from facenb.networks.weights import read_weights, take_over
 
-HEAD = "fc6."  # the class head in published files: it knows the people of their training set, not ours
-RESIDUAL_STD = 0.01  # of the residual units' first weights, as in the authors' network definition
+HEAD = "fc6."  # the class head in published files: its classes are the people of their training set, not of ours
+RESIDUAL_STD = 0.01  # of the residual units' initial weights, as in the authors' network definition
 
 
 def convolution(inputs: int, outputs: int, stride: int, batch_norm: bool) -> nn.Sequential:
-    """Return a 3x3 convolution, batch normalisation if asked for, and PReLU."""
+    """Return a 3x3 convolution, batch normalisation if `batch_norm` is set, and PReLU."""
     conv = nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=not batch_norm)
     norm = nn.BatchNorm2d(outputs) if batch_norm else nn.Identity()
     return nn.Sequential(OrderedDict(conv=conv, norm=norm, relu=nn.PReLU(outputs)))
 
 
 class Residual(nn.Sequential):
-    """Two convolutions beside the identity; the second PReLU comes before the sum."""
+    """Two convolutions whose output is added to the input. The second PReLU comes before the sum."""
 
     def __init__(self, channels: int, batch_norm: bool):
         layers = {name: convolution(channels, channels, 1, batch_norm) for name in ("first", "second")}
@@ -47,8 +47,8 @@ def stage(inputs: int, outputs: int, units: int, batch_norm: bool) -> nn.Sequent
 class SphereFace(nn.Module):
     """Map images to features; the defaults are SphereFace-20 for crops of 112 x 96 (height, width).
 
-    `channels` and `units` (residual units) of each stage; `features` of the fully connected layer. `batch_norm` is
-    ours, not the paper's: it lets small sets and short trainings converge.
+    `channels`, `units`: channels and residual units of each stage. `features`: outputs of the fully connected layer.
+    `batch_norm` is ours, not the paper's: with it, trainings that are short or use small sets converge.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class SphereFace(nn.Module):
         return self.fc(self.stages(images).flatten(1))
 
     def _start(self) -> None:
-        """Set weights that keep a signal's spread; residual units start near zero, so that deep networks train."""
+        """Set weights that preserve a signal's variance. Residual units start near zero, so deep networks can train."""
         for name, module in self.named_modules():
             if isinstance(module, nn.Conv2d) and ".units." in name:
                 nn.init.normal_(module.weight, std=RESIDUAL_STD)
@@ -103,8 +103,8 @@ def published_names(network: SphereFace) -> dict[str, str]:
 def load_sphere20(network: SphereFace, path: str | Path) -> None:
     """Load a published sphere20 file into a network without batch normalisation; its class head fc6 is left out.
 
-    The file is for BGR images as (byte - 127.5) / 128. The first convolution is changed so that our RGB images in
-    [-1, 1] give the same features. Raise ModelFileError, and change nothing, if the file does not fit (`take_over`).
+    The file expects BGR images, scaled as (byte - 127.5) / 128. The first convolution is changed so that our RGB images
+    in [-1, 1] give the same features. Raise ModelFileError, and change nothing, if the file does not fit (`take_over`).
     """
     weights = {name: value for name, value in read_weights(Path(path)).items() if not name.startswith(HEAD)}
     if "conv1_1.weight" in weights:

@@ -1,12 +1,13 @@
-"""3DDFA-V2 (Guo et al., ECCV 2020), an external method to compare with: a crop to 62 coefficients of a Basel face.
+"""3DDFA-V2 (Guo et al., ECCV 2020), an external method for comparison: map a crop to 62 coefficients of a Basel face.
 
 The network is a MobileNet-V1 of any width, whose tensors have the names of the released files; the released one has
-width 0.5. Its 62 outputs are whitened. With their mean and deviation put back they have the layout LUO19: the 3x4
+width 0.5. Its 62 outputs are whitened. Multiplied by the deviation, plus the mean, they have the layout LUO19: the 3x4
 matrix [f R | t], 40 identity and 10 expression coefficients.
 
-Conventions. Crops are 120 x 120 pixels, BGR, (byte - 127.5) / 128, channels first. [f R | t] leads to the crop as its
-authors count pixels: v upwards, from 1. A *box* is (left, top, right, bottom) in the photo's pixels, with edges at
-whole numbers. Landmarks are returned as everywhere here: origin top left, pixel centres at +0.5.
+Conventions. Crops are 120 x 120 pixels, BGR, (byte - 127.5) / 128, channels first. [f R | t] maps to the crop in
+the authors' pixel coordinates: v points upwards, and the first pixel is 1. A *box* is (left, top, right, bottom) in the
+photo's pixels; pixel edges are whole numbers. Returned landmarks follow the project's convention: origin top left,
+pixel centres at +0.5.
 """
 
 from collections import OrderedDict
@@ -24,7 +25,7 @@ from facenb.morphable.layouts import LUO19
 from facenb.networks.weights import read_weights, take_over
 
 SIDE = 120  # pixels of a crop
-GRID = 64  # points on a side of the grid over the face
+GRID = 64  # the grid over the face has GRID x GRID points
 # The blocks: names, channels at width 1, stride (Howard et al. 2017, Table 1).
 BLOCKS = {
     "dw2_1": (64, 1),
@@ -50,7 +51,7 @@ ARRAYS = {  # of bfm68.npz: their names here, and their shapes in the file
 
 
 def separable(inputs: int, outputs: int, stride: int) -> nn.Sequential:
-    """Return a 3x3 convolution of each channel by itself, then a 1x1 convolution over the channels."""
+    """Return a depthwise 3x3 convolution (each channel separately), then a 1x1 convolution over the channels."""
     depthwise = nn.Conv2d(inputs, inputs, 3, stride, padding=1, groups=inputs, bias=False)
     first = OrderedDict(conv_dw=depthwise, bn_dw=nn.BatchNorm2d(inputs), relu_dw=nn.ReLU())
     pointwise = nn.Conv2d(inputs, outputs, 1, bias=False)
@@ -71,7 +72,7 @@ class MobileNet(nn.Module):
         self.fc_param = nn.Linear(channels, LUO19.size)
 
     def forward(self, crops: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch 62"]:
-        """Return the outputs of BGR images, (byte - 127.5) / 128."""
+        """Return the outputs for BGR images, scaled as (byte - 127.5) / 128."""
         x = functional.relu(self.bn1(self.conv1(crops)))
         for name in BLOCKS:
             x = self.get_submodule(name)(x)
@@ -93,10 +94,10 @@ def load_mobilenet(path: str | Path) -> MobileNet:
 
 
 class TDDFA(nn.Module):
-    """3DDFA-V2: photo and box to coefficients, landmarks, and a grid of points on the face.
+    """3DDFA-V2: predict coefficients, landmarks and a grid of points on the face from a photo and a box.
 
-    The grid shows the neutral face. The file's expression basis of the grid is a copy of the first ten identity
-    components, by mistake, so it is not used.
+    The grid shows the neutral face. In the file, the grid's expression basis is by mistake a copy of the first
+    ten identity components, so we do not use it.
     """
 
     def __init__(self, network: MobileNet, buffers: Mapping[str, Tensor]):
@@ -133,7 +134,7 @@ class TDDFA(nn.Module):
     ) -> Float[Tensor, "faces 68 3"]:
         """Return the 68 landmarks in the photo: (u, v) in pixels, and depth in pixels away from the camera.
 
-        They are fixed points of the head: those of the far side lie behind the face, not on its outline.
+        They are fixed points of the head. Landmarks of the far side lie behind the face, not on its outline.
         """
         parts = LUO19.split(coefficients)
         shape = self.mean + torch.tensordot(parts["identity"], self.identity_basis, 1)
@@ -151,10 +152,11 @@ class TDDFA(nn.Module):
 def _in_photo(
     shape: Float[Tensor, "faces points 3"], pose: Float[Tensor, "faces 12"], boxes: Float[Tensor, "faces 4"]
 ) -> Float[Tensor, "faces points 3"]:
-    """Return points of the model in the photo: [f R | t] leads into the crop, and the box from there to the photo."""
+    """Return points of the model in the photo: [f R | t] maps them to the crop, the box maps the crop to the photo."""
     matrix = pose.unflatten(1, (3, 4))
     x, y, z = (shape @ matrix[:, :, :3].mT + matrix[:, None, :, 3]).unbind(-1)
-    # The authors count from 1 at a pixel's centre, v upwards: x - 0.5 from the left edge, SIDE - y + 0.5 from the top.
+    # In the authors' coordinates the first pixel's centre is 1, and v points upwards. So the distance from the left
+    # edge is x - 0.5, and the distance from the top edge is SIDE - y + 0.5.
     scale = ((boxes[:, 2:] - boxes[:, :2]) / SIDE)[:, None]  # (faces, 1, 2), photo pixels per crop pixel
     uv = torch.stack([x - 0.5, SIDE - y + 0.5], -1) * scale + boxes[:, None, :2]
     return torch.cat([uv, -z[..., None] * scale.mean(-1, keepdim=True)], -1)
@@ -163,8 +165,8 @@ def _in_photo(
 def square_box(points: Float[Tensor, "faces points 2"]) -> Float[Tensor, "faces 4"]:
     """Return the network's square around a face, from landmarks (pixels), by its authors' rule.
 
-    Its centre is that of the landmarks' box, its side sqrt(2) times the longer side. Raise LandmarkError if landmarks
-    are not finite or all alike.
+    It has the centre of the landmarks' box. Its side is sqrt(2) times the longer side of that box. Raise LandmarkError
+    if landmarks are not finite or all equal.
     """
     low, high = points.amin(1), points.amax(1)
     side = (high - low).amax(1, keepdim=True)
@@ -178,7 +180,7 @@ def square_box(points: Float[Tensor, "faces points 2"]) -> Float[Tensor, "faces 
 def crop(image: Float[Tensor, "height width 3"], boxes: Float[Tensor, "faces 4"]) -> Float[Tensor, "faces 3 120 120"]:
     """Return each box of an RGB photo in [0, 1] as the network's input: BGR, (byte - 127.5) / 128; black outside.
 
-    Bilinear without antialiasing, as the images that the network was trained on.
+    Pixels are interpolated bilinearly without antialiasing, as in the network's training images.
     """
     steps = (torch.arange(SIDE, device=image.device) + 0.5) / SIDE
     v, u = torch.meshgrid(steps, steps, indexing="ij")

@@ -1,4 +1,4 @@
-"""Networks in files: released weights, read without running code, and our own networks with their configuration."""
+"""Read released weights without running code; save and load our own networks with their configuration."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,8 +15,8 @@ from facenb.errors import ModelFileError
 class Saved:
     """Add `save` and `load` to a network.
 
-    The network has `kind`, `config` (fit for JSON) and `from_config`, which builds it again. A loaded network also has
-    `card`, the facts of its training.
+    The network has `kind`, `config` (JSON types) and `from_config`, which rebuilds the network. A loaded network also
+    has `card`, the facts of its training.
     """
 
     kind: str  # its name and a number; raise the number when old files no longer fit
@@ -30,7 +30,7 @@ class Saved:
     def load(cls, path: str | Path, like: dict[str, Any] | None = None) -> "Saved":
         """Return a saved network on the CPU, in eval mode, with its `card`.
 
-        Raise ModelFileError if the file is missing, damaged, of another kind, or if its configuration is not `like`.
+        Raise ModelFileError if the file is missing, damaged, of another kind, or its configuration differs from `like`.
         """
         tensors, facts = savefile.load(path, cls.kind)
         config = facts["config"]
@@ -44,10 +44,10 @@ class Saved:
 
 
 def read_weights(path: Path, part: str = "") -> dict[str, Tensor]:
-    """Return the tensors in a file of weights (.safetensors or .pth), or in the `state_dict` in it, by name.
+    """Return the named tensors in a file of weights (.safetensors or .pth), or in the `state_dict` that it contains.
 
-    `part`: which of several state dicts in one file. Raise ModelFileError if the file is missing, damaged, would run
-    code, has no such part, or holds anything but tensors.
+    `part`: the name of one of several state dicts in the file. Raise ModelFileError if the file is missing or damaged,
+    could run code when it is read, has no such part, or holds anything but tensors.
     """
     if not path.is_file():
         raise ModelFileError(f"There is no file {path}. Give the path of a .safetensors or .pth file.")
@@ -64,7 +64,7 @@ def read_weights(path: Path, part: str = "") -> dict[str, Tensor]:
         raise ModelFileError(f"{path} is damaged or not a file of weights ({error!r}). Get it again.") from error
     if part:
         content = content.get(part) if isinstance(content, dict) else None
-    if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):  # saved with the number of an epoch
+    if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):  # saved together with the epoch
         content = content["state_dict"]
     if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
         within = f" in its part {part!r}" if part else ""
@@ -75,10 +75,10 @@ def read_weights(path: Path, part: str = "") -> dict[str, Tensor]:
 def take_over(
     network: nn.Module, weights: Mapping[str, Tensor], path: Path, names: Mapping[str, str] | None = None
 ) -> None:
-    """Load the weights of a file. `names`: the file's name of each of the network's tensors, if they differ.
+    """Load the weights of a file. `names` maps the network's tensor names to the file's names, if they differ.
 
     Raise ModelFileError, and change nothing, if tensors are missing, unknown, of another shape or not finite. Old
-    files lack the counts of batches of batch normalisation, which nothing uses.
+    files lack the batch counters of batch normalisation. Nothing uses them, so they may be missing.
     """
     expected = {(names or {}).get(name, name): value for name, value in network.state_dict().items()}
     counts = {name: value for name, value in expected.items() if name.endswith("num_batches_tracked")}

@@ -1,4 +1,4 @@
-"""Training: settings, one plain loop, and checkpoints that outlive a kill."""
+"""Training: settings, one plain loop, and checkpoints that survive if the process is killed."""
 
 from facenb.training.checkpoint import training_name
 from facenb.training.feed import Data

@@ -1,6 +1,7 @@
-"""Checkpoints of a training, and the digests that tell one training from another.
+"""Checkpoints of a training, and digests that distinguish one training from another.
 
-A checkpoint is one file, written beside its final name and renamed: a kill at any moment leaves complete files only.
+A checkpoint is one file. It is written under a temporary name and then renamed. So if the process is killed, all
+checkpoints are complete.
 """
 
 import hashlib
@@ -18,11 +19,11 @@ from torch import Tensor, nn
 from facenb.errors import RunError
 from facenb.files import atomic_write
 
-KEPT = 2  # the newest, and the one before in case the disk damages it
+KEPT = 2  # the newest one, and the one before it in case the newest is damaged
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
-    """Return the checkpoints in a folder, newest first, whether they are damaged or not."""
+    """Return the checkpoints in a folder, newest first, including damaged ones."""
     steps = [path.stem.removeprefix("checkpoint-") for path in folder.glob("checkpoint-*.pt")]
     return [folder / f"checkpoint-{step}.pt" for step in sorted(map(int, filter(str.isdigit, steps)), reverse=True)]
 
@@ -30,7 +31,7 @@ def list_checkpoints(folder: Path) -> list[Path]:
 def save_checkpoint(folder: Path, content: dict[str, Any]) -> Path:
     """Write `checkpoint-<step>.pt`, delete all but the newest two, and return its path.
 
-    Raise RunError if the folder cannot be written; the checkpoints already there stay.
+    Raise RunError if the folder cannot be written; earlier checkpoints are kept.
     """
     path = folder / f"checkpoint-{content['step']}.pt"
     try:
@@ -46,7 +47,7 @@ def save_checkpoint(folder: Path, content: dict[str, Any]) -> Path:
 def latest_checkpoint(folder: str | Path) -> dict[str, Any] | None:
     """Return the newest complete checkpoint, tensors on the CPU, or None if the folder holds none.
 
-    Warn about a damaged one and take the one before. Raise RunError if all are damaged.
+    If a checkpoint is damaged, warn and try the one before it. Raise RunError if all are damaged.
     """
     paths = list_checkpoints(Path(folder))
     for path in paths:
@@ -74,8 +75,8 @@ def weights_digest(tensors: Mapping[str, Tensor]) -> str:
 def training_name(name: str, facts: Mapping[str, Any], modules: Mapping[str, nn.Module]) -> str:
     """Return `name` with a digest of what a training depends on: facts (as JSON) and the weights of modules.
 
-    So a notebook that runs again goes on where it was, and a changed one begins anew. The facts should include what
-    tells one loss from another.
+    So a notebook that is run again resumes its training, and a changed notebook starts a new one. The facts should
+    include everything that distinguishes one loss from another.
     """
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode())
     for key, module in modules.items():

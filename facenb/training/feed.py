@@ -1,7 +1,7 @@
 """The order of the rows, and threads that load the next batches.
 
 The rows of a step, and the random numbers that alter them, depend on the seed and the step only. So a training that
-goes on after a kill sees the batches it would have seen.
+is killed and resumed sees the same batches as one without interruption.
 """
 
 import itertools
@@ -20,12 +20,12 @@ from facenb.errors import RunError
 from facenb.training.settings import Settings
 
 ORDER, ALTERATION, NETWORK = range(3)  # each use of random numbers has its own stream
-AHEAD = 4  # batches loaded ahead: evens out images that take longer to load
+AHEAD = 4  # batches loaded ahead, so that images that load slowly do not delay a step
 
 
 @runtime_checkable
 class Data(Protocol):
-    """A set of rows that gives whole batches. `load` runs in threads; it draws random numbers from `generator` only."""
+    """A set of rows, loaded as whole batches. `load` runs in threads; it draws random numbers from `generator` only."""
 
     def __len__(self) -> int: ...
 
@@ -79,10 +79,10 @@ class Feed:
         return rows, batch
 
     def batches(self, first: int) -> Iterator[dict[str, Tensor]]:
-        """Yield this process's parts of the steps from `first` on, on the device; threads load the next ones ahead."""
+        """Yield this process's parts of all steps from `first` on, on the device, while threads load the next parts."""
         cores, queue = torch.get_num_threads(), deque()
         order = ((step, part) for step in range(first, self.settings.steps) for part in self.mine)
-        # Each loader takes one core: the others belong to the network.
+        # Each loader uses one core; the network uses the others.
         pool = ThreadPoolExecutor(self.settings.threads, initializer=torch.set_num_threads, initargs=(1,))
         try:
             queue.extend(pool.submit(self.load, *index) for index in itertools.islice(order, AHEAD))
@@ -92,4 +92,4 @@ class Feed:
                 yield {name: tensor.to(self.device, non_blocking=True) for name, tensor in batch.items()}
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
-            torch.set_num_threads(cores)  # new threads start with the number that the last loader set
+            torch.set_num_threads(cores)  # else new threads use the number set by the last loader

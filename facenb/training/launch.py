@@ -37,7 +37,7 @@ def launch(device: str | torch.device, precision: str) -> Fabric:
     if torch.distributed.is_torchelastic_launched():
         devices = int(os.environ["LOCAL_WORLD_SIZE"])
         nodes = int(os.environ["WORLD_SIZE"]) // devices
-        # Phase I does not use the decoders, phase II not the encoder: parameters without a gradient are no mistake.
+        # Phase I does not use the decoders, and phase II does not use the encoder, so some parameters get no gradient.
         strategy = DDPStrategy(find_unused_parameters=True) if devices * nodes > 1 else "auto"
         warnings.filterwarnings("ignore", message="find_unused_parameters=True was specified")
     elif gpu and ":" in name:

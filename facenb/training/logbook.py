@@ -46,7 +46,7 @@ class Progress:
 
     @property
     def note(self) -> str:
-        """What the reader should act on; empty if there is nothing."""
+        """A warning that the user should act on; empty if there is none."""
         slow = f"waiting for data {100 * self.waiting:.0f} % of the time: the loader is the bottleneck"
         return slow if self.waiting > 1 / 3 else ""
 
@@ -56,7 +56,7 @@ Watch = Callable[[Progress], Any]
 
 @dataclass(frozen=True)
 class History:
-    """The result of `train`: the log of all starts, and how this call went."""
+    """The result of `train`: the log of all starts, and facts of this call."""
 
     log: pd.DataFrame = field(repr=False)
     resumed_from: int  # step; 0 if the training began anew
@@ -69,12 +69,12 @@ def read_log(folder: Path) -> pd.DataFrame:
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:
-    """Return the complete lines: a kill may have cut the last one."""
+    """Return the complete lines. The last line may be incomplete if the process was killed."""
     return [json.loads(line) for line in path.read_text().split("\n")[:-1]] if path.is_file() else []
 
 
 class Readout:
-    """The numbers of each step on their way from the device. Reading them a step late keeps a GPU busy."""
+    """A queue of the numbers of each step, copied from the device. Reading them one step late keeps a GPU busy."""
 
     def __init__(self, feed: Feed, folder: Path):
         self.feed, self.folder = feed, folder
@@ -91,7 +91,7 @@ class Readout:
         self.queue.append((step, list(losses), list(trained), values, event))
 
     def read(self, late: bool = False) -> bool:
-        """Read the queue, with `late` all but its newest step; return whether a process should stop.
+        """Read all queued steps (with `late`, all but the newest one), and return whether a process should stop.
 
         Raise RunError if a loss or a gradient is not finite.
         """
@@ -119,7 +119,7 @@ class Readout:
         if not bad:
             return
         rows, causes = [], []
-        for part in self.feed.mine:  # loaded again: the same rows, altered in the same way
+        for part in self.feed.mine:  # load them again: the same rows with the same random changes
             part_rows, batch = self.feed.load(step, part)
             rows += part_rows.tolist()
             for name, tensor in batch.items():
@@ -134,7 +134,7 @@ class Readout:
 
 
 class Log:
-    """The file `log.jsonl`: one JSON object a line. Rows after `step`, where the training goes on, are dropped."""
+    """The file `log.jsonl`: one JSON object per line. Rows after `step`, where the training resumes, are deleted."""
 
     def __init__(self, folder: Path, step: int):
         self.path = folder / "log.jsonl"
@@ -151,7 +151,7 @@ class Log:
 
 
 class Bar:
-    """Loss, throughput and time left on a terminal; silent if stderr is none."""
+    """Show loss, throughput and time left on a terminal; show nothing if stderr is not a terminal."""
 
     def __init__(self, steps: int, done: int):
         self.bar = tqdm(total=steps, initial=done, unit="step", disable=None)
@@ -173,7 +173,7 @@ class TensorBoard:
         if self.writer is None:
             from torch.utils.tensorboard import SummaryWriter  # takes seconds to import
 
-            self.writer = SummaryWriter(str(self.folder), purge_step=state.step)  # hides what a kill has undone
+            self.writer = SummaryWriter(str(self.folder), purge_step=state.step)  # hides lost steps of a killed run
         validation = {f"validation/{name}": value for name, value in state.validation.items()}
         for name, value in {"rate": state.rate, **state.losses, **validation}.items():
             self.writer.add_scalar(name, value, state.step)

@@ -9,8 +9,8 @@ from facenb.errors import RunError
 CHOICES = {"optimiser": ("sgd", "adamw"), "precision": ("auto", "32-true", "bf16-mixed")}
 LEAST = dict.fromkeys(("steps", "batch", "accumulate", "save_every", "log_every", "threads"), 1)
 LEAST |= dict.fromkeys(("seed", "validate_every", "weight_decay", "warm_up", "clip"), 0)
-# These change how fast a training runs, not what it learns: they may differ when it goes on from a checkpoint.
-# (Several parts of a batch give the same mean gradient as one, up to rounding.)
+# These settings change the speed of a training, not what it learns, so they may change when it is resumed.
+# (Several parts of a batch give the same mean gradient as one, up to rounding. Augmentation is drawn for each part.)
 FREE = ("accumulate", "save_every", "validate_every", "log_every", "threads")
 
 
@@ -20,18 +20,18 @@ class Settings:
 
     steps: int  # updates of the weights
     batch: int = 256  # rows of one update, over all processes; as SphereFace
-    rate: float = 0.1  # the highest learning rate; SphereFace's for sgd, about 1e-3 for adamw
+    rate: float = 0.1  # the highest learning rate: SphereFace's value for sgd; use about 1e-3 for adamw
     optimiser: str = "sgd"  # with momentum 0.9; or "adamw"
     weight_decay: float = 5e-4  # SphereFace's; only on weights with two or more dimensions, not on biases and norms
     warm_up: int = 0  # steps in which the rate rises linearly; then it falls to 0 as a cosine
     clip: float = 0.0  # largest norm of the gradient; 0: no clipping
-    accumulate: int = 1  # parts of a batch, one after the other, if memory is short
+    accumulate: int = 1  # parts of a batch, computed one after the other to save memory
     precision: str = "auto"  # bf16-mixed on a GPU that supports it, else 32-true
     seed: int = 0  # of the order of rows, the augmentation, and the network's own random numbers
-    save_every: int = 500  # steps between checkpoints: a kill costs at most these
+    save_every: int = 500  # steps between checkpoints; a killed run loses at most this many
     validate_every: int = 500  # steps between validations; 0: only at the end
     log_every: int = 50  # steps between rows of the log
-    threads: int = 1  # that load batches
+    threads: int = 1  # number of threads that load batches
 
     def __post_init__(self):
         for name, choices in CHOICES.items():
@@ -54,6 +54,6 @@ class Settings:
         return asdict(self)
 
     def differences(self, saved: dict[str, Any]) -> str:
-        """Return, in words, which settings differ from saved ones in what is learned; empty if none does."""
+        """Return a list, as text, of settings not in FREE that differ from the saved ones; empty if there are none."""
         changed = [name for name, value in asdict(self).items() if name not in FREE and value != saved.get(name)]
         return ", ".join(f"{name} {getattr(self, name)!r} (saved: {saved.get(name)!r})" for name in changed)

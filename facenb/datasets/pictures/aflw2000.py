@@ -1,7 +1,7 @@
 """AFLW2000-3D: image*.jpg, each with a label file image*.mat, and the re-annotated landmarks.
 
 Pose_Para is (pitch, yaw, roll, t_x, t_y, t_z, scale). The landmarks are projections of points of a fitted 3D model, so
-those of the far side are given although they cannot be seen.
+the landmarks of the far side are included although they are hidden.
 """
 
 import math
@@ -18,8 +18,8 @@ from facenb.datasets.folders import AGAIN, DEPTH, files_in, find_folder, sibling
 from facenb.errors import AssetError
 from facenb.photos.images import read_image
 
-# How the labels count pixels is not published. Against MediaPipe's inner points on 425 near-frontal photographs,
-# "0 is the centre of the first pixel" leaves the smaller offset in both sets of labels. Our centres are at +0.5.
+# The pixel convention of the labels is not published. We compared both sets of labels with MediaPipe's inner points on
+# 425 near-frontal photographs. If the first pixel's centre is 0, the offset is smaller. Our centres are at +0.5.
 TO_OURS = 0.5
 
 
@@ -29,7 +29,7 @@ class Sample:
 
     photo: Path
     landmarks: Float[Tensor, "68 2"]  # pixels, fixed points of a fitted face
-    yaw: float  # radians, as the set's authors count it, from -pi/2 to pi/2
+    yaw: float  # radians, in the convention of the set's authors, from -pi/2 to pi/2
     reannotated: Float[Tensor, "68 2"] | None = None  # pixels, the labels that circulate with the code of 3DDFA
 
     def image(self) -> Float[Tensor, "height width 3"]:
@@ -57,8 +57,8 @@ def read_aflw2000(folder: str | Path | None = None) -> list[Sample]:
     samples = []
     for photo in _photos(inner):
         points, pose = read_labels(photo, "pt3d_68")
-        # A few labels count up to several turns of all three angles. Whatever pitch and roll are, one entry of the
-        # rotation is sin(yaw), which says how far a face is turned.
+        # In a few labels, all three angles include up to several full turns. For any pitch and roll, one entry of the
+        # rotation matrix is sin(yaw), which measures how far a face is turned.
         yaw = math.asin(math.sin(pose[1]))
         samples.append(Sample(photo, points, yaw, reannotated.get(photo.stem)))
     return samples

@@ -1,14 +1,14 @@
 """IJB-A, IJB-B and IJB-C: templates of several images, pairs of templates, galleries and probes.
 
 IJB-A as NIST gives it, ten splits: `IJB-A_11_sets/split1/verify_metadata_1.csv` and `verify_comparisons_1.csv`,
-`IJB-A_1N_sets/split1/search_gallery_1.csv` and `search_probe_1.csv`. Metadata has a line of titles with TEMPLATE_ID,
-SUBJECT_ID, FILE, MEDIA_ID and the face's box; a comparison names two templates.
+`IJB-A_1N_sets/split1/search_gallery_1.csv` and `search_probe_1.csv`. Metadata files have a header with TEMPLATE_ID,
+SUBJECT_ID, FILE, MEDIA_ID and the face's box. Each comparison is a pair of templates.
 
 IJB-B and IJB-C in the layout that circulates with InsightFace's evaluation: `meta/ijbc_face_tid_mid.txt` (image,
 template, medium), `meta/ijbc_template_pair_label.txt` (template, template, 1 or 0), `meta/ijbc_1N_gallery_G1.csv` and
-`_G2.csv` (IJB-B: `_S1`, `_S2`) and `meta/ijbc_1N_probe_mixed.csv` (a line of titles; template and person first),
+`_G2.csv` (IJB-B: `_S1`, `_S2`) and `meta/ijbc_1N_probe_mixed.csv` (a header; template and person first),
 `meta/ijbc_name_5pts_score.txt` (image, five points, the detector's score), images in `loose_crop/`.
-We have seen neither set; names and columns are those that public readers of them use.
+We have seen neither set; file names and columns follow public code that reads them.
 """
 
 from pathlib import Path
@@ -30,7 +30,7 @@ BY_TITLE = {"header": 0, "names": None, "usecols": METADATA}  # how pandas finds
 
 
 class TemplateImages(NamedTuple):
-    """The images of a protocol; an image that is in several templates comes several times."""
+    """The images of a protocol. An image in several templates is listed once for each of them."""
 
     names: tuple[str, ...]  # files, below the folder of images
     template: Int[Tensor, " images"]
@@ -41,21 +41,21 @@ class TemplateImages(NamedTuple):
 
 
 class Search(NamedTuple):
-    """Templates of a gallery or of probes, and whose they are."""
+    """Templates of a gallery or of probes, and the person of each."""
 
     template: Int[Tensor, " templates"]
     person: Int[Tensor, " templates"]
 
 
 class IJB(NamedTuple):
-    """A split of IJB-A (one gallery), IJB-B or IJB-C (two that share no person; a probe's person is in one of them).
+    """A split of IJB-A (one gallery), or IJB-B or IJB-C (two disjoint galleries; each probe's person is in one).
 
-    Closed set: search both galleries as one. Open set: search one of them, so that the probes of the other gallery's
-    people are strangers; the result is the mean over the two.
+    Closed set: search the union of both galleries. Open set: search one gallery, so that probes of people in the other
+    gallery have no match; the result is the mean over the two galleries.
     """
 
     folder: Path
-    images: TemplateImages  # of pairs
+    images: TemplateImages  # of the pairs' templates
     pairs: Pairs  # of templates, by number; all in fold 0
     galleries: tuple[Search, ...]
     probes: Search
@@ -102,7 +102,7 @@ def read_ijba(folder: str | Path, split: int) -> IJB:
 
 
 def _table(path: str | Path, columns: list, **options: Any) -> pd.DataFrame:
-    """Return the first columns of a text table under these names, all numbers but FILE; `options` go to `read_csv`."""
+    """Return the first columns of a text table as `columns`; all but FILE are numbers. `options` go to `read_csv`."""
     kinds = {column: str if column == "FILE" else "float64" for column in columns}
     options = {"header": None, "names": columns, "usecols": range(len(columns))} | options
     try:
@@ -120,7 +120,7 @@ def _images(table: pd.DataFrame) -> TemplateImages:
 
 
 def _search(table: pd.DataFrame) -> Search:
-    """Return the templates and people of a table; rows of one template are one."""
+    """Return the templates and people of a table, with one entry for each template."""
     return Search(*_whole(table[["TEMPLATE_ID", "SUBJECT_ID"]].drop_duplicates()))
 
 

@@ -1,6 +1,6 @@
 """ORL faces (AT&T): s1 to s40, each with images 1 to 10 of 92 x 112 grey pixels.
 
-One copy that circulates has two other people as s1 and s2 (`python -m data_download where orl`).
+In one copy of the set, s1 and s2 are two other people (`python -m data_download where orl`).
 """
 
 from pathlib import Path

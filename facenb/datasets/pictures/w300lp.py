@@ -2,10 +2,10 @@
 
 `300W_LP/<SET>/<SET>_<photo>_<turn>.jpg` has a `.mat` of the same name; SET is AFW, HELEN, IBUG or LFPW, and turn 0 is
 the photo itself. The mirrored images in `<SET>_Flip/` are not read. All turns of a photo show one person
-with one expression, so they are one identity here (the source). Two photos of one person are two identities, because
-the set does not say who is on them.
+with one expression, so we treat them as one identity, called the source. Two photos of one person are two identities,
+because the set does not name the people.
 
-`pt2d` in the `.mat` of a turned image repeats the landmarks of the photo that was not turned. The turned image's own
+In the `.mat` of a turned image, `pt2d` holds the landmarks of the unturned photo. The turned image's own
 landmarks lie in `landmarks/<SET>/<name>_pts.mat`: `pts_3d`, 68 fixed points of the fitted face, are used here.
 """
 
@@ -42,7 +42,7 @@ def read_w300lp(folder: str | Path | None = None, sets: Sequence[str] = SETS) ->
 
 
 def _source_and_turn(image: Path) -> tuple[str, int]:
-    """Return source and turn, so that turn 10 comes after 9. Raises AssetError for a name without a turn."""
+    """Return source and turn as a sort key: turn 10 comes after turn 9. Raises AssetError for a name without a turn."""
     source, _, turn = image.stem.rpartition("_")
     if not turn.isdigit():
         raise AssetError(f"Expected a name like <set>_<photo>_<turn>.jpg, got {image}. {AGAIN}")

@@ -1,6 +1,6 @@
 """YouTube Faces (Wolf, Hassner, Maoz 2011): a folder for each person, in it one for each video; splits.txt.
 
-`splits.txt` has a line of titles, then lines `split, pair, first video, second video, same`, where a video is
+`splits.txt` has a header, then lines `split, pair, first video, second video, same`, where a video is
 `Name/number`. `splits_corrected.txt`, the authors' list of errors, has the corrected answer as a sixth column. (This
 follows public readers of the file; we have not seen the set.) Frames are `aligned_images_DB/Name/number/*.jpg` or
 `frame_images_DB/Name/number/*.jpg`; a frame's number is the last number in its name.
@@ -21,14 +21,14 @@ FOLDERS = ("aligned_images_DB", "frame_images_DB")
 
 @dataclass(frozen=True)
 class YTF:
-    """The videos that a pair names, in alphabetical order, and the pairs."""
+    """The videos that occur in a pair, in alphabetical order, and the pairs."""
 
     folder: Path
     videos: tuple[str, ...]  # "Name/number"
     pairs: Pairs  # of videos
 
     def frames(self, video: int, most: int | None = None) -> list[Path]:
-        """Return a video's frames in order of time, at most `most`, spread evenly. Raises AssetError for none."""
+        """Return at most `most` evenly spaced frames of a video, in order of time. Raises AssetError for no frames."""
         folder = self.folder / self.videos[video]
         frames = sorted(files_in(folder), key=lambda path: [int(word) for word in re.findall(r"\d+", path.stem)][-1:])
         if not frames:

@@ -1,9 +1,9 @@
-"""BU-3DFE: 100 people, each at rest and with six expressions of four levels, as VRML scans.
+"""BU-3DFE: VRML scans of 100 people, each neutral and with six expressions at four levels.
 
-`F0001/F0001_HA02WH_F3D.wrl` is person F0001, happy, level 2. Beside it lie the texture and, in `.bnd`, 83 landmarks: a
-line each of vertex index (from 0), x, y and z. The set is given out on signed request only, so we assume that the
-VRML's first IndexedFaceSet is the face, in mm on the project's axes, and that the texture is the image it names, or
-`..._F3D.bmp`. The `_RAW` scans with their `.pse` landmarks are not read.
+`F0001/F0001_HA02WH_F3D.wrl` is person F0001, happy, level 2. Beside it lie the texture and a `.bnd` file of 83
+landmarks, one line each: vertex index (from 0), x, y and z. The set is available on signed request only. So we assume
+that the first IndexedFaceSet of the VRML file is the face, in mm on the project's axes, and that the texture is the
+image that the file names, or `..._F3D.bmp`. The `_RAW` scans with their `.pse` landmarks are not read.
 """
 
 import re
@@ -30,7 +30,7 @@ LANDMARKS = 83
 
 @dataclass(frozen=True)
 class BuScan:
-    """One scan of the set; files are read when they are asked for."""
+    """One scan of the set. Its methods read the files."""
 
     path: Path
     person: str  # F0001 to M0044
@@ -54,12 +54,12 @@ class BuScan:
 
 
 def pose_set(scans: Sequence[BuScan]) -> list[BuScan]:
-    """Return each person at rest: the scans that Liu et al. 2018 render from -90 to 90 degrees of yaw."""
+    """Return the neutral scan of each person. Liu et al. 2018 render these scans from -90 to 90 degrees of yaw."""
     return [scan for scan in scans if scan.expression == "neutral"]
 
 
 def expression_set(scans: Sequence[BuScan]) -> list[BuScan]:
-    """Return each person at rest and at the first level of six expressions: 700 scans (Liu et al. 2018)."""
+    """Return each person's neutral scan and the first level of six expressions: 700 scans (Liu et al. 2018)."""
     return [scan for scan in scans if scan.expression == "neutral" or scan.level == 1]
 
 

@@ -1,7 +1,7 @@
-"""Meshes from OBJ, PLY and VRML files. Each vertex of the file is one vertex, whatever texture or normals faces name.
+"""Meshes from OBJ, PLY and VRML files. The mesh has exactly the file's vertices, regardless of texture and normals.
 
-Mesh libraries repeat a vertex for each texture coordinate and normal, and drop vertices of no triangle. Errors that are
-pooled over a scan's points (NoW, MICC) would then depend on how the file was written.
+Mesh libraries repeat a vertex for each texture coordinate and normal, and drop vertices that no triangle uses. Errors
+that are pooled over a scan's points (NoW, MICC) would then depend on how the file was written.
 """
 
 import re
@@ -20,10 +20,11 @@ from facenb.morphable.mesh import Scan
 
 
 def read_mesh(path: Path, unit: str = "mm") -> Scan:
-    """Return the surface in an OBJ file (with UV, if all faces have them), a PLY file, or the first of a VRML 2.0 file.
+    """Return the surface of an OBJ file (with UV if all faces have it) or a PLY file, or the first of a VRML 2.0 file.
 
-    Polygons are cut into fans. The texture of a surface with UV is the image that a VRML file names, or the one beside
-    with the file's name. Raises AssetError naming a file that is missing, damaged or without triangles.
+    Polygons are split into fans of triangles. If the surface has UV, its texture is the image that a VRML file names,
+    or the image beside the file with the same name. Raises AssetError naming a file that is missing, damaged or without
+    triangles.
     """
     if not path.is_file():
         raise AssetError(f"There is no mesh {path}. {AGAIN}")
@@ -39,7 +40,7 @@ def read_mesh(path: Path, unit: str = "mm") -> Scan:
 
 
 def checked(scan: Scan, path: Path) -> Scan:
-    """Return the scan. Raises AssetError if it has no triangles, unknown corners, or numbers that are not finite."""
+    """Return the scan. Raises AssetError if it has no triangles, wrong indices, or numbers that are not finite."""
     pairs = [("vertices", scan.vertices, scan.triangles)]
     pairs += [("texture coordinates", scan.uv, scan.uv_triangles)] if scan.uv is not None else []
     for name, points, corners in pairs:
@@ -74,7 +75,7 @@ def _read_obj(path: Path, unit: str) -> Scan:
 
 
 def _row(number: str, count: int) -> int:
-    """Return the row from 0 of an OBJ index: from 1, or negative and counted back from the last line so far."""
+    """Return the row (from 0) of an OBJ index, which counts from 1, or if negative, back from the last line so far."""
     index = int(number)
     return index - 1 if index > 0 else count + index
 
@@ -102,7 +103,7 @@ def _numbers(text: str, start: str) -> list[str]:
 
 
 def _polygons(text: str, start: str) -> Int[Tensor, "triangles 3"]:
-    """Return the polygons of a coordIndex of VRML, each of which -1 ends, as triangles."""
+    """Return the polygons of a VRML coordIndex as triangles. In the file, -1 ends each polygon."""
     polygons = re.split(r"\s-1\b", " " + " ".join(_numbers(text, start)))
     return _fans([list(map(int, polygon.split())) for polygon in polygons])
 

@@ -1,7 +1,7 @@
 """MICC Florence: scans of 53 people, and videos of each in three settings.
 
-`subject_01/Model/frontal1/obj/110920150452.obj` is a textured scan in mm (`frontal2` a second one, and sides);
-`subject_01/Videos/` holds the videos. The set is given out by agreement only, so we assume that frames were taken from
+`subject_01/Model/frontal1/obj/110920150452.obj` is a textured scan in mm (there are also `frontal2` and side scans);
+`subject_01/Videos/` holds the videos. The set is available by agreement only. We assume that frames were extracted from
 the videos beforehand (`ffmpeg -i video.mov frame%04d.jpg`) into folders named after their setting, anywhere below the
 subject: `subject_01/**/PTZ-Outdoor/**/frame0001.jpg`.
 """
@@ -21,14 +21,14 @@ VIEWS = ("frontal1", "frontal2")
 
 @dataclass(frozen=True)
 class MiccSubject:
-    """One person: scans and frames; files are read when they are asked for."""
+    """One person: paths of scans and frames. `scan` reads a file."""
 
     name: str  # subject_01 to subject_53
     scans: tuple[Path, ...]  # the frontal ones, frontal1 first
     frames: dict[str, tuple[Path, ...]]  # by setting, in the order of their names
 
     def scan(self) -> Scan:
-        """Return the first frontal scan, mm, with its texture if the image is there. AssetError if it is damaged."""
+        """Return the first frontal scan (mm), textured if the image is there. Raises AssetError if it is damaged."""
         scan, images = read_mesh(self.scans[0]), files_in(self.scans[0].parent)
         if scan.uv is not None and scan.texture is None and images:
             scan = replace(scan, texture=images[0])
@@ -45,7 +45,7 @@ def frames_of(subjects: Sequence[MiccSubject], setting: str) -> tuple[list[Path]
 
 
 def read_micc(folder: str | Path | None = None) -> list[MiccSubject]:
-    """Return the people below a folder (None: the asset). AssetError if there are none, or one has no scan."""
+    """Return the people below a folder (None: the asset). Raises AssetError if there are none, or one has no scan."""
     inner = find_folder(folder, "micc", lambda inner: bool(_subjects(inner)), "folders subject_01, subject_02, ...")
     return [_subject(folder) for folder in _subjects(inner)]
 

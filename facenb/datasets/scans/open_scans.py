@@ -1,9 +1,9 @@
 """The open scans: a textured face with 68 landmarks (james), a whole head, a face from brows to chin, the skin of a CT.
 
-`read_scan` keeps the units and axes of the files. `prepared` makes a scan ready to be compared: on the project's axes,
-in mm where the unit is known, with 68 landmarks. How each file lies was found by looking at it. The unit of two scans
-is unknown. They are scaled to a usual distance of the outer eye corners, so errors on them say nothing about size, and
-only the non-metrical protocol applies.
+`read_scan` keeps the units and axes of the files. `prepared` returns a scan ready to compare: on the project's axes,
+in mm if the unit is known, with 68 landmarks. We found the orientation of each file by looking at it. The unit of two
+scans is unknown. They are scaled to a usual distance of the outer eye corners, so errors on them do not measure size.
+Only the non-metrical protocol applies to them.
 """
 
 import json
@@ -33,19 +33,19 @@ SCANS = {  # asset, file, unit, texture
     "fran": ("scan-vtk", "fran_cut.npz", "unknown", "fran_cut.png"),
     "headsq": ("scan-vtk", "headsq_skin.npz", "mm", None),
 }
-LOOKS = (-80.0, -60.0, -40.0, -20.0, 0.0, 20.0, 40.0, 60.0, 80.0)  # degrees of yaw; from above one would see inside
-FINE = 1024  # pixels of a view: smaller triangles may be missed
-GLIMPSE = 6  # pixels, of all views together, up to which a triangle counts as seen through a slit only
+LOOKS = (-80.0, -60.0, -40.0, -20.0, 0.0, 20.0, 40.0, 60.0, 80.0)  # degrees of yaw; views from above show the inside
+FINE = 1024  # width and height of a view in pixels: smaller triangles may be missed
+GLIMPSE = 6  # a triangle with at most this many pixels, in all views together, counts as seen through a slit
 
 
 @dataclass(frozen=True)
 class _Facts:
-    """How a file lies, and what is cut out."""
+    """The orientation of a file, and the parts to remove."""
 
     axes: tuple[tuple[float, float, float], ...]  # rows: the project's x, y and z in the file's axes
     inside_out: bool = False  # triangles run clockwise seen from outside
     skin: bool = False  # what cannot be seen from outside (mouth, windpipe) is left out
-    cut: tuple[float, float, float, float] | None = None  # left, right, below, above of a cut-out, mm, seen from front
+    cut: tuple[float, float, float, float] | None = None  # left, right, bottom, top of the cut, mm, seen from the front
     note: str = ""
 
 
@@ -65,7 +65,7 @@ FACTS = {
 
 
 def read_scan(name: str, folder: str | Path | None = None) -> Scan:
-    """Return an open scan: james, leeperrysmith, fran (laser, brows to chin) or headsq (a CT's skin); or AssetError."""
+    """Return an open scan: james, leeperrysmith, fran (laser, brows to chin) or headsq (CT). Raises AssetError."""
     source, file, unit, image = SCANS[name]
     root = asset(source) if folder is None else Path(folder)
     landmarks, texture = _read_ljson(root / "james.ljson") if name == "james" else None, image and root / image
@@ -108,7 +108,7 @@ class PreparedScan:
 
 
 def prepared(name: str, folder: str | Path | None = None) -> PreparedScan:
-    """Return an open scan on the project's axes, with its own landmarks or MediaPipe's. Raises what `mark` raises."""
+    """Return an open scan on the project's axes, with its own landmarks or MediaPipe's. Raises the errors of `mark`."""
     scan, facts = read_scan(name, folder), FACTS[name]
     axes = torch.tensor(facts.axes)
     landmarks = None if scan.landmarks is None else scan.landmarks @ axes.T
@@ -129,17 +129,17 @@ def prepared(name: str, folder: str | Path | None = None) -> PreparedScan:
 
 
 def marked(scan: Scan) -> Scan:
-    """Return a scan that roughly looks at the viewer turned straight, with landmarks. Raises what `mark` raises."""
-    for _ in range(2):  # the second time it looks straight at the viewer
+    """Turn a roughly frontal scan straight to the viewer; return it with landmarks. Raises the errors of `mark`."""
+    for _ in range(2):  # in the second pass the scan already faces the viewer
         scan = to_front(replace(scan, landmarks=mark(scan)))
     return scan
 
 
 def to_front(scan: Scan) -> Scan:
-    """Return a scan turned to the viewer as a mean head; an unknown unit is scaled to outer eyes `EYES` mm apart."""
+    """Return a scan aligned with the mean head; if its unit is unknown, scale its outer eyes to `EYES` mm apart."""
     landmarks, synth = scan.landmarks, SynthFace()
     factor = 1.0 if scan.unit == "mm" else EYES / float((landmarks[36] - landmarks[45]).norm())
-    inner = slice(17, 68)  # people who mark a scan differ most on its jaw line
+    inner = slice(17, 68)  # annotators differ most on the jaw line
     frontal = synth.landmarks.of(synth.mean)
     move = similarity(factor * landmarks[None, inner], frontal[None, inner], scale=False)
     vertices, landmarks = (move.apply(factor * points[None])[0] for points in (scan.vertices, landmarks))
@@ -149,7 +149,7 @@ def to_front(scan: Scan) -> Scan:
 def seen_from_outside(
     vertices: Float[Tensor, "vertices 3"], triangles: Int[Tensor, "triangles 3"]
 ) -> Bool[Tensor, " triangles"]:
-    """Return which triangles a viewer who walks round the front of a scan sees more than a glimpse of."""
+    """Return which triangles have more than GLIMPSE pixels in all the views from around the front of a scan."""
     middle = (vertices.amin(0) + vertices.amax(0)) / 2
     reach = float((vertices - middle).norm(dim=1).max())
     angles = torch.deg2rad(torch.tensor([[yaw, 0.0, 0.0] for yaw in LOOKS]))

@@ -1,4 +1,4 @@
-"""Images of a scan: turned by yaw, with its texture or as clay, and the 68 landmarks that can be found on them.
+"""Render a scan turned by yaw, with its texture or as clay, and find its 68 landmarks on the images.
 
 A weak perspective camera looks at a scan on the project's axes (x right, y up, z towards the viewer), in mm.
 """
@@ -23,17 +23,17 @@ from facenb.photos.images import read_image
 from facenb.photos.landmarks import detect, to_68
 
 YAWS = tuple(range(-90, 91, 10))  # degrees: BU-3DFE as Liu et al. 2018 render it
-FIELD = 215.0  # mm that the image's shorter side shows: a face with some room, as in the training images
+FIELD = 215.0  # mm that the image's shorter side shows: a face with a margin, as in the training images
 FINER = 2  # rendered that many times larger and averaged
 SIDE = 512  # pixels of an image on which landmarks are found
 EYES = 90.0  # mm from one outer eye corner to the other: about an adult's
-REACH = 4.0  # mm about a landmark within which the skin nearest to the viewer is looked for
-JUMPS = (8.0,) * 17 + (25.0,) * 51  # mm that it has to lie in front: on the jaw line less, as no nose is near
+REACH = 4.0  # radius in mm around a landmark, in which we look for the skin nearest to the viewer
+JUMPS = (8.0,) * 17 + (25.0,) * 51  # mm by which it must lie in front: less on the jaw line, as no nose is near
 CLAY, BEHIND = (0.78, 0.66, 0.58), (0.45, 0.45, 0.45)
 
 
 def camera_of(scan: Scan, yaws: Sequence[float], size: tuple[int, int], field: float = FIELD) -> WeakPerspective:
-    """Return a camera that has the scan's landmarks (without any, all of it) in the middle of the image.
+    """Return a camera that centres the scan's landmarks in the image, or the whole scan if it has no landmarks.
 
     The shorter side shows `field` mm. A scan without landmarks is shown whole, whatever its unit.
     """
@@ -56,8 +56,8 @@ def render_views(
 ) -> Float[Tensor, "yaws height width 3"]:
     """Return images (RGB in [0, 1]) of the scan turned by `yaws` (degrees; positive: the nose to the image's right).
 
-    `size` is (height, width). A textured scan shows its texture as it is, with the light it was taken in; one without
-    is clay under a lamp.
+    `size` is (height, width). A textured scan shows its texture unchanged, with the light of the recording. A scan
+    without texture is rendered as clay under a lamp.
     """
     large = (size[0] * FINER, size[1] * FINER)
     surface, light = torch.tensor(CLAY).expand_as(scan.vertices)[None], ambient(torch.full((1, 3), 0.35))
@@ -66,21 +66,22 @@ def render_views(
         texture = read_image(scan.texture)
         reduce = max(1, max(texture.shape) // (4 * max(large)))  # averaged first, so that no detail is skipped
         surface = Texture(texture[None], scan.uv, scan.uv_triangles).reduced(reduce)
-        light = None  # the texture holds the light it was taken in
+        light = None  # the texture contains the light of the recording
     camera = camera_of(scan, yaws, large, field)
     image = render(scan.vertices[None], scan.triangles, surface, camera, large, light, torch.tensor(BEHIND)).image
     return functional.avg_pool2d(image.permute(0, 3, 1, 2), FINER).permute(0, 2, 3, 1).clamp(0, 1)
 
 
 def mark(scan: Scan) -> Float[Tensor, "68 3"]:
-    """Return the 68 landmarks of a scan that looks at the viewer: MediaPipe's on its image, laid back onto the surface.
+    """Return the 68 landmarks of a frontal scan: MediaPipe's landmarks on its image, projected back onto the surface.
 
-    They are found twice, the second time closer to the face. A point beside the scan (the jaw line may be) goes to the
-    nearest place on it. One that falls past the jaw onto the neck, or through a hole, goes to the skin in front of it.
-    Raises LandmarkError, naming the scan, if no face is seen; AssetError without the detector.
+    They are detected twice, the second time in a closer view. A point beside the scan (possible on the jaw line) moves
+    to the nearest point on it. A point that misses the jaw and falls on the neck, or through a hole, moves to the skin
+    in front of it. Raises LandmarkError with the scan's name if no face is found, AssetError if the detector is
+    missing.
     """
     landmarks = _look(replace(scan, landmarks=None), FIELD)
-    across = float((landmarks[36] - landmarks[45]).norm())  # of a scan in any unit
+    across = float((landmarks[36] - landmarks[45]).norm())  # in the scan's unit
     return _look(replace(scan, landmarks=landmarks), 2.4 * across)
 
 
@@ -95,7 +96,7 @@ def _look(scan: Scan, field: float) -> Float[Tensor, "68 3"]:
     tree = cKDTree(centres.numpy())
     distance, nearest = tree.query(points.numpy())
     nearest, moved = torch.from_numpy(nearest), torch.from_numpy(distance) > 1
-    millimetre = float((points[36] - points[45]).norm()) / EYES  # about that many pixels, whatever the scan's unit
+    millimetre = float((points[36] - points[45]).norm()) / EYES  # in pixels, approximately, for any unit of the scan
     unit = millimetre / float(camera.scale[0])
     for k, around in enumerate(tree.query_ball_point(centres[nearest].numpy(), REACH * millimetre)):
         front = torch.tensor(around)[depths[around].argmin()]

@@ -1,7 +1,7 @@
-"""Sets of photographs: to train on (landmarks of MediaPipe, multi-image fits, crops), and LFW's pairs to test on.
+"""Build training sets of photographs (landmarks of MediaPipe, multi-image fits, crops), and LFW's pairs for tests.
 
-Targets of the mirrored photo are the fit of the mirrored landmarks: in MediaPipe's mesh, which is symmetric, each point
-changes places with its partner. So the model need not be symmetric.
+The targets of a mirrored photo come from a fit to the mirrored landmarks. MediaPipe's mesh is symmetric, so each point
+is exchanged with its mirror partner. Therefore the model need not be symmetric.
 """
 
 from collections.abc import Callable, Sequence
@@ -35,7 +35,7 @@ def _build(
     size: tuple[int, int],
     model: MorphableModel,
 ) -> FaceSet:
-    """Return the set of all people's photos, subjects in the order of `names`; `rows` makes the rows of some people."""
+    """Return the set of all people's photos, subjects in the order of `names`. `rows` makes the rows of a block."""
     groups = list(people.values())
     counts = list(map(len, groups))
 
@@ -50,7 +50,7 @@ def _build(
 def _rows(
     prepare: Callable[[list], Prepared], fitter: Fitter, size: tuple[int, int], photos: list, subject: Tensor
 ) -> dict[str, Tensor]:
-    """Return the rows of a block: crops with the targets of the fit, and those of the mirrored photo.
+    """Return the rows of a block: crops, the targets of the fit, and the targets of the mirrored photo.
 
     Photos without a face are left out, then people with fewer than two photos (see FaceSet.left_out).
     """
@@ -79,11 +79,11 @@ def build_folder(
     fitter: Fitter,
     aligned: bool = False,
 ) -> FaceSet:
-    """Return the people with `at_least` images as a training set. `read_folder` and `read_lfw` give their images.
+    """Return people with `at_least` or more images as a training set. `read_folder` and `read_lfw` return such people.
 
-    `aligned` images are 112x112 on InsightFace's five points already; others are cropped by their landmarks. Raises
-    ImageError naming an aligned image of another size. To train on several choices of LFW's folds, leave the people of
-    each choice out by `FaceSet.split(without=...)`.
+    `aligned` images are already 112x112 and aligned to InsightFace's five points; others are cropped by landmarks.
+    Raises ImageError naming an aligned image of another size. To train on several choices of LFW's folds, exclude the
+    people of each choice with `FaceSet.split(without=...)`.
     """
     card = {"kind": "folder", "at_least": at_least, "aligned": aligned}
     people = {name: images for name, images in people.items() if len(images) >= at_least}
@@ -94,9 +94,9 @@ def build_folder(
 def build_records(
     folder: str | Path, records: str | Path, at_least: int, size: tuple[int, int], fitter: Fitter
 ) -> FaceSet:
-    """Return the people with `at_least` images in a record file (CASIA-WebFace's `train.rec`) as a training set.
+    """Return people with `at_least` or more images in a record file (CASIA-WebFace's `train.rec`) as a training set.
 
-    Images are aligned as for `build_folder`, and people named by their labels. Raises AssetError, ImageError alike.
+    Images are aligned as in `build_folder`. People are named by their labels. Raises AssetError or ImageError.
     """
     given, people = read_records(records), {}
     for index, label in enumerate(given.labels.tolist()):
@@ -115,7 +115,7 @@ def build_w300lp(
 ) -> FaceSet:
     """Return 300W-LP (`read_w300lp`) as a training set: crops, and the fit of `model` to all turns of a photo.
 
-    The jaw line does not slide, because the landmarks are fixed points of a face, hidden ones too.
+    The jaw line does not slide, because all landmarks, even hidden ones, are fixed points of a face.
     """
 
     def rows(images: list[Path], subject: Tensor) -> dict[str, Tensor]:
@@ -130,12 +130,12 @@ def build_w300lp(
 
 
 class PairCrops(NamedTuple):
-    """Crops of photos, and pairs of them. The crop of a photo without a face is its middle."""
+    """Crops of photos, and pairs of them. If no face is found in a photo, the crop is the middle of the photo."""
 
     image: UInt8[Tensor, "photos height width 3"]
     photos: tuple[Path, ...]
     pairs: Pairs
-    identity: Float[Tensor, "photos identity"]  # whitened, of each photo's own fit; without a face the others' mean
+    identity: Float[Tensor, "photos identity"]  # whitened, from a fit to each photo; without a face, the others' mean
 
 
 def lfw_test_crops(folds: Sequence[int], size: tuple[int, int], lfw: LFW, fitter: Fitter) -> PairCrops:

@@ -1,4 +1,4 @@
-"""A training set of SynthFace: images, crops and multi-image fits of a batch of people at a time."""
+"""Build a training set of SynthFace in blocks of people: images, crops and multi-image fits."""
 
 import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
@@ -23,8 +23,8 @@ from facenb.photos.crops import crop_faces, five_of_68, to_template
 from facenb.synthface.people import VERSION, SynthFace
 from facenb.synthface.photographs import photograph
 
-TOGETHER = 200  # images of a block, about: what a worker holds in memory
-NOISE = 101  # part of a subject's random numbers that the noise of its landmarks uses
+TOGETHER = 200  # approximate number of images in a block, which a worker holds in memory
+NOISE = 101  # number of the subject's random stream for the noise of its landmarks
 ENLARGE = 2.3  # an image is that much higher than its crop; cropping then smooths jagged edges
 VIEW = 290.0  # mm that an image shows at least, so that nearly all crops lie inside
 
@@ -44,9 +44,9 @@ def build_synthetic(
 
     Targets are the multi-image fit of `model` to the 68 landmarks of all images of a person. `landmark_noise` is the
     standard deviation of each coordinate, in mm at the image's scale. The jaw line does not slide, because SynthFace's
-    landmarks are fixed points. Crops of `size` (height, width) use the same noisy landmarks. A folder that holds this
-    set is read; an unfinished one is continued. `workers` processes share the work (a script then needs the usual
-    `if __name__ == "__main__"`). Raises RunError if the folder holds another set.
+    landmarks are fixed points. Crops of `size` (height, width) use the same noisy landmarks. If the folder already
+    holds this set, it is read; an unfinished set is continued. `workers` processes share the work (a script then needs
+    the usual `if __name__ == "__main__"`). Raises RunError if the folder holds another set.
     """
     people = list(people)
     consecutive = people == list(range(people[0], people[0] + len(people)))
@@ -76,7 +76,7 @@ def blocks_of(counts: Sequence[int]) -> list[list[int]]:
 
 
 def fitted_targets(fitted: Fit, move: Similarity, suffix: str = "") -> dict[str, Tensor]:
-    """Return the fields of a fit: coefficients of each image, and the pose after `move` took its pixels to the crop."""
+    """Return the fields of a fit: each image's coefficients, and its pose after `move` maps its pixels to the crop."""
     pose = pose_of(move_camera(fitted.camera, move))
     targets = {"identity": fitted.identity[fitted.subject], "expression": fitted.expression, "pose": pose}
     return {f"{name}{suffix}": values for name, values in targets.items()}
@@ -106,7 +106,7 @@ def _rows(
 
 
 def noise_of(synth: SynthFace, subject: int, images: int, stream: int) -> Float[Tensor, "images 68 2"]:
-    """Return standard normal noise for one person's landmarks from a stream of its own, the same in any batch."""
+    """Return standard normal noise for one person's landmarks from its own random stream, equal in any batch."""
     return torch.from_numpy(synth.generator(subject, 0, stream).standard_normal((images, 68, 2)).astype(np.float32))
 
 
@@ -128,7 +128,7 @@ def _in_order(task: Callable, items: Sequence, workers: int) -> Iterator:
 
 
 def true_shapes(faces: FaceSet, neutral: bool = False) -> Float[Tensor, "rows vertices 3"]:
-    """Return the true shapes (mm) of a synthetic set's images, or `neutral` heads. RunError without ground truth."""
+    """Return true shapes (mm) of a synthetic set's images, or `neutral` heads. Raises RunError without ground truth."""
     expressions, synth = faces.truth["expression"], SynthFace(faces.card["seed"])
     people = {k: synth.subject(k) for k in faces.people.tolist()}
     subjects = [people[k] for k in faces.subjects.tolist()]

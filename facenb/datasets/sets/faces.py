@@ -1,6 +1,6 @@
-"""Crops of people's faces and what is known of each: the one container of images for training and tests.
+"""Crops of people's faces with all that is known of each: the only container of images for training and tests.
 
-The targets are what a fit found. The truth (SynthFace) lies in fields named `true_...`, which training never reads.
+The targets are results of a fit. The truth (SynthFace) lies in fields named `true_...`, which training never reads.
 """
 
 from collections.abc import Collection, Sequence
@@ -18,7 +18,7 @@ from facenb.datasets.sets.table import Table, read_table
 from facenb.errors import AssetError, RunError
 from facenb.morphable.model import MorphableModel
 
-TRUE, TURNED = "true_", "_mirrored"  # parts of field names: truth; targets of the image turned left to right
+TRUE, TURNED = "true_", "_mirrored"  # parts of field names: truth; targets of the mirrored image
 TARGETS = ("identity", "expression")  # whitened coefficients of the fit
 
 
@@ -55,7 +55,7 @@ class FaceSet:
 
     @cached_property
     def subjects(self) -> Int[Tensor, " rows"]:
-        """The subject number of each image, as its source counts."""
+        """The subject number of each image, as in its source."""
         return self.read(["subject"])["subject"]
 
     @cached_property
@@ -75,7 +75,7 @@ class FaceSet:
 
     @property
     def truth(self) -> dict[str, Tensor]:
-        """The true values of each image (angles, expression, ...), for evaluation only. Raises RunError without any."""
+        """The true values of each image (angles, expression, ...), for evaluation only. Raises RunError if absent."""
         names = [name for name in self.table.columns if name.startswith(TRUE)]
         if not names:
             raise RunError(f"{self.table.folder} holds no ground truth; only images of SynthFace come with it")
@@ -83,13 +83,13 @@ class FaceSet:
 
     @property
     def left_out(self) -> tuple[int, list[str]]:
-        """How many images of the whole set's source showed no usable face, and the names of people left out."""
+        """Return how many images of the source are not in the whole set, and the names of people left out."""
         names, everybody = self.card.get("names", []), set(self.table.columns["subject"].tolist())
         absent = [name for number, name in enumerate(names) if number not in everybody]
         return self.card.get("pictures_given", len(self.table)) - len(self.table), absent
 
     def read(self, names: Sequence[str], rows: Int[Tensor, " batch"] | None = None) -> dict[str, Tensor]:
-        """Return these fields as they are stored, of rows counted within this set (None: all)."""
+        """Return the stored values of these fields. `rows` are numbered within this set (None: all rows)."""
         return self.table.read(self.rows if rows is None else self.rows[rows], names)
 
     @property
@@ -98,17 +98,17 @@ class FaceSet:
         return self.read(["image"])["image"]
 
     def pictures(self, rows: Int[Tensor, " batch"] | None = None) -> Float[Tensor, "_images height width 3"]:
-        """Return crops to look at, RGB in [0, 1]."""
+        """Return crops for display, RGB in [0, 1]."""
         return self.read(["image"], rows)["image"].float() / 255
 
     def inputs(self, rows: Int[Tensor, " batch"]) -> Float[Tensor, "batch 3 height width"]:
-        """Return crops as a network takes them: RGB in [-1, 1], channels first."""
+        """Return crops as network inputs: RGB in [-1, 1], channels first."""
         return network_input(self.read(["image"], rows)["image"], None)
 
     def load(self, rows: Int[Tensor, " batch"], generator: torch.Generator | None = None) -> dict[str, Tensor]:
         """Return a batch: image (B, 3, H, W) in [-1, 1], the further fields, `label`, and `row` in the table.
 
-        Random changes are drawn from `generator` alone; without one, images come as they are.
+        Random changes are drawn from `generator` alone; without one, images are not changed.
         """
         draw = None if generator is None else self.augmentation.draw(len(rows), generator)
         every = self.table.columns
@@ -135,7 +135,7 @@ class FaceSet:
         return values
 
     def augmented(self, **options: Any) -> "FaceSet":
-        """Return the same images with random changes (see Augmentation). RunError if mirrored targets are missing."""
+        """Return the same images with random changes (Augmentation). Raises RunError without mirrored targets."""
         augmentation = replace(self.augmentation, **options)
         fitted = [name for name in (*TARGETS, "pose") if name in self.table.columns]
         if augmentation.mirror and not all(f"{name}{TURNED}" in self.table.columns for name in fitted):
@@ -160,8 +160,8 @@ class FaceSet:
     ) -> "Split":
         """Return training, validation and test people, drawn by seed; each person is in one of them only.
 
-        `validation` and `test` are shares of the people; a share of 0 gives an empty set. People named in `without` are
-        in none. Raises RunError if another part would be empty.
+        `validation` and `test` are fractions of the people; 0 gives an empty set. People named in `without` are in no
+        set. Raises RunError if any other set would be empty.
         """
         apart = [number for number, name in enumerate(self.card.get("names", [])) if name in without]
         people = self.people[~torch.isin(self.people, torch.tensor(apart, dtype=torch.int64))]
@@ -175,7 +175,7 @@ class FaceSet:
 
 
 class Split(NamedTuple):
-    """People apart: nobody is in two of the sets."""
+    """Three sets of images without common people: nobody is in two of the sets."""
 
     train: FaceSet
     validation: FaceSet
@@ -183,7 +183,7 @@ class Split(NamedTuple):
 
 
 def describe(model: MorphableModel) -> dict:
-    """Return what a set's card says of the model whose coefficients it holds."""
+    """Return the description, for a set's card, of the model whose coefficients the set holds."""
     bases = {"identity": len(model.identity_basis), "expression": len(model.expression_basis)}
     return {"name": model.name, "source": model.source, "vertices": len(model.mean), **bases}
 

@@ -1,7 +1,7 @@
-"""Pairs of a clear image and its occluded copy, as Rana's learner is taught with: the teacher sees the clear one.
+"""Pairs of a clear image and its occluded copy, to train Rana's learner; the teacher sees the clear image.
 
-The paper paints 45,000 copies beforehand and so do we: a copy is painted once, always the same for a seed. How large
-occluders are, and which share of a batch stays clear, is not published.
+The paper paints 45,000 copies before the training. We also paint each copy once, and a seed always gives the same
+copies. The size of occluders and the fraction of a batch that stays clear are not published.
 """
 
 from collections.abc import Sequence
@@ -19,9 +19,9 @@ from facenb.errors import ImageError, LandmarkError
 from facenb.imaging.occlusion import KINDS, hidden_share, occlude
 
 CLEAR = -1  # instead of a kind: nothing is painted
-SIZES = (0.8, 1.0, 1.25)  # of occluders, 1 being natural: ours
+SIZES = (0.8, 1.0, 1.25)  # sizes of occluders, where 1 is natural; our choice
 TOGETHER = 64  # images painted at a time
-TRIES = 20  # to place an occluder that leaves something of the face
+TRIES = 20  # attempts to place an occluder that does not hide too much of the face
 
 
 @dataclass(frozen=True)
@@ -32,18 +32,18 @@ class Copies:
     kind: Int[Tensor, " copies"]  # in KINDS, or CLEAR
     size: Float[Tensor, " copies"]  # of the occluder
     image: UInt8[Tensor, "copies height width 3"]
-    hidden: Float[Tensor, " copies"]  # share of the face (the hull of its landmarks) that is covered
+    hidden: Float[Tensor, " copies"]  # fraction of the face (the hull of its landmarks) that is covered
 
     def __len__(self) -> int:
         return len(self.row)
 
     def inputs(self, rows: Int[Tensor, " batch"]) -> Float[Tensor, "batch 3 height width"]:
-        """Return copies as a network takes them: RGB in [-1, 1], channels first."""
+        """Return copies as network inputs: RGB in [-1, 1], channels first."""
         return network_input(self.image[rows], None)
 
 
 def join_faces(*sets: FaceSet) -> FaceSet:
-    """Return faces of several sets as one in memory: image, landmarks and subject. Crops must have one size."""
+    """Return the faces of several sets as one set in memory: image, landmarks and subject. Crops need one size."""
     stored = [faces.read(["image", "landmarks", "subject"]) for faces in sets]
     return FaceSet.in_memory(**{name: torch.cat([columns[name] for columns in stored]) for name in stored[0]})
 
@@ -59,10 +59,10 @@ def paint_copies(
 ) -> Copies:
     """Return `each` occluded copies of every face, by occluders of these kinds and sizes, all equally likely.
 
-    Copy k of face i depends on (seed, i, k) and the choices alone, whatever else is painted. A share `clear` of the
-    copies stays as it is. An occluder that hides more than `most` of a face is placed anew; ImageError, naming the
-    face, if it still does after 20 tries. `faces` need landmarks (pixels of the crop); LandmarkError names a face
-    without any.
+    Copy k of face i depends only on (seed, i, k) and the other arguments, not on other copies. A fraction `clear` of
+    the copies is not changed. An occluder that hides more than `most` of a face is placed again. Raises ImageError
+    naming the face if this fails 20 times. `faces` need landmarks (pixels of the crop). Raises LandmarkError naming a
+    face without landmarks.
     """
     stored = faces.read(["image", "landmarks"])
     images, landmarks = stored["image"], stored["landmarks"].float()

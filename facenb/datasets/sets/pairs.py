@@ -1,6 +1,6 @@
 """Pairs for a Siamese network: one person in two poses, two people in one pose.
 
-So pose cannot tell the two kinds apart, and the network has to look at who it is.
+So the pose does not distinguish the two kinds of pairs, and the network has to use the identity.
 """
 
 import math
@@ -12,31 +12,32 @@ from torch import Tensor
 
 from facenb.errors import RunError
 
-SLACK = 1e-5  # radians: turns exactly at a limit, as angles on a grid have them, count whatever the rounding
+SLACK = 1e-5  # radians: differences exactly at a limit, as for angles on a grid, count in spite of rounding
 
 
 class PairData:
     """Pairs of images as rows; implements the protocol of `facenb.training`.
 
-    A row is a first image that has partners of both kinds; its second is drawn from the batch's generator. In the first
-    half of a batch it shows the same person, turned by `apart` or more; in the second half another person, turned by
-    `near` at most. For triplets, draw from `torch.cat([rows, rows])`. Repeat rows for further partners.
+    A row is a first image that has partners of both kinds. Its second image is drawn with the batch's generator. In the
+    first half of a batch, the second image shows the same person, and the yaw differs by `apart` or more. In the second
+    half, it shows another person, and the yaw differs by `near` at most. For triplets, draw from
+    `torch.cat([rows, rows])`. Repeat rows for further partners.
     """
 
     def __init__(self, images: Any, yaw: Float[Tensor, " images"], apart: float | int = 30.0, near: float | int = 10.0):
         """Pair images of known people: a FaceSet, or anything with `labels`, a length and `load`.
 
-        `yaw` (radians) is that of the fit, because the truth is for evaluation. `apart` and `near` are in degrees, both
-        included. Raises RunError if no pair can be drawn.
+        `yaw` (radians) comes from the fit, because the truth is for evaluation only. `apart` and `near` are in degrees;
+        both limits are included. Raises RunError if no pair can be drawn.
         """
         self.images, self.yaw = images, yaw
         self.apart, self.near = math.radians(apart) - SLACK, math.radians(near) + SLACK
         _, person, counts = images.labels.unique(return_inverse=True, return_counts=True)
-        self._person = person.tolist()  # who is on each image, people counted from 0
-        self._of_person = torch.argsort(person, stable=True).split(counts.tolist())  # of each person
+        self._person = person.tolist()  # the person on each image, numbered from 0
+        self._of_person = torch.argsort(person, stable=True).split(counts.tolist())  # the images of each person
         self._order = torch.argsort(yaw, stable=True)
         line = yaw[self._order].contiguous()
-        self._low = torch.searchsorted(line, yaw - self.near).tolist()  # the stretch of `_order` near each image
+        self._low = torch.searchsorted(line, yaw - self.near).tolist()  # the part of `_order` near each image
         self._high = torch.searchsorted(line, yaw + self.near, right=True).tolist()
         rows = [row for row in range(len(images)) if len(self._turned(row)) and len(self._others(row))]
         self.anchors = torch.tensor(rows, dtype=torch.int64)  # the images that have partners of both kinds
@@ -51,7 +52,7 @@ class PairData:
         return len(self.anchors)
 
     def load(self, rows: Int[Tensor, " batch"], generator: torch.Generator | None = None) -> dict[str, Tensor]:
-        """Return what `images` load for the first images and then the second, `subject` (labels), and `same`."""
+        """Return the batch of all first images, then all second images, with `subject` (labels) and `same`."""
         first, second, same = self.draw(rows, generator)
         both = torch.cat([first, second])
         return {**self.images.load(both, generator), "subject": self.images.labels[both], "same": same}
@@ -61,8 +62,8 @@ class PairData:
     ) -> tuple[Int[Tensor, " batch"], Int[Tensor, " batch"], Bool[Tensor, " batch"]]:
         """Return first and second image (rows of `images`) of each pair, and whether they show one person.
 
-        The first half of `rows`, the larger one, is drawn with the same person; all partners of a kind are equally
-        likely.
+        The first half of `rows`, which is the larger one, gets second images of the same person. All partners of a kind
+        are equally likely.
         """
         first, half = self.anchors[rows], (len(rows) + 1) // 2
         partners = [*map(self._turned, first[:half].tolist()), *map(self._others, first[half:].tolist())]

@@ -1,8 +1,8 @@
-"""A table of rows too large for memory: one memory-mapped `.npy` file per field, and a card that says what it is.
+"""A table that is too large for memory: one memory-mapped `.npy` file per field, and a card that describes it.
 
 `card.json` holds how the table was made, the number of rows, a checksum of each field, and whether it is complete. A
-table is written block by block: a run that was killed continues after the last whole block. The operating system keeps
-the rows in memory that are read often.
+table is written block by block: after a kill, the next run continues after the last complete block. The operating
+system keeps frequently read rows in memory.
 """
 
 import json
@@ -65,8 +65,8 @@ def build_table(
     """Return the table that `made` describes: read it if it is complete, otherwise compute the blocks that are missing.
 
     `make(first)` yields the blocks from number `first` on: the same fields in each, with equally many rows (an empty
-    block has no rows, and counts). `made` must hold all that the rows depend on, in types of JSON. `blocks` is their
-    number, for the progress bar, which a terminal shows. A second process that builds the same folder waits for the
+    block has no rows, but counts). `made` must hold everything that the rows depend on, as JSON types. `blocks` is the
+    number of blocks, for the progress bar on a terminal. A second process that builds the same folder waits for the
     first one. Raises RunError if the folder holds another table, cannot be written, or there are no rows at all.
     """
     folder, made = Path(folder), json.loads(json.dumps(made))
@@ -77,7 +77,7 @@ def build_table(
         with hold(folder / ".lock"):
             new = {"format": FORMAT, "complete": False, "rows": 0, "blocks": 0, "fields": {}, "made": made}
             card = _read_card(folder, made) or new  # another process may have made it in the meantime
-            _columns(folder, card)  # what an earlier run left must be whole
+            _columns(folder, card)  # the rows of an earlier run must be complete
             first, hide = card["blocks"], not sys.stderr.isatty()
             missing = [] if card["complete"] else make(first)
             for block in tqdm(missing, folder.name, total=blocks, initial=first, disable=hide, leave=False):
@@ -89,9 +89,9 @@ def build_table(
 
 
 def _read_card(folder: Path, made: dict | None = None) -> dict | None:
-    """Return the card of a folder, None without one. Raise RunError unless its table was made as `made` says."""
+    """Return the card of a folder, or None if it has none. Raise RunError unless `made` describes the card's table."""
     path = folder / CARD
-    if not path.exists() and not (folder / "index.json").exists():  # which sets of the first edition have
+    if not path.exists() and not (folder / "index.json").exists():  # a file in sets of the first edition
         return None
     try:
         card = json.loads(path.read_text(encoding="utf-8"))
@@ -108,7 +108,7 @@ def _read_card(folder: Path, made: dict | None = None) -> dict | None:
 
 
 def _append(folder: Path, card: dict, block: Block) -> dict:
-    """Write a block behind the rows that the card counts; return the new card. The card is written last."""
+    """Append a block after the rows that the card counts, and return the new card. The card is written last."""
     fields, before, rows = dict(card["fields"]), card["rows"], card["rows"]
     for name, tensor in block.items():
         array = np.ascontiguousarray(tensor.detach().cpu().numpy())
