@@ -74,11 +74,11 @@ def test_a_record_knows_the_data_it_was_measured_on(tmp_path, monkeypatch):
     run, index = Run("03", folder=str(tmp_path)), tmp_path / "sets/synth/card.json"
     record(run, 1.0)
     index.parent.mkdir(parents=True)
-    for content in ("{}", '{"rows": 3}'):
+    for content in ('{"complete": false}', "{}", '{"rows": 3}'):
         index.write_text(content)
         run.record(content, 1.0, "", experiment="a", method="b", data="c")
-    first, second, third = read_records(tmp_path).checksums
-    assert first == {} and second == {"sets/synth": "44136fa355b3678a"} and third != second  # sha256sum of {}
+    first, unfinished, second, third = read_records(tmp_path).checksums
+    assert first == unfinished == {} and second == {"sets/synth": "44136fa355b3678a"} and third != second  # sha256sum of {}
 
 
 def test_what_the_numbers_of_a_folder_differ_in_is_said(tmp_path, monkeypatch):

@@ -80,10 +80,15 @@ def fit(
     else:
         step = SharedStep(points)
     chunks, threads = list(_chunks(row, size)), torch.get_num_threads()
-    workers = 1 if row.is_cuda else threads  # each takes one chunk at a time, on one core, which suits small matrices
+    workers = 1 if row.is_cuda else min(threads, len(chunks))
+    work = partial(_fit_chunk, whole, rounds, step)
+    torch.set_num_threads(1)  # each worker takes one chunk at a time, on one core, which suits small matrices
     try:
-        with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            results = list(pool.map(partial(_fit_chunk, whole, rounds, step), chunks))
+        if workers == 1:  # a pool would cost one image a fifth of its time
+            results = list(map(work, chunks))
+        else:
+            with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+                results = list(pool.map(work, chunks))
     finally:
         torch.set_num_threads(threads)  # threads started later use the number that was set last
     states, errors, units, histories = zip(*results, strict=True)

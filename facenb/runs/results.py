@@ -76,12 +76,13 @@ def versions() -> dict[str, str]:
 
 
 def checksums(folder: Path) -> dict[str, str]:
-    """Return a checksum by name for each asset of this machine and each set of a run folder.
+    """Return a checksum by name for each asset of this machine and each complete set of a run folder.
 
     A checksum is the first 16 digits of a SHA-256: for an asset that of its manifest, for a set that of its card, which
     describes the content.
     """
-    digests = {f"sets/{path.parent.name}": file_hash(path)[:16] for path in sorted(folder.glob("sets/*/card.json"))}
+    cards = [path for path in sorted(folder.glob("sets/*/card.json")) if '"complete": false' not in path.read_text()]
+    digests = {f"sets/{card.parent.name}": file_hash(card)[:16] for card in cards}
     for path in sorted(data_folder().glob(f"*/{MARKER}")):
         with suppress(OSError, ValueError, KeyError):  # an asset that is not ready
             digests[path.parent.name] = json.loads(path.read_text(encoding="utf-8"))["manifest"][:16]
