@@ -110,7 +110,7 @@ class TestUnits:
 
     @pytest.mark.parametrize(
         ("landmarks", "message"),
-        [(0.001, "scan's outer eye corners are 0.09 apart: that is m, not mm"), (1, "the scan is not in mm")],
+        [(0.001, "eye corners are 0.09 apart, so its unit seems to be m, not mm"), (1, "the scan is not in mm")],
     )
     def test_a_scan_in_metres(self, landmarks, message):
         with pytest.raises(ValueError, match=message):
