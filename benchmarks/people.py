@@ -17,7 +17,7 @@ from facenb.morphable.formats.ict import read_ict
 from facenb.morphable.model import Embedding
 from facenb.synthface.atlas import fit_sphere
 from facenb.synthface.expressions import EXPRESSIONS
-from facenb.synthface.heads import load_heads
+from facenb.synthface.heads import COMPONENTS, load_heads
 from facenb.synthface.model import course_model, residual_by_components
 from facenb.synthface.people import SynthFace
 
@@ -91,7 +91,7 @@ def poking(head: np.ndarray) -> float:
 def tongue_seen(head: np.ndarray) -> bool:
     """Return whether a ray from the front meets the tongue before skin or teeth."""
     heads = load_heads()
-    names = np.array(heads.component_names)[heads.component]
+    names = np.array(COMPONENTS)[heads.component]
     others = heads.triangles[np.isin(names[heads.triangles[:, 0]], ("skin", "mouth", "upper_teeth", "lower_teeth"))]
     tongue = head[names == "tongue"]
     sources = tongue + (0.0, 0.0, 0.05)
