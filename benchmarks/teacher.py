@@ -78,7 +78,7 @@ def main() -> None:
 
     coarse = CoarseLoss(stage, shrink=shrink)
     rows = [("coarse", step(coarse, False), of_network(network.coarse, batch["image"]), 2 * fastest(drawing, device))]
-    code = torch.zeros(count, network.detail, device=device)
+    code = torch.zeros(count, network.config["detail"], device=device)
     maps = network.displacement(flat, code).detach()
 
     def details():
