@@ -24,8 +24,9 @@ JITTER = {torch.float32: 1e-6, torch.float64: 1e-10}
 STOP = 1e-4  # stop if a round lowers the objective of a batch by less than this fraction
 PAIRS = ((0, 0), (1, 1), (2, 2), (0, 1), (0, 2), (1, 2))  # the six distinct entries of a symmetric 3x3 matrix
 MOST_STEPS = 200  # of conjugate gradients; with ordinary priors, ten to forty are enough
-FORCING = 1e-6  # conjugate gradients end when, for each subject, the squared residual has fallen by this factor,
-GAIN = 1e-7  # or a step lowers the objective by at most this fraction
+# Conjugate gradients end for a subject
+FORCING = 1e-6  # if its squared (preconditioned) residual is at most this fraction of the first,
+GAIN = 1e-7  # or if a step lowers its objective by at most this fraction
 
 Change = tuple[Tensor, Tensor, Tensor]  # of pose and expression for each image, and of identity for each subject
 Step = Callable[[Problem, State, Residuals, Tensor], Change]
@@ -34,9 +35,9 @@ Step = Callable[[Problem, State, Residuals, Tensor], Change]
 def solve(problem: Problem, state: State, rounds: int, step: Step) -> tuple[State, Residuals, list[float]]:
     """Run at most `rounds` rounds; return the state, its residuals, and the objective (mm^2) before and after each.
 
-    If a step does not lower a subject's objective, the subject keeps its state and tries a shorter step in the next
-    round (Levenberg-Marquardt). The objective of a trial uses the contour points of the trial state. Therefore the
-    accepted objective never rises.
+    If a step does not lower a subject's objective, the subject keeps its state. If the objective rose by more than the
+    fraction STOP, the next step is shorter (Levenberg-Marquardt). The contour points are chosen for the trial state
+    before the objectives are compared, so the accepted objective never rises.
     """
     current = evaluate(problem, state)
     damping = state.scale.new_zeros(problem.subjects)
@@ -57,7 +58,7 @@ def solve(problem: Problem, state: State, rounds: int, step: Step) -> tuple[Stat
 
 
 def _better_rows(better: Tensor, subject: Tensor, new: tuple, old: tuple) -> tuple:
-    """Return `new` for the improved subjects, else `old`. Fields have one row per image, the last one per subject."""
+    """Return `new` for the improved subjects, else `old`. The last field is per subject, the others per image."""
     image = better[subject]
     rows = [where(image, a, b) for a, b in zip(new[:-1], old[:-1], strict=True)]
     return type(new)(*rows, where(better, new[-1], old[-1]))
@@ -103,7 +104,10 @@ class DirectStep:
 
 
 def gram_blocks(basis: Float[Tensor, "components coordinates"]) -> Float[Tensor, "6 components components"]:
-    """Return G_kk, and G_kl + G_lk for axes k < l, summed over points: B^T C B = sum_kl C_kl G_kl (symmetric C)."""
+    """Return G_kk, and G_kl + G_lk for k < l: products of the basis' coordinates k and l, summed over points.
+
+    For a symmetric 3 x 3 matrix C at every point, B^T C B = sum_kl C_kl G_kl.
+    """
     axes = basis.unflatten(1, (-1, 3))
     blocks = torch.einsum("ajk,bjl->klab", axes, axes)
     return torch.stack([blocks[k, l] if k == l else blocks[k, l] + blocks[l, k] for k, l in PAIRS])
@@ -161,14 +165,14 @@ class Images:
         return torch.cat([_pose_adjoint(self.lever.mT @ residual), inner], 1), pull
 
     def of_shape(self, offset: Tensor) -> tuple[Tensor, Tensor]:
-        """Return J^T J times a change of shape (N, 3 P): the parts for pose and expression, and for the shape."""
+        """Return J^T J times a displacement (N, 3 P): the rows for pose and expression, and those for displacements."""
         offset = offset.unflatten(1, (-1, 3))
         pull = (offset @ self.metric).flatten(1)
         pose = _pose_adjoint((self.lever.mT @ offset) @ self.view.mT)
         return torch.cat([pose, pull @ self.problem.points.expression.T], 1), pull
 
     def to_shape(self, local: Tensor) -> Float[Tensor, "images coordinates"]:
-        """Return J^T J times a step of pose and expression: the part for the shape's coordinates."""
+        """Return J^T J times a step of pose and expression: only the rows for the landmarks' 3D coordinates."""
         pose = torch.einsum("nc,kdc->nkd", local[:, :6], POSE_FORM.to(local)) @ self.view  # (N, 4, 3)
         offset = (local[:, 6:] @ self.problem.points.expression).unflatten(1, (-1, 3))
         return torch.baddbmm(offset @ self.metric, self.lever, pose).flatten(1)
@@ -192,7 +196,7 @@ class Images:
 
 
 def _pose_adjoint(moments: Float[Tensor, "images 4 2 ..."]) -> Float[Tensor, "images 6 ..."]:
-    """Return J^T f for the pose part of J, from the moments sum_j (1, y_j) f_j^T of vectors f_j at the landmarks."""
+    """Return J^T f for the pose part of J, from the moments sum_j (1, y_j) f_j^T; y_j: see `pose`."""
     return torch.einsum("kc,nk...->nc...", POSE_FORM.to(moments).flatten(0, 1), moments.flatten(1, 2))
 
 

@@ -23,13 +23,13 @@ from facenb.synthface.heads import load_heads, mean_head
 PATH = Path(__file__).parent / "data" / "hair.safetensors"
 RIBBONS, STEPS = 900, 8
 STYLES = tuple("bald;buzz;crop;ring;side part;swept back;curly;afro;fringe;bob;long;wavy;bun;pony tail".split(";"))
-WIDER = 1.6  # factor for the width of ribbons in coarse hair, which has half as many
+WIDER = 1.6  # coarse hair has half of the ribbons; this factor makes them wider
 NEIGHBOURS = 8  # skin vertices that a point of hair follows
 
 
 @dataclass(frozen=True)
 class Growth:
-    """A style on the template. Its V vertices are those of the ribbons, the cap and the shirt."""
+    """A style on the template (`atlas.template`). Its V vertices are those of the ribbons, the cap and the shirt."""
 
     points: np.ndarray  # (V, 3) mm, origin between the eyes; NaN for ribbons not used
     tint: np.ndarray  # (V,) brightness
@@ -78,7 +78,7 @@ def mesh() -> Mesh:
 
 @lru_cache(maxsize=4 * len(STYLES))
 def grow(code: int, coarse: bool = False) -> Growth:
-    """Return a style on the mean head (do not write to it). `code`: index in STYLES, plus their number to mirror it.
+    """Return a style on the mean head (do not write to it). `code`: index in STYLES; + len(STYLES): mirrored.
 
     If `coarse`, there are half as many ribbons and they are wider, for small images.
     """
@@ -111,7 +111,7 @@ def follow(growth: Growth, head: np.ndarray) -> np.ndarray:
 
 @lru_cache(maxsize=4)
 def strand_tile(size: int) -> tuple[tuple[slice, slice], np.ndarray]:
-    """Return rows and columns of the strands in an atlas of side `size`, and their brightness there."""
+    """Return the box of the hair in an atlas of `size` x `size` texels, and the brightness of its texels."""
     rows, columns = box = atlas.tile(atlas.HAIR, size)
     factor = atlas.SIZE // size
     shape = (rows.stop - rows.start) * factor, (columns.stop - columns.start) * factor

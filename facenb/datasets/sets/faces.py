@@ -18,7 +18,7 @@ from facenb.datasets.sets.table import Table, read_table
 from facenb.errors import AssetError, RunError
 from facenb.morphable.model import MorphableModel
 
-TRUE, TURNED = "true_", "_mirrored"  # parts of field names: truth; targets of the mirrored image
+TRUE, TURNED = "true_", "_mirrored"  # prefix of fields with the truth; suffix of mirrored targets
 TARGETS = ("identity", "expression")  # whitened coefficients of the fit
 
 
@@ -83,7 +83,7 @@ class FaceSet:
 
     @property
     def left_out(self) -> tuple[int, list[str]]:
-        """Return how many images of the source are not in the whole set, and the names of people left out."""
+        """Return how many images of the source are not in the table, and the names of people without one."""
         names, everybody = self.card.get("names", []), set(self.table.columns["subject"].tolist())
         absent = [name for number, name in enumerate(names) if number not in everybody]
         return self.card.get("pictures_given", len(self.table)) - len(self.table), absent
@@ -135,7 +135,7 @@ class FaceSet:
         return values
 
     def augmented(self, **options: Any) -> "FaceSet":
-        """Return the same images with random changes (Augmentation). Raises RunError without mirrored targets."""
+        """Return the same images with random changes (Augmentation). Raises RunError if targets cannot be mirrored."""
         augmentation = replace(self.augmentation, **options)
         fitted = [name for name in (*TARGETS, "pose") if name in self.table.columns]
         if augmentation.mirror and not all(f"{name}{TURNED}" in self.table.columns for name in fitted):
@@ -161,7 +161,7 @@ class FaceSet:
         """Return training, validation and test people, drawn by seed; each person is in one of them only.
 
         `validation` and `test` are fractions of the people; 0 gives an empty set. People named in `without` are in no
-        set. Raises RunError if any other set would be empty.
+        set. Raises RunError if a set of a larger fraction would be empty.
         """
         apart = [number for number, name in enumerate(self.card.get("names", [])) if name in without]
         people = self.people[~torch.isin(self.people, torch.tensor(apart, dtype=torch.int64))]
@@ -189,7 +189,7 @@ def describe(model: MorphableModel) -> dict:
 
 
 def read_faces(folder: str | Path) -> FaceSet:
-    """Return a set that a builder made. Raises AssetError if there is none, or it is damaged or no set of faces."""
+    """Return a set that a builder made. Raises AssetError if the folder holds none, or a damaged or another one."""
     table = read_table(folder)
     lacks = [name for name in ("image", "subject") if name not in table.columns]
     if lacks:
