@@ -6,8 +6,9 @@ subject share. The paper updates the three in turn instead. This converges slowl
 
 `DirectStep` builds these matrices, for few images or unequal weights. `SharedStep` solves the same equations by
 conjugate gradients, which is faster for many images with equal weights. It only needs products of the Schur complement
-with a vector. It computes them from landmark positions, without forming the matrix. The preconditioner is the identity
-block of the normal matrix: a sum of six constant Gram blocks of the basis, weighted by six numbers per image.
+with a vector. It computes them from landmark positions, without forming the matrix. The preconditioner is the block of
+the normal matrix for the identity coefficients: a sum of six constant Gram blocks of the basis, weighted by six numbers
+per image.
 """
 
 from collections.abc import Callable
