@@ -49,11 +49,10 @@ for first, last in _PAIRS:
 MIRRORED[36:48] = [45, 44, 43, 42, 47, 46, 39, 38, 37, 36, 41, 40]
 
 
-def measure(model: MorphableModel, as_300w: bool = True) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def measure(model: MorphableModel) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return vertices (68, 3) and weights (68, 3) of the landmarks, and their distances (68,) in mm from the model's.
 
-    `model` is ICT-FaceKit. Without `as_300w`, jaw line and brows keep its positions. The distances are measured after
-    the registration, on the model's mean face.
+    `model` is ICT-FaceKit. The distances are measured after the registration, on the model's mean face.
     """
     heads, mean = load_heads(), mean_head()
     target, marks = model.mean.double().numpy(), model.landmarks.of(model.mean).double().numpy()
@@ -76,11 +75,11 @@ def measure(model: MorphableModel, as_300w: bool = True) -> tuple[np.ndarray, np
     middle = np.flatnonzero(heads.mirror == np.arange(len(mean)))
     for landmark, other in enumerate(MIRRORED):
         if landmark == other and landmark not in edge_landmarks():  # on the middle line of the face
-            goal = marks[landmark] - (0.0, CHIN_DOWN * (as_300w and landmark == 8), 0.0)
+            goal = marks[landmark] - (0.0, CHIN_DOWN * (landmark == 8), 0.0)
             vertices[landmark], weights[landmark] = _on_line(goal, bent, middle[np.isin(middle, front)])
         elif landmark > other:
             vertices[landmark], weights[landmark] = heads.mirror[vertices[other]], weights[other]
-    for row, (shift, power, back) in SPACED.items() if as_300w else ():
+    for row, (shift, power, back) in SPACED.items():
         _space(vertices, weights, list(row), shift, power, back)
     placed = (bent[vertices] * weights[..., None]).sum(1)
     return vertices, weights, np.linalg.norm(placed - marks, axis=1)

@@ -107,7 +107,7 @@ def _install_from(source: Source, entry: Entry, root: Path) -> Path:
             if not any(line.startswith(sha256) and line.endswith(name) for line in manifest.splitlines()):
                 raise AssetError(f"{source.base} holds no {name} with the sha256 {sha256}. It is another version.")
         (new / MANIFEST).write_text(manifest, encoding="utf-8", newline="\n")
-        record = {"asset": entry.name, "source": source.base, "holds": source.holds}
+        record = {"source": source.base, "holds": source.holds}
         record |= {"manifest": pooch.file_hash(str(new / MANIFEST)), "fingerprint": _fingerprint(source)}
         (new / MARKER).write_text(json.dumps(record, indent=1), encoding="utf-8")
         if folder.exists():

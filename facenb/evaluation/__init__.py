@@ -1,1 +1,1 @@
-"""Protocols of the papers: alignment, shape, landmarks, recognition."""
+"""Protocols of the papers (shape, scans, landmarks, recognition), intervals, and claims with their verdicts."""

@@ -95,7 +95,7 @@ def by_yaw(errors: Float[Tensor, " faces"], yaw: Float[Tensor, " faces"]) -> Yaw
 def mean_of_bins(
     errors: Float[Tensor, " faces"], yaw: Float[Tensor, " faces"], subject: Int[Tensor, " faces"]
 ) -> tuple[Callable[[np.ndarray], np.ndarray], int]:
-    """Return the mean over the bins as a statistic for `facenb.evaluation.claims.bootstrap`, and the number of people.
+    """Return the mean over the bins as a statistic for `intervals.bootstrap`, and the number of people.
 
     The statistic takes weights (draws, people): how often each person is drawn. It is NaN if a draw has a bin without a
     prediction. Raise as `yaw_bin` does.

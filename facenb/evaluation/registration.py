@@ -50,7 +50,7 @@ def icp(points: Float[Tensor, "points 3"], surface: ScanToMesh, start: Similarit
     few = max(FEW[0], len(points) // FEW[1])
     chosen = [points]
     if len(points) > 2 * few:
-        chosen.insert(0, points[torch.randperm(len(points), generator=torch.Generator().manual_seed(0))[:few]])
+        chosen.insert(0, _some(points, few))
     for some in chosen:
         problem = _Distances(some, start, scale, lambda _: surface)
         method = "lm" if len(some) >= problem.motion else "trf"
@@ -74,7 +74,7 @@ def fit_surface(
     """
     check_millimetres("the scan", points)
     if len(points) > MOST:
-        points = points[torch.randperm(len(points), generator=torch.Generator().manual_seed(0))[:MOST]]
+        points = _some(points, MOST)
     basis = model.identity_basis if neutral else torch.cat([model.identity_basis, model.expression_basis])
     basis = basis.permute(1, 2, 0).contiguous()  # (V, 3, C): the values of a vertex are contiguous
     start = similarity(model.landmarks.of(model.mean)[None, INNER], landmarks[None, INNER], scale)
@@ -86,6 +86,11 @@ def fit_surface(
     unknowns = problem.minimised(loss="soft_l1", f_scale=ROBUST, x_scale="jac", ftol=1e-4, xtol=1e-4).x
     vertices = torch.from_numpy(surface(unknowns[problem.motion :]).vertices).to(model.mean)
     return problem.placed(unknowns).apply(vertices[None])[0]
+
+
+def _some(points: Tensor, count: int) -> Tensor:
+    """Return at most `count` of the points, at random but always the same."""
+    return points[torch.randperm(len(points), generator=torch.Generator().manual_seed(0))[:count]]
 
 
 class _Distances:

@@ -25,9 +25,9 @@ JITTER = {torch.float32: 1e-6, torch.float64: 1e-10}
 STOP = 1e-4  # stop if a round lowers the objective of a batch by less than this fraction
 PAIRS = ((0, 0), (1, 1), (2, 2), (0, 1), (0, 2), (1, 2))  # the six distinct entries of a symmetric 3x3 matrix
 MOST_STEPS = 200  # of conjugate gradients; with ordinary priors, ten to forty are enough
-# Conjugate gradients end for a subject
-FORCING = 1e-6  # if its squared (preconditioned) residual is at most this fraction of the first,
-GAIN = 1e-7  # or if a step lowers its objective by at most this fraction
+# Conjugate gradients stop when one of the two holds for every subject:
+FORCING = 1e-6  # its squared (preconditioned) residual is at most this fraction of the first
+GAIN = 1e-7  # a step lowers its objective by at most this fraction
 
 Change = tuple[Tensor, Tensor, Tensor]  # of pose and expression for each image, and of identity for each subject
 Step = Callable[[Problem, State, Residuals, Tensor], Change]

@@ -88,4 +88,4 @@ def feature_identity_loss(
     Because of the mean over features, a weight means the same for encoders of any width.
     """
     square = (first - second).square().mean(1)
-    return mean(torch.where(same, square, torch.zeros_like(square)), same)
+    return mean(torch.where(same, square, 0.0), same)

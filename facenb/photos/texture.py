@@ -110,7 +110,7 @@ class Texels:
     far: Int[Tensor, " others"]  # texels of ears, scalp and neck, in the flattened texture
 
 
-def lay_out(surface: Surface, model: MorphableModel, side: int = 1024) -> Texels:
+def lay_out(surface: Surface, model: MorphableModel, side: int) -> Texels:
     """Return the texels of a `side` x `side` texture on the closed surface (computed once for a model)."""
     flat = surface.uv * torch.tensor([side, -side]) + torch.tensor([0.0, side])
     flat = torch.cat([flat, torch.zeros(len(flat), 1)], 1)[None]

@@ -59,7 +59,7 @@ def studio_light() -> Tensor:
 
 
 def three(array, what: str) -> Tensor:
-    """Return vertices or colours (n, 3) from an array of (n, 3) or (1, n, 3). ValueError naming another shape."""
+    """Return vertices or colours (n, 3) from an array of (n, 3) or (1, n, 3). Raise ValueError for another shape."""
     values = torch.as_tensor(array, dtype=torch.float32).detach().cpu()
     if values.ndim == 3 and len(values) == 1:
         values = values[0]

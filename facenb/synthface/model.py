@@ -31,13 +31,13 @@ def align_skin(heads: Float[Tensor, "_heads vertices 3"], onto: Float[Tensor, "v
     return similarity(heads[:, skin], onto[None, skin], scale=False).apply(heads)
 
 
-def procrustes(heads: Float[Tensor, "batch vertices 3"], skin: Tensor, rounds: int = 4) -> Tensor:
+def procrustes(heads: Float[Tensor, "batch vertices 3"], skin: Tensor) -> Tensor:
     """Return the heads after generalised Procrustes analysis of their skin, without scale (Gower 1975).
 
     The result's mean has the same pose and position as the mean of the given heads.
     """
     start = mean = heads.mean(0)
-    for _ in range(rounds):
+    for _ in range(4):  # then nothing moves any more
         heads = align_skin(heads, mean, skin)
         mean = align_skin(heads.mean(0)[None], start, skin)[0]
     return align_skin(heads, mean, skin)

@@ -95,7 +95,7 @@ class Photographs:
         covering = mesh.triangles[: mesh.shirt]  # the shirt hides no landmark
         for rows in torch.arange(len(self)).split(TOGETHER):
             grown = [
-                torch.from_numpy(hair.follow(hair.grow(code, min(size) < COARSE), neutral.numpy()))
+                torch.from_numpy(_grown(code, size, neutral)[0])
                 for code, neutral in zip(self.hairstyle[rows].tolist(), self.neutral[rows], strict=True)
             ]
             shape, whole = self.shape[rows], torch.cat([self.shape[rows], torch.stack(grown)], 1)
@@ -187,8 +187,13 @@ class _Scene:
         texture = skin.dress(person.bare, look, self.styling, style)
         tile, bright = hair.strand_tile(len(texture))
         texture[tile] = look.hair * bright[..., None]
-        growth = hair.grow(self.hairstyle, min(self.size) < COARSE)
-        return texture, hair.follow(growth, person.subject.neutral.numpy()), growth.tint
+        return texture, *_grown(self.hairstyle, self.size, person.subject.neutral)
+
+
+def _grown(code: int, size: tuple[int, int], neutral: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """Return the vertices of hair and shirt in mm (NaN: none) on a neutral head, and their brightness."""
+    growth = hair.grow(code, min(size) < COARSE)
+    return hair.follow(growth, neutral.numpy()), growth.tint
 
 
 def _draw_expression(generator: np.random.Generator, names: tuple[str, ...]) -> Tensor:

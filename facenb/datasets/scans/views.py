@@ -22,7 +22,6 @@ from facenb.morphable.mesh import Scan
 from facenb.photos.images import read_image
 from facenb.photos.landmarks import detect, to_68
 
-YAWS = tuple(range(-90, 91, 10))  # degrees: BU-3DFE as Liu et al. 2018 render it
 FIELD = 215.0  # mm that the image's shorter side shows: a face with a margin, as in the training images
 FINER = 2  # rendered that many times larger and averaged
 SIDE = 512  # pixels of an image on which landmarks are found
@@ -52,7 +51,7 @@ def camera_of(scan: Scan, yaws: Sequence[float], size: tuple[int, int], field: f
 
 
 def render_views(
-    scan: Scan, yaws: Sequence[float] = YAWS, size: tuple[int, int] = (256, 256), field: float = FIELD
+    scan: Scan, yaws: Sequence[float], size: tuple[int, int] = (256, 256), field: float = FIELD
 ) -> Float[Tensor, "yaws height width 3"]:
     """Return images (RGB in [0, 1]) of the scan turned by `yaws` (degrees; positive: the nose to the image's right).
 

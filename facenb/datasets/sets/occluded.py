@@ -17,6 +17,7 @@ from facenb.datasets.sets.augmentation import network_input
 from facenb.datasets.sets.faces import FaceSet
 from facenb.errors import ImageError, LandmarkError
 from facenb.imaging.occlusion import KINDS, hidden_share, occlude
+from facenb.photos.images import as_bytes
 
 CLEAR = -1  # instead of a kind: nothing is painted
 SIZES = (0.8, 1.0, 1.25)  # sizes of occluders, where 1 is natural; our choice
@@ -84,7 +85,7 @@ def paint_copies(
                     break
                 points, numbers = landmarks[row[left]], [seeds[copy] + attempt for copy in left.tolist()]
                 painted, mask = occlude(images[row[left]] / 255, points, name, numbers, float(size), most=1.0)
-                image[left], hidden[left] = (painted * 255).round().to(torch.uint8), hidden_share(mask, points)
+                image[left], hidden[left] = as_bytes(painted), hidden_share(mask, points)
                 left = left[hidden[left] > most]
             if len(left):
                 raise ImageError(
