@@ -37,7 +37,7 @@ def procrustes(heads: Float[Tensor, "batch vertices 3"], skin: Tensor) -> Tensor
     The result's mean has the same pose and position as the mean of the given heads.
     """
     start = mean = heads.mean(0)
-    for _ in range(4):  # then nothing moves any more
+    for _ in range(4):
         heads = align_skin(heads, mean, skin)
         mean = align_skin(heads.mean(0)[None], start, skin)[0]
     return align_skin(heads, mean, skin)
