@@ -1,0 +1,99 @@
+"""The sizes of each profile's training of the teacher. We chose what the paper does not print."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from facenb.training import Settings
+
+
+@dataclass(frozen=True)
+class TeacherPlan:
+    """The images, the network, and the settings of each stage of the training."""
+
+    people: int  # training people
+    tested: int  # test people
+    pictures: int  # images of each person
+    side: int  # pixels of an image's side
+    network: dict[str, Any]  # arguments of Deca, without the layout and the decoder's window
+    landmarks: Settings  # coarse network, on landmarks alone
+    image: Settings  # coarse network, on landmarks and colours
+    details: Settings
+    near: int  # number of training people whose images train the details
+    descents: tuple[int, int]  # steps of `fit_vectors`: on landmarks, on landmarks and colours
+
+
+STAGES = ("landmarks", "image", "details")  # the settings of a plan
+REACH = 1.5  # largest possible displacement, mm
+SCALE = 11.0  # scale of the camera at the start: the mean over training images
+
+
+def _narrow(width: int) -> dict[str, Any]:
+    """Return a network that two CPU cores train. It sees the image at half its size."""
+    return {
+        "encoder": {"width": width, "blocks": (1, 1, 1, 1), "places": True},
+        "hidden": 256,
+        "detail": 32,
+        "decoder": {"reach": REACH, "texels": 96},  # about 2.6 mm each
+        "scale": SCALE,
+        "shrink": 2,
+    }
+
+
+def _coarse(steps: int, batch: int, rate: float = 5e-3) -> Settings:
+    return Settings(
+        steps=steps,
+        batch=batch,  # pairs
+        rate=rate,
+        optimiser="adamw",
+        warm_up=steps // 20,
+        save_every=max(steps // 2, 1),
+        log_every=max(steps // 12, 1),
+    )
+
+
+def _details(steps: int, batch: int, rate: float = 5e-4) -> Settings:
+    return replace(_coarse(steps, batch, rate), warm_up=steps // 10, save_every=steps)
+
+
+SMOKE = TeacherPlan(  # runs every line of the notebooks in seconds
+    people=6,
+    tested=3,
+    pictures=3,
+    side=64,
+    network=_narrow(4),
+    landmarks=_coarse(6, batch=2),
+    image=_coarse(4, batch=2),
+    details=_details(4, batch=2),
+    near=4,
+    descents=(10, 2),
+)
+QUICK = TeacherPlan(  # two CPU cores finish it in minutes
+    people=180,
+    tested=40,
+    pictures=4,
+    side=112,
+    network=_narrow(12),
+    landmarks=_coarse(2000, batch=10),
+    image=_coarse(200, batch=10),
+    details=_details(120, batch=6),
+    near=90,
+    descents=(120, 15),
+)
+FULL = TeacherPlan(  # the paper's network and images, for a GPU
+    people=2000,
+    tested=100,
+    pictures=20,
+    side=224,
+    network={"encoder": {"width": 64}, "decoder": {"reach": REACH}, "scale": SCALE},
+    landmarks=_coarse(20000, batch=16, rate=1e-4),
+    image=_coarse(60000, batch=16, rate=1e-4),
+    details=_details(40000, batch=8, rate=1e-4),
+    near=200,
+    descents=(300, 60),
+)
+
+
+def teacher_plan(profile: str, seed: int = 0) -> TeacherPlan:
+    """Return the plan of a profile: smoke, quick or full."""
+    plan = {"smoke": SMOKE, "quick": QUICK, "full": FULL}[profile]
+    return replace(plan, **{stage: replace(getattr(plan, stage), seed=seed) for stage in STAGES})
