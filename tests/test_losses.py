@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from facenb.fitting.posed import PosedModel, own_layout, pose_of
+from facenb.fitting.posed import PosedModel, own_layout, pose_of, whitening
 from facenb.imaging.camera import WeakPerspective, euler_to_matrix
 from facenb.losses import (
     coefficient_loss,
@@ -71,7 +71,7 @@ class TestLuo19:
             60 * torch.rand(50, 2, generator=g),
         )
         flat = torch.cat([pose_of(camera), torch.randn(50, 8, generator=g)], 1)
-        face = PosedModel(model, own_layout(model), flat)
+        face = PosedModel(model, own_layout(model), *whitening(flat))
         target = face.whiten(flat[:7])
         return face, target + 0.3 * torch.randn(target.shape, generator=g), target
 

@@ -13,6 +13,8 @@ from facenb.fitting.posed import (
     move_camera,
     own_layout,
     pose_of,
+    turned,
+    whitening,
     yaw_of,
 )
 from facenb.imaging.camera import WeakPerspective, euler_to_matrix
@@ -61,15 +63,15 @@ def flat():
 def test_places_points_where_the_camera_does(flat):
     model, camera = random_model(), random_camera(6)
     expected = camera.project(model.shape(flat[:, 12:17], flat[:, 17:]))
-    found = PosedModel(model, own_layout(model), flat)(flat)
+    found = PosedModel(model, own_layout(model), *whitening(flat))(flat)
     torch.testing.assert_close(found[..., :2], expected[..., :2])
     torch.testing.assert_close(found[..., 2], expected[..., 2] * camera.scale[:, None])  # depth in pixels
 
 
 def test_points_of_an_embedding_are_those_of_the_mesh(flat):
     model = random_model()
-    some = PosedModel(model, own_layout(model), flat, model.landmarks)(flat)
-    torch.testing.assert_close(some, PosedModel(model, own_layout(model), flat)(flat)[:, :4])
+    some = PosedModel(model, own_layout(model), *whitening(flat), model.landmarks)(flat)
+    torch.testing.assert_close(some, PosedModel(model, own_layout(model), *whitening(flat))(flat)[:, :4])
 
 
 def test_camera_comes_back():
@@ -102,7 +104,7 @@ def test_mirrored_crop_of_the_mirrored_picture():
 
 
 def test_whitened_has_mean_zero_and_deviation_one_and_comes_back(flat):
-    face = PosedModel(random_model(), own_layout(random_model()), flat)
+    face = PosedModel(random_model(), own_layout(random_model()), *whitening(flat))
     white = face.whiten(flat)
     torch.testing.assert_close(white.mean(0), torch.zeros(20), atol=1e-4, rtol=0)
     varied = torch.arange(20) != 11  # t_z is always 0
@@ -121,6 +123,14 @@ def test_leading_components_of_an_orthogonal_basis_are_its_longest():
     assert turn.abs().argmax(0).tolist() == [1, 3, 4]
 
 
+def test_a_turned_model_has_the_combined_components():
+    model, g = random_model(), torch.Generator().manual_seed(2)
+    identity, expression = torch.randn(5, 2, generator=g), torch.randn(3, 1, generator=g)
+    basis = turned(model, identity, expression).identity_basis
+    expected = sum(identity[k, 1] * model.identity_basis[k] for k in range(5))
+    torch.testing.assert_close(basis[1], expected)
+
+
 def test_all_components_turned_are_the_same_face():
     model, codes = random_model(), torch.randn(4, 5)
     reduced, turn, _ = leading(model, 5, 3)
@@ -129,6 +139,6 @@ def test_all_components_turned_are_the_same_face():
 
 def test_luo19_is_the_layout_of_a_model_of_its_size_only():
     assert own_layout(random_model(40, 10)).parts == LUO19.parts
-    PosedModel(random_model(40, 10), LUO19, torch.zeros(2, 62))
+    PosedModel(random_model(40, 10), LUO19, *torch.zeros(2, 62))
     with pytest.raises(ValueError, match="not the layout of random"):
-        PosedModel(random_model(), LUO19, torch.zeros(2, 62))
+        PosedModel(random_model(), LUO19, *torch.zeros(2, 62))

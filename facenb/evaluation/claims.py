@@ -47,6 +47,16 @@ def mean_of(values: ArrayLike, subject: ArrayLike, draws: int = 5000, seed: int 
     return effect if len(means) == 1 else with_seeds(effect, means.mean(1), seed)
 
 
+def bootstrap_seeds(statistics: Sequence[Callable[[np.ndarray], np.ndarray]], people: int) -> Effect:
+    """Return the mean over seeds of a statistic with its interval. `statistics` holds one for each seed.
+
+    Each takes weights (rows, people), as in `bootstrap`. With several seeds, the interval also covers new trainings.
+    """
+    effect = bootstrap(lambda weights: np.mean([of(weights) for of in statistics], 0), people)
+    every = np.ones((1, people))
+    return effect if len(statistics) == 1 else with_seeds(effect, [float(of(every)[0]) for of in statistics])
+
+
 def paired_difference(first: ArrayLike, second: ArrayLike, subject: ArrayLike, seed: int = 0) -> Effect:
     """Return the mean of first - second, taken image by image, with its interval over people (`mean_of`).
 

@@ -32,14 +32,22 @@ def within_and_between(
 def between_to_within(
     codes: Float[Tensor, "pictures features"], person: Int[Tensor, " pictures"]
 ) -> tuple[Callable[[np.ndarray], np.ndarray], int]:
-    """Return a statistic for `intervals.bootstrap`, and the number of people.
+    """Return the statistic `ratio_of` for codes, and the number of people. Raise as `within_and_between` does."""
+    people = within_and_between(codes, person)
+    return ratio_of(*people), len(people[0])
+
+
+def ratio_of(
+    within: Float[Tensor, " people"], mean: Float[Tensor, "people features"], count: Float[Tensor, " people"]
+) -> Callable[[np.ndarray], np.ndarray]:
+    """Return the ratio of between to within as a statistic for `intervals.bootstrap`, from `within_and_between`.
 
     The statistic is the rms distance between images of two people, divided by the rms distance within one person. It
     equals sqrt(1 + variance between people / variance within a person). Means of few images differ by chance, and this
     part of the variance is subtracted. So codes without information about identity give 1. The statistic takes weights
-    (rows, people). Raise ValueError as `within_and_between` does.
+    (rows, people).
     """
-    within, mean, count = (array.numpy() for array in within_and_between(codes, person))
+    within, mean, count = (array.double().numpy() for array in (within, mean, count))
 
     def statistic(weights: np.ndarray) -> np.ndarray:
         share = weights / weights.sum(1, keepdims=True)
@@ -47,4 +55,4 @@ def between_to_within(
         chance = share @ (within / count)
         return np.sqrt(np.clip(1 + (spread - chance) / (share @ within), 0, None))
 
-    return statistic, len(within)
+    return statistic

@@ -73,39 +73,55 @@ def leading(
     With `basis = U S V^T`, the new components are the rows of `S V^T` and the new coefficients are `c U`. They stay
     whitened. If the basis already holds principal components, this only drops the last ones.
     """
-    bases, turns = {}, []
-    for name, count in (("identity_basis", identity), ("expression_basis", expression)):
-        basis = getattr(model, name)
+    turns = []
+    for basis, count in ((model.identity_basis, identity), (model.expression_basis, expression)):
         _, vectors = torch.linalg.eigh(basis.double().flatten(1) @ basis.double().flatten(1).T)
-        turn = vectors.flip(1)[:, :count].to(basis)
-        bases[name] = torch.tensordot(turn.T, basis, 1)
-        turns.append(turn)
-    return replace(model, name=f"{model.name} {identity}+{expression}", expression_names=(), **bases), *turns
+        turns.append(vectors.flip(1)[:, :count].to(basis))
+    return turned(model, *turns), *turns
+
+
+def turned(
+    model: MorphableModel, identity: Float[Tensor, "full reduced"], expression: Float[Tensor, "full_e reduced_e"]
+) -> MorphableModel:
+    """Return the model with other components: each is the combination of the old ones in a column of the matrices."""
+    bases = {
+        "identity_basis": torch.tensordot(identity.T, model.identity_basis, 1),
+        "expression_basis": torch.tensordot(expression.T, model.expression_basis, 1),
+    }
+    name = f"{model.name} {identity.shape[1]}+{expression.shape[1]}"
+    return replace(model, name=name, expression_names=(), **bases)
+
+
+def whitening(
+    training: Float[Tensor, "rows coefficients"],
+) -> tuple[Float[Tensor, " coefficients"], Float[Tensor, " coefficients"]]:
+    """Return the mean and the standard deviation of the training images' coefficients, 1 where one never varies."""
+    deviation = training.std(0, correction=0)
+    return training.mean(0), deviation.where(deviation > 1e-6, 1.0)
 
 
 class PosedModel(nn.Module):
     """Compute points of a model from flat coefficient vectors, and whiten these vectors for a network.
 
-    `whitened = (flat - centre) / deviation`, with the mean and standard deviation over the training images. If a
-    coefficient never varies, its deviation is 1. `points` None means all vertices. Raise ValueError if the layout is
-    not the model's.
+    `whitened = (flat - centre) / deviation` (see `whitening`). `points` None means all vertices. Raise ValueError if
+    the layout is not the model's.
     """
 
     def __init__(
         self,
         model: MorphableModel,
         layout: Layout,
-        training: Float[Tensor, "rows coefficients"],
+        centre: Float[Tensor, " coefficients"],
+        deviation: Float[Tensor, " coefficients"],
         points: Embedding | None = None,
     ):
         super().__init__()
         if layout.parts != own_layout(model).parts:
             raise ValueError(f"{layout} is not the layout of {model.name}; use {own_layout(model)}")
         self.layout = layout
-        deviation = training.std(0, correction=0)
         buffers = {name: getattr(model, name) for name in ("mean", "identity_basis", "expression_basis")}
         buffers = {name: value if points is None else points.of(value) for name, value in buffers.items()}
-        buffers |= {"centre": training.mean(0), "deviation": deviation.where(deviation > 1e-6, 1.0)}
+        buffers |= {"centre": centre, "deviation": deviation}
         for name, value in buffers.items():
             self.register_buffer(name, value.clone(), persistent=False)
 
