@@ -29,6 +29,9 @@ FACENB_MIRROR := $(wildcard $(abspath $(CURDIR)/../shared/mirror))
 endif
 export FACENB_MIRROR
 
+# Parts of `make reference`, all if empty: see facenb/reference/__main__.py.
+PART ?=
+
 # How long torch's idle threads spin before they sleep (GNU OpenMP). By default they hold the cores for milliseconds
 # that the renderer's own threads want: pictures take a sixth longer.
 export GOMP_SPINCOUNT ?= 20000
@@ -43,7 +46,7 @@ absolute = $(if $($(1)),$(shell $(PYTHON) -c 'import os, sys; print(os.path.absp
 export FACENB_DATA := $(call absolute,FACENB_DATA)
 export FACENB_RUNS := $(call absolute,FACENB_RUNS)
 
-.PHONY: help notebooks test test-slow lab bench outputs lint format clean setup
+.PHONY: help notebooks reference test test-slow lab bench outputs lint format clean setup
 .DEFAULT_GOAL := help
 
 help:
@@ -87,6 +90,10 @@ lint: $(READY)
 format: $(READY)
 	@$(BIN) -m ruff check --fix .
 	@$(BIN) -m ruff format .
+
+# The reference trainings: about ten hours on two cores, taken up again after a stop. PART names one of them.
+reference: $(READY)
+	@$(BIN) -m facenb.reference $(PART) --data $(DATA) --device $(DEVICE)
 
 lab: $(READY)
 	@$(BIN) -m jupyterlab --notebook-dir=notebooks

@@ -4,14 +4,16 @@
 coefficients of the 3DMM (identity, expression). The network scales each dimension to [-1, 1].
 """
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from facenb.morphable.model import MorphableModel
 from facenb.networks.sphereface import SphereFace
-from facenb.networks.weights import Saved
+from facenb.networks.weights import Saved, fixed_image
 
 
 class Codes(NamedTuple):
@@ -125,6 +127,30 @@ class JointNetwork(Saved, nn.Module):
         """Set both decoders to the bases of the 3DMM: the closed-form solution of phase II."""
         self.identity_decoder.set_basis(identity, self.identity_scaling)
         self.residual_decoder.set_basis(expression, self.residual_scaling)
+
+    def to_ship(self, model: MorphableModel) -> dict[str, Tensor]:
+        """Return the weights, without the decoders if they are still the bases of `model` (`set_bases`)."""
+        of_model = JointNetwork.from_config(self.config)
+        of_model.load_state_dict(self.state_dict())
+        of_model.set_bases(model.identity_basis, model.expression_basis)
+        tensors, bases = self.state_dict(), of_model.state_dict()
+        decoders = [name for name in tensors if "_decoder." in name]
+        if all(torch.equal(tensors[name].cpu(), bases[name]) for name in decoders):
+            tensors = {name: value for name, value in tensors.items() if name not in decoders}
+        return tensors
+
+    def from_shipped(self, tensors: Mapping[str, Tensor], model: MorphableModel) -> None:
+        """Load the tensors of `to_ship`. Raise RuntimeError if they do not fit."""
+        absent, unknown = self.load_state_dict(tensors, strict=False)
+        if unknown or any("_decoder." not in name for name in absent):
+            raise RuntimeError(f"The tensors do not fit: {absent + unknown}.")
+        if absent:
+            self.set_bases(model.identity_basis, model.expression_basis)
+
+    @torch.no_grad()
+    def probe(self) -> Float[Tensor, " outputs"]:
+        codes = self.eval().encode(fixed_image(self.encoder.size).to(self.mean_shape))
+        return torch.cat(self.shape(codes)[:1], 1).flatten()[:8].cpu()
 
     @torch.no_grad()
     def set_mean_shape(self, vertices: Float[Tensor, "vertices 3"]) -> None:

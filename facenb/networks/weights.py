@@ -1,15 +1,17 @@
 """Read released weights without running code; save and load our own networks with their configuration."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from facenb import savefile
 from facenb.errors import ModelFileError
+from facenb.morphable.model import MorphableModel
 
 
 class Saved:
@@ -41,6 +43,24 @@ class Saved:
         network.load_state_dict(tensors)
         network.card = facts["card"]
         return network.eval()
+
+    def to_ship(self, model: MorphableModel) -> dict[str, Tensor]:
+        """Return the tensors that a file must hold so that `from_shipped` restores the network."""
+        return self.state_dict()
+
+    def from_shipped(self, tensors: Mapping[str, Tensor], model: MorphableModel) -> None:
+        """Load the tensors of `to_ship`. Raise RuntimeError if they do not fit."""
+        self.load_state_dict(tensors)
+
+    def probe(self) -> Float[Tensor, " outputs"]:
+        """Return a few outputs for a fixed image. They change if the code of the network changes what it computes."""
+        raise NotImplementedError
+
+
+def fixed_image(size: Sequence[int]) -> Float[Tensor, "1 3 height width"]:
+    """Return an image of waves for `Saved.probe`, RGB in [-1, 1]."""
+    across, down = torch.linspace(0, 9, size[1]), torch.linspace(0, 6, size[0])[:, None]
+    return torch.stack([torch.sin(across + k * down) for k in (1, 2, 3)])[None]
 
 
 def read_weights(path: Path, part: str = "") -> dict[str, Tensor]:

@@ -79,17 +79,17 @@ class Material:
         return network
 
 
-def prepare(run: Run, folds: tuple[int, int] | None = None) -> Material:
-    """Return the images of a run, split by people. Build the sets if they are missing.
+def prepare(run: Run, folds: tuple[int, int] | None = None, sizes: Plan | None = None) -> Material:
+    """Return the images of a run, split by people. Build the sets if they are missing. `sizes`: another plan.
 
     `synthetic`: people of SynthFace. `photos`: people of LFW with two photos or more, without the people in `folds`, a
     pair of folds (None: the plan's first). `paper`: the records of CASIA-WebFace with BFM-2019, tested on all pairs of
     LFW. Raise AssetError if data is missing; it names the command that gets the data.
     """
-    chosen = plan(run.profile, run.data, run.seed)
+    chosen = sizes or plan(run.profile, run.data, run.seed)
     if run.data == "synthetic":
-        counts = {"validation": round(chosen.validation * chosen.people), "test": round(chosen.test * chosen.people)}
-        counts["training"] = chosen.people - sum(counts.values())
+        validation, test = (round(part * chosen.people) for part in (chosen.validation, chosen.test))
+        counts = {"training": chosen.people - validation - test, "validation": validation, "test": test}
         people, model = {name: SUBJECTS[name][:count] for name, count in counts.items()}, course_model()
         everybody = [k for numbers in people.values() for k in numbers]
         options = {"pictures": chosen.pictures, "size": chosen.size, "workers": os.cpu_count() or 1}

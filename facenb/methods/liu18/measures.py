@@ -1,15 +1,17 @@
 """A network's codes and shapes, and their errors against the truth."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int, UInt8
-from torch import Tensor
+from torch import Tensor, nn
 
-from facenb.datasets.sets.augmentation import network_input
+from facenb.datasets.sets.augmentation import NONE, network_input
 from facenb.datasets.sets.faces import FaceSet
+from facenb.evaluation.intervals import Effect, bootstrap
 from facenb.evaluation.shape import shape_errors
 from facenb.methods.liu18.material import Material
 from facenb.networks.joint import Codes, JointNetwork, ShapeParts
@@ -92,3 +94,57 @@ def measure_model(material: Material, network: JointNetwork, codes: Codes) -> Te
 def need_network(run: Run, name: str, notebook: str, like: dict[str, Any] | None = None) -> JointNetwork:
     """Return a network that an earlier notebook saved, on the run's device. Raise RunError if it is missing."""
     return JointNetwork.load(run.need(f"networks/{name}.safetensors", notebook), like).to(run.device)
+
+
+def mean_face(material: Material) -> TestErrors:
+    """Return the errors of the mean face."""
+    return measure(material, lambda rows: (material.model.mean.expand(len(rows), -1, -1),) * 2)
+
+
+def fitted_shapes(material: Material) -> TestErrors:
+    """Return the errors of the fit to all images of each test person: the kind of target that the network learns."""
+    identity, expression = material.test.read(["identity", "expression"]).values()
+    shape = material.model.shape
+    return measure(material, lambda rows: (shape(identity[rows], expression[rows]), shape(identity[rows])))
+
+
+def gap_closed(mean: Tensor, network: Tensor, fitted: Tensor, subject: Int[Tensor, " images"]) -> Effect:
+    """Return how much of the gap from the mean face to the fitted targets a network closes, in %.
+
+    The three errors have shape (images). Each person has the same weight, and the interval is over people.
+    """
+    people = subject.unique(return_inverse=True)[1]
+    count = torch.bincount(people)
+    errors = [(torch.bincount(people, values.double()) / count).numpy() for values in (mean, network, fitted)]
+
+    def share(weights: np.ndarray) -> np.ndarray:
+        far, own, near = (weights @ error for error in errors)
+        return 100 * (far - own) / (far - near)
+
+    return bootstrap(share, len(count))
+
+
+def watch_codes(material: Material) -> Callable[[dict[str, nn.Module]], dict[str, float]]:
+    """Return a `validate` function for phase I: the explained variance of the codes, for seen and unseen people.
+
+    Each number is `1 - (squared error) / (squared distance from the training people's mean code)`, over all dimensions.
+    The images are not altered. The training people are as many images as the validation people.
+    """
+    plain, network = replace(material.train, augmentation=NONE), material.new_network()
+    count, targets = min(1024, len(material.validation)), {}
+    for name, subset in (("unseen", material.validation), ("seen", plain)):
+        rows = torch.arange(0, len(subset), max(1, len(subset) // count))[:count]
+        targets[name] = subset, rows, network.codes(**subset.read(["identity", "expression"], rows))
+    means = network.codes(**{k: v.mean(0)[None] for k, v in plain.read(["identity", "expression"]).items()})
+
+    def validate(modules: dict[str, nn.Module]) -> dict[str, float]:
+        explained = {}
+        for name, (subset, rows, target) in targets.items():
+            codes = encode(modules["network"], subset, rows)
+            for part in Codes._fields:
+                aim = getattr(target, part)
+                blind = (aim - getattr(means, part)).square().sum()
+                explained[f"{part}, {name}"] = float(1 - (getattr(codes, part) - aim).square().sum() / blind)
+        return explained
+
+    return validate

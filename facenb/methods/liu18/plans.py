@@ -21,10 +21,14 @@ class Plan:
     one: Settings  # phase I
     two: Settings  # phase II
     three: Settings  # phase III
-    ablation: Settings  # one arm of notebook 09
+    ablation: Settings  # one arm of notebook 09, and each phase I before it
     augmentation: dict[str, Any]  # of training images
     folds: tuple[tuple[int, int], ...]  # pairs of LFW folds to test; their people are not trained on; () without LFW
     head: tuple[str, dict[str, Any]]  # class head of phase III and its arguments
+
+    def narrow(self) -> "Plan":
+        """Return the plan with the narrow encoder."""
+        return replace(self, encoder=NARROW)
 
 
 PHASES = ("one", "two", "three", "ablation")  # the settings of a plan
@@ -48,7 +52,10 @@ STRONGER = {  # a network soon memorises five photos of a person
 }
 
 
-def _settings(steps: int, rate: float, batch: int = 64, weight_decay: float = 1e-3, **options: Any) -> Settings:
+def _settings(
+    steps: int, rate: float, batch: int = 64, weight_decay: float = 1e-3, reports: int = 6, **options: Any
+) -> Settings:
+    """Return settings that validate `reports` times."""
     return Settings(
         steps=steps,
         rate=rate,
@@ -57,8 +64,8 @@ def _settings(steps: int, rate: float, batch: int = 64, weight_decay: float = 1e
         weight_decay=weight_decay,
         warm_up=min(50, steps // 4),
         clip=5.0,  # for the first steps, whose gradients are large
-        save_every=max(steps // 4, 1),
-        validate_every=max(steps // 6, 1),
+        save_every=max(steps // max(4, reports), 1),
+        validate_every=max(steps // reports, 1),
         log_every=max(steps // 60, 1),
         **options,
     )
@@ -142,9 +149,29 @@ def _full(photos: bool) -> Plan:
     )
 
 
+def _seeded(chosen: Plan, seed: int) -> Plan:
+    return replace(chosen, **{phase: replace(getattr(chosen, phase), seed=seed) for phase in PHASES})
+
+
 def plan(profile: str, data: str, seed: int = 0) -> Plan:
     """Return the plan of a profile (smoke, quick, full) for a kind of data (synthetic, photos, paper)."""
     photos = data != "synthetic"
     quick = _quick_photos() if photos else QUICK
-    chosen = {"smoke": _smoke(photos), "quick": quick, "full": _full(photos)}[profile]
-    return replace(chosen, **{phase: replace(getattr(chosen, phase), seed=seed) for phase in PHASES})
+    return _seeded({"smoke": _smoke(photos), "quick": quick, "full": _full(photos)}[profile], seed)
+
+
+REFERENCE = replace(  # two CPU cores finish it on SynthFace in an hour
+    QUICK,
+    people=6200,
+    test=100 / 6200,
+    validation=100 / 6200,
+    encoder=NARROW | {"channels": (24, 48, 96, 192)},
+    one=_settings(steps=15_000, rate=4e-3, reports=15),
+    three=_settings(steps=10_000, rate=4e-3, reports=10),
+    ablation=_settings(steps=4000, rate=4e-3, reports=4),
+)
+
+
+def reference_plan(profile: str, data: str, seed: int = 0) -> Plan:
+    """Return the plan of the reference trainings; at smoke that of the notebooks."""
+    return plan(profile, data, seed) if profile == "smoke" else _seeded(REFERENCE, seed)

@@ -1,0 +1,153 @@
+"""The four arms of the ablation: one code, two codes, the method, and softmax alone (Liu18, section 4.3).
+
+All arms of a seed see the same images in the same order. (b) and (c) start from one phase I. (a) has a phase I of its
+own, because its code is different. (d) trains with the class loss only, for as many steps as phase I and (c) together.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from facenb.losses import coefficient_loss
+from facenb.methods.liu18.material import Material, training_folder
+from facenb.methods.liu18.phases import phase_one, phase_three
+from facenb.networks.heads import make_head
+from facenb.networks.joint import JointNetwork
+from facenb.networks.sphereface import SphereFace
+from facenb.training import History, Settings, train
+
+ARMS = {"a": "(a) one code", "b": "(b) two codes", "c": "(c) the method", "d": "(d) softmax only"}
+
+
+class OneCode(nn.Module):
+    """Map fitted coefficients to one code of the whole shape, and give the decoder of this code.
+
+    The code holds the principal components of the displacements `x B` of the fits, with `B = [A; E]`. The Cholesky
+    factor of `B B^T = L L^T` has `|x B| = |x L|`, so a PCA of `x L` is a PCA of the shapes. Each code is in [-1, 1].
+    """
+
+    def __init__(self, material: Material):
+        super().__init__()
+        basis = torch.cat([material.model.identity_basis, material.model.expression_basis]).flatten(1).double()
+        gram = basis @ basis.T
+        factor = torch.linalg.cholesky(gram + 1e-9 * gram.diagonal().mean() * torch.eye(len(gram)))
+        stored = material.train.read(["identity", "expression"])
+        rows = torch.cat([stored["identity"], stored["expression"]], 1).double() @ factor
+        mean = rows.mean(0)
+        strength, directions = torch.linalg.svd(rows - mean, full_matrices=False)[1:]  # strongest first
+        directions = directions[strength > 1e-5 * strength[0]]  # few images have few components
+        low, high = ((rows - mean) @ directions.T).aminmax(dim=0)
+        half = (high - low) / 2
+        self.register_buffer("turn", (factor @ directions.T / half).float())
+        self.register_buffer("shift", (((high + low) / 2 + mean @ directions.T) / half).float())
+        to_vertices = torch.linalg.solve(factor, basis)  # from `rows` to the vertices
+        self.basis = (directions @ to_vertices).float().unflatten(1, (-1, 3))  # (codes, vertices, 3), mm
+        self.offset, self.low, self.high = (mean @ to_vertices).float(), low.float(), high.float()
+
+    def forward(self, coefficients: Float[Tensor, "batch coefficients"]) -> Float[Tensor, "batch codes"]:
+        """Return the codes of identity and expression coefficients, side by side."""
+        return coefficients @ self.turn - self.shift
+
+
+@torch.no_grad()
+def network_of_one_code(material: Material, code: OneCode, seed: int) -> JointNetwork:
+    """Return an untrained network with one code, whose decoder is already exact."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = JointNetwork(SphereFace(**material.plan.encoder), len(code.basis), 0, len(material.model.mean))
+    network.identity_scaling.span(torch.stack([code.low, code.high]))
+    network.set_mean_shape(material.model.mean)
+    network.identity_decoder.set_basis(code.basis, network.identity_scaling)
+    network.identity_decoder.fc.bias += code.offset
+    return network
+
+
+def network_of_two_codes(material: Material, seed: int) -> JointNetwork:
+    """Return an untrained network with two codes and the decoders of phase II in closed form."""
+    network = material.new_network(seed)
+    network.set_bases(material.model.identity_basis, material.model.expression_basis)
+    return network
+
+
+def phase_one_of_one_code(modules: dict[str, nn.Module], batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the loss of phase I for the network of one code."""
+    target = modules["code"](torch.cat([batch["identity"], batch["expression"]], 1))
+    return {"loss": coefficient_loss(modules["network"].encode(batch["image"]).identity, target)}
+
+
+def weighted(loss: Callable, factor: float) -> Callable:
+    """Return the loss of phase III with the weight of L_R multiplied by a factor."""
+
+    def scaled(modules: dict[str, nn.Module], batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        losses = loss(modules, batch)
+        return losses | {"loss": losses["L_C"] + factor * (losses["loss"] - losses["L_C"])}
+
+    return scaled
+
+
+class Ablation:
+    """The trainings of one seed. `reports` are the arguments `validate` and `watch` of `train` for the arms."""
+
+    def __init__(self, material: Material, seed: int, **reports: Any):
+        self.material, self.seed, self.reports = material, seed, reports
+        self.settings = replace(material.plan.ablation, seed=seed)
+        self.histories: dict[str, History] = {}
+
+    def starts(self) -> dict[str, JointNetwork]:
+        """Train both phases I. Return the network from which each arm starts."""
+        code = OneCode(self.material)
+        single = network_of_one_code(self.material, code, self.seed)
+        self._train("a_I", {"network": single, "code": code}, phase_one_of_one_code)
+        double = network_of_two_codes(self.material, self.seed)
+        self._train("bc_I", {"network": double}, phase_one)
+        twin, untrained = (network_of_two_codes(self.material, self.seed) for _ in range(2))
+        twin.load_state_dict(double.state_dict())
+        return {"a": single, "b": double, "c": twin, "d": untrained}
+
+    def arms(self) -> dict[str, JointNetwork]:
+        """Train the four arms and return their networks."""
+        networks = self.starts()
+        for arm, network in networks.items():
+            self.train_arm(arm, network)
+        return networks
+
+    def train_arm(self, arm: str, network: JointNetwork, factor: float = 1.0) -> History:
+        """Train one arm in place; the weight of its L_R is multiplied by `factor`."""
+        settings = replace(self.settings, steps=(1 + (arm == "d")) * self.settings.steps)
+        modules = {"network": network, "targets": self.material.supervision()}
+        if arm in "cd":
+            modules["head"] = self._head(network)
+        loss = phase_three(settings.steps, reconstruction=arm != "d", identification=arm in "cd")
+        facts = {"factor": factor} if factor != 1 else {}
+        loss = weighted(loss, factor) if facts else loss
+        return self._train(arm, modules, loss, settings, **facts, **self.reports)
+
+    def _head(self, network: JointNetwork) -> nn.Module:
+        """Return the plan's class head for the training people."""
+        name, options = self.material.plan.head
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed)
+            return make_head(name, network.identity, self.material.train.classes, **options)
+
+    def _train(
+        self,
+        name: str,
+        modules: dict[str, nn.Module],
+        loss: Callable,
+        settings: Settings | None = None,
+        validate: Callable | None = None,
+        watch: Callable | None = None,
+        **facts: Any,
+    ) -> History:
+        settings, device = settings or self.settings, self.material.run.device
+        folder = training_folder(self.material, f"09_{name}_seed{self.seed}", settings, modules, **facts)
+        modules = {key: module.to(device) for key, module in modules.items()}
+        history = train(
+            modules, loss, self.material.train, settings, folder, validate=validate, watch=watch, device=device
+        )
+        self.histories[name] = history
+        return history

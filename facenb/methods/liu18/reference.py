@@ -1,0 +1,138 @@
+"""The reference trainings of Liu18: phases I to III, and the ablation with three seeds."""
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from facenb.evaluation.claims import mean_of, mean_of_pairs
+from facenb.evaluation.intervals import Effect
+from facenb.methods.liu18.ablation import Ablation
+from facenb.methods.liu18.material import Material, prepare
+from facenb.methods.liu18.measures import (
+    TestErrors,
+    encode,
+    fitted_shapes,
+    gap_closed,
+    mean_face,
+    measure_model,
+    measure_network,
+    watch_codes,
+)
+from facenb.methods.liu18.plans import reference_plan
+from facenb.methods.liu18.recognition import Gallery, watch_validation
+from facenb.methods.liu18.trainings import train_phase_one, train_phase_three, train_phase_two
+from facenb.networks.joint import JointNetwork
+from facenb.reference.shipment import Shipment, rounded
+from facenb.runs.results import Run
+from facenb.training import History
+
+
+def figure(name: str, effect: Effect, unit: str) -> dict[str, Any]:
+    """Return a row of a card's figures."""
+    return {
+        "name": name,
+        "value": effect.value,
+        "low": effect.low,
+        "high": effect.high,
+        "unit": unit,
+        "n": effect.subjects,
+    }
+
+
+def facts_of(material: Material, histories: Mapping[str, History], figures: list[dict], **more: Any) -> dict[str, Any]:
+    """Return what a card says of trainings on this material."""
+    logs = {name: history.log.iloc[-1] for name, history in histories.items()}
+    return {
+        "data": "SynthFace",
+        "people": {name: getattr(material, name).classes for name in ("train", "validation", "test")},
+        "images": {name: len(getattr(material, name)) for name in ("train", "validation", "test")},
+        "size": list(material.plan.size),
+        "encoder": material.plan.encoder,
+        "steps": {name: int(last["step"]) for name, last in logs.items()},
+        "seconds": float(sum(last["seconds"] for last in logs.values())),
+        "figures": figures,
+        **more,
+    }
+
+
+def about_test(material: Material, gallery: Gallery) -> dict[str, Tensor]:
+    """Return the person and |yaw| of each test image, and images, kind and fold of each pair."""
+    pairs = gallery.pairs
+    of_pairs = {"first": pairs.first, "second": pairs.second, "same": pairs.same, "fold": pairs.fold}
+    return {"subject": material.test.subjects, "yaw": material.yaw} | {f"pairs/{k}": v for k, v in of_pairs.items()}
+
+
+def of_errors(name: str, errors: TestErrors) -> dict[str, Tensor]:
+    """Return the errors of a method under its name."""
+    return {f"{name}/{kind}": values.float() for kind, values in vars(errors).items()}
+
+
+def liu18(run: Run) -> Shipment:
+    """Train phases I, II and III with the wider encoder, and measure phases I and III on unseen people."""
+    material = prepare(run, sizes=reference_plan(run.profile, run.data, run.seed))
+    network, watch, histories = material.new_network(run.seed), watch_validation(material), {}
+    network.set_bases(material.model.identity_basis, material.model.expression_basis)  # for the validation of L_R
+    histories["phase I"] = train_phase_one(material, network, validate=watch_codes(material))
+    one = rounded(copy.deepcopy(network).cpu())
+    one.set_bases(material.model.identity_basis, material.model.expression_basis)
+    histories["phase II"] = train_phase_two(material, network)
+    histories["phase III"] = train_phase_three(material, network, validate=watch)
+    three = rounded(network.cpu())
+    return measured(material, {"phase_I": one, "phase_III": three}, histories)
+
+
+def measured(material: Material, networks: dict[str, JointNetwork], histories: dict[str, History]) -> Shipment:
+    """Measure both networks on the test people."""
+    gallery, subject = Gallery.of(material), material.test.subjects
+    errors = {"mean face": mean_face(material), "fitted targets": fitted_shapes(material)}
+    measures, figures = about_test(material, gallery), []
+    for name, network in networks.items():
+        codes = encode(network, material.test)
+        errors[name] = (measure_model if name == "phase_I" else measure_network)(material, network, codes)
+        right = gallery.verify(codes.identity).right
+        measures[f"{name}/right"] = right
+        figures.append(
+            figure(f"{name}, accuracy of c_id", mean_of_pairs(right.double(), *gallery.people).percent(), "%")
+        )
+    for name, error in errors.items():
+        measures |= of_errors(name, error)
+        figures += [
+            figure(f"{name}, {kind}", mean_of(getattr(error, kind), subject), "mm") for kind in ("whole", "identity")
+        ]
+    for phase, history in histories.items():
+        columns = [name for name in history.log if name == "step" or name.startswith("validation ")]
+        rows = history.log[columns].dropna()
+        measures |= {f"log/{phase}/{name}": torch.tensor(rows[name].to_numpy()).float() for name in columns}
+    for name in networks:
+        for kind in ("whole", "identity"):
+            values = (getattr(errors[key], kind) for key in ("mean face", name, "fitted targets"))
+            figures.append(figure(f"{name}, gap closed, {kind}", gap_closed(*values, subject), "%"))
+    return Shipment(
+        material.model, networks, measures, facts_of(material, histories, figures, seeds=[material.run.seed])
+    )
+
+
+def ablation(run: Run, seed: int) -> Shipment:
+    """Train the four arms of one seed with the narrow encoder, and measure them on unseen people."""
+    plan = reference_plan(run.profile, run.data, run.seed).narrow()
+    material = prepare(run, sizes=plan)
+    trainings = Ablation(material, seed, validate=watch_validation(material))
+    networks = {arm: rounded(network.cpu()) for arm, network in trainings.arms().items()}
+    gallery, figures = Gallery.of(material), []
+    measures = about_test(material, gallery)
+    for arm, network in networks.items():
+        codes = encode(network, material.test)
+        measures[f"{arm}/right"] = right = gallery.verify(codes.identity).right
+        figures.append(figure(f"({arm}) accuracy", mean_of_pairs(right.double(), *gallery.people).percent(), "%"))
+        if arm != "d":
+            errors = measure_network(material, network, codes)
+            measures |= of_errors(arm, errors)
+            figures.append(figure(f"({arm}) whole", mean_of(errors.whole, material.test.subjects), "mm"))
+    texture = networks["d"]
+    texture.set_bases(material.model.identity_basis, material.model.expression_basis)
+    shipped = {"texture": texture} if seed == run.seed else {}
+    facts = facts_of(material, trainings.histories, figures, seeds=[seed])
+    return Shipment(material.model, shipped, measures, facts)

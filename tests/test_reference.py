@@ -1,0 +1,162 @@
+"""Parts of the reference trainings: what is written is read back, what does not belong together is refused."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from helpers import truncated
+
+from facenb import savefile
+from facenb.errors import ModelFileError, RunError
+from facenb.files import hold
+from facenb.morphable.model import MorphableModel
+from facenb.networks.joint import JointNetwork
+from facenb.networks.sphereface import SphereFace
+from facenb.reference import Shipment, read_part, rounded, shipment
+from facenb.reference.__main__ import main
+from facenb.reference.shipment import CARD, MEASURES, PACKAGE, write_part
+from facenb.synthface.model import course_model
+
+KINDS = {kind.kind: kind for kind in (JointNetwork,)}
+SHIPPED = sorted(path.parent.name for path in PACKAGE.glob(f"*/{CARD}"))
+
+
+@pytest.fixture(scope="module")
+def model() -> MorphableModel:
+    return truncated(course_model(), 4, 2)
+
+
+def network_of(model: MorphableModel) -> JointNetwork:
+    torch.manual_seed(1)
+    encoder = SphereFace((4, 6), (1, 1), 8, (16, 12), batch_norm=True)
+    network = JointNetwork(encoder, len(model.identity_basis), len(model.expression_basis), len(model.mean))
+    network.set_mean_shape(model.mean)
+    for scaling in (network.identity_scaling, network.residual_scaling):
+        scaling.half_range.uniform_(0.5, 2)
+    return rounded(network.eval())
+
+
+@pytest.fixture
+def part(model, tmp_path):
+    """A part that was written: a network whose decoders are the model's, one whose decoders are its own."""
+    of_model, learned = network_of(model), network_of(model)
+    of_model.set_bases(model.identity_basis, model.expression_basis)
+    networks = {"of_model": of_model, "learned": learned}
+    measures = {"method/seed0/whole": torch.arange(3.0)}
+    write_part(tmp_path, "part", Shipment(model, networks, measures, {"seconds": 90.0}), {"command": "none"})
+    return networks, read_part("part", folder=tmp_path)
+
+
+class TestPart:
+    @pytest.mark.parametrize("name", ["of_model", "learned"])
+    def test_network_comes_back_as_it_was_measured(self, part, model, name):
+        networks, written = part
+        images, read = torch.rand(2, 3, 16, 12), written.network(name, JointNetwork, model)
+        codes = networks[name].encode(images)
+        assert torch.equal(read.encode(images).identity, codes.identity)
+        assert torch.equal(read.shape(codes).whole, networks[name].shape(codes).whole)
+
+    def test_decoders_of_the_model_are_not_stored(self, part):
+        folder = part[1].folder
+        stored = [set(savefile.load(folder / f"{name}.safetensors", JointNetwork.kind)[0]) for name in part[0]]
+        assert {name for name in stored[1] - stored[0]} == {n for n in stored[1] if "_decoder." in n} != set()
+
+    def test_weights_are_half_as_large(self, part):
+        tensors, _ = savefile.load(part[1].folder / "learned.safetensors", JointNetwork.kind)
+        assert tensors["encoder.fc.weight"].dtype == torch.float16
+        assert tensors["mean_shape"].dtype == tensors["encoder.fc.bias"].dtype == torch.float32
+
+    def test_measures_and_time_come_back(self, part):
+        assert torch.equal(part[1].measures["method/seed0/whole"], torch.arange(3.0))
+        assert part[1].minutes == 1.5
+
+    def test_written_again_loses_files_of_before(self, part, model):
+        folder = part[1].folder
+        write_part(folder.parent, "part", Shipment(model, {}, {"x": torch.ones(1)}, {}), {})
+        assert sorted(path.name for path in folder.iterdir()) == [CARD, MEASURES]
+
+
+class TestRefusals:
+    def test_another_model_is_named(self, part, model):
+        with pytest.raises(
+            ModelFileError, match="network learned was trained for another model: name synthface, not other"
+        ):
+            part[1].network("learned", JointNetwork, replace(model, name="other"))
+
+    @pytest.mark.parametrize("damage", ["truncated", "renamed", "of another training"])
+    def test_file_that_is_not_of_the_card(self, part, model, damage):
+        path = part[1].folder / "learned.safetensors"
+        if damage == "truncated":
+            path.write_bytes(path.read_bytes()[:-100])
+        elif damage == "renamed":
+            (part[1].folder / "of_model.safetensors").replace(path)
+        else:
+            tensors, facts = savefile.load(path, JointNetwork.kind)
+            savefile.save(path, JointNetwork.kind, {k: v + 1 for k, v in tensors.items()}, facts)
+        with pytest.raises(ModelFileError, match=r"learned.safetensors is damaged or of another training.*PART=part"):
+            part[1].network("learned", JointNetwork, model)
+
+    def test_measures_of_other_weights(self, part):
+        savefile.save(part[1].folder / MEASURES, "measures", {"method/seed0/whole": torch.zeros(3)}, {})
+        with pytest.raises(ModelFileError, match=r"measures.safetensors is damaged or of another training"):
+            _ = part[1].measures
+
+    def test_another_architecture(self, part, model, monkeypatch):
+        monkeypatch.setattr(JointNetwork, "from_config", lambda config: torch.nn.Linear(2, 2))
+        monkeypatch.setattr(torch.nn.Linear, "from_shipped", JointNetwork.from_shipped, raising=False)
+        with pytest.raises(ModelFileError, match="does not fit the architecture JointNetwork"):
+            part[1].network("learned", JointNetwork, model)
+
+    def test_missing_file_and_unknown_name(self, part, model):
+        (part[1].folder / "learned.safetensors").unlink()
+        with pytest.raises(ModelFileError, match=r"learned.safetensors is missing"):
+            part[1].network("learned", JointNetwork, model)
+        with pytest.raises(ModelFileError, match=r"has no other.safetensors, only of_model.safetensors"):
+            part[1].network("other", JointNetwork, model)
+
+    def test_part_that_nobody_trained(self, tmp_path):
+        with pytest.raises(RunError, match="Train it with: make reference PART=none DATA=photos"):
+            read_part("none", "photos", tmp_path)
+
+    def test_damaged_card(self, part):
+        (part[1].folder / CARD).write_text(json.dumps({"files": 3}))
+        with pytest.raises(ModelFileError, match="is not a card"):
+            read_part("part", folder=part[1].folder.parent)
+
+    def test_full_disk_leaves_no_card(self, model, tmp_path, monkeypatch):
+        def fail(*_):
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(shipment, "write_json", fail)
+        with pytest.raises(RunError, match=r"Cannot write .*card.json .*No space left"):
+            write_part(tmp_path, "part", Shipment(model, {"net": network_of(model)}, {}, {}), {})
+        with pytest.raises(RunError, match="has not been trained"):
+            read_part("part", folder=tmp_path)
+
+
+class TestCommand:
+    def test_unknown_part(self, capsys):
+        with pytest.raises(SystemExit):
+            main(["liu19"])
+        assert "there is no part 'liu19'; the parts are liu18" in capsys.readouterr().err
+
+    def test_started_twice(self, tmp_path, capsys):
+        with hold(tmp_path / "reference.lock"):
+            assert main(["liu18", "--profile", "smoke", "--run-folder", str(tmp_path)]) == 1
+        assert "Another command trains in" in capsys.readouterr().err
+
+
+class TestShipped:
+    """If one of these fails, the code of a network has changed: train the part that the message names again."""
+
+    @pytest.mark.parametrize("name", SHIPPED)
+    def test_networks_compute_what_they_computed(self, name):
+        part = read_part(name, folder=PACKAGE)
+        for title, facts in part.card["networks"].items():
+            now = part.network(title, KINDS[facts["kind"]], course_model()).probe()
+            again = f"{title} computes other values than when it was trained. Run: make reference PART={name}"
+            assert torch.allclose(now, torch.tensor(facts["probe"]), rtol=1e-3, atol=1e-3), again
+
+    def test_package_stays_small(self):
+        assert sum(path.stat().st_size for path in PACKAGE.glob("*/*")) < 20e6
