@@ -18,6 +18,7 @@ from facenb.methods.liu18.recognition import (
     mean_codes,
     watch_validation,
 )
+from facenb.methods.liu18.swaps import CONDITIONS, Swaps
 from facenb.runs.results import Run
 
 
@@ -120,3 +121,36 @@ def test_what_is_watched_is_of_validation_people(material, network):
         expected = liu18.reconstruction_loss(network, codes, targets(whole))
     assert watched["L_R"] == pytest.approx(float(expected), rel=1e-4)
     assert watched["AUC"] == pytest.approx(auc_of_all_pairs(codes.identity, whole["label"]), abs=1e-3)
+
+
+@pytest.fixture(scope="module")
+def swaps(gallery):
+    return Swaps.of(gallery)
+
+
+class TestSwaps:
+    def test_shapes_stay_and_skin_changes(self, swaps):
+        for state in (swaps.identical, swaps.swapped):
+            assert torch.equal(state.truth, swaps.original.truth)
+            assert not torch.equal(state.test.image, swaps.original.test.image)
+
+    def test_pairs_have_the_people_they_say(self, swaps):
+        for condition in CONDITIONS:
+            first, second = swaps.people(condition)
+            pairs = {CONDITIONS[2]: swaps.swapped_pairs, CONDITIONS[3]: swaps.expression_pairs}
+            assert ((first == second) == pairs.get(condition, swaps.pairs).same.numpy()).all()
+
+    def test_code_of_the_skin_alone_is_always_misled(self, swaps, gallery):
+        people = swaps.original.test.people.tolist()
+        looks = dict(swaps.swapped.test.card["looks"])
+        skins = torch.eye(len(people))
+        own = skins[[people.index(k) for k in swaps.original.test.subjects.tolist()]]
+        worn = skins[[people.index(looks[k]) for k in swaps.original.test.subjects.tolist()]]
+        verified = swaps.verify({"original": own, "identical": torch.ones_like(own), "swapped": worn})
+        assert verified["as photographed"].mean()["AUC"] == 1
+        assert verified["skin and hair swapped"].mean()["AUC"] == 0
+
+    def test_expressions_mislead(self, swaps):
+        expression, pairs = swaps.original.test.truth["expression"], swaps.expression_pairs
+        distance = (expression[pairs.first] - expression[pairs.second]).norm(dim=1)
+        assert distance[pairs.same].mean() > distance[~pairs.same].mean()

@@ -176,3 +176,11 @@ def test_bad_requests_are_refused():
             photograph(SYNTH, subjects, pictures)
     with pytest.raises(ValueError, match="fisheye"):
         photograph(SYNTH, [0], [0], camera="fisheye")
+
+
+def test_skin_and_hair_of_another_person():
+    synth, [a, b], size = SynthFace(0), [3, 8], (64, 64)
+    own, other = photograph(synth, [a, b], [0, 0], size), photograph(synth, [a], [0], size, looks={a: b})
+    assert torch.equal(other.shape[0], own.shape[0])
+    assert torch.equal(photograph(synth, [a], [0], size, looks={a: a}).image[0], own.image[0])
+    assert (other.image[0] - own.image[0]).abs().mean() > 0.01

@@ -4,7 +4,8 @@ Picture j of subject k of seed s is always the same. It has its own random gener
 person at a time. Hair, beard and make-up vary between the pictures of a person.
 """
 
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
 from functools import cache, cached_property
 
 import numpy as np
@@ -122,12 +123,14 @@ def photograph(
     supersample: int = 2,
     noise: float = 0.01,
     view: float | int = 185.0,
+    looks: Mapping[int, int] | None = None,
 ) -> Photographs:
     """Return picture `pictures[i]` of subject `subjects[i]`, for every i, at `size` (height, width).
 
     `yaw_limit` in degrees; `camera` "weak" or "perspective" (0.35 to 1.5 m away); `expressive=False` keeps faces
     neutral; `supersample` is how many times larger the image is rendered before averaging, against jagged edges.
     `noise` is the standard deviation of the sensor noise. The shorter side of an image spans `view` to `view` + 60 mm.
+    `looks` maps a subject to the subject whose skin and hair it gets, for experiments; the shape stays its own.
     Raise ValueError for lists of different lengths, no pictures, or an unknown camera.
     """
     if len(subjects) != len(pictures) or not subjects or min(pictures) < 0:
@@ -139,7 +142,7 @@ def photograph(
     batches, people = [], {}
     for first in range(0, len(subjects), step):
         pairs = list(zip(subjects, pictures, strict=True))[first : first + step]
-        people = {k: people.get(k) or _Person(synth, k, texels) for k in dict(pairs)}
+        people = {k: people.get(k) or _Person(synth, k, texels, (looks or {}).get(k, k)) for k in dict(pairs)}
         scenes = [_Scene(synth, people[k], j, size, np.radians(yaw_limit), expressive) for k, j in pairs]
         batches.append(_expose(synth, scenes, texels, size, camera, supersample, noise, view))
     return concatenate(batches)
@@ -155,10 +158,12 @@ def _texels(size: tuple[int, int], supersample: int, view: float) -> int:
 class _Person:
     """Data that all pictures of a subject have in common."""
 
-    def __init__(self, synth: SynthFace, index: int, texels: int):
-        self.subject = synth.subject(index)
-        self.bare = skin.paint(self.subject.look, texels)  # texture without hair, beard and make-up
-        self.hairstyles = hair.choose(self.subject.traits, self.subject.look.recession, synth.generator(index, HAIR))
+    def __init__(self, synth: SynthFace, index: int, texels: int, like: int):
+        own = synth.subject(index)
+        other = own if like == index else synth.subject(like)  # whose skin and hair it has
+        self.subject = replace(own, look=other.look)
+        self.bare = skin.paint(other.look, texels)  # texture without hair, beard and make-up
+        self.hairstyles = hair.choose(other.traits, other.look.recession, synth.generator(like, HAIR))
 
 
 class _Scene:

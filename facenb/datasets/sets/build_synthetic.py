@@ -1,7 +1,7 @@
 """Build a training set of SynthFace in blocks of people: images, crops and multi-image fits."""
 
 import multiprocessing
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
@@ -39,20 +39,25 @@ def build_synthetic(
     yaw_limit: float | int = 90.0,
     landmark_noise: float | int = 1.5,
     workers: int = 1,
+    looks: Mapping[int, int] | None = None,
 ) -> FaceSet:
     """Return images 0 to `pictures` - 1 of each of SynthFace's `people` (subject numbers of `seed`), with targets.
 
     Targets are the multi-image fit of `model` to the 68 landmarks of all images of a person. `landmark_noise` is the
     standard deviation of each coordinate, in mm at the image's scale. The jaw line does not slide, because SynthFace's
-    landmarks are fixed points. Crops of `size` (height, width) use the same noisy landmarks. If the folder already
-    holds this set, it is read; an unfinished set is continued. `workers` processes share the work (a script then needs
-    the usual `if __name__ == "__main__"`). Raises RunError if the folder holds another set.
+    landmarks are fixed points. Crops of `size` (height, width) use the same noisy landmarks. `looks` gives subjects the
+    skin and hair of other subjects (`photograph`). If the folder already holds this set, it is read; an unfinished set
+    is continued. `workers` processes share the work (a script then needs the usual `if __name__ == "__main__"`). Raises
+    RunError if the folder holds another set.
     """
     people = list(people)
     consecutive = people == list(range(people[0], people[0] + len(people)))
     options = {"seed": seed, "pictures": pictures, "size": size}
     options |= {"yaw_limit": float(yaw_limit), "landmark_noise": float(landmark_noise)}
     card = {"kind": "synthetic", "population": VERSION, "view": VIEW, "model": describe(model), **options}
+    if looks:
+        options["looks"] = dict(looks)
+        card["looks"] = [list(pair) for pair in looks.items()]
     card["people"] = f"{people[0]} to {people[-1]}" if consecutive else people
     blocks = [[people[number] for number in block] for block in blocks_of([pictures] * len(people))]
     return build_faces(folder, card, partial(_rows, model, **options), blocks, workers)
@@ -90,11 +95,12 @@ def _rows(
     size: tuple[int, int],
     yaw_limit: float,
     landmark_noise: float,
+    looks: Mapping[int, int] | None = None,
 ) -> dict[str, Tensor]:
     """Return the rows of a block of people."""
     subjects, numbers = [k for k in people for _ in range(pictures)], list(range(pictures)) * len(people)
     side, synth = round(ENLARGE * max(size)), SynthFace(seed)
-    shots = photograph(synth, subjects, numbers, (side, side), yaw_limit, supersample=1, view=VIEW)
+    shots = photograph(synth, subjects, numbers, (side, side), yaw_limit, supersample=1, view=VIEW, looks=looks)
     noise = torch.cat([noise_of(synth, k, pictures, NOISE) for k in people])
     seen = shots.landmarks + landmark_noise * shots.camera.scale[:, None, None] * noise
     five = five_of_68(seen)
