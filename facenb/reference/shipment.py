@@ -111,6 +111,13 @@ class Part:
         return self.card["seconds"] / 60
 
     @property
+    def strength(self) -> str:
+        """How much the training can carry: people, images, seeds, time and device."""
+        people, images = (f"{self.card[name]['train']:,} {name}" for name in ("people", "images"))
+        seeds = f"{len(self.card['seeds'])} seed" + "s" * (len(self.card["seeds"]) > 1)
+        return f"reference: {people}, {images}, {seeds}, {self.minutes:.0f} min on {self.card['device']}"
+
+    @property
     def _again(self) -> str:
         return f"Restore the folder, or train it again: make reference PART={self.card['part']}"
 

@@ -5,11 +5,16 @@ from facenb.methods.liu18.measures import (
     TestErrors,
     encode,
     encode_crops,
+    fitted_shapes,
+    gap_closed,
+    mean_face,
     measure,
     measure_model,
     measure_network,
     need_network,
+    reference_network,
     shapes,
+    watch_codes,
 )
 from facenb.methods.liu18.phases import Coefficients, phase_one, phase_three, phase_two, reconstruction_loss
 from facenb.methods.liu18.plans import plan

@@ -11,10 +11,13 @@ from torch import Tensor, nn
 
 from facenb.datasets.sets.augmentation import NONE, network_input
 from facenb.datasets.sets.faces import FaceSet
+from facenb.errors import RunError
 from facenb.evaluation.intervals import Effect, bootstrap
 from facenb.evaluation.shape import shape_errors
 from facenb.methods.liu18.material import Material
+from facenb.morphable.model import MorphableModel
 from facenb.networks.joint import Codes, JointNetwork, ShapeParts
+from facenb.reference.shipment import read_part
 from facenb.runs.results import Run
 
 TOGETHER = 256  # images at a time, without training
@@ -94,6 +97,18 @@ def measure_model(material: Material, network: JointNetwork, codes: Codes) -> Te
 def need_network(run: Run, name: str, notebook: str, like: dict[str, Any] | None = None) -> JointNetwork:
     """Return a network that an earlier notebook saved, on the run's device. Raise RunError if it is missing."""
     return JointNetwork.load(run.need(f"networks/{name}.safetensors", notebook), like).to(run.device)
+
+
+def reference_network(run: Run, name: str, model: MorphableModel) -> JointNetwork | None:
+    """Return phase_I or phase_III of the reference trainings, on the run's device, or None if the data has none.
+
+    Raise ModelFileError if its file is damaged, or if it was trained for another model.
+    """
+    try:
+        part = read_part("liu18", run.data)
+    except RunError:
+        return None
+    return part.network(name, JointNetwork, model).to(run.device)
 
 
 def mean_face(material: Material) -> TestErrors:

@@ -43,7 +43,7 @@ def figure(name: str, effect: Effect, unit: str) -> dict[str, Any]:
 
 
 def facts_of(material: Material, histories: Mapping[str, History], figures: list[dict], **more: Any) -> dict[str, Any]:
-    """Return what a card says of trainings on this material."""
+    """Return the facts of trainings on this material for a card."""
     logs = {name: history.log.iloc[-1] for name, history in histories.items()}
     return {
         "data": "SynthFace",
@@ -52,6 +52,7 @@ def facts_of(material: Material, histories: Mapping[str, History], figures: list
         "size": list(material.plan.size),
         "encoder": material.plan.encoder,
         "steps": {name: int(last["step"]) for name, last in logs.items()},
+        "batch": material.plan.one.batch,
         "seconds": float(sum(last["seconds"] for last in logs.values())),
         "figures": figures,
         **more,
