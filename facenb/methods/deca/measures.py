@@ -11,10 +11,12 @@ from facenb.datasets.sets.faces import FaceSet
 from facenb.evaluation.shape import shape_errors
 from facenb.imaging.texture import sample
 from facenb.losses.deca import local_photometric_loss
-from facenb.methods.deca.scene import Stage, landmarks_of
+from facenb.methods.deca.animate import facing
+from facenb.methods.deca.scene import Stage, landmarks_of, posed
 from facenb.methods.deca.teacher import to_picture
 from facenb.methods.deca.trainings import Material
 from facenb.morphable.layouts import Layout
+from facenb.morphable.mesh import vertex_uv
 from facenb.morphable.model import MorphableModel
 from facenb.networks.deca import Deca
 from facenb.synthface.people import SynthFace
@@ -22,7 +24,7 @@ from facenb.synthface.wrinkles import displacement
 
 SAMPLED = 40  # training people whose wrinkles determine the zone
 DEEP = 0.1  # mm: the zone is where the mean depth over these people is larger
-RENDERED = 32  # images rendered at a time
+RENDERED, TOGETHER = 32, 128  # images rendered at a time; otherwise
 
 
 def landmark_error(
@@ -78,6 +80,34 @@ class DetailLossAt(NamedTuple):
     smooth: float  # without displacement
     wrinkled: float  # with the true wrinkles
     correlation: float  # of the negative gradient at smooth skin with the mean true wrinkles, in the zone
+
+
+@torch.no_grad()
+def vertex_errors(
+    model: MorphableModel,
+    layout: Layout,
+    flat: Float[Tensor, "images all"],
+    truth: Float[Tensor, "images vertices 3"],
+) -> Float[Tensor, " images"]:
+    """Return the mean vertex distance of the faces with expression and jaw, without the head's turn, mm."""
+    errors = []
+    for rows in torch.arange(len(flat)).split(TOGETHER):
+        errors.append(shape_errors(posed(model, layout, facing(layout, flat[rows])), truth[rows], model).mean)
+    return torch.cat(errors)
+
+
+@torch.no_grad()
+def relief(
+    network: Deca, model: MorphableModel, flat: Float[Tensor, "images all"], codes: Float[Tensor, "images detail"]
+) -> Float[Tensor, "images face"]:
+    """Return the predicted displacement at the vertices of the model's region `face`, mm, on the CPU."""
+    device = network.unit.device
+    texels = vertex_uv(model)[model.regions["face"]].to(device)
+    maps = (
+        network.displacement(flat[rows].to(device), codes[rows].to(device))
+        for rows in torch.arange(len(flat)).split(TOGETHER)
+    )
+    return torch.cat([network.decoder.at(batch, texels).cpu() for batch in maps])
 
 
 @dataclass(frozen=True)

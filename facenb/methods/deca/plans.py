@@ -1,4 +1,4 @@
-"""The sizes of each profile's training of the teacher. We chose what the paper does not print."""
+"""The sizes of each profile's training of teacher and learner. We chose what the papers do not print."""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -97,3 +97,48 @@ def teacher_plan(profile: str, seed: int = 0) -> TeacherPlan:
     """Return the plan of a profile: smoke, quick or full."""
     plan = {"smoke": SMOKE, "quick": QUICK, "full": FULL}[profile]
     return replace(plan, **{stage: replace(getattr(plan, stage), seed=seed) for stage in STAGES})
+
+
+@dataclass(frozen=True)
+class LearnerPlan:
+    """The images of a learner and the settings of its training."""
+
+    learn: Settings
+    details: Settings
+    people: int  # of SynthFace, in the training, besides the teacher's
+    held_back: int  # people of SynthFace
+    tested: int = 0  # people of SynthFace; photographs: AFLW2000-3D is the test
+    copies: int = 1  # of each clear image
+    lfw: int | None = None  # most photographs that are read
+    photos: int = 0  # of LFW: the most turned ones, and as many others
+    every: int = 1  # photograph of AFLW2000-3D
+
+
+def _learn(steps: int, batch: int, rate: float) -> Settings:
+    return Settings(
+        steps=steps,
+        batch=batch,
+        rate=rate,
+        optimiser="adamw",
+        weight_decay=1e-3,
+        warm_up=steps // 10,
+        precision="32-true",
+        save_every=steps,
+        validate_every=0,
+        log_every=max(steps // 20, 1),
+    )
+
+
+def learner_plan(profile: str, photos: bool, seed: int = 0) -> LearnerPlan:
+    """Return the plan of a profile: smoke, quick or full. `photos`: the teacher is the released 3DDFA-V2."""
+    rate, fine = 4e-5 if photos else 2e-3, 5e-4
+    if photos:
+        smoke = LearnerPlan(_learn(4, 16, rate), _learn(2, 16, fine), 4, 2, lfw=60, photos=20, every=40)
+        quick = LearnerPlan(_learn(400, 32, rate), _learn(120, 32, fine), 200, 40, photos=1200)
+        full = LearnerPlan(_learn(4000, 64, rate), _learn(4000, 64, fine), 1000, 80, copies=4, photos=3000)
+    else:
+        smoke = LearnerPlan(_learn(4, 16, rate), _learn(2, 16, fine), 4, 3, tested=4)
+        quick = LearnerPlan(_learn(300, 64, rate), _learn(120, 64, fine), 150, 40, tested=150)
+        full = LearnerPlan(_learn(4000, 64, rate), _learn(4000, 64, fine), 2000, 100, tested=500, copies=4)
+    plan = {"smoke": smoke, "quick": quick, "full": full}[profile]
+    return replace(plan, learn=replace(plan.learn, seed=seed), details=replace(plan.details, seed=seed))
