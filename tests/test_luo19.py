@@ -13,6 +13,8 @@ from facenb.evaluation.spread import within_and_between
 from facenb.fitting.posed import camera_of
 from facenb.losses import vdc, wpdc
 from facenb.methods import liu18, luo19
+from facenb.methods.luo19.reference import read_arms, read_margins, siamese
+from facenb.reference.shipment import Shipment, read_part, write_part
 from facenb.runs.results import Run
 
 
@@ -107,10 +109,28 @@ class TestArms:
         for one, other in zip(plain.parameters(), nearly.parameters(), strict=True):
             torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-4)
 
-    def test_the_sweep_takes_the_highest_auc_within_the_tolerance(self, pairs, untrained):
+
+class TestSweep:
+    def test_takes_the_highest_auc_within_the_tolerance(self, pairs, untrained):
         sweep = luo19.Sweep(pairs, untrained, plain=(0.5, 3.0))
-        table = {"worse landmarks": (0.9, 3.2), "best": (0.8, 3.05), "lower": (0.7, 2.9)}
-        assert sweep.best_of(table) == "best"
+        assert sweep.best_of({(1.0,): (0.9, 3.2), (2.0,): (0.8, 3.01), (3.0,): (0.7, 2.9)}) == (2.0,)
+        assert sweep.best_of({(1.0,): (0.9, 3.2), (2.0,): (0.8, 3.1)}) == (2.0,)  # none is allowed: the lowest NME
+
+    @pytest.mark.parametrize(("best", "margins", "edges"), [(6, {3, 6, 10}, []), (99, {3, 6, 10, 17, 29}, ["margin"])])
+    def test_extends_a_grid_at_most_twice(self, pairs, untrained, monkeypatch, best, margins, edges):
+        """The AUC is highest at the margin `best`, at w_c = 0.3 and at w_i = 1."""
+
+        def tried(sweep, options):
+            far = abs(options.get("margin", 0) - best), abs(options.get("contrast", 0) - 0.3)
+            return 1000 - sum(far) - abs(options.get("identity", 0) - 1), 3.0
+
+        monkeypatch.setattr(luo19.Sweep, "_tried", tried)
+        plan = replace(pairs.plan, contrasts=(0.1, 0.3, 0.9))
+        sweep = luo19.Sweep(replace(pairs, plan=plan), untrained)
+        chosen = sweep.run()
+        assert {margin for _, margin in sweep.tables["contrast, margin"]} == margins
+        assert chosen == {"contrast": 0.3, "margin": max(margins) if edges else best, "identity": 1.0}
+        assert sweep.edges == edges
 
 
 class TestMeasures:
@@ -159,9 +179,43 @@ class TestEffects:
         test = luo19.LandmarkTest.of(pairs)
         plain = [measure_codes(identity_test, codes, noise=0.05)]
         lower = [replace(plain[0], nme={"exact labels": 0.9 * plain[0].nme["exact labels"]})]
-        falls = luo19.nme_falls(plain, lower, test, "exact labels")
+        falls = luo19.nme_falls(plain, lower, "exact labels", test.yaw, test.faces)
         assert [falls[name].value for name in luo19.METRICS] == pytest.approx([10.0] * 4)
         assert falls[luo19.LARGE_YAW].value == pytest.approx(0, abs=1e-6)
+
+
+@pytest.fixture(scope="module")
+def reference(pairs):
+    """The part `siamese` at smoke, started from an untrained phase I, and its run."""
+    run, material = pairs.material.run, pairs.material
+    phase_one = material.new_network()
+    phase_one.set_bases(material.model.identity_basis, material.model.expression_basis)
+    write_part(run.folder / "parts", "liu18", Shipment(material.model, {"phase_I": phase_one.eval()}, {}, {}), {})
+    write_part(run.folder / "parts", "siamese", siamese(run), {})
+    return read_part("siamese", folder=run.folder / "parts")
+
+
+class TestReference:
+    def test_measures_are_those_of_the_shipped_networks(self, reference, pairs, identity_test):
+        network = reference.network("both", luo19.Siamese, pairs.material.model)
+        again = luo19.Measured.of(network, identity_test, luo19.LandmarkTest.of(pairs))
+        stored = luo19.Measured.read(reference.measures, "+ both/seed0/")
+        torch.testing.assert_close(stored.nme["exact labels"], again.nme["exact labels"])
+        torch.testing.assert_close(stored.mean, again.mean.float(), atol=1e-5, rtol=1e-4)
+        assert torch.equal(stored.right, again.right)
+
+    def test_every_arm_and_seed_is_measured(self, reference):
+        arms = read_arms(reference.measures, reference.card["seeds"])
+        assert [len(seeds) for seeds in arms.values()] == [2] * 5
+        one, other = arms["plain regression"]
+        assert not torch.equal(one.mean, other.mean)
+
+    def test_the_card_has_the_choice_and_how_it_was_made(self, reference):
+        card = reference.card
+        assert card["choice"] == {"contrast": 0.1, "margin": 4.0, "identity": 1.0}
+        [[contrast, margin, auc, error]] = card["sweep"]["tables"]["contrast, margin"]
+        assert (contrast, margin) == (0.1, 4.0) and 0 < auc < 1 and error > 0
+        assert set(read_margins(reference.measures)) == {"plain", "4"}
 
 
 def test_every_profile_has_a_plan():

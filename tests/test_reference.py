@@ -10,6 +10,7 @@ from helpers import truncated
 from facenb import savefile
 from facenb.errors import ModelFileError, RunError
 from facenb.files import hold
+from facenb.methods.luo19 import Siamese
 from facenb.morphable.model import MorphableModel
 from facenb.networks.joint import JointNetwork
 from facenb.networks.sphereface import SphereFace
@@ -18,7 +19,7 @@ from facenb.reference.__main__ import main
 from facenb.reference.shipment import CARD, MEASURES, PACKAGE, write_part
 from facenb.synthface.model import course_model
 
-KINDS = {kind.kind: kind for kind in (JointNetwork,)}
+KINDS = {kind.kind: kind for kind in (JointNetwork, Siamese)}
 SHIPPED = sorted(path.parent.name for path in PACKAGE.glob(f"*/{CARD}"))
 
 

@@ -18,6 +18,7 @@ from data_download.folders import ensure_home
 from facenb.errors import FacenbError
 from facenb.files import hold
 from facenb.methods.liu18 import reference as liu18
+from facenb.methods.luo19 import reference as luo19
 from facenb.reference.shipment import CARD, PACKAGE, Shipment, write_part
 from facenb.runs.results import DEVICES, Run, commit, device_name, run_folder, versions
 
@@ -26,6 +27,7 @@ PARTS: dict[str, dict[str, tuple[float, Callable[[Run], Shipment]]]] = {
     "synthetic": {
         "liu18": (75, liu18.liu18),
         **{f"ablation-{seed}": (45, partial(liu18.ablation, seed=seed)) for seed in range(3)},
+        "siamese": (75, luo19.siamese),
     },
 }
 

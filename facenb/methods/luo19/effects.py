@@ -7,12 +7,13 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from facenb.evaluation.claims import bootstrap_seeds, mean_of, paired_difference
 from facenb.evaluation.intervals import Effect
 from facenb.evaluation.landmarks import yaw_bin
 from facenb.evaluation.spread import ratio_of
-from facenb.methods.luo19.measures import LandmarkTest, Measured
+from facenb.methods.luo19.measures import Measured
 
 METRICS = ("NME 0-30", "NME 30-60", "NME 60-90", "NME mean of bins")
 LARGE_YAW = "more at large yaw"
@@ -51,18 +52,19 @@ def ratio_more(plain: Seeds, other: Seeds) -> Effect:
     return bootstrap_seeds([gain(*pair) for pair in zip(plain, other, strict=True)], len(plain[0].within))
 
 
-def nme_falls(plain: Seeds, other: Seeds, test: LandmarkTest, labels: str) -> dict[str, Effect]:
+def nme_falls(plain: Seeds, other: Seeds, labels: str, yaw: Tensor, faces: Tensor) -> dict[str, Effect]:
     """Return, for each key of FALLS, by how many % the NME is lower than plain regression's.
 
-    The last one is the difference, in points, of the falls at 60-90 and at 0-30 degrees.
+    The last one is the difference, in points, of the falls at 60-90 and at 0-30 degrees. `yaw` (radians) and `faces`
+    (the person) have shape (images).
     """
     pairs = [(first.nme[labels], second.nme[labels]) for first, second in zip(plain, other, strict=True)]
     seen = ~torch.stack([error.isnan() for pair in pairs for error in pair]).any(0)
-    who, in_bin = np.unique(test.faces[seen].numpy(), return_inverse=True)[1], yaw_bin(test.yaw[seen]).numpy()
+    who, in_bin = np.unique(faces[seen].numpy(), return_inverse=True)[1], yaw_bin(yaw[seen]).numpy()
     count = np.zeros((who.max() + 1, 3))
     np.add.at(count, (who, in_bin), 1)
 
-    def sums(error: torch.Tensor) -> np.ndarray:
+    def sums(error: Tensor) -> np.ndarray:
         total = np.zeros_like(count)
         np.add.at(total, (who, in_bin), error[seen].double().numpy())
         return total
@@ -77,6 +79,5 @@ def nme_falls(plain: Seeds, other: Seeds, test: LandmarkTest, labels: str) -> di
         return statistic
 
     return {
-        name: bootstrap_seeds([fall(measure, both) for both in totals], len(count)).over(test.resampled)
-        for name, measure in FALLS.items()
+        name: bootstrap_seeds([fall(measure, both) for both in totals], len(count)) for name, measure in FALLS.items()
     }

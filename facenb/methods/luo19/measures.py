@@ -1,6 +1,6 @@
 """What is measured of each network: spread within a person, ratio of between to within, verification, NME."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -144,7 +144,7 @@ class Measured:
     count: Float[Tensor, " people"]  # a person's images
     shapes: Float[Tensor, " people"]  # spread of the neutral shapes, mm
     right: Bool[Tensor, " pairs"]  # whether verification decides each pair rightly
-    nme: dict[str, Float[Tensor, " images"]]  # a fraction, by the name of the labels
+    nme: dict[str, Float[Tensor, " images"]]  # a fraction, by the name of the labels; NaN where no face was found
 
     @classmethod
     def of(cls, network: Siamese, identity: IdentityTest, landmarks: LandmarkTest) -> "Measured":
@@ -166,3 +166,16 @@ class Measured:
     def spread(self) -> Float[Tensor, " people"]:
         """Each person's spread: the rms distance of a coefficient from the person's mean, deviations."""
         return (self.within / self.mean.shape[1]).sqrt()
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the measurements by name, for a file."""
+        facts = {name: value.float() for name, value in vars(self).items() if name not in ("right", "nme")}
+        errors = {f"NME, {labels}": error for labels, error in self.nme.items()}
+        return {**facts, "right": self.right, **errors}
+
+    @classmethod
+    def read(cls, tensors: Mapping[str, Tensor], prefix: str) -> "Measured":
+        """Return the measurements of a file whose names begin with `prefix` (the inverse of `tensors`)."""
+        own = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+        errors = {name: own.pop(name) for name in list(own) if name.startswith("NME, ")}
+        return cls(**own, nme={name.removeprefix("NME, "): error for name, error in errors.items()})

@@ -12,7 +12,7 @@ from facenb.morphable.layouts import Layout
 from facenb.morphable.model import Embedding, MorphableModel
 from facenb.networks.resnet import ResNet
 from facenb.networks.sphereface import SphereFace
-from facenb.networks.weights import Saved
+from facenb.networks.weights import Saved, fixed_image
 
 ENCODERS = {encoder.__name__: encoder for encoder in (SphereFace, ResNet)}
 
@@ -77,6 +77,12 @@ class Siamese(Saved, nn.Module):
         """Return the map from flat coefficients to points of a face in the image (None: all vertices), on the CPU."""
         whitening = self.centre.cpu(), self.deviation.cpu()
         return PosedModel(self.reduction(model).model, self.layout, *whitening, points)
+
+    @torch.no_grad()
+    def probe(self) -> Float[Tensor, " outputs"]:
+        """Return a few coefficients of a fixed image (see `Saved.probe`)."""
+        size = self.config["encoder"]["arguments"].get("size", (64, 64))
+        return self.flat(self.eval()(fixed_image(size).to(self.centre))[1])[0, ::8].cpu()
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "Siamese":

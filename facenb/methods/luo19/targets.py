@@ -21,6 +21,7 @@ from facenb.morphable.model import Embedding, MorphableModel
 from facenb.runs.results import Run
 
 RANDOM_POINTS = 200  # vertices in the losses, beside the 68 landmarks: all would take longer and add little
+WATCHED = 800  # validation images at most (about)
 
 
 @dataclass(frozen=True)
@@ -66,8 +67,7 @@ class FlatImages:
 
     def targets(self) -> Float[Tensor, "images coefficients"]:
         """Return the flat coefficients of all images without augmentation."""
-        plain = replace(self, subset=replace(self.subset, augmentation=NONE))
-        return torch.cat([plain.load(rows)["flat"] for rows in torch.arange(len(plain)).split(512)])
+        return self.reduction.flat(self.subset.read(["pose", "identity", "expression"]))
 
 
 @dataclass(frozen=True)
@@ -114,10 +114,11 @@ class PairMaterial:
 
     @cached_property
     def validation(self) -> dict[str, Tensor]:
-        """Images (N, 3, H, W), flat coefficients of their fits (N, C) and `subject` (N) of the validation people."""
+        """A batch of validation people: images (N, 3, H, W), their fits, also as `flat` (N, C), and `subject` (N)."""
         subset = replace(self.material.validation, augmentation=NONE)
-        rows = torch.arange(0, len(subset), max(1, len(subset) // self.plan.watched))
-        return {**FlatImages(subset, self.reduction).load(rows), "subject": subset.subjects[rows]}
+        rows = torch.arange(0, len(subset), max(1, len(subset) // WATCHED))
+        batch = subset.load(rows)
+        return {**batch, "flat": self.reduction.flat(batch), "subject": subset.subjects[rows]}
 
 
 def prepare(run: Run) -> tuple[liu18.Material, str]:
