@@ -9,14 +9,18 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from facenb.datasets.sets.augmentation import NONE
+from facenb.datasets.sets.faces import FaceSet
 from facenb.losses import coefficient_loss
 from facenb.methods.liu18.material import Material, training_folder
+from facenb.methods.liu18.measures import TOGETHER, encode, measure_network, of_errors, shapes
 from facenb.methods.liu18.phases import phase_one, phase_three
+from facenb.methods.liu18.recognition import Gallery, of_test
 from facenb.networks.heads import make_head
-from facenb.networks.joint import JointNetwork
+from facenb.networks.joint import Codes, JointNetwork
 from facenb.networks.sphereface import SphereFace
 from facenb.training import History, Settings, train
 
@@ -89,6 +93,46 @@ def weighted(loss: Callable, factor: float) -> Callable:
     return scaled
 
 
+@torch.no_grad()
+def distance_to_fit(
+    material: Material, network: JointNetwork, subset: FaceSet, kind: str, most: int = 800
+) -> tuple[Float[Tensor, " images"], Int[Tensor, " images"]]:
+    """Return the squared distance of predicted shapes from the fitted shapes, mm^2, and the person in each image.
+
+    It is a mean over the vertices. `kind` is whole or identity. At most about `most` images are used, without changes.
+    """
+    rows = torch.arange(0, len(subset), max(1, len(subset) // most))
+    plain, supervision = replace(subset, augmentation=NONE), material.supervision()
+    codes, values = encode(network, subset, rows), []
+    for chunk in torch.arange(len(rows)).split(TOGETHER):
+        shape = shapes(network, Codes(*(code[chunk] for code in codes)))
+        target = supervision(plain.load(rows[chunk]))
+        difference = shape.identity - target[0]
+        if kind == "whole":
+            difference = shape.identity + shape.residual - sum(target)
+        values.append(difference.square().sum(2).mean(1))
+    return torch.cat(values), subset.subjects[rows]
+
+
+def measure_arms(material: Material, networks: dict[str, JointNetwork]) -> dict[str, Tensor]:
+    """Return the measures of the four arms: errors, scores and decisions of pairs, and distances from the fits."""
+    gallery = Gallery.of(material)
+    measures = of_test(gallery)
+    for arm, network in networks.items():
+        identity = gallery.codes(network)
+        measures[f"{arm}/score"] = gallery.scores(identity)
+        measures[f"{arm}/right"] = gallery.verify(identity).right
+        if arm == "d":
+            continue
+        if material.test is not None:
+            measures |= of_errors(arm, measure_network(material, network, encode(network, material.test)))
+        for who, subset in (("seen", material.train), ("unseen", material.test or material.validation)):
+            for kind in ("whole", "identity") if arm != "a" else ("whole",):
+                measures[f"{arm}/fit/{kind}/{who}"], people = distance_to_fit(material, network, subset, kind)
+            measures[f"people/{who}"] = people
+    return measures
+
+
 class Ablation:
     """The trainings of one seed. `reports` are the arguments `validate` and `watch` of `train` for the arms."""
 
@@ -101,9 +145,9 @@ class Ablation:
         """Train both phases I. Return the network from which each arm starts."""
         code = OneCode(self.material)
         single = network_of_one_code(self.material, code, self.seed)
-        self._train("a_I", {"network": single, "code": code}, phase_one_of_one_code)
+        self.train("a_I", {"network": single, "code": code}, phase_one_of_one_code)
         double = network_of_two_codes(self.material, self.seed)
-        self._train("bc_I", {"network": double}, phase_one)
+        self.train("bc_I", {"network": double}, phase_one)
         twin, untrained = (network_of_two_codes(self.material, self.seed) for _ in range(2))
         twin.load_state_dict(double.state_dict())
         return {"a": single, "b": double, "c": twin, "d": untrained}
@@ -120,20 +164,20 @@ class Ablation:
         settings = replace(self.settings, steps=(1 + (arm == "d")) * self.settings.steps)
         modules = {"network": network, "targets": self.material.supervision()}
         if arm in "cd":
-            modules["head"] = self._head(network)
+            modules["head"] = self.head(network)
         loss = phase_three(settings.steps, reconstruction=arm != "d", identification=arm in "cd")
         facts = {"factor": factor} if factor != 1 else {}
         loss = weighted(loss, factor) if facts else loss
-        return self._train(arm, modules, loss, settings, **facts, **self.reports)
+        return self.train(arm, modules, loss, settings, **facts, **self.reports)
 
-    def _head(self, network: JointNetwork) -> nn.Module:
+    def head(self, network: JointNetwork) -> nn.Module:
         """Return the plan's class head for the training people."""
         name, options = self.material.plan.head
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
             return make_head(name, network.identity, self.material.train.classes, **options)
 
-    def _train(
+    def train(
         self,
         name: str,
         modules: dict[str, nn.Module],

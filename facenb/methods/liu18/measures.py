@@ -63,6 +63,11 @@ class TestErrors:
     __test__ = False  # not a test for pytest
 
 
+def of_errors(name: str, errors: TestErrors) -> dict[str, Tensor]:
+    """Return the errors of a method under its name, for a file of measures."""
+    return {f"{name}/{kind}": values.float() for kind, values in vars(errors).items()}
+
+
 def measure(material: Material, make: Callable[[Int[Tensor, " rows"]], tuple[Tensor, Tensor]]) -> TestErrors:
     """Return the errors of predictions: `make(rows)` returns whole and identity shapes (rows, V, 3) of test rows."""
     errors = []

@@ -80,17 +80,17 @@ def _decoders(steps: int, batch: int = 64) -> Settings:
     )
 
 
-QUICK = Plan(  # two CPU cores finish it on SynthFace in minutes
+QUICK = Plan(  # for two CPU cores, on SynthFace
     size=(64, 64),  # two thirds of the paper's side: a third of the time
     people=960,
     pictures=8,
     test=0.1041,  # 100 people
     validation=0.0417,  # 40 people
     encoder=NARROW,
-    one=_settings(steps=1000, rate=4e-3),
+    one=_settings(steps=500, rate=4e-3),  # each notebook trains for about half a minute, so that one sees it learn
     two=_decoders(steps=800),
-    three=_settings(steps=900, rate=4e-3),
-    ablation=_settings(steps=460, rate=4e-3),  # half of phase III: notebook 09 trains many arms
+    three=_settings(steps=400, rate=4e-3),
+    ablation=_settings(steps=70, rate=4e-3),  # seven trainings
     augmentation=SHIFTED,
     folds=(),
     head=("softmax", {}),  # the paper's

@@ -90,6 +90,17 @@ class Gallery:
         return self.person[self.pairs.first.numpy()], self.person[self.pairs.second.numpy()]
 
 
+def of_test(gallery: Gallery) -> dict[str, Tensor]:
+    """Return who is in each test image and the gallery's pairs, for a file of measures. SynthFace: also |yaw|, degrees.
+
+    `first`, `second`, `same` and `fold` of the pairs are named "pairs/first" and so on.
+    """
+    of_pairs = {f"pairs/{name}": values for name, values in gallery.pairs._asdict().items()}
+    person = torch.from_numpy(np.unique(gallery.person, return_inverse=True)[1])
+    yaw = {} if gallery.material.test is None else {"yaw": gallery.material.yaw}
+    return {"subject": person, **yaw, **of_pairs}
+
+
 class Galleries:
     """All test folds of a run. Each pair of folds is tested with a network that was not trained on its people."""
 

@@ -9,20 +9,20 @@ from torch import Tensor
 
 from facenb.evaluation.claims import mean_of, mean_of_pairs
 from facenb.evaluation.intervals import Effect
-from facenb.methods.liu18.ablation import Ablation
+from facenb.methods.liu18.ablation import Ablation, measure_arms
 from facenb.methods.liu18.material import Material, prepare
 from facenb.methods.liu18.measures import (
-    TestErrors,
     encode,
     fitted_shapes,
     gap_closed,
     mean_face,
     measure_model,
     measure_network,
+    of_errors,
     watch_codes,
 )
 from facenb.methods.liu18.plans import reference_plan
-from facenb.methods.liu18.recognition import Gallery, watch_validation
+from facenb.methods.liu18.recognition import Gallery, of_test, watch_validation
 from facenb.methods.liu18.trainings import train_phase_one, train_phase_three, train_phase_two
 from facenb.networks.joint import JointNetwork
 from facenb.reference.shipment import Shipment, rounded
@@ -59,16 +59,14 @@ def facts_of(material: Material, histories: Mapping[str, History], figures: list
     }
 
 
-def about_test(material: Material, gallery: Gallery) -> dict[str, Tensor]:
-    """Return the person and |yaw| of each test image, and images, kind and fold of each pair."""
-    pairs = gallery.pairs
-    of_pairs = {"first": pairs.first, "second": pairs.second, "same": pairs.same, "fold": pairs.fold}
-    return {"subject": material.test.subjects, "yaw": material.yaw} | {f"pairs/{k}": v for k, v in of_pairs.items()}
-
-
-def of_errors(name: str, errors: TestErrors) -> dict[str, Tensor]:
-    """Return the errors of a method under its name."""
-    return {f"{name}/{kind}": values.float() for kind, values in vars(errors).items()}
+def logged(histories: Mapping[str, History]) -> dict[str, Tensor]:
+    """Return the curves of trainings: losses and numbers of the validation, at the steps that were validated."""
+    curves = {}
+    for name, history in histories.items():
+        unused = ("rate", "images_per_second", "waiting", "seconds")
+        rows = history.log.drop(columns=list(unused)).dropna()
+        curves |= {f"log/{name}/{column}": torch.tensor(rows[column].to_numpy()).float() for column in rows}
+    return curves
 
 
 def liu18(run: Run) -> Shipment:
@@ -89,7 +87,7 @@ def measured(material: Material, networks: dict[str, JointNetwork], histories: d
     """Measure both networks on the test people."""
     gallery, subject = Gallery.of(material), material.test.subjects
     errors = {"mean face": mean_face(material), "fitted targets": fitted_shapes(material)}
-    measures, figures = about_test(material, gallery), []
+    measures, figures = of_test(gallery), []
     for name, network in networks.items():
         codes = encode(network, material.test)
         errors[name] = (measure_model if name == "phase_I" else measure_network)(material, network, codes)
@@ -103,10 +101,7 @@ def measured(material: Material, networks: dict[str, JointNetwork], histories: d
         figures += [
             figure(f"{name}, {kind}", mean_of(getattr(error, kind), subject), "mm") for kind in ("whole", "identity")
         ]
-    for phase, history in histories.items():
-        columns = [name for name in history.log if name == "step" or name.startswith("validation ")]
-        rows = history.log[columns].dropna()
-        measures |= {f"log/{phase}/{name}": torch.tensor(rows[name].to_numpy()).float() for name in columns}
+    measures |= logged(histories)
     for name in networks:
         for kind in ("whole", "identity"):
             values = (getattr(errors[key], kind) for key in ("mean face", name, "fitted targets"))
@@ -118,22 +113,18 @@ def measured(material: Material, networks: dict[str, JointNetwork], histories: d
 
 def ablation(run: Run, seed: int) -> Shipment:
     """Train the four arms of one seed with the narrow encoder, and measure them on unseen people."""
-    plan = reference_plan(run.profile, run.data, run.seed).narrow()
-    material = prepare(run, sizes=plan)
+    material = prepare(run, sizes=reference_plan(run.profile, run.data, run.seed).narrow())
     trainings = Ablation(material, seed, validate=watch_validation(material))
     networks = {arm: rounded(network.cpu()) for arm, network in trainings.arms().items()}
-    gallery, figures = Gallery.of(material), []
-    measures = about_test(material, gallery)
-    for arm, network in networks.items():
-        codes = encode(network, material.test)
-        measures[f"{arm}/right"] = right = gallery.verify(codes.identity).right
-        figures.append(figure(f"({arm}) accuracy", mean_of_pairs(right.double(), *gallery.people).percent(), "%"))
+    measures, figures = measure_arms(material, networks), []
+    gallery, subject = Gallery.of(material), material.test.subjects
+    for arm in networks:
+        accuracy = mean_of_pairs(measures[f"{arm}/right"].double(), *gallery.people).percent()
+        figures.append(figure(f"({arm}) accuracy", accuracy, "%"))
         if arm != "d":
-            errors = measure_network(material, network, codes)
-            measures |= of_errors(arm, errors)
-            figures.append(figure(f"({arm}) whole", mean_of(errors.whole, material.test.subjects), "mm"))
+            figures.append(figure(f"({arm}) whole", mean_of(measures[f"{arm}/whole"], subject), "mm"))
+    measures |= logged(trainings.histories)
     texture = networks["d"]
     texture.set_bases(material.model.identity_basis, material.model.expression_basis)
-    shipped = {"texture": texture} if seed == run.seed else {}
-    facts = facts_of(material, trainings.histories, figures, seeds=[seed])
-    return Shipment(material.model, shipped, measures, facts)
+    facts = facts_of(material, trainings.histories, figures, seeds=[seed], unit=material.supervision().unit)
+    return Shipment(material.model, {"texture": texture} if seed == run.seed else {}, measures, facts)
