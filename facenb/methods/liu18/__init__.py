@@ -12,6 +12,7 @@ from facenb.methods.liu18.measures import (
     measure_model,
     measure_network,
     need_network,
+    phase_network,
     reference_network,
     shapes,
     watch_codes,

@@ -15,10 +15,11 @@ from facenb.errors import RunError
 from facenb.evaluation.intervals import Effect, bootstrap
 from facenb.evaluation.shape import shape_errors
 from facenb.methods.liu18.material import Material
-from facenb.morphable.model import MorphableModel
 from facenb.networks.joint import Codes, JointNetwork, ShapeParts
+from facenb.photos.photo import ict_fitter
 from facenb.reference.shipment import read_part
 from facenb.runs.results import Run
+from facenb.synthface.model import course_model
 
 TOGETHER = 256  # images at a time, without training
 
@@ -104,16 +105,27 @@ def need_network(run: Run, name: str, notebook: str, like: dict[str, Any] | None
     return JointNetwork.load(run.need(f"networks/{name}.safetensors", notebook), like).to(run.device)
 
 
-def reference_network(run: Run, name: str, model: MorphableModel) -> JointNetwork | None:
-    """Return phase_I or phase_III of the reference trainings, on the run's device, or None if the data has none.
+def reference_network(run: Run, name: str, part: str = "liu18") -> JointNetwork | None:
+    """Return a network of the reference trainings, on the run's device, or None if there is none for the run's data.
 
-    Raise ModelFileError if its file is damaged, or if it was trained for another model.
+    Raise ModelFileError if its file is damaged.
     """
     try:
-        part = read_part("liu18", run.data)
+        trained = read_part(part, run.data)
     except RunError:
         return None
-    return part.network(name, JointNetwork, model).to(run.device)
+    model = course_model() if run.data == "synthetic" else ict_fitter().model
+    return trained.network(name, JointNetwork, model).to(run.device)
+
+
+def phase_network(run: Run, phase: str, suffix: str = "") -> JointNetwork:
+    """Return the network after phase I or III: of the reference trainings, or else of notebook 06 or 08.
+
+    Raise RunError if there is neither.
+    """
+    notebook = {"I": "06_phase_one_encoder", "III": "08_phase_three_joint"}[phase]
+    trained = reference_network(run, f"phase_{phase}{suffix}")
+    return trained or need_network(run, f"liu18_{phase}{suffix}", notebook)
 
 
 def mean_face(material: Material) -> TestErrors:
