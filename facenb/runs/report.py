@@ -26,7 +26,7 @@ WAITING, ELSEWHERE, PART, UNCORRECTED = "not run yet", "not on this data", "aske
 HEADS = ("claim", "paper", "statement", "notebook")  # columns of the headline, before one column per source
 UNKNOWN = {"value": math.nan, "interval": (math.nan, math.nan), "p": math.nan}  # if a claim's record has null
 COLUMNS = ["claim", "name", "whole", "statement", "source", "data", "value", "low", "high", "unit", "at_least"]
-COLUMNS += ["level", "n", "drawn", "p", "alone", "notebook"]
+COLUMNS += ["level", "n", "drawn", "p", "alone", "notebook", "strength"]
 
 
 @dataclass(frozen=True)
