@@ -146,6 +146,11 @@ class TestMeasures:
         square = (shapes - shapes.mean(0)).square().sum(2).mean(1).sum() / (len(shapes) - 1)
         torch.testing.assert_close(identity_test.shape_spread(codes)[0], square.sqrt(), rtol=1e-4, atol=0)
 
+    def test_the_mean_faces_shape_error_is_that_of_liu18(self, pairs, identity_test):
+        white = pairs.marks.whiten(torch.zeros(len(identity_test.person), 62))
+        expected = liu18.mean_face(pairs.material).identity
+        torch.testing.assert_close(identity_test.shape_error(white), expected, atol=1e-3, rtol=0)
+
     def test_the_fits_own_coefficients_place_the_landmarks(self, pairs, untrained):
         """Within 1.5 pixels, which is about what the fits reach."""
         test = luo19.LandmarkTest.of(pairs)

@@ -12,7 +12,7 @@ from torch import Tensor
 from facenb.datasets.pictures.aflw2000 import read_aflw2000
 from facenb.datasets.sets.augmentation import network_input
 from facenb.evaluation.landmarks import nme
-from facenb.evaluation.shape import crop
+from facenb.evaluation.shape import crop, shape_errors
 from facenb.evaluation.spread import within_and_between
 from facenb.methods.liu18.measures import TOGETHER
 from facenb.methods.liu18.recognition import Gallery, auc_of_all_pairs
@@ -89,6 +89,13 @@ class IdentityTest:
         factor = torch.linalg.cholesky(gram + RIDGE * gram.diagonal().mean() * torch.eye(len(gram)))
         alpha = self.pairs.marks.flat(codes)[:, self.pairs.identity].double()
         return (within_and_between(alpha @ factor, self.person)[0] / self.front.sum()).sqrt()
+
+    def shape_error(self, codes: Float[Tensor, "images coefficients"]) -> Float[Tensor, " images"]:
+        """Return the error of the neutral shape of each image, mm. Only for SynthFace, whose true shapes are known."""
+        material, model = self.pairs.material, self.pairs.reduction.model
+        shapes = (model.shape(alpha) for alpha in self.pairs.marks.flat(codes)[:, self.pairs.identity].split(TOGETHER))
+        pairs = zip(shapes, material.neutral.split(TOGETHER), strict=True)
+        return torch.cat([shape_errors(shape, truth, material.model).mean for shape, truth in pairs])
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from facenb.evaluation.claims import mean_of_pairs
+from facenb.evaluation.claims import mean_of_pairs, paired_difference
+from facenb.evaluation.intervals import Effect
 from facenb.methods import liu18
 from facenb.methods.liu18.plans import reference_plan as liu18_plan
 from facenb.methods.liu18.reference import facts_of, figure
@@ -55,10 +56,12 @@ def siamese(run: Run) -> Shipment:
     for name, network in named.items():
         measured = Measured.of(rounded(network.cpu()), identity, landmarks).tensors()
         measures |= {f"{name}/{key}": value for key, value in measured.items()}
+        measures[f"shape/{name}"] = identity.shape_error(identity.codes(network))
+    measures["shape/mean face"] = liu18.mean_face(material).identity
     shipped = {"plain": networks[PLAIN, first], "both": networks[BOTH, first]}
     steps = {name: getattr(plan, name).steps for name in ("start", "sweep", "arm")}
     facts = facts_of(material, histories, figures(measures, list(plan.seeds)), seeds=list(plan.seeds))
-    facts |= {"steps": steps, "pairs of a batch": plan.arm.batch, "choice": choice, "sweep": facts_of_sweep(sweep)}
+    facts |= {"steps": steps, "batch": plan.arm.batch, "choice": choice, "sweep": facts_of_sweep(sweep)}
     return Shipment(material.model, shipped, measures, facts)
 
 
@@ -81,6 +84,12 @@ def read_margins(measures: Mapping[str, Tensor]) -> dict[str, Seeds]:
     return {name: [Measured.read(measures, f"sweep/{name}/")] for name in names}
 
 
+def shape_gain(measures: Mapping[str, Tensor], seeds: list[int], arm: str) -> Effect:
+    """Return by how many mm an arm's neutral shapes of the test people are nearer to the truth than the mean face."""
+    errors = torch.stack([measures[f"shape/{arm}/seed{seed}"] for seed in seeds])
+    return paired_difference(measures["shape/mean face"], errors, measures["subject"])
+
+
 def figures(measures: Mapping[str, Tensor], seeds: list[int]) -> list[dict[str, Any]]:
     """Return the card's figures: each arm alone, then each arm against plain regression."""
     every, people, rows = read_arms(measures, seeds), measures["people of pairs"].numpy(), []
@@ -91,6 +100,7 @@ def figures(measures: Mapping[str, Tensor], seeds: list[int]) -> list[dict[str, 
             figure(f"{name}, spread of shapes", spread(arm, "shapes"), "mm"),
             figure(f"{name}, between / within", ratio(arm), ""),
             figure(f"{name}, accuracy", mean_of_pairs(right, *people).percent(), "%"),
+            figure(f"{name}, nearer to the true shape than the mean face", shape_gain(measures, seeds, name), "mm"),
         ]
     plain = every[PLAIN]
     for name in list(arms(0, 0, 0))[1:]:
