@@ -1,6 +1,10 @@
 """Parts of the reference trainings: what is written is read back, what does not belong together is refused."""
 
 import json
+import shutil
+import subprocess
+import sys
+import time
 from dataclasses import replace
 
 import pytest
@@ -146,6 +150,24 @@ class TestCommand:
         with hold(tmp_path / "reference.lock"):
             assert main(["liu18", "--profile", "smoke", "--run-folder", str(tmp_path)]) == 1
         assert "Another command trains in" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_killed_and_started_again_gives_the_same(tmp_path):
+    """Kill the command at its first checkpoint; what the second start measures is what an undisturbed run measures."""
+    command = [sys.executable, "-m", "facenb.reference", "liu18", "--profile", "smoke", "--run-folder"]
+    killed = subprocess.Popen([*command, str(tmp_path / "killed")])
+    while not list(tmp_path.glob("killed/training/06_*/checkpoint-*.pt")):
+        assert killed.poll() is None, "it ended before its first checkpoint"
+        time.sleep(0.01)
+    killed.kill()
+    killed.wait()
+    assert not (tmp_path / "killed/parts").exists()
+    shutil.copytree(tmp_path / "killed/sets", tmp_path / "whole/sets")
+    for folder in ("killed", "whole"):
+        subprocess.run([*command, str(tmp_path / folder)], check=True)
+    one, other = (read_part("liu18", folder=tmp_path / folder / "parts").measures for folder in ("killed", "whole"))
+    assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
 class TestShipped:

@@ -11,6 +11,7 @@ import argparse
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -29,6 +30,7 @@ PARTS: dict[str, dict[str, tuple[float, Callable[[Run], Shipment]]]] = {
         **{f"ablation-{seed}": (45, partial(liu18.ablation, seed=seed)) for seed in range(3)},
         "siamese": (75, luo19.siamese),
     },
+    "photos": {"liu18": (40, liu18.photos)},
 }
 
 
@@ -52,6 +54,8 @@ def train_parts(run: Run, names: list[str], target: Path) -> None:
                 "date": time.strftime("%Y-%m-%d"),
             }
             place = write_part(target, name, shipment, card)
+            if run.data == "photos" and run.profile != "smoke":  # what may be passed on: no weights
+                write_part(PACKAGE / run.data, name, replace(shipment, networks={}), card)
             print(f"{place}: {(time.time() - start) / 60:.1f} min", flush=True)
             for row in shipment.facts["figures"]:
                 print("  {name}: {value:.3g} [{low:.3g}, {high:.3g}] {unit}".format(**row), flush=True)

@@ -114,6 +114,8 @@ def reference_network(run: Run, name: str, part: str = "liu18") -> JointNetwork 
         trained = read_part(part, run.data)
     except RunError:
         return None
+    if name not in trained.card["networks"]:  # networks trained on LFW do not ship
+        return None
     model = course_model() if run.data == "synthetic" else ict_fitter().model
     return trained.network(name, JointNetwork, model).to(run.device)
 

@@ -4,6 +4,7 @@ import copy
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -22,11 +23,12 @@ from facenb.methods.liu18.measures import (
     watch_codes,
 )
 from facenb.methods.liu18.plans import reference_plan
-from facenb.methods.liu18.recognition import Gallery, of_test, watch_validation
+from facenb.methods.liu18.recognition import Galleries, Gallery, of_test, watch_validation
 from facenb.methods.liu18.trainings import train_phase_one, train_phase_three, train_phase_two
 from facenb.networks.joint import JointNetwork
-from facenb.reference.shipment import Shipment, rounded
+from facenb.reference.shipment import Shipment, read_part, rounded
 from facenb.runs.results import Run
+from facenb.synthface.model import course_model
 from facenb.training import History
 
 
@@ -109,6 +111,65 @@ def measured(material: Material, networks: dict[str, JointNetwork], histories: d
     return Shipment(
         material.model, networks, measures, facts_of(material, histories, figures, seeds=[material.run.seed])
     )
+
+
+STARTS = ("nothing", "SynthFace")  # from which phases I to III on photographs start
+
+
+def photos(run: Run) -> Shipment:
+    """Train phases I to III on LFW, from nothing and from the encoder that was trained on SynthFace, and verify.
+
+    The test folds are those of the plan; their people are in no training. The networks do not ship.
+    """
+    plan, taught = reference_plan(run.profile, run.data, run.seed), read_part("liu18")
+    taught = taught.network("phase_III", JointNetwork, course_model())
+    networks, codes, histories, galleries = {}, {}, {}, []
+    for folds in plan.folds:
+        material, name = prepare(run, folds, plan), "folds{}-{}".format(*folds)
+        galleries.append(Gallery.of(material))
+        of_fold = {"untrained": material.new_network(run.seed), "phase III of SynthFace": taught}
+        for start in STARTS:
+            network, suffix = material.new_network(run.seed), f"_{name}_{start}"
+            if start == "SynthFace":
+                network.encoder.load_state_dict(taught.encoder.state_dict())
+            histories[f"I {suffix}"] = train_phase_one(material, network, suffix)
+            of_fold[f"phase I from {start}"] = rounded(copy.deepcopy(network).cpu())
+            network.set_bases(material.model.identity_basis, material.model.expression_basis)
+            watch = watch_validation(material)
+            histories[f"III {suffix}"] = train_phase_three(material, network, suffix, validate=watch)
+            of_fold[f"phase III from {start}"] = rounded(network.cpu())
+        for method, network in of_fold.items():
+            codes.setdefault(method, []).append(galleries[-1].codes(network))
+        for phase in ("I", "III"):
+            networks[f"phase_{phase}_{name}"] = of_fold[f"phase {phase} from SynthFace"]
+        codes.setdefault("fitted coefficients", []).append(galleries[-1].fitted)
+    whole = Galleries(tuple(galleries))
+    return verified(material, whole, networks, codes, histories)
+
+
+def verified(material: Material, galleries: Galleries, networks: dict, codes: dict, histories: dict) -> Shipment:
+    """Verify the pairs of all test folds of LFW."""
+    measures, figures = {"pairs/same": galleries.same, "pairs/fold": galleries.fold}, []
+    names = np.unique(np.concatenate(galleries.people), return_inverse=True)[1]
+    measures["pairs/first_person"], measures["pairs/second_person"] = torch.from_numpy(names).chunk(2)
+    for method, of_parts in codes.items():
+        measures[f"{method}/score"] = galleries.scores(of_parts)
+        measures[f"{method}/right"] = right = galleries.verify(of_parts).right
+        figures.append(figure(method, mean_of_pairs(right.double(), *galleries.people).percent(), "%"))
+    right = {start: measures[f"phase III from {start}/right"].double() for start in STARTS}
+    gain = mean_of_pairs(right["SynthFace"] - right["nothing"], *galleries.people).percent()
+    figures.append(figure("phase III, start from SynthFace less start from nothing", gain, "points"))
+    seconds = sum(float(history.log["seconds"].iloc[-1]) for history in histories.values())
+    facts = {
+        "data": "LFW",
+        "people": {"train": material.train.classes, "validation": material.validation.classes},
+        "images": {"train": len(material.train), "validation": len(material.validation)},
+        "folds": material.plan.folds,
+        "seeds": [material.run.seed],
+        "seconds": seconds,
+        "figures": figures,
+    }
+    return Shipment(material.model, networks, measures, facts)
 
 
 def ablation(run: Run, seed: int) -> Shipment:
