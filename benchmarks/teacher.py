@@ -52,6 +52,7 @@ def main() -> None:
     network = Deca(stage.layout, encoder, decoder=decoder, scale=11.0, units=UNITS, shrink=shrink).to(device).train()
     batch = {
         "image": 2 * torch.rand(count, 3, asked.side, asked.side, device=device) - 1,
+        "bare": torch.ones(count, asked.side, asked.side, device=device),
         "landmarks": asked.side * torch.rand(count, 68, 2, device=device),
     }
     flat = network.eval()(batch["image"]).detach()

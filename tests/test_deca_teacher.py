@@ -7,17 +7,18 @@ import torch
 from test_deca import NARROW
 
 from facenb.datasets.sets.augmentation import MIRRORED_68
-from facenb.datasets.sets.faces import read_faces
+from facenb.datasets.sets.faces import FaceSet, read_faces
 from facenb.errors import RunError
 from facenb.imaging.camera import WeakPerspective, euler_to_matrix
 from facenb.methods.deca.alone import fit_vectors
-from facenb.methods.deca.pictures import PicturePairs, build_pictures, vary
+from facenb.methods.deca.pictures import LARGER, PicturePairs, build_pictures, vary
 from facenb.methods.deca.scene import landmarks_of, window_of
 from facenb.methods.deca.teacher import (
     CoarseLoss,
     DetailLoss,
     Recogniser,
     Weights,
+    every_second,
     start_detail,
     swap,
     to_picture,
@@ -28,6 +29,7 @@ from facenb.morphable.alignment import similarity
 from facenb.networks.deca import UNITS, Deca
 from facenb.photos.crops import crop_faces, five_of_68
 from facenb.synthface import SynthFace
+from facenb.synthface.photographs import photograph
 from facenb.training import Settings
 
 SIDE = 48
@@ -74,10 +76,26 @@ class TestPictures:
             moved = similarity(flat, batch["landmarks"][k][None]).apply(flat.double())
             assert (moved[0] - batch["landmarks"][k]).norm(dim=-1).max() < 0.01
 
+    def test_bare_is_the_head_without_hair(self, pictures):
+        """Against the depth of the photographs, rendered once more: nothing outside the head, and less than it."""
+        shots = photograph(SynthFace(0), [4, 4], [0, 1], (round(LARGER * SIDE),) * 2, 50.0, supersample=1)
+        expected = (shots.mask & ~shots.hair).flatten(1).sum(1)
+        inside = pictures.of([4]).read(["bare"])["bare"].flatten(1).sum(1)
+        assert torch.equal(shots.bare, shots.mask & ~shots.hair)
+        assert ((inside > 0.3 * SIDE**2) & (inside <= expected)).all()
+
     def test_read_again_and_by_people(self, pictures):
         again = read_faces(pictures.table.folder)
         assert again.of([7, 4]).people.tolist() == [4, 7]
         assert build_pictures(pictures.table.folder, 0, [4, 2, 7], 2, SIDE, landmark_noise=0).size == (SIDE, SIDE)
+
+    def test_partners_are_all_the_other_pictures_and_equally_likely(self, pictures):
+        pairs = PicturePairs(pictures.take(torch.tensor([2, 0, 1, 3])))  # persons 2, 4, 4, 2 in the order of the rows
+        assert pairs.partners(torch.arange(4), torch.Generator()).tolist() == [3, 2, 1, 0]
+        three = FaceSet.in_memory(image=torch.zeros(5, 2, 2, 3), subject=torch.tensor([7, 5, 7, 7, 5]))
+        drawn = PicturePairs(three).partners(torch.full((3000,), 2), torch.Generator().manual_seed(0))
+        counts = drawn.bincount(minlength=5)
+        assert counts[[1, 2, 4]].sum() == 0 and counts[[0, 3]].min() > 1400
 
     def test_one_picture_of_a_person_makes_no_pair(self, pictures):
         alone = PicturePairs(pictures.take(torch.tensor([0, 2, 3])))
@@ -91,10 +109,12 @@ class TestPictures:
         v, u = torch.meshgrid(torch.arange(SIDE) + 0.5, torch.arange(SIDE) + 0.5, indexing="ij")
         spot = landmarks[:, 27, :, None, None]
         image = (-((u - spot[:, 0]) ** 2 + (v - spot[:, 1]) ** 2) / 8).exp()[:, None].expand(-1, 3, -1, -1)
-        varied = vary({"image": image, "landmarks": landmarks}, generator)
+        bare = (image[:, 0] > 0.5).to(torch.uint8)
+        varied = vary({"image": image, "landmarks": landmarks, "bare": bare}, generator)
         weight = varied["image"][:, 0] / varied["image"][:, 0].sum((1, 2), keepdim=True)
         found = torch.stack([(weight * u).sum((1, 2)), (weight * v).sum((1, 2))], -1)
         torch.testing.assert_close(found, varied["landmarks"][:, 27], atol=0.3, rtol=0)
+        assert (varied["image"][:, 0][varied["bare"]] > 0.4).all() and varied["bare"].flatten(1).any(1).all()
         assert (varied["landmarks"] - landmarks).norm(dim=-1).mean() > 1
 
     def test_mirrored_landmarks_are_those_of_the_other_side(self):
@@ -136,7 +156,8 @@ def test_descent_finds_the_vector_a_picture_was_drawn_from(stage):
     true = stage.layout.join(true)
     drawn = stage.coarse(true, (SIDE, SIDE)).image
     images, landmarks = 2 * drawn.permute(0, 3, 1, 2) - 1, landmarks_of(stage.model, stage.layout, true, (SIDE, SIDE))
-    found = fit_vectors(stage, images, landmarks, start, (150, 20))
+    bare = torch.ones(2, SIDE, SIDE, dtype=torch.uint8)
+    found = fit_vectors(stage, images, landmarks, bare, start, (150, 20))
     places = landmarks_of(stage.model, stage.layout, found, (SIDE, SIDE))
     assert (places - landmarks).norm(dim=-1).mean() < 0.2 and (places - landmarks).norm(dim=-1).mean() > 0
     jaw = stage.layout.split(found)["jaw_pose"][:, 0]
@@ -152,8 +173,9 @@ def test_descent_of_a_picture_does_not_depend_on_its_neighbours(stage):
     start = layout.join(parts)
     images = torch.rand(2, 3, *size, generator=torch.Generator().manual_seed(0)) * 2 - 1
     landmarks = landmarks_of(stage.model, layout, start, size)
-    together = fit_vectors(stage, images, landmarks, start, (0, 4))
-    alone = fit_vectors(stage, images[:1], landmarks[:1], start[:1], (0, 4))
+    bare = torch.ones(2, *size, dtype=torch.uint8)
+    together = fit_vectors(stage, images, landmarks, bare, start, (0, 4))
+    alone = fit_vectors(stage, images[:1], landmarks[:1], bare[:1], start[:1], (0, 4))
     assert (together[:1] - start[:1]).abs().max() > 0.05
     torch.testing.assert_close(together[:1], alone, atol=1e-4, rtol=0)
 
@@ -162,7 +184,8 @@ def test_descent_refuses_landmarks_that_are_not_finite(stage):
     landmarks = torch.zeros(2, 68, 2)
     landmarks[1, 5] = torch.nan
     with pytest.raises(ValueError, match="image 1 are not finite"):
-        fit_vectors(stage, torch.zeros(2, 3, 8, 8), landmarks, torch.zeros(2, stage.layout.size), (1, 0))
+        start, bare = torch.zeros(2, stage.layout.size), torch.ones(2, 8, 8, dtype=torch.uint8)
+        fit_vectors(stage, torch.zeros(2, 3, 8, 8), landmarks, bare, start, (1, 0))
 
 
 class TestCoarse:
@@ -172,21 +195,35 @@ class TestCoarse:
             flat = network(torch.zeros(2, 3, SIDE, SIDE))
         image = stage.coarse(flat, (SIDE, SIDE)).image
         landmarks = landmarks_of(stage.model, stage.layout, flat, (SIDE, SIDE))
-        return flat, {"image": 2 * image.permute(0, 3, 1, 2) - 1, "landmarks": landmarks}
+        bare = torch.ones(2, SIDE, SIDE, dtype=torch.uint8)
+        return flat, {"image": 2 * image.permute(0, 3, 1, 2) - 1, "landmarks": landmarks, "bare": bare}
 
-    def test_a_picture_drawn_from_the_vector_costs_nothing(self, stage, network):
+    def test_a_picture_drawn_from_the_vector_costs_nothing(self, stage, network, monkeypatch):
         flat, batch = self.drawn(stage, network.eval())
-        parts = CoarseLoss(stage)._parts(flat, batch)
-        assert all(float(value) < 1e-5 for value in parts.values()), parts
+        monkeypatch.setattr(network, "forward", lambda images: flat)
+        found = CoarseLoss(stage)(network, batch)
+        assert all(found[name] < 1e-5 for name in ("landmarks", "parts", "eyes", "photometric")), found
+
+    def test_colours_count_where_the_head_is_bare(self, stage, network, monkeypatch):
+        flat, batch = self.drawn(stage, network.eval())
+        monkeypatch.setattr(network, "forward", lambda images: flat)
+        batch["image"][:, :, : SIDE // 2] = 1.0  # white hair over the upper half
+        whole = CoarseLoss(stage)(network, batch)["photometric"]
+        batch["bare"][:, : SIDE // 2] = 0
+        assert CoarseLoss(stage)(network, batch)["photometric"] < 1e-5 < 0.01 < whole
 
     def test_consistency_asks_for_the_partners_identity(self, stage, network, batch):
-        """With one identity for both pictures it costs as much as the pictures themselves."""
+        """With one identity for both pictures it costs as much as their landmarks themselves."""
         last = network.eval().coarse.layers[-1]
         with torch.no_grad():
             last.weight[stage.layout.slices["identity"]] = 0
         weights = Weights(prior_identity=0, prior_albedo=0, prior_expression=0)
-        found = CoarseLoss(stage, weights)(network, batch)
+        found = CoarseLoss(stage, weights, render=False)(network, batch)
         assert found["loss"].item() == pytest.approx(2 * found["consistency"].item(), rel=1e-5)
+
+    def test_every_second_pair_is_drawn_with_exchanged_identities(self):
+        values = torch.arange(8.0)[:, None]
+        assert every_second(values)[:, 0].tolist() == [0, 5, 2, 7, 4, 1, 6, 3]
 
     def test_without_the_renderer_only_landmarks_count(self, stage, network, batch):
         assert "photometric" not in CoarseLoss(stage, render=False)(network, batch)

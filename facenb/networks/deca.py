@@ -19,7 +19,7 @@ from facenb.morphable.layouts import DECA, Layout
 from facenb.morphable.model import MorphableModel
 from facenb.networks.detail import DetailDecoder, LinearDecoder
 from facenb.networks.resnet import ResNet
-from facenb.networks.weights import Saved, read_weights, take_over
+from facenb.networks.weights import Saved, fixed_image, read_weights, take_over
 
 SCALE = 9.0  # scale of DECA's camera with which a head fills the image
 # In a network trained here, the last layer's outputs are multiplied by the unit of their part. A unit is about the
@@ -138,6 +138,13 @@ class Deca(Saved, nn.Module):
         """Return displacement maps along the normals, mm, for detail codes with the expression and jaw of `flat`."""
         parts = self.layout.split(flat)
         return self.decoder(detail, parts["expression"], parts["jaw_pose"])
+
+    @torch.no_grad()
+    def probe(self) -> Float[Tensor, " outputs"]:
+        image = fixed_image((64, 64)).to(self.unit)
+        flat = self.eval()(image)
+        maps = self.displacement(flat, self.detail_code(image))
+        return torch.cat([flat[0, :8], maps[0].diagonal()[::8][:8]]).cpu()
 
 
 RELEASED = "deca_model.tar"

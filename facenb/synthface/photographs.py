@@ -60,6 +60,7 @@ class Photographs:
     camera: Camera
     light: Float[Tensor, "batch 9 3"]
     hairstyle: Int[Tensor, " batch"]  # `code` of hair.grow
+    bare: Bool[Tensor, "batch height width"]  # pixels that show nothing but the head, without hair
 
     def __len__(self) -> int:
         return len(self.image)
@@ -298,7 +299,15 @@ def _expose(synth, scenes: list[_Scene], texels: int, size, kind: str, supersamp
         camera=camera,
         **drawn,
         hairstyle=torch.tensor([s.hairstyle for s in scenes]),
+        bare=_bare(fine, supersample),
     )
+
+
+def _bare(fine: Rendering, supersample: int) -> Tensor:
+    """Return the pixels all of whose rendered pixels show the head."""
+    triangle = fine.fragments.triangle
+    other = (triangle < 0) | (triangle >= hair.mesh().hair)
+    return functional.max_pool2d(other[:, None].float(), supersample)[:, 0] == 0
 
 
 def _develop(fine: Rendering, scenes: list[_Scene], supersample: int, noise: float) -> Tensor:

@@ -5,7 +5,7 @@ comparison separates the network's errors from what the image does not determine
 """
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Integer
 from torch import Tensor
 
 from facenb.losses.deca import photometric_loss
@@ -25,13 +25,15 @@ def fit_vectors(
     stage: Stage,
     images: Float[Tensor, "batch 3 height width"],
     landmarks: Float[Tensor, "batch 68 2"],
+    bare: Integer[Tensor, "batch height width"],
     start: Float[Tensor, "batch all"],
     steps: tuple[int, int],
 ) -> Float[Tensor, "batch all"]:
     """Return the coefficients of each image: `steps` of Adam on landmarks, then on landmarks and skin colours.
 
     It minimises a negative log posterior, starting at `start`. The landmark errors have the standard deviation NOISE,
-    the coefficients SPREAD. Raise ValueError if landmarks are not finite.
+    the coefficients SPREAD. Colours count where the drawing shows skin and `bare` is 1. Raise ValueError if landmarks
+    are not finite.
     """
     if not (finite := landmarks.isfinite().flatten(1).all(1)).all():
         raise ValueError(f"The landmarks of image {int(finite.int().argmin())} are not finite. Leave it out.")
@@ -48,7 +50,7 @@ def fit_vectors(
         total = sum(value.square().sum() / 2 for value in [errors, *priors])
         if colours:
             drawn = stage.coarse(flat, size)
-            compared = drawn.image, to_picture(images[rows]), stage.skin_mask(drawn)
+            compared = drawn.image, to_picture(images[rows]), stage.skin_mask(drawn) & (bare[rows] == 1)
             # One mean per image, so that no image depends on the others in its batch.
             losses = [photometric_loss(*(value[k : k + 1] for value in compared)) for k in range(len(rows))]
             total = total + COLOUR * sum(losses)

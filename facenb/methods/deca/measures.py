@@ -166,8 +166,9 @@ class Wrinkles:
         for rows in torch.arange(len(test)).split(RENDERED):
             shift = relief[rows].to(device).requires_grad_()
             drawn = stage.detailed(vectors[rows].to(device), shift, test.size)
-            image = to_picture(test.inputs(rows).to(device))
-            value = local_photometric_loss(drawn.image, image, stage.skin_mask(drawn, even=True)) * len(rows)
+            image, bare = to_picture(test.inputs(rows).to(device)), test.read(["bare"], rows)["bare"].to(device) == 1
+            mask = stage.skin_mask(drawn, even=True) & bare
+            value = local_photometric_loss(drawn.image, image, mask) * len(rows)
             gradient += torch.autograd.grad(value, shift)[0].sum(0).cpu()
             loss += float(value.detach())
         return loss / len(test), gradient

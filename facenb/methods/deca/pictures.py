@@ -5,7 +5,7 @@ Training uses nothing else: no coefficients, no camera, no light. SynthFace's tr
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 import torch
@@ -52,21 +52,28 @@ class PicturePairs:
 
     def partners(self, rows: Int[Tensor, " batch"], generator: torch.Generator) -> Int[Tensor, " batch"]:
         """Return for each row another image of the same person, drawn at random. Raise RunError if there is none."""
-        labels = self.faces.labels
-        other = (labels == labels[rows, None]) & (torch.arange(len(labels)) != rows[:, None])  # (B, rows)
-        if len(alone := rows[~other.any(1)]):
+        order, place, first, count = self._grouped
+        label, place = self.faces.labels[rows], place[rows]
+        if len(alone := rows[count[label] < 2]):
             subject = int(self.faces.subjects[alone[0]])
             raise RunError(f"Subject {subject} has one image only. A pair needs two images of a person.")
-        return torch.rand(other.shape, generator=generator).masked_fill(~other, -1.0).argmax(1)
+        further = 1 + (torch.rand(len(rows), generator=generator) * (count[label] - 1)).long()
+        return order[first[label] + (place - first[label] + further) % count[label]]
+
+    @cached_property
+    def _grouped(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return the rows in the order of their people, each row's place in it, each person's first place and size."""
+        order, count = self.faces.labels.argsort(stable=True), self.faces.labels.bincount()
+        return order, order.argsort(), count.cumsum(0) - count, count
 
 
 def vary(batch: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
     """Return the square images, randomly turned, moved and scaled; a pair is mirrored with probability 1/2.
 
-    TURN, MOVE and ZOOM are the largest changes. The landmarks are moved with the image. In a mirrored image, left and
-    right landmarks are exchanged.
+    TURN, MOVE and ZOOM are the largest changes. The landmarks and `bare` are moved with the image. In a mirrored image,
+    left and right landmarks are exchanged.
     """
-    image, landmarks = batch["image"], batch["landmarks"]
+    image, landmarks = torch.cat([batch["image"], batch["bare"][:, None]], 1), batch["landmarks"]
     count, extent = len(image), torch.tensor([image.shape[3], image.shape[2]]).to(landmarks)
     mirrored = (torch.rand(count // 2, generator=generator) < 0.5).repeat(2)
     points = 2 * landmarks / extent - 1  # -1 to 1
@@ -79,7 +86,8 @@ def vary(batch: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tens
     grid = functional.affine_grid(torch.cat([onto, shift[..., None]], 2), list(image.shape), align_corners=False)
     image = functional.grid_sample(image, grid, padding_mode="border", align_corners=False)
     points = torch.linalg.solve(onto, (points - shift[:, None]).mT).mT
-    return {**batch, "image": image, "landmarks": (points + 1) / 2 * extent}
+    changed = {"image": image[:, :3], "bare": image[:, 3] > 0.99, "landmarks": (points + 1) / 2 * extent}
+    return batch | changed
 
 
 def build_pictures(
@@ -90,19 +98,21 @@ def build_pictures(
     side: int = 112,
     yaw_limit: float | int = 50.0,
     landmark_noise: float | int = 1.0,
+    workers: int = 1,
 ) -> FaceSet:
     """Return photographs 0 to `pictures` - 1 of SynthFace's `people`, cut out around the landmarks to `side` pixels.
 
-    The landmarks are the true ones with noise of `landmark_noise` mm (standard deviation of each coordinate), like a
+    `bare` is 1 where an image shows the head without hair: it stands in for the face segmentation that DECA uses. The
+    landmarks are the true ones with noise of `landmark_noise` mm (standard deviation of each coordinate), like a
     detector's output. If the folder holds a finished set of the same kind, read it. Raise RunError if the folder holds
-    another set.
+    another set. `workers` processes share the work.
     """
     people, each = [int(k) for k in people], max(1, TOGETHER // pictures)
     options = {"pictures": pictures, "side": side}
     options |= {"yaw_limit": float(yaw_limit), "landmark_noise": float(landmark_noise)}
     card = {"kind": "pictures", "population": VERSION, "seed": seed, "people": people, **options}
     blocks = [people[first : first + each] for first in range(0, len(people), each)]
-    return build_faces(folder, card, partial(_rows, SynthFace(seed), **options), blocks)
+    return build_faces(folder, card, partial(_rows, SynthFace(seed), **options), blocks, workers)
 
 
 def _rows(
@@ -117,6 +127,8 @@ def _rows(
     crops = [image[v : v + side, u : u + side] for image, (u, v) in zip(shots.image, corner.tolist(), strict=True)]
     offset = torch.cat([noise_of(synth, k, pictures, NOISE) for k in people])
     landmarks = shots.landmarks - corner[:, None] + landmark_noise * shots.camera.scale[:, None, None] * offset
+    bare = [mask[v : v + side, u : u + side] for mask, (u, v) in zip(shots.bare, corner.tolist(), strict=True)]
     truth = {f"{TRUE}expression": shots.expression, f"{TRUE}angles": shots.angles}
     image = (torch.stack(crops) * 255).round().to(torch.uint8)
-    return {"image": image, "subject": shots.subject, "landmarks": landmarks, **truth}
+    columns = {"image": image, "bare": torch.stack(bare).to(torch.uint8)}
+    return columns | {"subject": shots.subject, "landmarks": landmarks, **truth}

@@ -1,8 +1,9 @@
 """Training of a teacher from images alone: analysis by synthesis (DECA: Feng et al. 2021, Sections 4.1 and 4.2).
 
 Training has three stages: landmarks, then colours through the renderer, then details. Each batch holds pairs: rows k
-and n + k are two images of one person. Shape consistency: the losses are computed a second time with the partner's
-identity coefficients. Detail consistency: every second pair has its detail codes swapped.
+and n + k are two images of one person. Shape consistency: the losses of landmarks are computed a second time with the
+partner's identity coefficients; for the losses of colours, every second pair exchanges its identities. Detail
+consistency: every second pair has its detail codes swapped.
 """
 
 from dataclasses import asdict, dataclass
@@ -29,12 +30,12 @@ class Weights:
     landmarks: float = 10.0  # an error of 1 % of the side costs as much as an error of 0.1 in colour
     parts: float = 30.0  # without it the network learns the position of the head only, and no mouth opens
     eyes: float = 5.0
-    photometric: float = 1.0
-    identity: float = 0.2  # the paper's; used if there is a recogniser
+    photometric: float = 2.0
+    identity: float = 0.4  # twice the paper's, since a face is drawn once, not twice; used if there is a recogniser
     prior_identity: float = 5e-2  # about what a normal prior would weigh at this landmark noise
     prior_albedo: float = 4e-3
     prior_expression: float = 5e-2  # also for the jaw pose, since it changes the face like an expression
-    consistency: float = 1.0  # of the losses with the partner's identity; 0: off
+    consistency: float = 1.0  # of the losses of landmarks with the partner's identity; 0: off
     symmetry: float = 1e-2
     regularisation: float = 4e-3
     moving: float = 2e-2  # of the difference between a pair's maps; most of this difference is noise
@@ -53,6 +54,12 @@ def swap(layout: Layout, flat: Float[Tensor, "batch all"]) -> Float[Tensor, "bat
 def partner(values: Float[Tensor, "batch ..."]) -> Float[Tensor, "batch ..."]:
     """Return the values of each row's partner: rows k and n + k of 2 n are a pair."""
     return values.unflatten(0, (2, -1)).flip(0).flatten(0, 1)
+
+
+def every_second(values: Float[Tensor, "batch ..."]) -> Float[Tensor, "batch ..."]:
+    """Return the values, exchanged within every second pair."""
+    number = torch.arange(len(values), device=values.device) % (len(values) // 2)
+    return torch.where((number % 2 == 1)[:, None], partner(values), values)
 
 
 @dataclass(frozen=True)
@@ -90,20 +97,25 @@ class CoarseLoss:
     def __call__(self, network: Deca, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return the weighted sum as "loss", and its parts. Only the network may run in 16 bits.
 
-        The batch holds pairs: "image" (batch, 3, height, width) in [-1, 1], "landmarks" (batch, 68, 2) in pixels.
+        The batch holds pairs: "image" (batch, 3, height, width) in [-1, 1], "landmarks" (batch, 68, 2) in pixels, and
+        "bare" (batch, height, width): 1 where colours count.
         """
         flat = network(batch["image"]).float()
         with torch.autocast(flat.device.type, enabled=False):
             return self._weighted(flat, batch)
 
     def _weighted(self, flat: Tensor, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        parts = self._parts(flat, batch)
+        layout = self.stage.layout
+        parts = self._points(flat, batch)
+        if self.render:
+            identity = every_second(layout.split(flat)["identity"])
+            parts |= self._colours(layout.join(layout.split(flat) | {"identity": identity}), batch)
         total = self.weights.sum(parts)
         if self.weights.consistency:
-            consistency = self.weights.sum(self._parts(swap(self.stage.layout, flat), batch))
+            consistency = self.weights.sum(self._points(swap(layout, flat), batch))
             total = total + self.weights.consistency * consistency
             parts = {"consistency": consistency, **parts}
-        split = self.stage.layout.split(flat)
+        split = layout.split(flat)
         bent = torch.cat([split["expression"], 5 * split["jaw_pose"]], 1)
         priors = (
             self.weights.prior_identity * losses.prior_loss(split["identity"])
@@ -112,20 +124,21 @@ class CoarseLoss:
         )
         return {"loss": total + priors, "priors": priors, **parts}
 
-    def _parts(self, flat: Tensor, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    def _points(self, flat: Tensor, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         size, layout = tuple(batch["image"].shape[2:]), self.stage.layout
         target = batch["landmarks"] / min(size)
         predicted = landmarks_of(self.points, layout, flat, size) / min(size)
-        parts = {
+        return {
             "landmarks": losses.landmark_loss(predicted, target),
             "parts": losses.parts_loss(predicted, target),
             "eyes": losses.eye_closure_loss(predicted, target),
         }
-        if not self.render:
-            return parts
+
+    def _colours(self, flat: Tensor, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         picture = to_picture(functional.avg_pool2d(batch["image"], self.shrink))
         drawn = self.stage.coarse(flat, tuple(picture.shape[1:3]))
-        parts["photometric"] = losses.photometric_loss(drawn.image, picture, self.stage.skin_mask(drawn))
+        bare = functional.avg_pool2d(batch["bare"].float(), self.shrink) == 1
+        parts = {"photometric": losses.photometric_loss(drawn.image, picture, self.stage.skin_mask(drawn) & bare)}
         if self.recogniser is not None and self.weights.identity:
             pasted = torch.where(drawn.mask[..., None], drawn.image, picture)
             landmarks = batch["landmarks"] / self.shrink
@@ -150,15 +163,14 @@ class DetailLoss:
         images = batch["image"]
         with torch.no_grad():
             flat = network(images).float()
-        code = network.detail_code(images)
-        swapped = (torch.arange(len(code), device=code.device) % (len(code) // 2) % 2 == 1)[:, None]
-        maps = network.displacement(flat, torch.where(swapped, partner(code), code)).float()
+        maps = network.displacement(flat, every_second(network.detail_code(images))).float()
         with torch.autocast(maps.device.type, enabled=False):
-            return self._of(network, maps, batch.get("vector", flat), images)
+            return self._of(network, maps, batch.get("vector", flat), batch)
 
-    def _of(self, network: Deca, maps: Tensor, flat: Tensor, images: Tensor) -> dict[str, Tensor]:
+    def _of(self, network: Deca, maps: Tensor, flat: Tensor, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        images = batch["image"]
         drawn = self.stage.detailed(flat, self.stage.displacement(network.decoder, maps), tuple(images.shape[2:]))
-        mask = self.stage.skin_mask(drawn, even=True)
+        mask = self.stage.skin_mask(drawn, even=True) & (batch["bare"] == 1)
         parts = {
             "photometric": losses.local_photometric_loss(drawn.image, to_picture(images), mask),
             "moving": (maps - partner(maps)).abs().mean(),

@@ -92,7 +92,7 @@ def optimise(material: Material, network: Deca, faces: FaceSet) -> Float[Tensor,
     start, device, vectors = predict(network, faces), material.run.device, []
     for rows in torch.arange(len(faces)).split(OPTIMISED):
         batch = faces.load(rows)
-        given = (values.to(device) for values in (batch["image"], batch["landmarks"], start[rows]))
+        given = (values.to(device) for values in (batch["image"], batch["landmarks"], batch["bare"], start[rows]))
         vectors.append(fit_vectors(material.stage, *given, material.plan.descents).cpu())
     return torch.cat(vectors)
 
