@@ -5,7 +5,14 @@ from dataclasses import replace
 import pytest
 import torch
 
-from facenb.methods.deca.measures import Wrinkles, errors_at_rest, landmark_error, predicted_wrinkles, true_wrinkles
+from facenb.methods.deca.measures import (
+    Wrinkles,
+    errors_at_rest,
+    landmark_error,
+    predicted_wrinkles,
+    true_wrinkles,
+    watch_shapes,
+)
 from facenb.methods.deca.plans import SMOKE, teacher_plan
 from facenb.methods.deca.scene import landmarks_of
 from facenb.methods.deca.trainings import optimise, place, predict, prepare, train_coarse, train_details
@@ -17,7 +24,7 @@ from facenb.synthface.wrinkles import displacement
 @pytest.fixture(scope="module")
 def material(tmp_path_factory):
     run = Run("11_teacher", "smoke", "synthetic", 0, "cpu", str(tmp_path_factory.mktemp("run")))
-    return prepare(run, replace(SMOKE, people=2, tested=2, pictures=2, near=2, descents=(4, 1)))
+    return prepare(run, replace(SMOKE, people=2, watched=1, tested=2, pictures=2, near=2, descents=(4, 1)))
 
 
 @pytest.fixture(scope="module")
@@ -75,17 +82,24 @@ class TestRest:
         for k, who in enumerate(material.test.subjects.tolist()):
             moved = (synth.subject(who).neutral - model.mean).flatten()
             parts["identity"][k] = torch.linalg.lstsq(basis, moved[:, None]).solution[:, 0]
-        best, mean = errors_at_rest(material, layout.join(parts)), errors_at_rest(material)
+        best, mean = (
+            errors_at_rest(material, material.test, layout.join(parts)),
+            errors_at_rest(material, material.test),
+        )
         assert (best < 0.8 * mean).all() and (mean > 1).all()
         zero = torch.zeros_like(layout.join(parts))
-        torch.testing.assert_close(errors_at_rest(material, zero), mean)
+        torch.testing.assert_close(errors_at_rest(material, material.test, zero), mean)
 
     def test_averaged_identities_are_those_of_the_person(self, material):
         layout, where = material.layout, material.layout.slices["identity"]
         flat = torch.randn(len(material.test), layout.size, generator=torch.Generator().manual_seed(0))
         mean = flat.clone()
         mean[:, where] = flat[:, where].unflatten(0, (2, 2)).mean(1).repeat_interleave(2, 0)
-        torch.testing.assert_close(errors_at_rest(material, flat, averaged=True), errors_at_rest(material, mean))
+        averaged = errors_at_rest(material, material.test, flat, averaged=True)
+        torch.testing.assert_close(averaged, errors_at_rest(material, material.test, mean))
+
+    def test_an_untrained_network_is_watched_as_the_mean_face(self, material):
+        assert watch_shapes(material)(material.new_network())["at rest"] == pytest.approx(1, abs=0.05)
 
 
 class TestWrinkles:

@@ -18,6 +18,7 @@ from pathlib import Path
 from data_download.folders import ensure_home
 from facenb.errors import FacenbError
 from facenb.files import hold
+from facenb.methods.deca import reference as deca
 from facenb.methods.liu18 import reference as liu18
 from facenb.methods.luo19 import reference as luo19
 from facenb.reference.shipment import CARD, PACKAGE, Shipment, write_part
@@ -29,6 +30,9 @@ PARTS: dict[str, dict[str, tuple[float, Callable[[Run], Shipment]]]] = {
         "liu18": (75, liu18.liu18),
         **{f"ablation-{seed}": (45, partial(liu18.ablation, seed=seed)) for seed in range(3)},
         "siamese": (75, luo19.siamese),
+        "teacher": (90, deca.teacher),
+        "details": (60, deca.details),
+        "learner": (35, deca.learner),
     },
     "photos": {"liu18": (40, liu18.photos)},
 }

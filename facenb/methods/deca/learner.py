@@ -29,7 +29,6 @@ from facenb.training import History, Settings, train, training_name
 from facenb.training.checkpoint import weights_digest
 
 LOSSES = ("plain", "by spread", "by effect")  # one learner each
-LIMIT = 0.5  # pixels: largest departure on clear images, in the worst bin of |yaw|
 APART = 0.2  # the codes of clear images may change by this fraction of their spread
 FRACTIONS = (0.25, 0.5, 0.75, 1.0)  # of the way from teacher to learner that are tried
 CLEAR_WEIGHT = 3.0  # of an unpainted copy; a painted one has 1
@@ -230,14 +229,14 @@ class Distillation:
     def choose(self, trained: dict[str, nn.Module]) -> Choice:
         """Choose fractions and the best of the learners on held-back people.
 
-        Each learner gets the largest fraction whose departure on clear images is at most LIMIT. The best learner has
-        the smallest departure on copies.
+        Each learner gets the largest fraction whose departure on clear images, in the worst bin of |yaw|, is at most
+        the plan's limit. The best learner has the smallest departure on copies.
         """
         tried, fractions = {("teacher", 0.0): self.departures(self.teacher)}, {}
         for kind, learner in trained.items():
             tried |= {(kind, part): self.departures(self.between(part, learner)) for part in FRACTIONS}
             worst = [0.0, *(float(tried[kind, part][0].max()) for part in FRACTIONS)]
-            fractions[kind] = round(float(np.interp(LIMIT, worst, [0.0, *FRACTIONS])), 2)
+            fractions[kind] = round(float(np.interp(self.lessons.plan.limit, worst, [0.0, *FRACTIONS])), 2)
             tried[kind, fractions[kind]] = self.departures(self.between(fractions[kind], learner))
         learners = {kind: self.between(part, trained[kind]) for kind, part in fractions.items()}
         best = min(trained, key=lambda kind: float(tried[kind, fractions[kind]][1].mean()))

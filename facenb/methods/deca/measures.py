@@ -1,5 +1,6 @@
 """Errors of a teacher against SynthFace's truth: landmarks, shape at rest, wrinkles. For evaluation only."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -14,7 +15,7 @@ from facenb.losses.deca import local_photometric_loss
 from facenb.methods.deca.animate import facing
 from facenb.methods.deca.scene import Stage, landmarks_of, posed
 from facenb.methods.deca.teacher import to_picture
-from facenb.methods.deca.trainings import Material
+from facenb.methods.deca.trainings import Material, predict
 from facenb.morphable.layouts import Layout
 from facenb.morphable.mesh import vertex_uv
 from facenb.morphable.model import MorphableModel
@@ -36,13 +37,13 @@ def landmark_error(
 
 
 def errors_at_rest(
-    material: Material, flat: Float[Tensor, "images all"] | None = None, averaged: bool = False
+    material: Material, faces: FaceSet, flat: Float[Tensor, "images all"] | None = None, averaged: bool = False
 ) -> Float[Tensor, " images"]:
-    """Return the mean vertex distance to the true neutral shapes of the test images, mm. None: of the mean face.
+    """Return the mean vertex distance to the true neutral shapes of a set's images, mm. None: of the mean face.
 
     `averaged`: first replace each image's identity by the mean over the images of its person.
     """
-    model, layout, who = material.model, material.layout, material.test.subjects
+    model, layout, who = material.model, material.layout, faces.subjects
     synth = SynthFace(material.run.seed)
     shapes = {k: synth.subject(k).neutral for k in who.unique().tolist()}
     truth = torch.stack([shapes[k] for k in who.tolist()])
@@ -50,6 +51,22 @@ def errors_at_rest(
         return shape_errors(model.mean.expand_as(truth), truth, model).mean
     identity = layout.split(flat)["identity"]
     return shape_errors(model.shape(mean_of_people(identity, who) if averaged else identity), truth, model).mean
+
+
+def watch_shapes(material: Material) -> Callable[[Deca], dict[str, float]]:
+    """Return a `validate` function for `train`: errors of landmarks (%) and of shapes at rest, on validation people.
+
+    The second is divided by the mean face's. Nothing is chosen by it.
+    """
+    faces, model, layout = material.validation, material.model, material.layout
+    mean_face = errors_at_rest(material, faces).mean()
+
+    def validate(network: Deca) -> dict[str, float]:
+        flat = predict(network, faces)
+        at_rest = errors_at_rest(material, faces, flat).mean() / mean_face
+        return {"landmarks": float(landmark_error(model, layout, flat, faces).mean()), "at rest": float(at_rest)}
+
+    return validate
 
 
 def mean_of_people(values: Float[Tensor, "images ..."], subjects: Int[Tensor, " images"]) -> Tensor:

@@ -1,6 +1,6 @@
 """The sizes of each profile's training of teacher and learner. We chose what the papers do not print."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from facenb.training import Settings
@@ -11,6 +11,7 @@ class TeacherPlan:
     """The images, the network, and the settings of each stage of the training."""
 
     people: int  # training people
+    watched: int  # validation people
     tested: int  # test people
     pictures: int  # images of each person
     side: int  # pixels of an image's side
@@ -20,6 +21,7 @@ class TeacherPlan:
     details: Settings
     near: int  # number of training people whose images train the details
     descents: tuple[int, int]  # steps of `fit_vectors`: on landmarks, on landmarks and colours
+    weights: dict[str, float] = field(default_factory=dict)  # of the detail losses, where they are not those of Weights
 
 
 STAGES = ("landmarks", "image", "details")  # the settings of a plan
@@ -46,17 +48,19 @@ def _coarse(steps: int, batch: int, rate: float = 5e-3) -> Settings:
         rate=rate,
         optimiser="adamw",
         warm_up=steps // 20,
-        save_every=max(steps // 2, 1),
+        save_every=min(max(steps // 2, 1), 500),  # a killed training loses at most so many steps
+        validate_every=max(steps // 6, 1),
         log_every=max(steps // 12, 1),
     )
 
 
 def _details(steps: int, batch: int, rate: float = 5e-4) -> Settings:
-    return replace(_coarse(steps, batch, rate), warm_up=steps // 10, save_every=steps)
+    return replace(_coarse(steps, batch, rate), warm_up=steps // 10)
 
 
 SMOKE = TeacherPlan(  # runs every line of the notebooks in seconds
     people=6,
+    watched=2,
     tested=3,
     pictures=3,
     side=64,
@@ -69,6 +73,7 @@ SMOKE = TeacherPlan(  # runs every line of the notebooks in seconds
 )
 QUICK = TeacherPlan(  # two CPU cores finish it in minutes
     people=180,
+    watched=20,
     tested=40,
     pictures=4,
     side=112,
@@ -81,6 +86,7 @@ QUICK = TeacherPlan(  # two CPU cores finish it in minutes
 )
 FULL = TeacherPlan(  # the paper's network and images, for a GPU
     people=2000,
+    watched=100,
     tested=100,
     pictures=20,
     side=224,
@@ -91,11 +97,24 @@ FULL = TeacherPlan(  # the paper's network and images, for a GPU
     near=200,
     descents=(300, 60),
 )
+REFERENCE = replace(
+    QUICK,
+    people=5000,
+    watched=100,
+    tested=200,
+    pictures=6,
+    network=_narrow(16),
+    landmarks=_coarse(12000, batch=64, rate=4e-3),
+    image=_coarse(8000, batch=64, rate=2e-3),
+    details=_details(20000, batch=12),
+    near=2000,
+    weights={"moving": 2e-3, "symmetry": 2e-3, "regularisation": 1e-3},  # with many images, less of a map is noise
+)
 
 
 def teacher_plan(profile: str, seed: int = 0) -> TeacherPlan:
-    """Return the plan of a profile: smoke, quick or full."""
-    plan = {"smoke": SMOKE, "quick": QUICK, "full": FULL}[profile]
+    """Return the plan of a profile: smoke, quick, reference or full."""
+    plan = {"smoke": SMOKE, "quick": QUICK, "reference": REFERENCE, "full": FULL}[profile]
     return replace(plan, **{stage: replace(getattr(plan, stage), seed=seed) for stage in STAGES})
 
 
@@ -109,6 +128,8 @@ class LearnerPlan:
     held_back: int  # people of SynthFace
     tested: int = 0  # people of SynthFace; photographs: AFLW2000-3D is the test
     copies: int = 1  # of each clear image
+    taught: int | None = None  # most people of the teacher's training whose images are clear images
+    limit: float = 0.5  # pixels: largest departure on clear images; about a fifth of the teacher's error
     lfw: int | None = None  # most photographs that are read
     photos: int = 0  # of LFW: the most turned ones, and as many others
     every: int = 1  # photograph of AFLW2000-3D
@@ -130,7 +151,10 @@ def _learn(steps: int, batch: int, rate: float) -> Settings:
 
 
 def learner_plan(profile: str, photos: bool, seed: int = 0) -> LearnerPlan:
-    """Return the plan of a profile: smoke, quick or full. `photos`: the teacher is the released 3DDFA-V2."""
+    """Return the plan of a profile: smoke, quick, reference (not for photos) or full.
+
+    `photos`: the teacher is the released 3DDFA-V2.
+    """
     rate, fine = 4e-5 if photos else 2e-3, 5e-4
     if photos:
         smoke = LearnerPlan(_learn(4, 16, rate), _learn(2, 16, fine), 4, 2, lfw=60, photos=20, every=40)
@@ -140,5 +164,9 @@ def learner_plan(profile: str, photos: bool, seed: int = 0) -> LearnerPlan:
         smoke = LearnerPlan(_learn(4, 16, rate), _learn(2, 16, fine), 4, 3, tested=4)
         quick = LearnerPlan(_learn(300, 64, rate), _learn(120, 64, fine), 150, 40, tested=150)
         full = LearnerPlan(_learn(4000, 64, rate), _learn(4000, 64, fine), 2000, 100, tested=500, copies=4)
-    plan = {"smoke": smoke, "quick": quick, "full": full}[profile]
+    plans = {"smoke": smoke, "quick": quick, "full": full}
+    if not photos:
+        sizes = {"tested": 200, "taught": 1000, "limit": 0.25}
+        plans["reference"] = LearnerPlan(_learn(4000, 64, rate), _learn(1000, 64, fine), 1500, 100, **sizes)
+    plan = plans[profile]
     return replace(plan, learn=replace(plan.learn, seed=seed), details=replace(plan.details, seed=seed))

@@ -1,13 +1,15 @@
 """The training of the teacher in three stages: landmarks, colours, details. Notebook 11 and the command share it."""
 
-from dataclasses import dataclass
+import os
+from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from facenb import training
+from facenb import savefile, training
 from facenb.datasets.sets.faces import FaceSet
 from facenb.methods.deca.alone import fit_vectors
 from facenb.methods.deca.pictures import PicturePairs, build_pictures
@@ -31,6 +33,7 @@ from facenb.synthface import SUBJECTS, course_model, with_jaw
 
 TOGETHER = 64  # images that a network sees at a time, without training
 OPTIMISED = 1024  # images whose vectors are optimised at a time
+NORMALISED = 1000  # about so many images normalise the detail codes at the start
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,7 @@ class Material:
     model: MorphableModel  # SynthFace's, with a jaw
     skin: MorphableModel  # cut to the face without eyes and mouth: its texture coordinates are the decoder's window
     train: FaceSet
+    validation: FaceSet
     test: FaceSet
 
     @property
@@ -71,11 +75,13 @@ def face_vertices(model: MorphableModel) -> Tensor:
 
 
 def prepare(run: Run, plan: TeacherPlan) -> Material:
-    """Return the images of a run, in training and test people. Build them if they are missing."""
-    train, test = SUBJECTS["training"][: plan.people], SUBJECTS["test"][: plan.tested]
-    every = build_pictures(run.path("sets/teacher"), run.seed, [*train, *test], plan.pictures, plan.side)
+    """Return the images of a run, in training, validation and test people. Build them if they are missing."""
+    counts = {"training": plan.people, "validation": plan.watched, "test": plan.tested}
+    people = [SUBJECTS[name][:count] for name, count in counts.items()]
+    everybody, workers = [k for several in people for k in several], os.cpu_count() or 1
+    every = build_pictures(run.path("sets/teacher"), run.seed, everybody, plan.pictures, plan.side, workers=workers)
     model = with_jaw(course_model())
-    return Material(run, plan, model, cut(model, face_vertices(model)), every.of(train), every.of(test))
+    return Material(run, plan, model, cut(model, face_vertices(model)), *(every.of(several) for several in people))
 
 
 @torch.no_grad()
@@ -98,16 +104,19 @@ def optimise(material: Material, network: Deca, faces: FaceSet) -> Float[Tensor,
 
 
 def train_coarse(
-    material: Material, network: Deca, recogniser: Recogniser | None = None
+    material: Material, network: Deca, recogniser: Recogniser | None = None, **reports: Any
 ) -> dict[str, training.History]:
-    """Train the coarse network in place: on landmarks alone, then on colours too. Return a history for each."""
+    """Train the coarse network in place: on landmarks alone, then on colours too. Return a history for each.
+
+    `reports` are the arguments `validate` and `watch` of `train`.
+    """
     shrink, pairs = network.config["shrink"], PicturePairs(material.train, varied=True)
     losses = {
         "landmarks": CoarseLoss(material.stage, render=False),
         "image": CoarseLoss(material.stage, recogniser=recogniser, shrink=shrink),
     }
     train_only(network, detail=False)
-    return {name: _train(material, network, name, loss, pairs) for name, loss in losses.items()}
+    return {name: _train(material, network, name, loss, pairs, **reports) for name, loss in losses.items()}
 
 
 def place(material: Material, network: Deca) -> PicturePairs:
@@ -115,22 +124,31 @@ def place(material: Material, network: Deca) -> PicturePairs:
 
     A wrinkle is a pixel or two wide, and the position that a network predicts may be wrong by as much.
     """
-    near = material.train.of(material.train.people[: material.plan.near])
-    return PicturePairs(near, vectors=optimise(material, network, near))
+    run, near = material.run, material.train.of(material.train.people[: material.plan.near])
+    facts = {"rows": near.rows.tolist(), "card": near.card, "steps": material.plan.descents}
+    path = run.path(f"training/{training.training_name('11_placed', facts, {'network': network.coarse})}.safetensors")
+    if not path.exists():
+        savefile.save(path, "vectors", {"vector": optimise(material, network, near)}, {})
+    return PicturePairs(near, vectors=savefile.load(path, "vectors")[0]["vector"])
 
 
 def train_details(
     material: Material, network: Deca, placed: PicturePairs, weights: Weights | None = None
 ) -> training.History:
-    """Train the detail network and the decoder in place (`start_detail`, then `DetailLoss`)."""
-    images = placed.faces.inputs(torch.arange(len(placed))).to(material.run.device)
+    """Train the detail network and the decoder in place (`start_detail`, then `DetailLoss`).
+
+    `weights`: None for the plan's.
+    """
+    weights = weights or replace(Weights(), **material.plan.weights)
+    rows = torch.arange(0, len(placed), max(1, len(placed) // NORMALISED))
+    images = placed.faces.inputs(rows).to(material.run.device)
     start_detail(train_only(network.to(material.run.device), detail=True), images)
-    return _train(material, network, "details", DetailLoss(material.stage, weights or Weights()), placed)
+    return _train(material, network, "details", DetailLoss(material.stage, weights), placed)
 
 
 def _train(
-    material: Material, network: Deca, stage: str, loss: CoarseLoss | DetailLoss, pairs: PicturePairs
+    material: Material, network: Deca, stage: str, loss: CoarseLoss | DetailLoss, pairs: PicturePairs, **reports: Any
 ) -> training.History:
     run, settings = material.run, getattr(material.plan, stage)
     folder = run.path(f"training/{training_name(f'11_{stage}', network, loss, pairs, settings)}")
-    return training.train(network, loss, pairs, settings, folder, device=run.device)
+    return training.train(network, loss, pairs, settings, folder, device=run.device, **reports)
