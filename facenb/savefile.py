@@ -28,7 +28,10 @@ def save(path: str | Path, kind: str, tensors: Mapping[str, Tensor], card: Mappi
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(path) as partial:
+            partial.touch()
+            mode = partial.stat().st_mode  # what the user's umask allows; safetensors keeps its files to their owner
             save_file(copies, partial, header)
+            partial.chmod(mode)
     except (OSError, SafetensorError) as error:
         raise ModelFileError(f"cannot write {path} ({error}); free space there, or choose another folder") from error
     return path

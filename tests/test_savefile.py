@@ -79,3 +79,9 @@ def test_a_path_that_cannot_be_written(tmp_path, name):
     (tmp_path / "file").touch()
     with pytest.raises(ModelFileError, match="cannot write .*choose another folder"):
         savefile.save(tmp_path / name, "Kind 1", TENSORS, CARD)
+
+
+def test_others_may_read_what_their_owner_may_share(tmp_path):
+    (tmp_path / "plain").touch()
+    path = savefile.save(tmp_path / "a.safetensors", "kind", {"x": torch.ones(1)}, {})
+    assert path.stat().st_mode == (tmp_path / "plain").stat().st_mode
