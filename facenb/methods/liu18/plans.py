@@ -39,6 +39,7 @@ NARROW = {
     "features": 256,
     "size": (64, 64),
 }
+WIDE = NARROW | {"channels": (24, 48, 96, 192)}  # for an hour of training, or photographs
 SHIFTED = {
     "shift": 2,  # pixels: another detector would place the crop elsewhere
     "brightness": 0.1,
@@ -105,6 +106,7 @@ def _smoke(photos: bool) -> Plan:
         pictures=4,
         test=0.5,
         validation=0.125,
+        encoder=WIDE if photos else NARROW,
         **dict.fromkeys(PHASES, _settings(steps=8, rate=1e-3, batch=16)),
         augmentation=SHIFTED | {"mirror": photos},
         folds=((0, 1),) if photos else (),
@@ -119,7 +121,7 @@ def _quick_photos() -> Plan:
         pictures=0,
         test=0.0,  # LFW's own pairs are the test
         validation=0.05,
-        encoder=NARROW | {"channels": (24, 48, 96, 192)},  # photographs differ in more ways than rendered images
+        encoder=WIDE,  # photographs differ in more ways than rendered images
         one=_settings(steps=250, rate=2e-3),
         three=_settings(steps=200, rate=3e-3, batch=96, weight_decay=0.3),  # few photos: decay against overfitting
         ablation=_settings(steps=40, rate=3e-3),
@@ -165,7 +167,7 @@ REFERENCE = replace(  # two CPU cores finish it on SynthFace in an hour
     people=6200,
     test=100 / 6200,
     validation=100 / 6200,
-    encoder=NARROW | {"channels": (24, 48, 96, 192)},
+    encoder=WIDE,
     one=_settings(steps=15_000, rate=4e-3, reports=15),
     three=_settings(steps=10_000, rate=4e-3, reports=10),
     ablation=_settings(steps=4000, rate=4e-3, reports=4),
