@@ -3,6 +3,7 @@
 A learner needs no labels, only images of faces with landmarks, which place the occluders.
 """
 
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -26,6 +27,7 @@ from facenb.synthface import SUBJECTS, SynthFace
 SEEN = ("hand", "glasses", "sunglasses", "blocks")  # the occluders of the training
 UNSEEN = "mask"  # an occluder of the test only
 OCCLUDERS = (*SEEN, UNSEEN)
+FURTHER = 10000  # the first of the people that no teacher was trained on, among the training people
 JITTER = 0.06  # standard deviation of a training crop's position, as a fraction of its side; imitates a detector
 
 
@@ -67,7 +69,7 @@ def synthetic_lessons(run: Run, plan: LearnerPlan, taught: FaceSet) -> Lessons:
     Truth is the shape with expression.
     """
     side, limit, synth = taught.size[0], taught.card["yaw_limit"], SynthFace(run.seed)
-    others = SUBJECTS["training"][3000 : 3000 + plan.people]
+    others = SUBJECTS["training"][FURTHER : FURTHER + plan.people]
     clear = join_faces(taught, _synthetic(run, "clear", others, 4, side, limit))
     held_back = _synthetic(run, "watched", SUBJECTS["validation"][: plan.held_back], 4, side, limit)
     test = _synthetic(run, "test", SUBJECTS["test"][1000 : 1000 + plan.tested], 2, side, limit)
@@ -127,7 +129,8 @@ def by_turn(points: Float[Tensor, "faces 68 2"]) -> Int[Tensor, " faces"]:
 
 
 def _synthetic(run: Run, name: str, people: Iterable[int], each: int, size: int, yaw: float) -> FaceSet:
-    return build_pictures(run.path(f"sets/occluded_{name}"), run.seed, people, each, size, yaw)
+    folder, workers = run.path(f"sets/occluded_{name}"), os.cpu_count() or 1
+    return build_pictures(folder, run.seed, people, each, size, yaw, workers=workers)
 
 
 def _turned(run: Run, name: str, people: Iterable[int]) -> FaceSet:

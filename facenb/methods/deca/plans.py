@@ -97,18 +97,20 @@ FULL = TeacherPlan(  # the paper's network and images, for a GPU
     near=200,
     descents=(300, 60),
 )
-REFERENCE = replace(
+REFERENCE = replace(  # two idle cores: set 8 min, landmarks 37, colours 35; vectors 5, details 41
     QUICK,
-    people=5000,
+    people=8000,
     watched=100,
     tested=200,
     pictures=6,
     network=_narrow(16),
-    landmarks=_coarse(12000, batch=64, rate=4e-3),
-    image=_coarse(8000, batch=64, rate=2e-3),
-    details=_details(20000, batch=12),
+    landmarks=_coarse(20000, batch=64, rate=4e-3),
+    image=_coarse(10000, batch=64, rate=2e-3),
+    details=_details(12000, batch=12),
     near=2000,
-    weights={"moving": 2e-3, "symmetry": 2e-3, "regularisation": 1e-3},  # with many images, less of a map is noise
+    # At the true wrinkles of validation people the photometric loss falls by 7e-5. The weights of `Weights` charge
+    # 15e-5 for them, which forbids to learn them; these charge 2e-5.
+    weights={"moving": 2e-3, "symmetry": 1e-3, "regularisation": 5e-4},
 )
 
 
@@ -166,7 +168,8 @@ def learner_plan(profile: str, photos: bool, seed: int = 0) -> LearnerPlan:
         full = LearnerPlan(_learn(4000, 64, rate), _learn(4000, 64, fine), 2000, 100, tested=500, copies=4)
     plans = {"smoke": smoke, "quick": quick, "full": full}
     if not photos:
-        sizes = {"tested": 200, "taught": 1000, "limit": 0.25}
-        plans["reference"] = LearnerPlan(_learn(4000, 64, rate), _learn(1000, 64, fine), 1500, 100, **sizes)
+        # Two idle cores: images 3 min, three losses 20, details 6. A better teacher allows a smaller departure.
+        sizes = {"tested": 200, "taught": 1000, "copies": 2, "limit": 0.25}
+        plans["reference"] = LearnerPlan(_learn(8000, 64, rate), _learn(2000, 64, fine), 2500, 100, **sizes)
     plan = plans[profile]
     return replace(plan, learn=replace(plan.learn, seed=seed), details=replace(plan.details, seed=seed))
