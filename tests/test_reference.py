@@ -19,7 +19,7 @@ from facenb.morphable.model import MorphableModel
 from facenb.networks.deca import Deca
 from facenb.networks.joint import JointNetwork
 from facenb.networks.sphereface import SphereFace
-from facenb.reference import Shipment, read_part, rounded, shipment
+from facenb.reference import Shipment, read_part, read_seeds, rounded, shipment, strength_of
 from facenb.reference.__main__ import main
 from facenb.reference.shipment import CARD, MEASURES, PACKAGE, write_part
 from facenb.synthface.model import course_model, with_jaw
@@ -124,6 +124,16 @@ class TestRefusals:
     def test_part_that_nobody_trained(self, tmp_path):
         with pytest.raises(RunError, match="Train it with: make reference PART=none DATA=photos"):
             read_part("none", "photos", tmp_path)
+
+    def test_as_many_seeds_as_were_trained(self, model, tmp_path):
+        facts = {"people": {"train": 3}, "images": {"train": 6}, "seeds": [0], "seconds": 60}
+        with pytest.raises(RunError, match="PART=arms-0"):
+            read_seeds("arms", folder=tmp_path)
+        for seed in (0, 1, 3):
+            write_part(tmp_path, f"arms-{seed}", Shipment(model, {}, {"x": torch.ones(1)}, facts), {"device": "a CPU"})
+        parts = read_seeds("arms", folder=tmp_path)
+        assert [part.card["part"] for part in parts] == ["arms-0", "arms-1"]
+        assert strength_of(parts) == "reference: 3 people, 6 images, 2 seeds, 1 min on a CPU"
 
     def test_damaged_card(self, part):
         (part[1].folder / CARD).write_text(json.dumps({"files": 3}))

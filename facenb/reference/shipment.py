@@ -1,7 +1,8 @@
 """Write and read one part of the reference trainings: its networks, its measurements and its card."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -152,3 +153,17 @@ def read_part(name: str, data: str = "synthetic", folder: str | Path | None = No
                 ) from error
     command = f"make reference PART={name}" + (f" DATA={data}" if data != "synthetic" else "")
     raise RunError(f"The reference part {name!r} ({data}) has not been trained. Train it with: {command}")
+
+
+def read_seeds(name: str, data: str = "synthetic", folder: str | Path | None = None) -> list[Part]:
+    """Return the parts `name-0`, `name-1`, ..., one for each seed that was trained. Raise RunError if there is none."""
+    parts = [read_part(f"{name}-0", data, folder)]
+    with suppress(RunError):
+        while True:
+            parts.append(read_part(f"{name}-{len(parts)}", data, folder))
+    return parts
+
+
+def strength_of(parts: Sequence[Part]) -> str:
+    """Return how much the trainings of several seeds can carry."""
+    return parts[0].strength.replace("1 seed", f"{len(parts)} seeds") if len(parts) > 1 else parts[0].strength
