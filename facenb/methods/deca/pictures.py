@@ -110,7 +110,7 @@ def build_pictures(
     people, each = [int(k) for k in people], max(1, TOGETHER // pictures)
     options = {"pictures": pictures, "side": side}
     options |= {"yaw_limit": float(yaw_limit), "landmark_noise": float(landmark_noise)}
-    card = {"kind": "pictures", "population": VERSION, "seed": seed, "people": people, **options}
+    card = {"kind": "pictures 2", "population": VERSION, "seed": seed, "people": people, **options}
     blocks = [people[first : first + each] for first in range(0, len(people), each)]
     return build_faces(folder, card, partial(_rows, SynthFace(seed), **options), blocks, workers)
 
