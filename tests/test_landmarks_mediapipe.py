@@ -73,6 +73,21 @@ def test_several_faces_the_largest_first(astronaut):
     assert float((extent[1] / extent[0]).mean()) == pytest.approx(0.7, abs=0.05)
 
 
+def test_every_face_of_a_group_the_nearest_first(astronaut):
+    """A selfie: one face near the camera and seven behind, of which the detector alone finds few or none."""
+    head, sizes = astronaut[:240, 110:350].permute(2, 0, 1)[None], [150, 165, 180, 195, 210, 225, 240]
+    board, corners = torch.full((1200, 1750, 3), 0.5), [(10 + 245 * k, 60 + 120 * (k % 2)) for k in range(7)]
+    for size, (left, top) in zip([*sizes, 480], [*corners, (300, 560)], strict=True):
+        small = torch.nn.functional.interpolate(head, (size, size), mode="bilinear", antialias=True)[0]
+        board[top : top + size, left : left + size] = small.permute(1, 2, 0)
+    known = detect(astronaut)[0] - torch.tensor([110.0, 0.0])
+    found = detect(board, closer=True)
+    assert len(detect(board)) < 8 == len(found)
+    for points, size, corner in zip(found, [480, *sizes[::-1]], [(300, 560), *corners[::-1]], strict=True):
+        expected = known * size / 240 + torch.tensor(corner, dtype=torch.float32)
+        assert (points - expected).norm(dim=1).mean() < 0.03 * size
+
+
 def test_a_small_face_in_a_large_picture_is_found_once(astronaut):
     board = torch.full((900, 1500, 3), 0.5)
     board[350 : 350 + 512, 700 : 700 + 512] = astronaut
@@ -113,7 +128,7 @@ def test_a_face_that_is_not_found_again_is_not_used(astronaut, monkeypatch):
     points = detect(astronaut)[0]
     whole = astronaut.shape[0]
     monkeypatch.setattr(
-        landmarks, "_points", lambda pixels: points[None] if len(pixels) == whole else torch.zeros(0, 478, 2)
+        landmarks, "_points", lambda pixels, most=5: points[None] if len(pixels) == whole else torch.zeros(0, 478, 2)
     )
     assert len(detect(astronaut)) == 0
 

@@ -26,6 +26,8 @@ from facenb.photos.images import as_bytes
 
 POINTS, MESH = 478, 468
 FACES = 5  # largest number of faces to detect in a photo
+GROUP = 32  # with `closer`
+PORTRAIT = 0.4  # part of the photo's shorter side: beside a larger face we do not look for small ones, to save time
 VERSION = 5  # increase it when `detect` changes; then stored results are computed again
 # The mesh points nearest to the 68 of Multi-PIE / iBUG, in their order. On 425 near-frontal photos of AFLW2000-3D, the
 # distance of inner points to their labels is 1 to 4 % of the face's size. For the jaw line it is 2 to 7 %.
@@ -57,8 +59,8 @@ def _quiet() -> Iterator[None]:
 
 
 @functools.cache
-def _detector(model: Path) -> Callable:
-    """Return MediaPipe's detector as a function of an image's bytes."""
+def _detector(model: Path, faces: int) -> Callable:
+    """Return MediaPipe's detector of at most `faces` faces as a function of an image's bytes."""
     try:
         import mediapipe
         from mediapipe.tasks import python as tasks
@@ -69,7 +71,8 @@ def _detector(model: Path) -> Callable:
     def run(pixels: np.ndarray):
         return detector.detect(mediapipe.Image(image_format=mediapipe.ImageFormat.SRGB, data=pixels))
 
-    options = vision.FaceLandmarkerOptions(base_options=tasks.BaseOptions(model_asset_path=str(model)), num_faces=FACES)
+    base = tasks.BaseOptions(model_asset_path=str(model))
+    options = vision.FaceLandmarkerOptions(base_options=base, num_faces=faces)
     with _quiet():
         detector = vision.FaceLandmarker.create_from_options(options)
         run(np.zeros((64, 64, 3), np.uint8))  # the first image prints further messages
@@ -79,24 +82,27 @@ def _detector(model: Path) -> Callable:
 
 
 def detect(image: Float[Tensor, "height width 3"], closer: bool = False) -> Float[Tensor, "faces 478 2"]:
-    """Return the points (pixels) of all confirmed faces of a photo (RGB in [0, 1]), at most FACES, the largest first.
+    """Return the points (pixels) of the confirmed faces of a photo (RGB in [0, 1]), at most FACES, the largest first.
 
     The photo may be turned by any angle. The detector finds upright faces best, and sometimes finds a face on an ear or
     a hat. So we search all quarter turns, and detect each face again in a crop in which the eye line is horizontal. A
     face is confirmed if the second detection gives the same points. If no face is found, we add a margin and search
-    again. Then, with `closer`, we search in overlapping parts, because the detector misses faces smaller than about a
-    tenth of the photo. Raise AssetError if the detector's file is missing.
+    again. The detector misses faces smaller than about an eighth of the photo. So with `closer`, we also search in
+    overlapping parts unless the photo is a portrait, and return at most GROUP faces. Raise AssetError if the detector's
+    file is missing.
     """
-    height, width = image.shape[:2]
-    faces = _distinct(_search(image))
+    (height, width), most = image.shape[:2], GROUP if closer else FACES
+    faces = _search(image, most)
     if not faces:
         margin = max(height, width) // 2
-        faces = _distinct(_search(functional.pad(image, (0, 0, margin, margin, margin, margin)), -margin, -margin))
-    if closer and not faces:
-        squares = _squares(height, width)
-        faces = _distinct(face for u, v, side in squares for face in _search(image[v : v + side, u : u + side], u, v))
-    faces.sort(key=lambda points: -float((points.amax(0) - points.amin(0)).prod()))
-    return torch.stack(faces[:FACES]) if faces else torch.zeros(0, POINTS, 2)
+        faces = _search(functional.pad(image, (0, 0, margin, margin, margin, margin)), most, -margin, -margin)
+    largest = max((float((points.amax(0) - points.amin(0)).max()) for _, points in faces), default=0.0)
+    if closer and largest < PORTRAIT * min(height, width):
+        turns = 1 if faces else 4  # a group is seldom photographed with some heads up and some down
+        for u, v, side in _squares(height, width):
+            faces = faces + _search(image[v : v + side, u : u + side], most, u, v, turns)
+    distinct = sorted(_distinct(faces), key=lambda points: -float((points.amax(0) - points.amin(0)).prod()))
+    return torch.stack(distinct[:most]) if distinct else torch.zeros(0, POINTS, 2)
 
 
 def central(faces: Float[Tensor, "faces 478 2"], image: Float[Tensor, "height width 3"]) -> Float[Tensor, "478 2"]:
@@ -105,18 +111,19 @@ def central(faces: Float[Tensor, "faces 478 2"], image: Float[Tensor, "height wi
     return faces[(faces.mean(1) - centre).norm(dim=1).argmin()]
 
 
-def _search(image: Tensor, left: int = 0, top: int = 0) -> list[tuple[float, Tensor]]:
+def _search(image: Tensor, most: int, left: int = 0, top: int = 0, turns: int = 4) -> list[tuple[float, Tensor]]:
     """Return the confirmed faces of an image as (movement, points (478, 2)); `left` and `top` are added to the points.
 
-    If all faces of the unturned image are certain, the other quarter turns are skipped to save time.
+    `turns` is the number of quarter turns to search. If all faces of the unturned image are certain, the others are
+    skipped to save time.
     """
     pixels = as_bytes(image).numpy()
     faces: list[tuple[float, Tensor]] = []
-    for turns in range(4):
-        for points in _points(np.rot90(pixels, turns)):
-            points = _turned_back(points, turns, pixels.shape[1], pixels.shape[0])
+    for turn in range(turns):
+        for points in _points(np.rot90(pixels, turn), most):
+            points = _turned_back(points, turn, pixels.shape[1], pixels.shape[0])
             faces.append((_movement(image, points), points + torch.tensor([float(left), float(top)])))
-        if turns == 0 and faces and all(movement < CERTAIN for movement, _ in faces):
+        if turn == 0 and faces and all(movement < CERTAIN for movement, _ in faces):
             break
     return [face for face in faces if face[0] < CONFIRMED]
 
@@ -154,8 +161,8 @@ def _turned_back(points: Tensor, turns: int, width: int, height: int) -> Tensor:
     return torch.stack([(u, v), (width - v, u), (width - u, height - v), (v, height - u)][turns], -1)
 
 
-def _points(pixels: np.ndarray) -> Float[Tensor, "faces 478 2"]:
-    detector = _detector(asset("mediapipe") / "face_landmarker.task")
+def _points(pixels: np.ndarray, most: int = FACES) -> Float[Tensor, "faces 478 2"]:
+    detector = _detector(asset("mediapipe") / "face_landmarker.task", most)
     result = detector(np.ascontiguousarray(pixels))
     faces = [[(point.x, point.y) for point in face] for face in result.face_landmarks]
     extent = torch.tensor([float(pixels.shape[1]), float(pixels.shape[0])])
