@@ -111,9 +111,10 @@ def train_coarse(
     `reports` are the arguments `validate` and `watch` of `train`.
     """
     shrink, pairs = network.config["shrink"], PicturePairs(material.train, varied=True)
+    weights = replace(Weights(), **material.plan.coarse_weights)
     losses = {
-        "landmarks": CoarseLoss(material.stage, render=False),
-        "image": CoarseLoss(material.stage, recogniser=recogniser, shrink=shrink),
+        "landmarks": CoarseLoss(material.stage, weights, render=False),
+        "image": CoarseLoss(material.stage, weights, recogniser=recogniser, shrink=shrink),
     }
     train_only(network, detail=False)
     return {name: _train(material, network, name, loss, pairs, **reports) for name, loss in losses.items()}
@@ -139,7 +140,7 @@ def train_details(
 
     `weights`: None for the plan's.
     """
-    weights = weights or replace(Weights(), **material.plan.weights)
+    weights = weights or replace(Weights(), **material.plan.detail_weights)
     rows = torch.arange(0, len(placed), max(1, len(placed) // NORMALISED))
     images = placed.faces.inputs(rows).to(material.run.device)
     start_detail(train_only(network.to(material.run.device), detail=True), images)
