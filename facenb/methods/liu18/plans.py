@@ -91,7 +91,7 @@ QUICK = Plan(  # for two CPU cores, on SynthFace
     one=_settings(steps=500, rate=4e-3),  # each notebook trains for about half a minute, so that one sees it learn
     two=_decoders(steps=800),
     three=_settings(steps=400, rate=4e-3),
-    ablation=_settings(steps=70, rate=4e-3),  # seven trainings
+    ablation=_settings(steps=100, rate=4e-3),  # seven trainings
     augmentation=SHIFTED,
     folds=(),
     head=("softmax", {}),  # the paper's
