@@ -11,25 +11,32 @@ from facenb.runs import command
 
 
 def photo(options: argparse.Namespace) -> None:
-    """Make a 3D face from a photo. Raise FacenbError if the photo or the folder cannot be used."""
+    """Make a 3D face from a photo, or from photos of one person. Raise FacenbError if a photo or the folder is bad."""
     from facenb.photos import photo as steps  # imported here, since the import takes seconds
 
     steps.refuse_existing(options.out, options.force)  # before the work
     steps.ict_fitter()
     start = time.perf_counter()
-    face = steps.photo_to_face(options.photo, options.face)
+    if options.person:
+        face = steps.photos_to_face(options.photos, options.face)
+    else:
+        face = steps.photo_to_face(options.photos[0], options.face)
     steps.save(face, options.out, options.force)
-    if face.faces > 1:
-        print(f"{options.photo} shows {face.faces} faces. The {options.face} one was used.")
-    print(f"{options.out}: {', '.join(steps.FILES)}")
-    print(f"landmark error {float(face.fit.error[0]):.1f} px; {time.perf_counter() - start:.2f} s")
+    for path, shown in zip(options.photos, face.others or (face,), strict=True):
+        if shown.faces > 1:
+            print(f"{path} shows {shown.faces} faces. The {options.face} one was used.")
+        print(f"{path}: landmark error {float(shown.fit.error[0]):.1f} px")
+    print(f"{options.out}: {', '.join(steps.FILES)}; {time.perf_counter() - start:.2f} s")
 
 
 def arguments_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("python -m facenb", description="3D faces and identity.", allow_abbrev=False)
     commands = parser.add_subparsers(dest="command", required=True)
     face = commands.add_parser("photo", help="a 3D face from a photo: overlay, OBJ, PLY, GLB, coefficients")
-    face.add_argument("photo", metavar="PHOTO", help="JPEG, PNG, ... with a face that looks roughly at the camera")
+    face.add_argument(
+        "photos", metavar="PHOTO", nargs="+", help="JPEG, PNG, ... with a face roughly towards the camera"
+    )
+    face.add_argument("--person", action="store_true", help="all photos show one person: fit one identity")
     face.add_argument("--out", required=True, metavar="DIR", help="folder for the results; it is made if needed")
     face.add_argument("--face", choices=("largest", "central"), default="largest", help="which face, if several")
     face.add_argument("--force", action="store_true", help="overwrite an earlier result in DIR")
@@ -45,7 +52,10 @@ def main(arguments: list[str] | None = None) -> int:
     ensure_home()
     arguments = sys.argv[1:] if arguments is None else arguments
     cut = arguments.index("--") if "--" in arguments else len(arguments)
-    options = arguments_parser().parse_args(arguments[:cut])
+    parser = arguments_parser()
+    options = parser.parse_args(arguments[:cut])
+    if options.command == "photo" and len(options.photos) > 1 and not options.person:
+        parser.error("several photos: add --person if all of them show one person, or name one photo")
     if options.command == "run":
         return command.run(options, arguments, arguments[cut + 1 :])
     try:

@@ -1,16 +1,19 @@
 """The command line as a person meets it: exit codes, what it says, what it leaves alone."""
 
+import json
 import shutil
 import subprocess
 import sys
 
 import pytest
 import torch
+import trimesh
 
 from facenb.__main__ import main
 from facenb.photos import photo
 from facenb.photos.export import save_image
 from facenb.photos.images import read_image
+from facenb.photos.landmarks import detect
 
 pytest.importorskip("mediapipe")
 
@@ -39,6 +42,32 @@ def test_two_faces_are_said(portrait, tmp_path, capsys):
     save_image(tmp_path / "two.png", torch.cat([head, head.flip(1)], 1))
     assert main(["photo", str(tmp_path / "two.png"), "--out", str(tmp_path / "out")]) == 0
     assert "shows 2 faces. The largest one was used" in capsys.readouterr().out
+
+
+def test_photos_of_one_person_give_one_identity(portrait, tmp_path, capsys):
+    """The identity is that of a fit to all photos; each photo keeps its own camera and expression."""
+    image, out = read_image(portrait), tmp_path / "out"
+    save_image(tmp_path / "near.png", image[:300, 60:360])
+    save_image(tmp_path / "turned.png", image.rot90())
+    paths = [portrait, tmp_path / "near.png", tmp_path / "turned.png"]
+    assert main(["photo", *map(str, paths), "--person", "--out", str(out)]) == 0
+    assert capsys.readouterr().out.count("landmark error") == 3
+    points = torch.stack([detect(read_image(path), closer=True)[0, : photo.MESH] for path in paths])
+    shared = photo.fit_photos(photo.ict_fitter(), points, torch.zeros(3, dtype=torch.int64))
+    content = json.loads((out / "coefficients.json").read_text())
+    torch.testing.assert_close(torch.tensor(content["identity"]), shared.identity[0], atol=1e-3, rtol=0)
+    assert [about["image"]["width"] for about in content["photos"]] == [512, 300, 512]
+    rotation = torch.tensor([about["camera"]["rotation"] for about in content["photos"]])
+    torch.testing.assert_close(rotation, shared.camera.rotation, atol=1e-3, rtol=0)
+    rest = photo.ict_fitter().model.shape(shared.identity)[0]
+    vertices = torch.tensor(trimesh.load(out / "face.ply", process=False).vertices).float()
+    torch.testing.assert_close(vertices[: len(rest)], rest, atol=1e-2, rtol=0)
+
+
+def test_several_photos_need_a_word(portrait, tmp_path, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["photo", str(portrait), str(portrait), "--out", str(tmp_path / "out")])
+    assert stop.value.code == 2 and "--person" in capsys.readouterr().err
 
 
 def test_bad_photos_end_with_1_and_one_line(portrait, tmp_path, capsys):

@@ -17,6 +17,7 @@ from facenb.datasets.pictures.aflw2000 import read_aflw2000
 from facenb.errors import LandmarkError
 from facenb.evaluation.landmarks import by_yaw, fitted_landmarks, nme
 from facenb.fitting import fit, fitter, scaled_orthographic
+from facenb.fitting.errors import PointErrors
 from facenb.imaging.camera import WeakPerspective, euler_to_matrix, matrix_to_euler
 from facenb.morphable.formats.ict import read_ict
 from facenb.morphable.formats.surrey import read_surrey
@@ -439,3 +440,78 @@ def test_a_model_without_components_is_the_limit_of_a_strong_prior(model):
     assert torch.allclose(bare.camera.rotation, held.camera.rotation, atol=1e-5)
     assert torch.allclose(bare.error, held.error, rtol=1e-5)
     assert held.identity.abs().max() < 1e-3 and held.expression.abs().max() < 1e-3
+
+
+class TestPointErrors:
+    """Points with a bias and correlated errors, of which the fit is told."""
+
+    def errors(self, bias=0.0, rank=4, variance=1.0, spread=3.0):
+        """The same errors in all three bins of yaw."""
+        generator = torch.Generator().manual_seed(2)
+        loading = spread * torch.randn(136, rank, generator=generator).double()
+        return PointErrors(
+            torch.arange(68),
+            torch.tensor([-20.0, 20.0]),
+            bias * torch.randn(3, 136, generator=generator).double(),
+            loading.expand(3, -1, -1),
+            torch.full((3, 136), variance).double(),
+            torch.ones(EXPRESSION),
+        )
+
+    def observed(self, model, errors, camera, identity, expression, subject, seed=0):
+        """Landmarks with these errors, along the axes of the upright face, written anew."""
+        generator = torch.Generator().manual_seed(seed)
+        clean = camera.project(model.landmarks.of(model.shape(identity[subject], expression)))[..., :2]
+        common = torch.randn(len(clean), errors.loading.shape[2], generator=generator).double()
+        noise = common @ errors.loading[0].T + torch.randn(len(clean), 136, generator=generator).double()
+        bins = (camera.rotation[:, 0, 2].atan2(camera.rotation[:, 2, 2]).rad2deg()[:, None] > errors.edges).sum(1)
+        x, y = (errors.bias[bins] + noise).unflatten(1, (2, 68)).unbind(1)
+        up = camera.rotation[:, :2, 1] / camera.rotation[:, :2, 1].norm(dim=1, keepdim=True)
+        right = torch.stack([up[:, 1], -up[:, 0]], 1)
+        moved = x[..., None] * right[:, None] + y[..., None] * up[:, None]
+        return clean + camera.scale[:, None, None] * moved * torch.tensor([1.0, -1.0])
+
+    def test_independent_errors_are_the_usual_prior(self, model):
+        """Noise of 9 mm^2 without correlation: the fit with a prior strength of 9, its objective divided by 9."""
+        seen, subject, *_ = make_images(model, [2, 3], seed=6, noise=3.0)
+        usual = fixed(model, seen, subject, identity_prior=9.0, expression_prior=9.0)
+        other = fixed(model, seen, subject, errors=self.errors(spread=0.0, variance=9.0))
+        torch.testing.assert_close(other.identity, usual.identity, atol=1e-3, rtol=0)
+        torch.testing.assert_close(other.camera.rotation, usual.camera.rotation, atol=1e-4, rtol=0)
+        torch.testing.assert_close(other.camera.translation, usual.camera.translation, atol=0.01, rtol=0)
+        assert float(other.objective[-1]) == pytest.approx(float(usual.objective[-1]) / 9, rel=1e-4)
+
+    def test_known_correlation_and_bias_give_a_better_identity(self, model):
+        _, subject, identity, expression, camera = make_images(model, [1] * 60, seed=8, yaw=0.6)
+        errors = self.errors(bias=2.0)
+        seen = self.observed(model, errors, camera, identity, expression, subject)
+        of = {
+            name: float((fixed(model, seen, **options).identity - identity).square().mean())
+            for name, options in {
+                "told": {"errors": errors},
+                "without bias": {"errors": replace(errors, bias=0 * errors.bias)},
+                "independent": {"identity_prior": 41.0, "expression_prior": 41.0},  # 1 + 4 x 9 + 4 mm^2, all counted
+            }.items()
+        }
+        assert of["told"] < 0.8 * min(of["without bias"], of["independent"])
+
+    def test_a_turned_image_gives_the_turned_camera(self, model):
+        """The errors turn with the face."""
+        _, subject, identity, expression, camera = make_images(model, [1] * 4, seed=8, yaw=0.6)
+        errors = self.errors(bias=2.0)
+        seen = self.observed(model, errors, camera, identity, expression, subject)
+        turn = torch.tensor([[0.6, -0.8], [0.8, 0.6]]).double()
+        plain, turned = (fixed(model, points, errors=errors) for points in (seen, seen @ turn.T))
+        torch.testing.assert_close(turned.identity, plain.identity, atol=2e-3, rtol=0)
+        torch.testing.assert_close(turned.camera.translation, plain.camera.translation @ turn.T, atol=0.05, rtol=0)
+
+    def test_the_shipped_estimate_is_the_same_on_both_sides_of_the_face(self):
+        shipped = PointErrors.load()
+        covariance = shipped.loading @ shipped.loading.mT + torch.diag_embed(shipped.variance)
+        assert torch.equal(shipped.edges, -shipped.edges.flip(0)) and (shipped.expression_prior > 0).all()
+        x, y = shipped.bias.unflatten(1, (2, -1)).unbind(1)
+        assert x.sum(1).add(x.sum(1).flip(0)).abs().max() < 1e-2 and y.sum(1).sub(y.sum(1).flip(0)).abs().max() < 1e-2
+        traces = covariance.diagonal(dim1=1, dim2=2).sum(1)
+        torch.testing.assert_close(traces, traces.flip(0), rtol=1e-3, atol=0)
+        unit = shipped.roots @ covariance @ shipped.roots.mT
+        torch.testing.assert_close(unit, torch.eye(unit.shape[1]).expand_as(unit), atol=2e-2, rtol=0)

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from facenb.fitting.errors import PointErrors, turned, upright
 from facenb.fitting.pose import refine_pose, scaled_orthographic
 from facenb.fitting.problem import Points, Problem, State, check
 from facenb.fitting.solve import DirectStep, SharedStep, Step, solve
@@ -51,6 +52,7 @@ def fit(
     rounds: int = ROUNDS,
     identity_prior: float | int = PRIOR,
     expression_prior: float | int = PRIOR,
+    errors: PointErrors | None = None,
 ) -> Fit:
     """Return the camera, expression and shared identity of the most probable face (Liu et al. 2018, Eq. 6-7).
 
@@ -58,6 +60,9 @@ def fit(
     `sum_ij w_ij |u_ij - u_hat_ij|^2 / unit_i^2 + identity_prior |a|^2 + sum_i expression_prior |e_i|^2`
     with `u_hat = f P R (mean + A a + E e) + t`. `unit` is the scale f of the mean face in that image. It is held fixed.
     So residuals are in mm, and the image size does not change the result. We add the prior; the paper has none.
+    With `errors`, the residuals are those of the points after removing the bias, in units of the points' covariance for
+    the image's yaw. Then the identity's prior is the standard normal and the
+    expression's is that of `errors`. The arguments for priors are not used.
 
     `landmarks` are in pixels (v down). `contour` states what landmarks 0 to 16 mark. "fixed": the same points of the
     head in every pose, visible or hidden, as in AFLW2000-3D, 300W-LP and the output of any 3D method. "sliding": the
@@ -73,15 +78,18 @@ def fit(
         raise ValueError(f"identity_prior {identity_prior} or expression_prior {expression_prior} is negative")
     points = Points.of(model, embedding, contour).to(landmarks.device, landmarks.dtype)
     landmarks, weights, row, labels = check(points, landmarks, subject, weights)
-    whole = Problem(points, landmarks, weights, row, len(labels), float(identity_prior), float(expression_prior))
+    priors = float(identity_prior), float(expression_prior)
+    if errors is not None:
+        priors = (1.0, errors.expression_prior.to(landmarks))
+    whole = Problem(points, landmarks, weights, row, len(labels), *priors)
     size = CHUNK.get(row.device.type, CHUNK["cuda"]) * 68 // points.landmarks
-    if len(row) <= FEW or points.candidates or not bool((weights == 1).all()):
+    if len(row) <= FEW or points.candidates or errors is not None or not bool((weights == 1).all()):
         step, size = DirectStep(points), max(1, size // FORMED)
     else:
         step = SharedStep(points)
     chunks, threads = list(_chunks(row, size)), torch.get_num_threads()
     workers = 1 if row.is_cuda else min(threads, len(chunks))
-    work = partial(_fit_chunk, whole, rounds, step)
+    work = partial(_fit_chunk, whole, errors, rounds, step)
     torch.set_num_threads(1)  # each worker takes one chunk at a time, on one core, which suits small matrices
     try:
         if workers == 1:  # a pool would cost one image a fifth of its time
@@ -91,26 +99,36 @@ def fit(
                 results = list(pool.map(work, chunks))
     finally:
         torch.set_num_threads(threads)  # threads started later use the number that was set last
-    states, errors, units, histories = zip(*results, strict=True)
+    states, error, units, histories = zip(*results, strict=True)
     order = torch.argsort(torch.cat(chunks))
     rotation, scale, shift, expression, identity = (torch.cat(field) for field in zip(*states, strict=True))
     camera = WeakPerspective(rotation[order], scale[order], shift[order])
-    error, unit = torch.cat(errors)[order], torch.cat(units)[order]
+    error, unit = torch.cat(error)[order], torch.cat(units)[order]
     longest = max(map(len, histories))
     objective = torch.tensor([past + past[-1:] * (longest - len(past)) for past in histories], dtype=torch.float64)
     return Fit(identity, expression[order], camera, row, error, objective.sum(0), unit, labels)
 
 
-def _fit_chunk(whole: Problem, rounds: int, step: Step, images: Tensor) -> tuple[State, Tensor, Tensor, list[float]]:
+def _fit_chunk(
+    whole: Problem, errors: PointErrors | None, rounds: int, step: Step, images: Tensor
+) -> tuple[State, Tensor, Tensor, list[float]]:
     """Fit all images of some subjects, given in pixels. Return state and error in pixels, unit, and objectives."""
     subject, weights = whole.subject[images] - whole.subject[images].min(), whole.weights[images]
     flip = weights.new_tensor([1.0, -1.0])  # in pixels v points down
     observed, middle, unit, camera = _start(whole.points, whole.observed[images] * flip, weights)
     subjects = int(subject.max()) + 1
     problem = replace(whole, observed=observed, weights=weights, subject=subject, subjects=subjects)
+    turn = None
+    if errors is not None:
+        turn = upright(camera[0])
+        camera = turned(camera, turn)
+        bias, root = errors.of(camera[0])
+        problem = replace(problem, observed=observed @ turn[:, :2, :2].mT - bias, root=root)
     expression = observed.new_zeros(len(observed), len(whole.points.expression))
     identity = observed.new_zeros(subjects, len(whole.points.identity))
     state, last, history = solve(problem, State(*camera, expression, identity), rounds, step)
+    if turn is not None:
+        state = State(*turned(state[:3], turn.mT), *state[3:])
     mean_square = (weights * last.residual.square().sum(-1)).sum(1) / weights.sum(1)
     shift = (state.shift * unit[:, None] + middle) * flip
     return state._replace(scale=state.scale * unit, shift=shift), mean_square.sqrt() * unit, unit, history

@@ -107,8 +107,15 @@ class Problem:
     weights: Float[Tensor, "images landmarks"]
     subject: Int[Tensor, " images"]
     subjects: int
-    identity_prior: float  # mm^2
-    expression_prior: float
+    identity_prior: float  # mm^2; with `root`, without unit
+    expression_prior: float | Float[Tensor, " expression"]
+    root: Float[Tensor, "images coordinates coordinates"] | None = None  # whitens residuals (all x, then all y)
+
+    def whiten(
+        self, values: Float[Tensor, "images coordinates columns"]
+    ) -> Float[Tensor, "images coordinates columns"]:
+        """Return values with covariance 1 if those given have the points' covariance."""
+        return values if self.root is None else self.root @ values
 
     def gather(self, values: Float[Tensor, "images ..."]) -> Float[Tensor, "subjects ..."]:
         """Sum the rows of each subject's images."""
@@ -131,7 +138,9 @@ def evaluate(problem: Problem, state: State) -> Residuals:
         weights = torch.cat([weights[:, :JAW] * OUTLIER / distance, weights[:, JAW:]], 1)
         square = torch.cat([square[:, :JAW] - (distance - OUTLIER).square(), square[:, JAW:]], 1)  # Huber's loss
     cost = (problem.weights * square).sum(1).double()
-    cost = cost + problem.expression_prior * state.expression.double().square().sum(1)
+    if problem.root is not None:
+        cost = problem.whiten(residual.mT.flatten(1)[..., None]).double().square().sum((1, 2))
+    cost = cost + (problem.expression_prior * state.expression.double().square()).sum(1)
     prior = problem.identity_prior * state.identity.double().square().sum(1)
     return Residuals(point, turned, residual, weights, prior + problem.gather(cost))
 

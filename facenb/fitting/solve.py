@@ -83,9 +83,9 @@ class DirectStep:
         view = state.scale[:, None, None] * state.rotation[:, :2]
         shape = (view @ axes.flatten(-2)).unflatten(2, axes.shape[-2:])
         jacobian = torch.cat([pose_jacobian(current.turned), shape], -1).flatten(1, 2)  # (N, 2 L, 6 + E + I)
-        weighted = (current.weights.repeat(1, 2)[..., None] * jacobian).mT
         # The last column is the gradient. It is eliminated like all other columns.
-        system = weighted @ torch.cat([jacobian, current.residual.mT.flatten(1)[..., None]], 2)
+        columns = problem.whiten(torch.cat([jacobian, current.residual.mT.flatten(1)[..., None]], 2))
+        system = (current.weights.repeat(1, 2)[..., None] * columns[..., :-1]).mT @ columns
         system[:, 6:local, -1] += problem.expression_prior * state.expression
         inner = system[:, :local, :local]
         diagonal = inner.diagonal(dim1=1, dim2=2)  # a view

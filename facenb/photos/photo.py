@@ -4,18 +4,22 @@ import functools
 import json
 import os
 import tempfile
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 import trimesh
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn import functional
 
 from data_download.folders import explained
 from facenb.assets import asset
 from facenb.errors import ImageError, RunError
 from facenb.fitting import Fit, fit
+from facenb.fitting.errors import PointErrors
+from facenb.imaging.camera import WeakPerspective
 from facenb.imaging.lighting import ambient, directional
 from facenb.imaging.render import render
 from facenb.morphable.formats import read
@@ -27,8 +31,8 @@ from facenb.photos.landmarks import MESH, central, detect
 from facenb.photos.texture import Surface, Texels, close, lay_out, project_photo, vertex_colours
 
 LIMIT = 1600  # pixels on the longer side; a texture shows no more detail
-# MediaPipe's 468 points are a smooth mesh, with about as much information as 68 single landmarks. So we multiply the
-# prior for 68 landmarks (facenb.fitting) by the ratio of the numbers of points.
+# Without an estimate of their errors: MediaPipe's 468 points are a smooth mesh, with about as much information as 68
+# single landmarks. So we multiply the prior for 68 landmarks (facenb.fitting) by the ratio of the numbers of points.
 PRIOR = 4.0 * MESH / 68
 FILES = ("overlay.png", "face.obj", "face.mtl", "face.png", "face.ply", "face.glb", "coefficients.json")
 CLAY, OPACITY = (0.78, 0.73, 0.69), 0.85  # of the shape on the overlay
@@ -55,6 +59,7 @@ class Fitter:
     model: MorphableModel
     embedding: Embedding | None = None  # of the landmarks to fit; None: the model's own 68
     side: int = 1024  # texels on a side of the texture
+    errors: PointErrors | None = None  # of the landmarks on this model; None: independent noise
 
     @functools.cached_property
     def surface(self) -> Surface:
@@ -65,19 +70,28 @@ class Fitter:
         return lay_out(self.surface, self.model, self.side)
 
 
+def read_ict() -> MorphableModel:
+    """Return ICT-FaceKit from the asset. Raises AssetError if it is not on this machine."""
+    folder = asset("ict-facekit")
+    compact = folder / "ict_face_head_11248.npz"
+    return read(compact if compact.is_file() else next(folder.glob("**/FaceXModel"), folder))
+
+
 @functools.cache
 def ict_fitter(side: int = 1024) -> Fitter:
     """Return ICT-FaceKit with MediaPipe's points on it. Raises AssetError if an asset is not on this machine."""
-    folder = asset("ict-facekit")
-    compact = folder / "ict_face_head_11248.npz"
-    model = read(compact if compact.is_file() else next(folder.glob("**/FaceXModel"), folder))
-    return Fitter(model, mediapipe_embedding(model), side)
+    model = read_ict()
+    return Fitter(model, mediapipe_embedding(model), side, PointErrors.load())
 
 
 def fit_photos(
     fitter: Fitter, points: Float[Tensor, "photos points 2"], subject: Int[Tensor, " photos"] | None = None
 ) -> Fit:
-    """Fit the model to the fitter's landmarks, with the prior that suits their number (see `facenb.fitting.fit`)."""
+    """Fit the model to the fitter's landmarks, with the errors and priors that suit them (see `facenb.fitting.fit`)."""
+    if fitter.errors is not None:
+        chosen, embedding = fitter.errors.points, fitter.embedding
+        embedding = Embedding(embedding.vertices[chosen], embedding.weights[chosen])
+        return fit(fitter.model, points[:, chosen], subject, contour="fixed", embedding=embedding, errors=fitter.errors)
     priors = dict.fromkeys(("identity_prior", "expression_prior"), PRIOR * points.shape[1] / MESH)
     return fit(fitter.model, points, subject, contour="fixed", embedding=fitter.embedding, **priors)
 
@@ -94,6 +108,7 @@ class PhotoFace:
     vertices: Float[Tensor, "closed 3"]
     texture: Float[Tensor, "side side 3"]
     fitter: Fitter
+    others: tuple["PhotoFace", ...] = ()  # faces from the same person's other photos, which share the identity
 
     def colours(self) -> Float[Tensor, "closed 3"]:
         """Return the texture's colour at each vertex."""
@@ -118,6 +133,15 @@ def _dotted(image: Tensor, points: Tensor) -> Tensor:
     return drawn
 
 
+def _stacked(images: Sequence[Tensor]) -> Float[Tensor, "height width 3"]:
+    """Return images below each other, all as wide as the widest."""
+    width, planes = max(image.shape[1] for image in images), []
+    for image in images:
+        size = (round(image.shape[0] * width / image.shape[1]), width)
+        planes.append(functional.interpolate(image.permute(2, 0, 1)[None], size, mode="bilinear"))
+    return torch.cat(planes, 2)[0].permute(1, 2, 0)
+
+
 def fit_landmarks(
     image: Float[Tensor, "height width 3"],
     landmarks: Float[Tensor, "points 2"],
@@ -126,11 +150,27 @@ def fit_landmarks(
     faces: int = 1,
 ) -> PhotoFace:
     """Return the 3D face of a photo whose landmarks (pixels) are known: fit the model, then take its texture."""
-    fitted = fit_photos(fitter, landmarks[None])
+    return _textured(image, original, landmarks, faces, fit_photos(fitter, landmarks[None]), fitter)
+
+
+def _textured(
+    image: Tensor, original: tuple[int, int] | None, landmarks: Tensor, faces: int, fitted: Fit, fitter: Fitter
+) -> PhotoFace:
+    """Return the face of a photo with its fit."""
     vertices = fitter.surface.complete(fitter.model.shape(fitted.identity, fitted.expression)[0])
     texture = project_photo(image, vertices, fitted.camera, fitter.surface, fitter.texels)
     size = original or (image.shape[0], image.shape[1])
     return PhotoFace(image, size, landmarks, faces, fitted, vertices, texture, fitter)
+
+
+def _find_face(path: str | Path, which: str) -> tuple[Tensor, tuple[int, int], Tensor, int]:
+    """Return image, size of the original, points of the chosen face, and number of faces."""
+    image, original = read_photo(path, LIMIT)
+    faces = detect(image, closer=True)
+    if not len(faces):
+        raise ImageError(f"{path}: no face was found; take a photo where the face is larger and turned less away")
+    points = central(faces, image) if which == "central" else faces[0]
+    return image, original, points[:MESH], len(faces)
 
 
 def photo_to_face(path: str | Path, which: str = "largest", fitter: Fitter | None = None) -> PhotoFace:
@@ -138,12 +178,27 @@ def photo_to_face(path: str | Path, which: str = "largest", fitter: Fitter | Non
 
     Raises ImageError, naming the file, if it is not an image or shows no face; AssetError if there is no model to fit.
     """
-    image, original = read_photo(path, LIMIT)
-    faces = detect(image, closer=True)
-    if not len(faces):
-        raise ImageError(f"{path}: no face was found; take a photo where the face is larger and turned less away")
-    points = central(faces, image) if which == "central" else faces[0]
-    return fit_landmarks(image, points[:MESH], fitter or ict_fitter(), original, len(faces))
+    image, original, points, faces = _find_face(path, which)
+    return fit_landmarks(image, points, fitter or ict_fitter(), original, faces)
+
+
+def photos_to_face(paths: Sequence[str | Path], which: str = "largest", fitter: Fitter | None = None) -> PhotoFace:
+    """Return the 3D face at rest of the person on all photos, textured from the photo that is nearest to frontal.
+
+    All photos share the identity; each has its own expression and camera. The face's `others` are the faces of all
+    photos, in their order. Raises as `photo_to_face`.
+    """
+    fitter, found = fitter or ict_fitter(), [_find_face(path, which) for path in paths]
+    shared = fit_photos(fitter, torch.stack([face[2] for face in found]), torch.zeros(len(found), dtype=torch.int64))
+    faces = []
+    for k, (image, original, points, count) in enumerate(found):
+        one = slice(k, k + 1)
+        camera = WeakPerspective(*(value[one] for value in vars(shared.camera).values()))
+        per_image = {name: getattr(shared, name)[one] for name in ("expression", "subject", "error", "unit")}
+        faces.append(_textured(image, original, points, count, replace(shared, camera=camera, **per_image), fitter))
+    frontal = max(faces, key=lambda face: float(face.fit.camera.rotation[0, 2, 2]))
+    at_rest = fitter.surface.complete(fitter.model.shape(shared.identity)[0])
+    return replace(frontal, vertices=at_rest, others=tuple(faces))
 
 
 def refuse_existing(folder: str | Path, force: bool = False) -> None:
@@ -167,16 +222,25 @@ def save(face: PhotoFace, folder: str | Path, force: bool = False) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".facenb-", dir=folder) as temporary:
             work = Path(temporary)
-            save_image(work / "overlay.png", face.overlay())
+            save_image(work / "overlay.png", _stacked([shown.overlay() for shown in face.others or (face,)]))
             save_obj(work / "face.obj", face.vertices, surface, face.texture)
             save_glb(work / "face.glb", face.vertices, surface, face.texture)
             rgb = as_bytes(face.colours()).numpy()
             mesh = trimesh.Trimesh(face.vertices.numpy(), surface.triangles.numpy(), vertex_colors=rgb, process=False)
             mesh.export(work / "face.ply")
-            (work / "coefficients.json").write_text(json.dumps(coefficients(face), indent=1), encoding="utf-8")
+            (work / "coefficients.json").write_text(json.dumps(_content(face), indent=1), encoding="utf-8")
             for name in FILES:
                 os.replace(work / name, folder / name)
     return folder
+
+
+def _content(face: PhotoFace) -> dict:
+    """Return the coefficients of a photo, or of a person: the shared identity, and each photo's own numbers."""
+    if not face.others:
+        return coefficients(face)
+    photos = [coefficients(other) for other in face.others]
+    common = {name: photos[0][name] for name in ("model", "source", "shape", "identity")}
+    return common | {"photos": [{name: one[name] for name in one if name not in common} for one in photos]}
 
 
 def coefficients(face: PhotoFace) -> dict:

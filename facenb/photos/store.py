@@ -83,7 +83,9 @@ class Prepared:
             return {name: value for name, value in fitted.items() if name != "camera"} | vars(fitted["camera"])
 
         model = fitter.model
-        inputs = (self.points, model.mean, model.identity_basis, model.expression_basis, fitter.embedding.weights)
+        inputs = [self.points, model.mean, model.identity_basis, model.expression_basis, fitter.embedding.weights]
+        if fitter.errors is not None:
+            inputs += [fitter.errors.bias, fitter.errors.loading, fitter.errors.variance]
         values = kept("fits/2", fields, *inputs)  # 2: version of the stored format
         camera = WeakPerspective(*(values.pop(name) for name in ("rotation", "scale", "translation")))
         return Fit(camera=camera, **values)
