@@ -31,7 +31,7 @@ from facenb.photos.store import prepare_images, prepare_photos
 from facenb.synthface import SynthFace, course_model
 from facenb.synthface.photographs import photograph
 
-POINTS = 100  # the 68 of iBUG and points far from them; more verify training people no better, the 68 alone have a higher NME
+POINTS = 100  # the 68 of iBUG and points far from them; more verify no better, the 68 alone have a higher NME
 EDGES = (-40.0, -25.0, -12.0, 12.0, 25.0, 40.0)  # degrees of yaw
 RANK, ROUNDS = 10, 3  # more of either overfits: verification of other training people falls
 START, PSEUDO = 4.0, 150.0  # mm^2 of the first covariance; photos' worth of the mean covariance in each bin
