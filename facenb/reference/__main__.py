@@ -27,8 +27,8 @@ from facenb.runs.results import DEVICES, Run, commit, device_name, run_folder, v
 # Each part with its minutes on two CPU cores. Later parts use networks of earlier ones.
 PARTS: dict[str, dict[str, tuple[float, Callable[[Run], Shipment]]]] = {
     "synthetic": {
-        "liu18": (75, liu18.liu18),
-        **{f"ablation-{seed}": (45, partial(liu18.ablation, seed=seed)) for seed in range(3)},
+        "liu18": (45, liu18.liu18),
+        **{f"ablation-{seed}": (30, partial(liu18.ablation, seed=seed)) for seed in range(3)},
         "siamese": (75, luo19.siamese),
         "teacher": (90, deca.teacher),
         "details": (60, deca.details),
