@@ -23,7 +23,7 @@ from facenb.evaluation.claims import bootstrap, mean_of_pairs
 from facenb.evaluation.landmarks import by_yaw, fitted_landmarks, mean_of_bins, nme
 from facenb.evaluation.now import SEVEN, now_errors
 from facenb.evaluation.recognition import verify
-from facenb.evaluation.spread import between_to_within
+from facenb.evaluation.spread import ratio_of, within_and_between
 from facenb.fitting.errors import SHIPPED, PointErrors
 from facenb.photos.landmarks import MESH, detect
 from facenb.photos.photo import fit_photos, ict_fitter
@@ -61,11 +61,11 @@ def recognise(fitters, folds):
         codes[found] = fitted.identity - fit_photos(fitter, for_mean[seen]).identity.mean(0)
         scores = (normalize(codes[first], dim=1) * normalize(codes[second], dim=1)).sum(1)
         result = verify(scores, same, fold)
-        statistic, people = between_to_within(fitted.identity, person[found])
         basis = fitter.model.identity_basis.flatten(1).double()
         values, vectors = torch.linalg.eigh(basis @ basis.T)
         in_mm = fitted.identity.double() @ (vectors * values.clamp(min=0).sqrt())
-        ratios = [bootstrap(between_to_within(code, person[found])[0], people) for code in (fitted.identity, in_mm)]
+        people = [within_and_between(code, person[found]) for code in (fitted.identity, in_mm)]
+        ratios = [bootstrap(ratio_of(*of_code), len(of_code[0])) for of_code in people]
         lips = list(LIPS)
         by_fold = ", ".join(f"{100 * rate:.1f}" for rate in result.values[:, 0].tolist())
         print(f"{name}: verification {100 * result.mean()['accuracy']:.2f} % (folds: {by_fold})", flush=True)

@@ -162,3 +162,9 @@ def test_it_says_nothing_on_the_terminal(real_asset, astronaut):
     code = "import torch; from facenb.photos.landmarks import detect; print(len(detect(torch.rand(99, 99, 3))))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (done.stdout, done.stderr) == ("0\n", "")
+
+
+def test_a_search_for_small_faces_changes_no_large_one(real_asset):
+    """The face fills less than 40 % of the photo, so parts of the photo are searched too."""
+    image = read_image(real_asset("astronaut") / "astronaut.png")
+    assert torch.equal(detect(image, closer=True)[0], detect(image)[0])

@@ -267,7 +267,7 @@ class TestPhoto:
         image = Image.open(real_asset("astronaut") / "astronaut.png").convert("RGB")
         image.rotate(degrees, Image.Resampling.BICUBIC).save(tmp_path / "a.png")
         other = photo.photo_to_face(tmp_path / "a.png", fitter=fitter)
-        assert (other.fit.identity - face.fit.identity).abs().mean() < 0.25
+        assert (other.fit.identity - face.fit.identity).abs().mean() < 0.15
         roll = euler_to_matrix(torch.tensor([0.0, 0.0, degrees]).deg2rad())
         difference = other.fit.camera.rotation[0] @ (roll @ face.fit.camera.rotation[0]).mT
         assert torch.rad2deg(torch.acos(((difference.trace() - 1) / 2).clamp(-1, 1))) < 5
@@ -296,9 +296,9 @@ class TestPhoto:
 
     @pytest.mark.parametrize("mode", ["L", "RGBA"])
     def test_the_same_face_from_other_files(self, fitter, face, real_asset, tmp_path, mode):
-        """Grey or transparent: the same identity within a part of a standard deviation."""
+        """Grey or transparent: coefficients move by less than 40 % of their mean size."""
         Image.open(real_asset("astronaut") / "astronaut.png").convert("RGB").convert(mode).save(tmp_path / "a.png")
         other = photo.photo_to_face(tmp_path / "a.png", fitter=fitter)
-        assert (other.fit.identity - face.fit.identity).abs().mean() < 0.2
+        assert (other.fit.identity - face.fit.identity).abs().mean() < 0.4 * face.fit.identity.abs().mean()
         turned = other.fit.camera.rotation[0] @ face.fit.camera.rotation[0].mT
-        assert torch.rad2deg(torch.acos(((turned.trace() - 1) / 2).clamp(-1, 1))) < 4
+        assert torch.rad2deg(torch.acos(((turned.trace() - 1) / 2).clamp(-1, 1))) < 3

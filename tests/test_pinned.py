@@ -160,8 +160,8 @@ def identification_figures() -> list[float]:
     pooled = features.pool(values, torch.arange(200) // 2, torch.arange(200) % 3)
     gallery = (torch.arange(200) % 5 < 2) & (owner < 30)
     table = identification.identify(values[gallery], owner[gallery], values[~gallery], owner[~gallery]).table()
-    statistic, people = spread.between_to_within(values, owner)
-    ratio = bootstrap(statistic, people)
+    people = spread.within_and_between(values, owner)
+    ratio = bootstrap(spread.ratio_of(*people), len(people[0]))
     return [*table.tolist(), float(pooled.features.norm()), ratio.value, ratio.low, ratio.high]
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from facenb.evaluation.spread import between_to_within, within_and_between
+from facenb.evaluation.spread import ratio_of, within_and_between
 
 PERSON = torch.tensor([7, 3, 7, 5, 3, 7, 9, 3])  # 5 and 9 have one picture
 
@@ -17,8 +17,8 @@ def codes():
 
 
 def ratio(codes, person):
-    statistic, people = between_to_within(codes, person)
-    return float(statistic(np.ones((1, people)))[0])
+    people = within_and_between(codes, person)
+    return float(ratio_of(*people)(np.ones((1, len(people[0]))))[0])
 
 
 def test_variance_and_mean_of_each_person(codes):
@@ -46,12 +46,12 @@ def test_codes_that_know_nothing_of_people_have_a_ratio_of_one(pictures):
 
 
 def test_a_weight_is_a_person_that_often(codes):
-    statistic, people = between_to_within(codes, PERSON)
-    assert people == 2
+    people = within_and_between(codes, PERSON)
+    assert len(people[0]) == 2
     once = PERSON == 3
     person = torch.cat([PERSON, PERSON[once] + 100])  # person 3 once more
-    doubled, _ = between_to_within(torch.cat([codes, codes[once]]), person)
-    np.testing.assert_allclose(statistic(np.array([[2.0, 1.0]])), doubled(np.ones((1, 3))))
+    doubled = within_and_between(torch.cat([codes, codes[once]]), person)
+    np.testing.assert_allclose(ratio_of(*people)(np.array([[2.0, 1.0]])), ratio_of(*doubled)(np.ones((1, 3))))
 
 
 def test_scale_and_place_of_the_codes_change_no_ratio(codes):

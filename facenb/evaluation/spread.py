@@ -29,14 +29,6 @@ def within_and_between(
     return square / (count - 1), mean, count
 
 
-def between_to_within(
-    codes: Float[Tensor, "pictures features"], person: Int[Tensor, " pictures"]
-) -> tuple[Callable[[np.ndarray], np.ndarray], int]:
-    """Return the statistic `ratio_of` for codes, and the number of people. Raise as `within_and_between` does."""
-    people = within_and_between(codes, person)
-    return ratio_of(*people), len(people[0])
-
-
 def ratio_of(
     within: Float[Tensor, " people"], mean: Float[Tensor, "people features"], count: Float[Tensor, " people"]
 ) -> Callable[[np.ndarray], np.ndarray]:

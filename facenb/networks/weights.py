@@ -17,8 +17,9 @@ from facenb.morphable.model import MorphableModel
 class Saved:
     """Add `save` and `load` to a network.
 
-    The network has `kind`, `config` (JSON types) and `from_config`, which rebuilds the network. A loaded network also
-    has `card`, the facts of its training.
+    The network has `kind`, `config` (JSON types) and `from_config`, which rebuilds the network. `probe` returns a few
+    outputs for a fixed image, which change if the code computes something else. A loaded network also has `card`, the
+    facts of its training.
     """
 
     kind: str  # its name and a number; raise the number when old files no longer fit
@@ -52,13 +53,9 @@ class Saved:
         """Load the tensors of `to_ship`. Raise RuntimeError if they do not fit."""
         self.load_state_dict(tensors)
 
-    def probe(self) -> Float[Tensor, " outputs"]:
-        """Return a few outputs for a fixed image. They change if the code of the network changes what it computes."""
-        raise NotImplementedError
-
 
 def fixed_image(size: Sequence[int]) -> Float[Tensor, "1 3 height width"]:
-    """Return an image of waves for `Saved.probe`, RGB in [-1, 1]."""
+    """Return an image of waves for `probe`, RGB in [-1, 1]."""
     across, down = torch.linspace(0, 9, size[1]), torch.linspace(0, 6, size[0])[:, None]
     return torch.stack([torch.sin(across + k * down) for k in (1, 2, 3)])[None]
 

@@ -100,7 +100,9 @@ def detect(image: Float[Tensor, "height width 3"], closer: bool = False) -> Floa
     if closer and largest < PORTRAIT * min(height, width):
         turns = 1 if faces else 4  # a group is seldom photographed with some heads up and some down
         for u, v, side in _squares(height, width):
-            faces = faces + _search(image[v : v + side, u : u + side], most, u, v, turns)
+            parts = _search(image[v : v + side, u : u + side], most, u, v, turns)
+            # A face that was found in the whole photo has priority over the same face in a part.
+            faces = faces + [(movement + CONFIRMED, points) for movement, points in parts]
     distinct = sorted(_distinct(faces), key=lambda points: -float((points.amax(0) - points.amin(0)).prod()))
     return torch.stack(distinct[:most]) if distinct else torch.zeros(0, POINTS, 2)
 

@@ -80,7 +80,7 @@ class Siamese(Saved, nn.Module):
 
     @torch.no_grad()
     def probe(self) -> Float[Tensor, " outputs"]:
-        """Return a few coefficients of a fixed image (see `Saved.probe`)."""
+        """Return a few coefficients of a fixed image (see `Saved`)."""
         size = self.config["encoder"]["arguments"].get("size", (64, 64))
         return self.flat(self.eval()(fixed_image(size).to(self.centre))[1])[0, ::8].cpu()
 
