@@ -7,11 +7,9 @@ from facenb.methods.deca import reference
 from facenb.methods.deca.measures import errors_at_rest
 from facenb.methods.deca.plans import learner_plan, teacher_plan
 from facenb.methods.deca.trainings import predict, prepare
-from facenb.networks.deca import Deca
 from facenb.reference import read_part
 from facenb.reference.shipment import write_part
 from facenb.runs.results import Run
-from facenb.synthface import course_model, with_jaw
 
 
 @pytest.fixture(scope="module")
@@ -22,13 +20,9 @@ def run(tmp_path_factory):
     return run
 
 
-def network(run, part, title):
-    return read_part(part, folder=run.folder / "parts").network(title, Deca, with_jaw(course_model()))
-
-
 def test_the_shipped_teacher_has_the_measured_errors(run):
     material, part = prepare(run, teacher_plan("smoke")), read_part("teacher", folder=run.folder / "parts")
-    errors = errors_at_rest(material, material.test, predict(network(run, "teacher", "coarse"), material.test))
+    errors = errors_at_rest(material, material.test, predict(reference.read_network(run, "teacher"), material.test))
     torch.testing.assert_close(part.measures["teacher/at rest"], errors)
     figures = {row["name"]: row["value"] for row in part.card["figures"]}
     ratio = errors.mean() / part.measures["mean face/at rest"].mean()
@@ -37,15 +31,15 @@ def test_the_shipped_teacher_has_the_measured_errors(run):
 
 
 def test_details_leave_the_coarse_network_as_it_shipped(run):
-    coarse, whole = network(run, "teacher", "coarse"), network(run, "details", "teacher")
+    coarse, whole = reference.read_network(run, "teacher"), reference.read_network(run, "details")
     ends = whole.coarse.state_dict()
     assert all(torch.equal(value, ends[name]) for name, value in coarse.coarse.state_dict().items())
     assert whole.decoder.maps.abs().max() > 0 == coarse.decoder.maps.abs().max()
 
 
 def test_the_learner_is_measured_beside_its_teacher(run):
-    part, teacher = read_part("learner", folder=run.folder / "parts"), network(run, "details", "teacher")
-    learner, measures = network(run, "learner", "learner"), part.measures
+    part, teacher = read_part("learner", folder=run.folder / "parts"), reference.read_network(run, "details")
+    learner, measures = reference.read_network(run, "learner"), part.measures
     assert not torch.equal(learner.coarse.layers[-1].weight, teacher.coarse.layers[-1].weight)
     assert torch.equal(learner.decoder.maps, teacher.decoder.maps)
     assert (measures["teacher/clear/displacement"] == 0).all() and (measures["learner/clear/displacement"] > 0).any()

@@ -139,19 +139,6 @@ class Deca(Saved, nn.Module):
         parts = self.layout.split(flat)
         return self.decoder(detail, parts["expression"], parts["jaw_pose"])
 
-    def to_ship(self, model: MorphableModel) -> dict[str, Tensor]:
-        """Return the weights, without those of the details while the decoder still predicts none."""
-        tensors = self.state_dict()
-        if isinstance(self.decoder, LinearDecoder) and not self.decoder.maps.any():
-            tensors = {name: value for name, value in tensors.items() if name.startswith("coarse.")}
-        return tensors
-
-    def from_shipped(self, tensors: Mapping[str, Tensor], model: MorphableModel) -> None:
-        """Load the tensors of `to_ship`. Raise RuntimeError if they do not fit."""
-        absent, unknown = self.load_state_dict(tensors, strict=False)
-        if unknown or any(name.startswith("coarse.") for name in absent):
-            raise RuntimeError(f"The tensors do not fit: {absent + unknown}.")
-
     @torch.no_grad()
     def probe(self) -> Float[Tensor, " outputs"]:
         image = fixed_image((64, 64)).to(self.unit)

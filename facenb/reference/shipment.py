@@ -32,6 +32,7 @@ class Shipment:
     networks: dict[str, Saved]  # after `rounded`; the measures are those of the rounded networks
     measures: dict[str, Tensor]  # of each image, pair or person, for instance "method/seed0/whole"
     facts: dict[str, Any]  # for the card: data, people, images, seeds, steps, seconds, figures
+    omitted: Sequence[str] = ()  # modules of the networks that do not ship: untrained, or of an earlier part
 
 
 @torch.no_grad()
@@ -52,9 +53,12 @@ def write_part(folder: Path, name: str, shipment: Shipment, card: Mapping[str, A
     for title, network in shipment.networks.items():
         large = {key for key, value in network.named_parameters() if value.ndim > 1}
         tensors = {
-            key: value.half() if key in large else value for key, value in network.to_ship(shipment.model).items()
+            key: value.half() if key in large else value
+            for key, value in network.to_ship(shipment.model).items()
+            if key.split(".")[0] not in shipment.omitted
         }
-        path = savefile.save(place / f"{title}.safetensors", network.kind, tensors, {"config": network.config})
+        facts = {"config": network.config, "omitted": list(shipment.omitted)}
+        path = savefile.save(place / f"{title}.safetensors", network.kind, tensors, facts)
         files[path.name] = file_hash(path)
     if shipment.measures:
         files[MEASURES] = file_hash(savefile.save(place / MEASURES, "measures", shipment.measures, {}))
@@ -79,11 +83,14 @@ class Part:
     folder: Path
     card: dict[str, Any] = field(repr=False)
 
-    def network(self, name: str, kind: type[Network], model: MorphableModel) -> Network:
-        """Return a network, on the CPU and in eval mode.
+    def network(
+        self, name: str, kind: type[Network], model: MorphableModel, earlier: Network | None = None
+    ) -> Network:
+        """Return a network, on the CPU and in eval mode. Modules that its file omits are those of `earlier`.
 
-        Raise ModelFileError if it was trained for another model than `model`, its file is not the one of the card, or
-        it is of another architecture.
+        `earlier`: a network of an earlier part; without it, these modules are untrained. Raise ModelFileError if the
+        network was trained for another model than `model`, its file is not the one of the card, or it is of another
+        architecture.
         """
         if (trained := self.card["model"]) != (given := describe(model)):
             differ = ", ".join(
@@ -92,6 +99,9 @@ class Part:
             raise ModelFileError(f"The reference network {name} was trained for another model: {differ}.")
         tensors, facts = savefile.load(self._file(f"{name}.safetensors"), kind.kind)
         network = kind.from_config(facts["config"])
+        for module in facts.get("omitted", ()):
+            values = (earlier or network).get_submodule(module).state_dict()
+            tensors |= {f"{module}.{key}": value for key, value in values.items()}
         try:
             network.from_shipped(tensors, model)
         except RuntimeError as error:

@@ -73,20 +73,24 @@ def vary(batch: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tens
     TURN, MOVE and ZOOM are the largest changes. The landmarks and `bare` are moved with the image. In a mirrored image,
     left and right landmarks are exchanged.
     """
-    image, landmarks = torch.cat([batch["image"], batch["bare"][:, None]], 1), batch["landmarks"]
+    image, landmarks = batch["image"], batch["landmarks"]
     count, extent = len(image), torch.tensor([image.shape[3], image.shape[2]]).to(landmarks)
     mirrored = (torch.rand(count // 2, generator=generator) < 0.5).repeat(2)
     points = 2 * landmarks / extent - 1  # -1 to 1
     points = torch.where(mirrored[:, None, None], points[:, MIRRORED_68] * torch.tensor([-1.0, 1.0]), points)
-    image = torch.where(mirrored[:, None, None, None], image.flip(-1), image)
     angle, grow, u, v = 2 * torch.rand(4, count, generator=generator) - 1
     angle, grow, shift = TURN * angle, (ZOOM * grow).exp(), MOVE * torch.stack([u, v], -1)
-    # From the new image to the old, as `grid_sample` needs it.
+    # From the new image to the old, as `grid_sample` needs it. A mirrored image is read from right to left.
     onto = torch.stack([angle.cos(), -angle.sin(), angle.sin(), angle.cos()], -1).view(-1, 2, 2) * grow[:, None, None]
-    grid = functional.affine_grid(torch.cat([onto, shift[..., None]], 2), list(image.shape), align_corners=False)
-    image = functional.grid_sample(image, grid, padding_mode="border", align_corners=False)
     points = torch.linalg.solve(onto, (points - shift[:, None]).mT).mT
-    changed = {"image": image[:, :3], "bare": image[:, 3] > 0.99, "landmarks": (points + 1) / 2 * extent}
+    read = torch.cat([onto, shift[..., None]], 2)
+    read[:, 0] *= torch.where(mirrored, -1.0, 1.0)[:, None]
+    grid = functional.affine_grid(read, list(image.shape), align_corners=False)
+    image, bare = (
+        functional.grid_sample(values, grid, padding_mode="border", align_corners=False)
+        for values in (image, batch["bare"][:, None].float())
+    )
+    changed = {"image": image, "bare": bare[:, 0] > 0.99, "landmarks": (points + 1) / 2 * extent}
     return batch | changed
 
 

@@ -28,7 +28,7 @@ from facenb.methods.deca.trainings import Material, optimise, place, predict, pr
 from facenb.methods.liu18.measures import gap_closed
 from facenb.methods.liu18.reference import figure
 from facenb.networks.deca import Deca
-from facenb.reference.shipment import Part, Shipment, read_part, rounded
+from facenb.reference.shipment import Shipment, read_part, rounded
 from facenb.runs.results import Run
 from facenb.synthface import course_model, with_jaw
 from facenb.training import History
@@ -60,13 +60,13 @@ def teacher(run: Run) -> Shipment:
         figures.append(figure(f"{name}, shape at rest", mean_of(error, who), "mm"))
         figures.append(figure(f"{name}, shape at rest, below the mean face's", below, "%"))
     facts = facts_of(material, histories, figures)
-    return Shipment(material.model, {"coarse": network.cpu()}, measures, facts)
+    return Shipment(material.model, {"teacher": network.cpu()}, measures, facts, ("fine", "decoder"))
 
 
 def details(run: Run) -> Shipment:
     """Train the detail network and the decoder of the teacher. Measure its displacement maps on unseen people."""
     material = prepare(run, teacher_plan(profile_of(run), run.seed))
-    network = part(run, "teacher").network("coarse", Deca, material.model).to(run.device)
+    network = read_network(run, "teacher").to(run.device)
     history = train_details(material, network, place(material, network))
     network = rounded(network.cpu())
     test, who, wrinkles = material.test, material.test.subjects, Wrinkles.of(material)
@@ -85,14 +85,15 @@ def details(run: Run) -> Shipment:
             figures.append(figure(f"{name}, correlation", mean_of(measures[f"{name}/correlation"], who), ""))
     more = paired_difference(measures["with details/correlation"], measures["one map for all/correlation"], who)
     figures.append(figure("with details, correlation above one map for all", more, ""))
-    return Shipment(material.model, {"teacher": network}, measures, facts_of(material, {"details": history}, figures))
+    facts = facts_of(material, {"details": history}, figures)
+    return Shipment(material.model, {"details": network}, measures, facts, ("coarse",))
 
 
 def learner(run: Run) -> Shipment:
     """Train the three learners and the details of the chosen one. Measure them under each occluder."""
     material = prepare(run, teacher_plan(profile_of(run), run.seed))
     plan = learner_plan(profile_of(run), False, run.seed)
-    network = part(run, "details").network("teacher", Deca, material.model).to(run.device).requires_grad_(False)
+    network = read_network(run, "details").to(run.device).requires_grad_(False)
     taught = material.train.of(material.train.people[: plan.taught])
     reading = DecaReading(material.model, network.layout, taught.size, run.device)
     distillation = Distillation(network, reading, synthetic_lessons(run, plan, taught))
@@ -108,7 +109,7 @@ def learner(run: Run) -> Shipment:
     measures, figures = measured(distillation, {"teacher": network} | networks, choice.best)
     facts = {"best": choice.best, "fractions": choice.fractions | {"details": further}}
     facts = facts_of(material, histories, figures, **facts)
-    return Shipment(material.model, {"learner": chosen.cpu()}, measures, facts)
+    return Shipment(material.model, {"learner": chosen.cpu()}, measures, facts, ("decoder",))
 
 
 def measured(
@@ -162,10 +163,15 @@ def kept_details(distillation: Distillation, teacher: Deca, best: Deca) -> dict[
     return measures | {"mean map/displacement": (aims[1] - mean_map).abs().mean(1)}
 
 
-def part(run: Run, name: str) -> Part:
-    """Return an earlier part of these trainings: of this run, or the one that ships."""
+def read_network(run: Run, name: str) -> Deca:
+    """Return the network of a part with all its modules: of this run, or the one that ships.
+
+    Raise RunError if a part is missing, and ModelFileError if a file is damaged.
+    """
     parts = run.folder / "parts"
-    return read_part(name, run.data, parts if (parts / name).is_dir() else None)
+    part = read_part(name, run.data, parts if (parts / name).is_dir() else None)
+    before = {"details": "teacher", "learner": "details"}.get(name)
+    return part.network(name, Deca, with_jaw(course_model()), read_network(run, before) if before else None)
 
 
 def facts_of(material: Material, histories: Mapping[str, History], figures: list[dict], **more: Any) -> dict[str, Any]:
