@@ -47,7 +47,7 @@ class TestErrors:
     def test_a_moved_prediction_has_none(self):
         for metrical in (False, True):
             found = errors(moved(HEAD), moved(LANDMARKS), metrical=metrical)
-            assert found.distances.max() < 2e-3 and found.unit == "mm"
+            assert found.distances.max() < 2e-3
 
     def test_size_is_not_left_in(self):
         """20 % too small: no error where the size is free, a clear one in the metrical variant."""
@@ -86,7 +86,6 @@ class TestUnits:
     @pytest.mark.parametrize("unit, size", [("mm", 1.0), ("cm", 0.1), ("m", 0.001), ("unknown", 30.0)])
     def test_told_by_the_eyes(self, unit, size):
         assert unit_of(LANDMARKS * size) == unit
-        assert errors(HEAD * size, LANDMARKS * size).unit == unit
 
     @pytest.mark.parametrize("unit, size", [("cm", 0.1), ("m", 0.001)])
     def test_metrical_with_the_unit_said(self, unit, size):

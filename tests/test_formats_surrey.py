@@ -74,10 +74,6 @@ def test_without_companions_it_has_no_landmarks_and_no_expressions(mirror, tmp_p
     shutil.copyfile(mirror / "surrey" / NAMES[0], tmp_path / "renamed.data")
     alone = read_surrey(tmp_path / "renamed.data")
     assert len(alone.landmarks) == 0 and alone.contour is None and len(alone.expression_basis) == 0
-    given = read_surrey(tmp_path / "renamed.data", *(mirror / "surrey" / name for name in NAMES[1:]))
-    assert len(given.landmarks) == 68 and len(given.expression_basis) == 6
-    with pytest.raises(ModelFileError, match="there is no blendshape file of eos at .*gone.bin"):
-        read_surrey(tmp_path / "renamed.data", expression=tmp_path / "gone.bin")
 
 
 def test_a_file_of_this_layout_with_colours(tmp_path):

@@ -34,30 +34,22 @@ class Identification:
         """Return the share of mated probes whose person is among the first `rank` (closed set)."""
         return float((self.rank[self.mated] <= rank).double().mean())
 
-    def threshold_at(self, far: float) -> float:
-        """Return the threshold that accepts at most this share of strangers.
+    def dir_at(self, far: float) -> float:
+        """Return the detection and identification rate at a false accept rate (Phillips, Grother, Micheals 2011).
 
-        A probe is accepted if its best score is *above* the threshold. Raise ValueError if every probe's person is in
-        the gallery.
+        DIR is the share of mated probes whose person comes first and is accepted (open set). FAR is the share of
+        strangers that are accepted as anybody. A probe is accepted if its best score is *above* a threshold, here the
+        lowest that accepts at most the share `far` of the strangers. With n strangers, any rate below 1/n means that no
+        stranger is accepted. Raise ValueError if every probe's person is in the gallery.
         """
         if self.mated.all():
             raise ValueError("every probe's person is in the gallery; a false accept rate needs probes of other people")
         strangers = self.other[~self.mated].sort(descending=True).values
         count = len(strangers)
         accepted = int(np.searchsorted(np.arange(count + 1) / count, far, side="right")) - 1
-        return -math.inf if accepted == count else float(strangers[accepted])
-
-    def dir_at(self, far: float) -> float:
-        """Return the detection and identification rate at a false accept rate (Phillips, Grother, Micheals 2011).
-
-        DIR is the share of mated probes whose person comes first and is accepted (open set). FAR is the share of
-        strangers that are accepted as anybody. With n strangers, any rate below 1/n means that no stranger is accepted.
-        """
-        return float(self.found_at(far).double().mean())
-
-    def found_at(self, far: float) -> Bool[Tensor, " mated"]:
-        """Return for each mated probe whether its person comes first and is accepted at this false accept rate."""
-        return (self.rank[self.mated] == 1) & (self.genuine[self.mated] > self.threshold_at(far))
+        threshold = -math.inf if accepted == count else float(strangers[accepted])
+        found = (self.rank[self.mated] == 1) & (self.genuine[self.mated] > threshold)
+        return float(found.double().mean())
 
     def table(self) -> pd.Series:
         """Return the rank rates, and DIR if there are strangers, in per cent."""

@@ -37,7 +37,6 @@ class NowErrors:
     distances: Float[Tensor, " points"]  # mm, from each scan vertex in the crop to the aligned surface
     inside: Bool[Tensor, " vertices"]  # which vertices of the scan are in the crop
     registration: Registration  # from prediction to scan; its scale includes the conversion to mm
-    unit: str  # unit of the prediction, from its eye distance: mm, cm, m or unknown
 
 
 def unit_of(landmarks: Float[Tensor, "7 3"]) -> str:
@@ -112,7 +111,7 @@ def now_errors(
     if measured in UNITS:
         check_millimetres(f"the prediction (in {measured} by its landmarks)", vertices * UNITS[measured])
     laid = icp(points, surface, placement, scale=not metrical)
-    return NowErrors(laid.distances, inside, laid, measured)
+    return NowErrors(laid.distances, inside, laid)
 
 
 @dataclass(frozen=True)

@@ -113,16 +113,9 @@ class ASoftmax(Angular):
         k = sum((cosine < math.cos(turn * math.pi / self.M)).to(cosine) for turn in range(1, self.M))
         psi = (1 - 2 * (k % 2)) * (8 * cosine**4 - 8 * cosine**2 + 1) - 2 * k
         weight = self.annealing.to(cosine)
-        return (weight * cosine + psi) / (1 + weight)
-
-    def forward(
-        self, codes: Float[Tensor, "batch features"], labels: Int[Tensor, " batch"]
-    ) -> Float[Tensor, "batch classes"]:
-        """Return the logits to train on, and count the step."""
-        logits = super().forward(codes, labels)
         if self.training:
             self.calls.add_(1)
-        return logits
+        return (weight * cosine + psi) / (1 + weight)
 
 
 HEADS = {"softmax": Softmax, "a-softmax": ASoftmax, "cosface": CosFace, "arcface": ArcFace}

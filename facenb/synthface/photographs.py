@@ -52,7 +52,6 @@ class Photographs:
     image: Float[Tensor, "batch height width 3"]  # linear RGB in [0, 1]
     landmarks: Float[Tensor, "batch 68 2"]  # pixels
     subject: Int[Tensor, " batch"]
-    picture: Int[Tensor, " batch"]
     shape: Float[Tensor, "batch vertices 3"]  # mm, with expression; without hair
     neutral: Float[Tensor, "batch vertices 3"]  # mm, the same person at rest
     expression: Float[Tensor, "batch expressions"]  # in [0, 1], in the order of SynthFace.expression_names
@@ -174,7 +173,7 @@ class _Scene:
         # One generator per property, so that none depends on how many numbers another has drawn.
         generators = synth.generator(person.subject.index, PICTURE, picture).spawn(7)
         mood, pose, frame, lamp, wall, grain, styling = generators
-        self.person, self.picture, self.size = person, picture, size
+        self.person, self.size = person, size
         self.expression = _draw_expression(mood, synth.expression_names) * float(expressive)
         yaw = yaw_limit * (2 * pose.random() - 1)
         pitch, roll = np.radians(np.clip(pose.normal(size=2), -2.5, 2.5) * (9.0, 7.0))
@@ -293,7 +292,6 @@ def _expose(synth, scenes: list[_Scene], texels: int, size, kind: str, supersamp
         image=_develop(fine, scenes, supersample, noise),
         landmarks=camera.project(synth.landmarks.of(shape))[..., :2],
         subject=torch.tensor([s.person.subject.index for s in scenes]),
-        picture=torch.tensor([s.picture for s in scenes]),
         shape=shape,
         neutral=neutral,
         camera=camera,

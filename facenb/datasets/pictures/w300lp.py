@@ -9,7 +9,6 @@ In the `.mat` of a turned image, `pt2d` holds the landmarks of the unturned phot
 landmarks lie in `landmarks/<SET>/<name>_pts.mat`: `pts_3d`, 68 fixed points of the fitted face, are used here.
 """
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,16 +22,16 @@ from facenb.errors import AssetError
 SETS = ("AFW", "HELEN", "IBUG", "LFPW")
 
 
-def read_w300lp(folder: str | Path | None = None, sets: Sequence[str] = SETS) -> dict[str, list[Path]]:
-    """Return the images of each source photo (like `HELEN/HELEN_2902154_1`), by turn, from the folders of `sets`.
+def read_w300lp(folder: str | Path | None = None) -> dict[str, list[Path]]:
+    """Return the images of each source photo (like `HELEN/HELEN_2902154_1`), by turn, from the folders of SETS.
 
     Raises AssetError naming a set that is missing, or an image without a turn in its name.
     """
     inner = find_folder(
-        folder, "300w-lp", lambda inner: inner.name != "landmarks" and (inner / sets[0]).is_dir(), ", ".join(sets)
+        folder, "300w-lp", lambda inner: inner.name != "landmarks" and (inner / SETS[0]).is_dir(), ", ".join(SETS)
     )
     sources: dict[str, list[Path]] = {}
-    for name in sets:
+    for name in SETS:
         images = [image for image in files_in(inner / name) if image.name.startswith(f"{name}_")]
         if not images:
             raise AssetError(f"{inner / name} holds no images {name}_*.jpg. {AGAIN}")

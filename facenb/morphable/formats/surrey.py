@@ -48,18 +48,13 @@ class _Archive:
             raise ValueError(f"{len(self.data) - self.at} bytes are left over")
 
 
-def read_surrey(
-    path: str | Path,
-    expression: str | Path | None = None,
-    landmarks: str | Path | None = None,
-    contours: str | Path | None = None,
-) -> MorphableModel:
-    """Return the Surrey model.
+def read_surrey(path: str | Path) -> MorphableModel:
+    """Return the Surrey model, with the blendshapes, landmark map and jaw lines in its folder.
 
-    Blendshapes, landmark map and jaw lines come from the given files, or from the model's folder. An expression row is
-    a blendshape fully applied. eos maps 50 landmarks to vertices. We add 16 landmarks evenly along its two jaw lines.
-    We also add the inner mouth corners (61 and 65), between the inner lips and the outer corner. If the map or the jaw
-    lines are missing, the model has no landmarks. Raise ModelFileError if a file is missing, damaged or wrong.
+    An expression row is a blendshape fully applied. eos maps 50 landmarks to vertices. We add 16 landmarks evenly along
+    its two jaw lines. We also add the inner mouth corners (61 and 65), between the inner lips and the outer corner. If
+    the map or the jaw lines are missing, the model has no landmarks. Raise ModelFileError if a file is damaged or
+    wrong.
     """
     with reading.file(path, KIND, WHERE) as path:
         archive = _Archive(path)
@@ -71,13 +66,13 @@ def read_surrey(
         uv = archive.array("<f8", 2 * archive.length()).reshape(-1, 2)
         archive.end()
         points = reading.tensor(mean.reshape(-1, 3))
-        names, blendshapes = _blendshapes(reading.beside(path, expression, EXPRESSIONS), len(mean))
+        names, blendshapes = _blendshapes(reading.beside(path, None, EXPRESSIONS), len(mean))
         coloured = colours[0].size == mean.size
         return reading.finish(
             "surrey",
             points,
             reading.index(triangles),
-            _landmarks(reading.beside(path, landmarks, LANDMARKS), reading.beside(path, contours, CONTOURS), points),
+            _landmarks(reading.beside(path, None, LANDMARKS), reading.beside(path, None, CONTOURS), points),
             identity_basis=reading.rows(basis, np.sqrt(variance), 1.0),
             expression_basis=blendshapes,
             expression_names=names,
