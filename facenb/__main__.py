@@ -15,9 +15,14 @@ def photo(options: argparse.Namespace) -> None:
     from facenb.photos import photo as steps  # imported here, since the import takes seconds
 
     steps.refuse_existing(options.out, options.force)  # before the work
-    steps.ict_fitter()
+    if options.method == "fit":
+        steps.ict_fitter()
     start = time.perf_counter()
-    if options.person:
+    if options.method == "network":
+        from facenb.methods.liu18.photo import predict_photo
+
+        face = predict_photo(options.photos[0], options.face)
+    elif options.person:
         face = steps.photos_to_face(options.photos, options.face)
     else:
         face = steps.photo_to_face(options.photos[0], options.face)
@@ -37,6 +42,12 @@ def arguments_parser() -> argparse.ArgumentParser:
         "photos", metavar="PHOTO", nargs="+", help="JPEG, PNG, ... with a face roughly towards the camera"
     )
     face.add_argument("--person", action="store_true", help="all photos show one person: fit one identity")
+    face.add_argument(
+        "--method",
+        choices=("fit", "network"),
+        default="fit",
+        help="fit a model to landmarks, or predict the shape with the reference network, which learned from SynthFace",
+    )
     face.add_argument("--out", required=True, metavar="DIR", help="folder for the results; it is made if needed")
     face.add_argument("--face", choices=("largest", "central"), default="largest", help="which face, if several")
     face.add_argument("--force", action="store_true", help="overwrite an earlier result in DIR")
@@ -56,6 +67,8 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments[:cut])
     if options.command == "photo" and len(options.photos) > 1 and not options.person:
         parser.error("several photos: add --person if all of them show one person, or name one photo")
+    if options.command == "photo" and options.person and options.method == "network":
+        parser.error("--person needs --method fit: the network takes one photo")
     if options.command == "run":
         return command.run(options, arguments, arguments[cut + 1 :])
     try:

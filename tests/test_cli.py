@@ -10,10 +10,14 @@ import torch
 import trimesh
 
 from facenb.__main__ import main
+from facenb.methods.liu18.photo import synthetic_network
+from facenb.networks.joint import Codes
 from facenb.photos import photo
+from facenb.photos.crops import five_of_68
 from facenb.photos.export import save_image
 from facenb.photos.images import read_image
-from facenb.photos.landmarks import detect
+from facenb.photos.landmarks import detect, five_points
+from facenb.synthface import course_model
 
 pytest.importorskip("mediapipe")
 
@@ -62,6 +66,31 @@ def test_photos_of_one_person_give_one_identity(portrait, tmp_path, capsys):
     rest = photo.ict_fitter().model.shape(shared.identity)[0]
     vertices = torch.tensor(trimesh.load(out / "face.ply", process=False).vertices).float()
     torch.testing.assert_close(vertices[: len(rest)], rest, atol=1e-2, rtol=0)
+
+
+def test_the_network_predicts_a_shape_and_the_landmarks_place_it(portrait, tmp_path, capsys):
+    """The written mesh is the decoders' sum for the written codes; its camera puts the eyes on the photo's eyes."""
+    assert main(["photo", str(portrait), "--method", "network", "--out", str(tmp_path / "out")]) == 0
+    assert "landmark error" in capsys.readouterr().out
+    content, network = json.loads((tmp_path / "out/coefficients.json").read_text()), synthetic_network()
+    codes = Codes(torch.tensor(content["c_id"])[None], torch.tensor(content["c_res"])[None])
+    vertices = torch.tensor(trimesh.load(tmp_path / "out/face.ply", process=False).vertices).float()
+    whole = vertices[: network.vertices]
+    torch.testing.assert_close(whole, network.shape(codes).whole[0].detach(), atol=1e-2, rtol=0)
+    camera = {key: torch.tensor(content["camera"][key]) for key in ("P", "rotation", "scale", "translation")}
+    seen = camera["scale"] * whole @ camera["rotation"].T @ camera["P"].float().T + camera["translation"]
+    eyes, marks = (five[:2] for five in (five_of_68(course_model().landmarks.of(seen)[None])[0], marks_of(portrait)))
+    assert (eyes - marks).norm(dim=1).max() < 0.1 * (marks[0] - marks[1]).norm()
+
+
+def marks_of(path):
+    return five_points(detect(read_image(path), closer=True)[0])
+
+
+def test_the_network_takes_one_photo(portrait, tmp_path, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["photo", str(portrait), "--person", "--method", "network", "--out", str(tmp_path / "out")])
+    assert stop.value.code == 2 and "--method fit" in capsys.readouterr().err
 
 
 def test_several_photos_need_a_word(portrait, tmp_path, capsys):

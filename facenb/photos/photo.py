@@ -46,6 +46,12 @@ ABOUT_SHAPE = (
     "coefficients are in standard deviations; an expression coefficient of 1 is that expression in full. face.obj and "
     "face.ply hold x in mm, followed by vertices that close eyes and mouth. face.glb holds it in metres."
 )
+PREDICTED = "x = mean + f_id(c_id) + f_res(c_res)"
+ABOUT_PREDICTED = (
+    "A network predicted the codes c_id and c_res. Its linear decoders f_id and f_res return x, in mm, on the axes "
+    "of the model: x to the viewer's right, y up, z towards the viewer. face.obj and face.ply hold x in mm, followed by "
+    "vertices that close eyes and mouth. face.glb holds it in metres."
+)
 ABOUT_CAMERA = (
     "u = (right, down) in pixels from the image's top left corner; the first pixel's centre is at (0.5, 0.5). scale is "
     "in pixels per mm."
@@ -108,6 +114,7 @@ class PhotoFace:
     vertices: Float[Tensor, "closed 3"]
     texture: Float[Tensor, "side side 3"]
     fitter: Fitter
+    network: str = ""  # the network that predicted the shape; "" if it was fitted
     others: tuple["PhotoFace", ...] = ()  # faces from the same person's other photos, which share the identity
 
     def colours(self) -> Float[Tensor, "closed 3"]:
@@ -150,21 +157,33 @@ def fit_landmarks(
     faces: int = 1,
 ) -> PhotoFace:
     """Return the 3D face of a photo whose landmarks (pixels) are known: fit the model, then take its texture."""
-    return _textured(image, original, landmarks, faces, fit_photos(fitter, landmarks[None]), fitter)
+    return textured(image, original, landmarks, faces, fit_photos(fitter, landmarks[None]), fitter)
 
 
-def _textured(
-    image: Tensor, original: tuple[int, int] | None, landmarks: Tensor, faces: int, fitted: Fit, fitter: Fitter
+def textured(
+    image: Float[Tensor, "height width 3"],
+    original: tuple[int, int] | None,
+    landmarks: Float[Tensor, "points 2"],
+    faces: int,
+    fitted: Fit,
+    fitter: Fitter,
+    shape: Float[Tensor, "vertices 3"] | None = None,
 ) -> PhotoFace:
-    """Return the face of a photo with its fit."""
-    vertices = fitter.surface.complete(fitter.model.shape(fitted.identity, fitted.expression)[0])
+    """Return the face of a photo with its fit. `shape`: vertices, mm; None for those of the fit."""
+    shape = fitter.model.shape(fitted.identity, fitted.expression)[0] if shape is None else shape
+    vertices = fitter.surface.complete(shape)
     texture = project_photo(image, vertices, fitted.camera, fitter.surface, fitter.texels)
     size = original or (image.shape[0], image.shape[1])
     return PhotoFace(image, size, landmarks, faces, fitted, vertices, texture, fitter)
 
 
-def _find_face(path: str | Path, which: str) -> tuple[Tensor, tuple[int, int], Tensor, int]:
-    """Return image, size of the original, points of the chosen face, and number of faces."""
+def find_face(
+    path: str | Path, which: str
+) -> tuple[Float[Tensor, "height width 3"], tuple[int, int], Float[Tensor, "points 2"], int]:
+    """Return image, size of the original, points of the chosen face, and number of faces.
+
+    Raise ImageError, naming the file, if it is not an image or shows no face.
+    """
     image, original = read_photo(path, LIMIT)
     faces = detect(image, closer=True)
     if not len(faces):
@@ -178,7 +197,7 @@ def photo_to_face(path: str | Path, which: str = "largest", fitter: Fitter | Non
 
     Raises ImageError, naming the file, if it is not an image or shows no face; AssetError if there is no model to fit.
     """
-    image, original, points, faces = _find_face(path, which)
+    image, original, points, faces = find_face(path, which)
     return fit_landmarks(image, points, fitter or ict_fitter(), original, faces)
 
 
@@ -188,14 +207,14 @@ def photos_to_face(paths: Sequence[str | Path], which: str = "largest", fitter: 
     All photos share the identity; each has its own expression and camera. The face's `others` are the faces of all
     photos, in their order. Raises as `photo_to_face`.
     """
-    fitter, found = fitter or ict_fitter(), [_find_face(path, which) for path in paths]
+    fitter, found = fitter or ict_fitter(), [find_face(path, which) for path in paths]
     shared = fit_photos(fitter, torch.stack([face[2] for face in found]), torch.zeros(len(found), dtype=torch.int64))
     faces = []
     for k, (image, original, points, count) in enumerate(found):
         one = slice(k, k + 1)
         camera = WeakPerspective(*(value[one] for value in vars(shared.camera).values()))
         per_image = {name: getattr(shared, name)[one] for name in ("expression", "subject", "error", "unit")}
-        faces.append(_textured(image, original, points, count, replace(shared, camera=camera, **per_image), fitter))
+        faces.append(textured(image, original, points, count, replace(shared, camera=camera, **per_image), fitter))
     frontal = max(faces, key=lambda face: float(face.fit.camera.rotation[0, 2, 2]))
     at_rest = fitter.surface.complete(fitter.model.shape(shared.identity)[0])
     return replace(frontal, vertices=at_rest, others=tuple(faces))
@@ -249,13 +268,18 @@ def coefficients(face: PhotoFace) -> dict:
     names = model.expression_names or tuple(map(str, range(len(model.expression_basis))))
     (height, width), (full_height, full_width) = face.image.shape[:2], face.original
     image = {"width": width, "height": height, "original_width": full_width, "original_height": full_height}
+    identity, expression = face.fit.identity[0].tolist(), face.fit.expression[0].tolist()
+    if face.network:
+        values = {"shape": {"network": face.network, "formula": PREDICTED, "explanation": ABOUT_PREDICTED}}
+        values |= {"c_id": identity, "c_res": expression}
+    else:
+        values = {"shape": {"formula": SHAPE, "explanation": ABOUT_SHAPE}}
+        values |= {"identity": identity, "expression": dict(zip(names, expression, strict=True))}
     return {
         "model": model.name,
         "source": model.source,
         "image": image | {"factor": width / full_width, "explanation": ABOUT_IMAGE, "faces": face.faces},
-        "shape": {"formula": SHAPE, "explanation": ABOUT_SHAPE},
-        "identity": face.fit.identity[0].tolist(),
-        "expression": dict(zip(names, face.fit.expression[0].tolist(), strict=True)),
+        **values,
         "camera": {
             "kind": "weak perspective",
             "formula": "u = scale P rotation x + translation",

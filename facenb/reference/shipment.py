@@ -83,9 +83,7 @@ class Part:
     folder: Path
     card: dict[str, Any] = field(repr=False)
 
-    def network(
-        self, name: str, kind: type[Network], model: MorphableModel, earlier: Network | None = None
-    ) -> Network:
+    def network(self, name: str, kind: type[Network], model: MorphableModel, earlier: Network | None = None) -> Network:
         """Return a network, on the CPU and in eval mode. Modules that its file omits are those of `earlier`.
 
         `earlier`: a network of an earlier part; without it, these modules are untrained. Raise ModelFileError if the
