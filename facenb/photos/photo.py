@@ -49,7 +49,7 @@ ABOUT_SHAPE = (
 PREDICTED = "x = mean + f_id(c_id) + f_res(c_res)"
 ABOUT_PREDICTED = (
     "A network predicted the codes c_id and c_res. Its linear decoders f_id and f_res return x, in mm, on the axes "
-    "of the model: x to the viewer's right, y up, z towards the viewer. face.obj and face.ply hold x in mm, followed by "
+    "of the model: x to the viewer's right, y up, z towards the viewer. face.obj and face.ply hold x in mm, then the "
     "vertices that close eyes and mouth. face.glb holds it in metres."
 )
 ABOUT_CAMERA = (
