@@ -18,5 +18,6 @@ from facenb.methods.liu18.measures import (
     watch_codes,
 )
 from facenb.methods.liu18.phases import Coefficients, phase_one, phase_three, phase_two, reconstruction_loss
+from facenb.methods.liu18.photo import synthetic_network
 from facenb.methods.liu18.plans import plan
 from facenb.methods.liu18.trainings import train_phase_one, train_phase_three, train_phase_two
