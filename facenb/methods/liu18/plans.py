@@ -26,10 +26,6 @@ class Plan:
     folds: tuple[tuple[int, int], ...]  # pairs of LFW folds to test; their people are not trained on; () without LFW
     head: tuple[str, dict[str, Any]]  # class head of phase III and its arguments
 
-    def narrow(self) -> "Plan":
-        """Return the plan with the narrow encoder."""
-        return replace(self, encoder=NARROW)
-
 
 PHASES = ("one", "two", "three", "ablation")  # the settings of a plan
 NARROW = {

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from facenb.methods.liu18.measures import (
     of_errors,
     watch_codes,
 )
-from facenb.methods.liu18.plans import reference_plan
+from facenb.methods.liu18.plans import NARROW, reference_plan
 from facenb.methods.liu18.recognition import Galleries, Gallery, of_test, watch_validation
 from facenb.methods.liu18.trainings import train_phase_one, train_phase_three, train_phase_two
 from facenb.networks.joint import JointNetwork
@@ -34,23 +35,19 @@ from facenb.training import History
 
 def figure(name: str, effect: Effect, unit: str) -> dict[str, Any]:
     """Return a row of a card's figures."""
-    return {
-        "name": name,
-        "value": effect.value,
-        "low": effect.low,
-        "high": effect.high,
-        "unit": unit,
-        "n": effect.subjects,
-    }
+    ends = {"low": effect.low, "high": effect.high}
+    return {"name": name, "value": effect.value, **ends, "unit": unit, "n": effect.subjects}
 
 
 def facts_of(material: Material, histories: Mapping[str, History], figures: list[dict], **more: Any) -> dict[str, Any]:
     """Return the facts of trainings on this material for a card."""
     logs = {name: history.log.iloc[-1] for name, history in histories.items()}
+    sets = {name: getattr(material, name) for name in ("train", "validation", "test")}
+    sets = {name: images for name, images in sets.items() if images is not None}  # LFW's pairs are no set
     return {
-        "data": "SynthFace",
-        "people": {name: getattr(material, name).classes for name in ("train", "validation", "test")},
-        "images": {name: len(getattr(material, name)) for name in ("train", "validation", "test")},
+        "data": "LFW" if material.test is None else "SynthFace",
+        "people": {name: images.classes for name, images in sets.items()},
+        "images": {name: len(images) for name, images in sets.items()},
         "size": list(material.plan.size),
         "encoder": material.plan.encoder,
         "steps": {name: int(last["step"]) for name, last in logs.items()},
@@ -159,22 +156,14 @@ def verified(material: Material, galleries: Galleries, networks: dict, codes: di
     right = {start: measures[f"phase III from {start}/right"].double() for start in STARTS}
     gain = mean_of_pairs(right["SynthFace"] - right["nothing"], *galleries.people).percent()
     figures.append(figure("phase III, start from SynthFace less start from nothing", gain, "points"))
-    seconds = sum(float(history.log["seconds"].iloc[-1]) for history in histories.values())
-    facts = {
-        "data": "LFW",
-        "people": {"train": material.train.classes, "validation": material.validation.classes},
-        "images": {"train": len(material.train), "validation": len(material.validation)},
-        "folds": material.plan.folds,
-        "seeds": [material.run.seed],
-        "seconds": seconds,
-        "figures": figures,
-    }
+    facts = facts_of(material, histories, figures, folds=material.plan.folds, seeds=[material.run.seed])
     return Shipment(material.model, networks, measures, facts)
 
 
 def ablation(run: Run, seed: int) -> Shipment:
     """Train the four arms of one seed with the narrow encoder, and measure them on unseen people."""
-    material = prepare(run, sizes=reference_plan(run.profile, run.data, run.seed).narrow())
+    plan = replace(reference_plan(run.profile, run.data, run.seed), encoder=NARROW)
+    material = prepare(run, sizes=plan)
     trainings = Ablation(material, seed, validate=watch_validation(material))
     networks = {arm: rounded(network.cpu()) for arm, network in trainings.arms().items()}
     measures, figures = measure_arms(material, networks), []

@@ -6,11 +6,8 @@ Each function trains a network in place and returns the history. `reports` are t
 
 from typing import Any
 
-import torch
-
 from facenb.methods.liu18.material import Material, training_folder
 from facenb.methods.liu18.phases import Coefficients, phase_one, phase_three, phase_two
-from facenb.networks.heads import make_head
 from facenb.networks.joint import JointNetwork
 from facenb.training import History, train
 
@@ -40,8 +37,7 @@ def train_phase_three(
 ) -> History:
     """Train a whole network of phase II with a new class head. `head` is its name and options (None: the plan's)."""
     run, settings, (name, options) = material.run, material.plan.three, head or material.plan.head
-    torch.manual_seed(run.seed)
-    classifier = make_head(name, network.identity, material.train.classes, **options)
+    classifier = material.new_head(run.seed, name, options)
     modules = {"network": network, "head": classifier, "targets": material.supervision()}
     modules = {key: module.to(run.device) for key, module in modules.items()}
     folder = training_folder(material, f"08_phase_III{suffix}", settings, modules, head=name, options=options)
