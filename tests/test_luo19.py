@@ -154,7 +154,7 @@ class TestMeasures:
     def test_the_fits_own_coefficients_place_the_landmarks(self, pairs, untrained):
         """Within 1.5 pixels, which is about what the fits reach."""
         test = luo19.LandmarkTest.of(pairs)
-        fits = luo19.FlatImages(pairs.material.test, pairs.reduction).targets()
+        fits = pairs.reduction.flat(pairs.material.test.read(["pose", "identity", "expression"]))
         marks = test.landmarks(untrained, pairs.face(0).whiten(fits))
         assert float((marks - test.truths["exact labels"]).norm(dim=2).mean()) < 1.5
 

@@ -84,13 +84,13 @@ def phase_one_of_one_code(modules: dict[str, nn.Module], batch: dict[str, Tensor
 
 @torch.no_grad()
 def distance_to_fit(
-    material: Material, network: JointNetwork, subset: FaceSet, kind: str, most: int = 800
+    material: Material, network: JointNetwork, subset: FaceSet, kind: str
 ) -> tuple[Float[Tensor, " images"], Int[Tensor, " images"]]:
     """Return the squared distance of predicted shapes from the fitted shapes, mm^2, and the person in each image.
 
-    It is a mean over the vertices. `kind` is whole or identity. At most about `most` images are used, without changes.
+    It is a mean over the vertices. `kind` is whole or identity. About 800 images are used at most, without changes.
     """
-    rows = torch.arange(0, len(subset), max(1, len(subset) // most))
+    rows = torch.arange(0, len(subset), max(1, len(subset) // 800))
     plain, supervision = replace(subset, augmentation=NONE), material.supervision()
     codes, values = encode(network, subset, rows), []
     for chunk in torch.arange(len(rows)).split(TOGETHER):

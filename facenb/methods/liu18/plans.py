@@ -68,15 +68,6 @@ def _settings(
     )
 
 
-def _decoders(steps: int, batch: int = 64) -> Settings:
-    return _settings(
-        steps,
-        rate=0.2,  # one Adam step is about the rate, and the decoders' columns are several mm long
-        batch=batch,
-        precision="32-true",  # full precision, since it is compared with the closed form
-    )
-
-
 QUICK = Plan(  # for two CPU cores, on SynthFace
     size=(64, 64),  # two thirds of the paper's side: a third of the time
     people=960,
@@ -85,79 +76,59 @@ QUICK = Plan(  # for two CPU cores, on SynthFace
     validation=0.0417,  # 40 people
     encoder=NARROW,
     one=_settings(steps=500, rate=4e-3),  # each notebook trains for about half a minute, so that one sees it learn
-    two=_decoders(steps=800),
+    # One Adam step is about the rate, and the decoders' columns are several mm long. Full precision, since the result
+    # is compared with the closed form.
+    two=_settings(steps=800, rate=0.2, precision="32-true"),
     three=_settings(steps=400, rate=4e-3),
     ablation=_settings(steps=100, rate=4e-3),  # seven trainings
     augmentation=SHIFTED,
     folds=(),
     head=("softmax", {}),  # the paper's
 )
-
-
-def _smoke(photos: bool) -> Plan:
-    """Return the smallest plan that runs every line of the notebooks."""
-    return replace(
-        QUICK,
-        people=24,
-        pictures=4,
-        test=0.5,
-        validation=0.125,
-        encoder=WIDE if photos else NARROW,
-        **dict.fromkeys(PHASES, _settings(steps=8, rate=1e-3, batch=16)),
-        augmentation=SHIFTED | {"mirror": photos},
-        folds=((0, 1),) if photos else (),
-    )
-
-
-def _quick_photos() -> Plan:
-    """Return the plan for LFW that two CPU cores finish in minutes."""
-    return replace(
-        QUICK,
-        people=0,
-        pictures=0,
-        test=0.0,  # LFW's own pairs are the test
-        validation=0.05,
-        encoder=WIDE,  # photographs differ in more ways than rendered images
-        one=_settings(steps=250, rate=2e-3),
-        three=_settings(steps=200, rate=3e-3, batch=96, weight_decay=0.3),  # few photos: decay against overfitting
-        ablation=_settings(steps=40, rate=3e-3),
-        augmentation=STRONGER,
-        folds=((0, 1),),
-        head=("cosface", {"scale": 24.0, "margin": 0.2}),  # a margin helps with few images of each person
-    )
-
-
-def _full(photos: bool) -> Plan:
-    """Return the plan with the paper's encoder and crops, for a GPU."""
-    long = _settings(steps=4000, rate=5e-4, batch=256, threads=8)
-    return replace(
-        QUICK,
-        size=(112, 96),  # the paper's
-        people=2400,
-        pictures=50,
-        test=1 / 6,  # 400 people
-        validation=1 / 24,  # 100 people
-        encoder={"size": (112, 96)},  # SphereFace-20
-        one=long,
-        two=_decoders(steps=2000, batch=256),
-        three=long,
-        ablation=_settings(steps=2000, rate=5e-4, batch=256, threads=8),
-        augmentation=SHIFTED | {"mirror": photos},
-        folds=((0, 1), (2, 3), (4, 5), (6, 7)) if photos else (),  # all of LFW that is not trained on
-    )
-
-
-def _seeded(chosen: Plan, seed: int) -> Plan:
-    return replace(chosen, **{phase: replace(getattr(chosen, phase), seed=seed) for phase in PHASES})
-
-
-def plan(profile: str, data: str, seed: int = 0) -> Plan:
-    """Return the plan of a profile (smoke, quick, full) for a kind of data (synthetic, photos, paper)."""
-    photos = data != "synthetic"
-    quick = _quick_photos() if photos else QUICK
-    return _seeded({"smoke": _smoke(photos), "quick": quick, "full": _full(photos)}[profile], seed)
-
-
+SMOKE = replace(  # the smallest plan that runs every line of the notebooks
+    QUICK,
+    people=24,
+    pictures=4,
+    test=0.5,
+    validation=0.125,
+    **dict.fromkeys(PHASES, _settings(steps=8, rate=1e-3, batch=16)),
+)
+LONG = _settings(steps=4000, rate=5e-4, batch=256, threads=8)
+FULL = replace(  # the paper's encoder and crops, for a GPU
+    QUICK,
+    size=(112, 96),  # the paper's
+    people=2400,
+    pictures=50,
+    test=1 / 6,  # 400 people
+    validation=1 / 24,  # 100 people
+    encoder={"size": (112, 96)},  # SphereFace-20
+    one=LONG,
+    two=_settings(steps=2000, rate=0.2, batch=256, precision="32-true"),
+    three=LONG,
+    ablation=_settings(steps=2000, rate=5e-4, batch=256, threads=8),
+)
+QUICK_PHOTOS = replace(  # two CPU cores finish it on LFW in minutes
+    QUICK,
+    people=0,
+    pictures=0,
+    test=0.0,  # LFW's own pairs are the test
+    validation=0.05,
+    encoder=WIDE,  # photographs differ in more ways than rendered images
+    one=_settings(steps=250, rate=2e-3),
+    three=_settings(steps=200, rate=3e-3, batch=96, weight_decay=0.3),  # few photos: decay against overfitting
+    ablation=_settings(steps=40, rate=3e-3),
+    augmentation=STRONGER,
+    folds=((0, 1),),
+    head=("cosface", {"scale": 24.0, "margin": 0.2}),  # a margin helps with few images of each person
+)
+MIRRORED = SHIFTED | {"mirror": True}
+ALL_FOLDS = ((0, 1), (2, 3), (4, 5), (6, 7))  # all of LFW that is not trained on
+PLANS = {"smoke": SMOKE, "quick": QUICK, "full": FULL}
+PHOTO_PLANS = {
+    "smoke": replace(SMOKE, encoder=WIDE, augmentation=MIRRORED, folds=((0, 1),)),
+    "quick": QUICK_PHOTOS,
+    "full": replace(FULL, augmentation=MIRRORED, folds=ALL_FOLDS),
+}
 REFERENCE = replace(  # two CPU cores finish it on SynthFace in an hour
     QUICK,
     people=6200,
@@ -168,21 +139,26 @@ REFERENCE = replace(  # two CPU cores finish it on SynthFace in an hour
     three=_settings(steps=10_000, rate=4e-3, reports=10),
     ablation=_settings(steps=4000, rate=4e-3, reports=4),
 )
+SPACED = {"warm_up": 50, "save_every": 500, "validate_every": 500, "log_every": 100}
+REFERENCE_PHOTOS = replace(
+    QUICK_PHOTOS,
+    one=replace(QUICK_PHOTOS.one, steps=2000, **SPACED),
+    three=replace(QUICK_PHOTOS.three, steps=4000, **SPACED),
+    ablation=_settings(steps=1500, rate=3e-3),
+)
 
 
-def _reference_photos() -> Plan:
-    """Return the plan of the reference trainings on LFW."""
-    quick = _quick_photos()
-    return replace(
-        quick,
-        one=replace(quick.one, steps=2000, warm_up=50, save_every=500, validate_every=500, log_every=100),
-        three=replace(quick.three, steps=4000, warm_up=50, save_every=500, validate_every=500, log_every=100),
-        ablation=_settings(steps=1500, rate=3e-3),
-    )
+def _seeded(chosen: Plan, seed: int) -> Plan:
+    return replace(chosen, **{phase: replace(getattr(chosen, phase), seed=seed) for phase in PHASES})
+
+
+def plan(profile: str, data: str, seed: int = 0) -> Plan:
+    """Return the plan of a profile (smoke, quick, full) for a kind of data (synthetic, photos, paper)."""
+    return _seeded((PLANS if data == "synthetic" else PHOTO_PLANS)[profile], seed)
 
 
 def reference_plan(profile: str, data: str, seed: int = 0) -> Plan:
     """Return the plan of the reference trainings; at smoke that of the notebooks."""
     if profile == "smoke":
         return plan(profile, data, seed)
-    return _seeded(REFERENCE if data == "synthetic" else _reference_photos(), seed)
+    return _seeded(REFERENCE if data == "synthetic" else REFERENCE_PHOTOS, seed)

@@ -14,5 +14,5 @@ from facenb.methods.luo19.measures import IdentityTest, LandmarkTest, Measured, 
 from facenb.methods.luo19.network import Siamese
 from facenb.methods.luo19.plans import Plan, plan
 from facenb.methods.luo19.sweep import Sweep
-from facenb.methods.luo19.targets import FlatImages, PairMaterial, Reduction, prepare
+from facenb.methods.luo19.targets import PairMaterial, Reduction, prepare
 from facenb.methods.luo19.trainings import CHOICE, arms, new_network, pair_loss, train_arm, train_start

@@ -4,10 +4,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 
+from facenb.losses import vdc
 from facenb.methods.luo19.measures import judge
 from facenb.methods.luo19.network import Siamese
 from facenb.methods.luo19.targets import PairMaterial
-from facenb.methods.luo19.trainings import train_briefly
+from facenb.methods.luo19.trainings import train_copy
 from facenb.training import History
 
 EXTENSIONS = 2  # how often a grid is extended if the best setting lies at its edge
@@ -60,7 +61,7 @@ class Sweep:
         return dict(zip(grids, best, strict=True))
 
     def _tried(self, options: Mapping[str, float]) -> tuple[float, float]:
-        network, history = train_briefly(self.pairs, self.start, **options)
+        network, history = train_copy(self.pairs, "sweep", self.start, vdc, self.pairs.plan.sweep, **options)
         self.networks[tuple(options.values())] = network
         self.histories.append(history)
         return judge(self.pairs, network)

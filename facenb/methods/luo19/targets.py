@@ -65,10 +65,6 @@ class FlatImages:
         batch = self.subset.load(rows, generator)
         return {"image": batch["image"], "flat": self.reduction.flat(batch)}
 
-    def targets(self) -> Float[Tensor, "images coefficients"]:
-        """Return the flat coefficients of all images without augmentation."""
-        return self.reduction.flat(self.subset.read(["pose", "identity", "expression"]))
-
 
 @dataclass(frozen=True)
 class PairMaterial:
@@ -86,9 +82,8 @@ class PairMaterial:
         options = material.plan.augmentation | {"mirror": False}  # mirroring would change the yaw
         material = replace(material, train=material.train.augmented(**options))
         reduction = Reduction.of(material.model, layout)
-        images = FlatImages(material.train, reduction)
-        fitted = images.targets()
-        data = PairData(images, yaw_of(fitted[:, :12]), plan.apart, plan.near)
+        fitted = reduction.flat(material.train.read(["pose", "identity", "expression"]))
+        data = PairData(FlatImages(material.train, reduction), yaw_of(fitted[:, :12]), plan.apart, plan.near)
         return cls(material, plan, reduction, fitted, data)
 
     @property

@@ -53,10 +53,13 @@ def new_network(pairs: PairMaterial, seed: int, encoder: nn.Module | None = None
     return network
 
 
-def _train(
+def train_copy(
     pairs: PairMaterial, name: str, start: Siamese, cost: Cost, settings: Settings, **options: float
 ) -> tuple[Siamese, History]:
-    """Train a copy of `start`, or load it if it was trained before. Return the network and its history."""
+    """Train a copy of `start`, or load it if it was trained before. Return the network and its history.
+
+    `options` are those of `pair_loss`; without any, it is plain regression.
+    """
     run, network = pairs.material.run, copy.deepcopy(start)
     facts = {"layout": str(start.layout), "options": options}
     folder = liu18.training_folder(pairs.material, f"10_{name}", settings, {"network": start}, **facts)
@@ -66,20 +69,12 @@ def _train(
 
 def train_start(pairs: PairMaterial, untrained: Siamese) -> tuple[Siamese, History]:
     """Train with WPDC alone (plain regression). All arms start from this network."""
-    return _train(pairs, "WPDC", untrained, wpdc, pairs.plan.start)
+    return train_copy(pairs, "WPDC", untrained, wpdc, pairs.plan.start)
 
 
 def train_arm(pairs: PairMaterial, start: Siamese, **options: float) -> tuple[Siamese, History]:
-    """Train one arm with VDC. `options` are those of `pair_loss`; without any, it is plain regression.
-
-    Arms from one start see the same pairs in the same order.
-    """
-    return _train(pairs, "VDC", start, vdc, pairs.plan.arm, **options)
-
-
-def train_briefly(pairs: PairMaterial, start: Siamese, **options: float) -> tuple[Siamese, History]:
-    """Train one setting of the sweep with VDC."""
-    return _train(pairs, "sweep", start, vdc, pairs.plan.sweep, **options)
+    """Train one arm with VDC. Arms from one start see the same pairs in the same order."""
+    return train_copy(pairs, "VDC", start, vdc, pairs.plan.arm, **options)
 
 
 # Chosen with an earlier training, on 40 validation people. Used only where there is no reference.
