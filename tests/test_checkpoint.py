@@ -74,7 +74,7 @@ class TestDamage:
 
     def test_does_not_begin_anew_over_damaged_ones(self, tmp_path, harm):
         harm(save(tmp_path, 2))
-        with pytest.warns(UserWarning, match="checkpoint-2"), pytest.raises(RunError, match="fresh=True"):
+        with pytest.warns(UserWarning, match="checkpoint-2"), pytest.raises(RunError, match="delete this one"):
             latest_checkpoint(tmp_path)
 
 

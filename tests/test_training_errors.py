@@ -104,10 +104,3 @@ def test_a_failure_in_the_first_step_leaves_no_checkpoint(tmp_path):
     with pytest.raises(KeyError, match="loss"):
         run(modules(), tmp_path, loss=lambda parts, batch: {"total": loss(parts, batch)["loss"]})
     assert not list(tmp_path.glob("checkpoint-*"))
-
-
-@pytest.mark.parametrize("device", ["gpu", "CPU", "", "meta"])
-def test_an_unknown_device(tmp_path, device):
-    with pytest.raises(RunError, match=f"device is '{device}'. Choose 'auto', 'cpu' or 'cuda'"):
-        run(modules(), tmp_path / "none", device=device)
-    assert not (tmp_path / "none").exists()

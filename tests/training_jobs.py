@@ -50,7 +50,7 @@ def settings(**changes) -> Settings:
 
 def run(parts, folder, data=None, **changes):
     """`train` on the CPU with the loss, data and settings of the tests, but for the changes."""
-    options = {name: changes.pop(name) for name in ("validate", "watch", "fresh", "device") if name in changes}
+    options = {name: changes.pop(name) for name in ("validate", "watch", "device") if name in changes}
     options = {"device": "cpu", "watch": lambda progress: None} | options
     return train(
         parts, changes.pop("loss", loss), Points() if data is None else data, settings(**changes), folder, **options

@@ -59,7 +59,7 @@ def latest_checkpoint(folder: str | Path) -> dict[str, Any] | None:
         except (OSError, RuntimeError, EOFError, zipfile.BadZipFile, pickle.UnpicklingError) as error:
             warnings.warn(f"{path} is damaged ({error}). Trying the checkpoint before it.", stacklevel=2)
     if paths:
-        raise RunError(f"Every checkpoint in {folder} is damaged. Give another folder, or fresh=True to begin anew.")
+        raise RunError(f"Every checkpoint in {folder} is damaged. Give another folder, or delete this one.")
     return None
 
 

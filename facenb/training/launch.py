@@ -19,17 +19,9 @@ class Stopped(RunError):
     """A SIGTERM stopped the training; its checkpoint is written."""
 
 
-def launch(device: str | torch.device, precision: str) -> Fabric:
-    """Return Fabric on a device ("auto", "cpu", "cuda" or a torch device), with the processes that torchrun started.
-
-    Raise RunError for a device that this machine does not have.
-    """
-    name, available = str(device), torch.cuda.is_available()
-    if name != "auto" and name.split(":")[0] not in ("cpu", "cuda"):
-        raise RunError(f"The device is {name!r}. Choose 'auto', 'cpu' or 'cuda'.")
-    if name.startswith("cuda") and not available:
-        raise RunError(f"The device is {name!r}, but torch sees no GPU. Use 'auto' or 'cpu'.")
-    gpu = available and not name.startswith("cpu")
+def launch(device: torch.device, precision: str) -> Fabric:
+    """Return Fabric on a device, with the processes that torchrun started."""
+    gpu = device.type == "cuda"
     if precision == "auto":
         bf16 = gpu and torch.cuda.is_bf16_supported(including_emulation=False)
         precision = "bf16-mixed" if bf16 else "32-true"
@@ -40,8 +32,8 @@ def launch(device: str | torch.device, precision: str) -> Fabric:
         # Phase I does not use the decoders, and phase II does not use the encoder, so some parameters get no gradient.
         strategy = DDPStrategy(find_unused_parameters=True) if devices * nodes > 1 else "auto"
         warnings.filterwarnings("ignore", message="find_unused_parameters=True was specified")
-    elif gpu and ":" in name:
-        devices = [torch.device(name).index]
+    elif device.index is not None and gpu:
+        devices = [device.index]
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it reports the devices at every start
     places = {"accelerator": "cuda" if gpu else "cpu", "devices": devices, "num_nodes": nodes}
     fabric = Fabric(**places, strategy=strategy, precision=precision)

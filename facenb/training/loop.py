@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from data_download.folders import explained
 from facenb.errors import RunError
 from facenb.files import hold
-from facenb.training.checkpoint import latest_checkpoint, list_checkpoints, save_checkpoint, weights_digest
+from facenb.training.checkpoint import latest_checkpoint, save_checkpoint, weights_digest
 from facenb.training.feed import NETWORK, Data, Feed, seed_of
 from facenb.training.launch import Stopped, launch, sigterm
 from facenb.training.logbook import Bar, History, Log, Progress, Readout, Watch, read_log
@@ -35,8 +35,7 @@ def train(
     *,
     validate: Callable[[Any], Mapping[str, Any]] | None = None,
     watch: Watch | None = None,
-    device: str | torch.device = "auto",
-    fresh: bool = False,
+    device: str | torch.device = "cpu",
 ) -> History:
     """Train the parameters of `modules` that require gradients, in place, and leave the modules in eval mode.
 
@@ -45,21 +44,19 @@ def train(
     `loss(modules, batch)` returns `{"loss": the value to minimise, ...: parts for the log}`, means over the batch.
     `validate(modules)` returns numbers for the log; it runs in eval mode, without gradients, on the first process.
     `watch(progress)` is called every `log_every` steps, after each validation and checkpoint, and at the end.
-    `device`: "auto", "cpu", "cuda" or a torch device; the modules stay there.
+    The modules stay on the device.
 
     `folder` holds the checkpoints and `log.jsonl`. Called again, `train` goes on from the newest complete checkpoint,
-    or returns at once if all steps are done; `fresh` deletes what is there. A checkpoint does not know the loss, the
-    content of the rows, or frozen weights. Name the folder with `training_name`. Then a change of these gives another
-    folder.
+    or returns at once if all steps are done. A checkpoint does not know the loss, the content of the rows, or frozen
+    weights. Name the folder with `training_name`. Then a change of these gives another folder.
 
     After an error or a stop, the modules hold the weights of the last checkpoint, or those they started with.
 
-    Raise RunError if the device is missing, the folder cannot be written, another training runs in it, its checkpoint
-    is of another training, a loss or gradient is not finite, or a batch does not fit in memory. Raise Stopped after a
-    SIGTERM.
+    Raise RunError if the folder cannot be written, another training runs in it, its checkpoint is of another training,
+    a loss or gradient is not finite, or a batch does not fit in memory. Raise Stopped after a SIGTERM.
     """
     begun, folder = time.perf_counter(), Path(folder)
-    fabric = launch(device, settings.precision)
+    fabric = launch(torch.device(device), settings.precision)
     gpu, main = fabric.device.type == "cuda", fabric.is_global_zero
     feed, net = Feed(data, settings, fabric.device, fabric.global_rank, fabric.world_size), Step(modules, loss)
     with ExitStack() as stack:
@@ -67,13 +64,13 @@ def train(
             with explained(folder, RunError, "Choose another folder."):
                 busy = f"Another training runs in {folder}. End it first, or choose another folder."
                 stack.enter_context(hold(folder / "lock", busy))
-            for path in [*folder.glob(".checkpoint-*.partial"), *(list_checkpoints(folder) if fresh else [])]:
+            for path in folder.glob(".checkpoint-*.partial"):
                 path.unlink()
         fabric.barrier()
         checkpoint = latest_checkpoint(folder)
         # The first process decides, since the others receive its weights.
         if problem := fabric.broadcast(net.problem(checkpoint, settings, len(data)) if checkpoint else ""):
-            raise RunError(f"The checkpoint in {folder} {problem}. Give another folder, or fresh=True to begin anew.")
+            raise RunError(f"The checkpoint in {folder} {problem}. Give another folder, or delete this one.")
 
         # Random numbers, cuDNN and the signal handler are put back when the training ends.
         stack.enter_context(torch.random.fork_rng([fabric.device] if gpu else [], device_type="cuda"))
