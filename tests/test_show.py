@@ -87,7 +87,7 @@ def test_a_slider_moves_the_mesh_and_its_colours(ball):
         scale = torch.tensor([1 + wide, 1 + tall, 1.0])
         return vertices * scale, torch.full_like(vertices, 0.5 + tall / 10)
 
-    view = show.explore("stretch", stretched, triangles, {"tall": (-0.5, 1), "wide": (0, 1)})
+    view = show.explore("stretch", stretched, triangles, {"tall": (-0.5, 1), "wide": (0, 1)}, [{"tall": 1}])
     controls, stage = view.widget.children
     mesh = stage.children[0].objects[0]
     assert np.allclose(mesh.vertices, vertices)

@@ -118,7 +118,6 @@ def _fit_chunk(
     observed, middle, unit, camera = _start(whole.points, whole.observed[images] * flip, weights)
     subjects = int(subject.max()) + 1
     problem = replace(whole, observed=observed, weights=weights, subject=subject, subjects=subjects)
-    turn = None
     if errors is not None:
         turn = upright(camera[0])
         camera = turned(camera, turn)
@@ -127,7 +126,7 @@ def _fit_chunk(
     expression = observed.new_zeros(len(observed), len(whole.points.expression))
     identity = observed.new_zeros(subjects, len(whole.points.identity))
     state, last, history = solve(problem, State(*camera, expression, identity), rounds, step)
-    if turn is not None:
+    if errors is not None:
         state = State(*turned(state[:3], turn.mT), *state[3:])
     mean_square = (weights * last.residual.square().sum(-1)).sum(1) / weights.sum(1)
     shift = (state.shift * unit[:, None] + middle) * flip

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from facenb.errors import LandmarkError
+from facenb.fitting.errors import upright
 from facenb.morphable.contour import JAW
 from facenb.morphable.model import Embedding, MorphableModel, Tensors
 
@@ -67,9 +68,7 @@ class Points(Tensors):
         its outline, and nothing would make the face narrower.
         """
         turned_away = rotation[:, 2, :2] @ self.outward.T < 0  # (N, 17)
-        up = normalize(rotation[:, :2, 1], dim=1)  # the head's y axis in the image
-        right = torch.stack([up[:, 1], -up[:, 0]], 1)
-        direction = self.outward[:, :1] * right[:, None] + self.outward[:, 1:] * up[:, None]  # (N, 17, 2)
+        direction = self.outward @ upright(rotation)[:, :2, :2]  # (N, 17, 2)
         lines = positions[:, self.landmarks :, :2].unflatten(1, (JAW, self.candidates))
         farthest = (lines * direction[:, :, None]).sum(-1).argmax(2)  # (N, 17)
         jaw = torch.arange(JAW, device=positions.device)

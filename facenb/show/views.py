@@ -66,7 +66,7 @@ def explore(
     update: Callable[..., tuple],
     triangles,
     sliders: Mapping[str, tuple[float, float]],
-    frames: Sequence[Mapping[str, float]] = (),
+    frames: Sequence[Mapping[str, float]],
     columns: int | None = None,
     yaw: float = 20.0,
     centre=None,
@@ -75,11 +75,10 @@ def explore(
     """Return sliders that move a face: `update(**values)` gives (vertices, colours or None) for the sliders' values.
 
     `sliders` maps a name to (lowest, highest). All start at the value nearest to zero in their range. The image for
-    readers without a kernel shows each of `frames` (values of some sliders, the others at their start), or each slider
-    at both ends, from `yaw` degrees. `centre` (3,) and `extent` in mm are as in `snapshot`.
+    readers without a kernel shows each of `frames` (values of some sliders, the others at their start) from `yaw`
+    degrees. `centre` (3,) and `extent` in mm are as in `snapshot`.
     """
     start = {key: float(np.clip(0.0, *ends)) for key, ends in sliders.items()}
-    frames = frames or [{key: end} for key, ends in sliders.items() for end in ends if end != start[key]]
     low, high = three(update(**start)[0], "vertices").aminmax(dim=0)
     centre = (low + high) / 2 if centre is None else centre
     frame = {"centre": centre, "extent": float((high - low)[:2].max()) * 1.08 if extent is None else extent}

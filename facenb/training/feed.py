@@ -1,8 +1,4 @@
-"""The order of the rows, and threads that load the next batches.
-
-The rows of a step, and the random numbers that alter them, depend on the seed and the step only. So a training that
-is killed and resumed sees the same batches as one without interruption.
-"""
+"""The order of the rows, which depends on the seed and the step only, and threads that load the next batches."""
 
 import itertools
 from collections import deque

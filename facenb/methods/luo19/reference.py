@@ -61,15 +61,10 @@ def siamese(run: Run) -> Shipment:
     shipped = {"plain": networks[PLAIN, first], "both": networks[BOTH, first]}
     steps = {name: getattr(plan, name).steps for name in ("start", "sweep", "arm")}
     facts = facts_of(material, histories, figures(measures, list(plan.seeds)), seeds=list(plan.seeds))
-    facts |= {"steps": steps, "batch": plan.arm.batch, "choice": choice, "sweep": facts_of_sweep(sweep)}
-    return Shipment(material.model, shipped, measures, facts)
-
-
-def facts_of_sweep(sweep: Sweep) -> dict[str, Any]:
-    """Return AUC and NME (%) of each setting, plain regression's, the rule, and which choices lie at an edge."""
     tables = {axes: [[*key, *value] for key, value in table.items()] for axes, table in sweep.tables.items()}
-    tolerance = sweep.pairs.plan.tolerance
-    return {"plain": list(sweep.plain), "tables": tables, "tolerance": tolerance, "at an edge": sweep.edges}
+    swept = {"plain": list(sweep.plain), "tables": tables, "tolerance": plan.tolerance, "at an edge": sweep.edges}
+    facts |= {"steps": steps, "batch": plan.arm.batch, "choice": choice, "sweep": swept}
+    return Shipment(material.model, shipped, measures, facts)
 
 
 def read_arms(measures: Mapping[str, Tensor], seeds: list[int]) -> dict[str, Seeds]:
