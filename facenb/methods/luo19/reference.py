@@ -28,7 +28,8 @@ START, PLAIN, BOTH = "after WPDC", "plain regression", "+ both"
 def siamese(run: Run) -> Shipment:
     """Train the start and the four arms of each seed, from the encoder of the reference phase I.
 
-    The sweep uses the first seed. The networks of the first seed ship; of the others, the measurements.
+    The sweep uses the first seed. The first seed's network with both losses ships; of the other arms and seeds, the
+    measurements.
     """
     plan, parts = reference_plan(run.profile), run.folder / "parts"
     material = liu18.prepare(run, sizes=liu18_plan(run.profile, run.data, run.seed))
@@ -58,13 +59,12 @@ def siamese(run: Run) -> Shipment:
         measures |= {f"{name}/{key}": value for key, value in measured.items()}
         measures[f"shape/{name}"] = identity.shape_error(identity.codes(network))
     measures["shape/mean face"] = liu18.mean_face(material).identity
-    shipped = {"plain": networks[PLAIN, first], "both": networks[BOTH, first]}
     steps = {name: getattr(plan, name).steps for name in ("start", "sweep", "arm")}
     facts = facts_of(material, histories, figures(measures, list(plan.seeds)), seeds=list(plan.seeds))
     tables = {axes: [[*key, *value] for key, value in table.items()] for axes, table in sweep.tables.items()}
     swept = {"plain": list(sweep.plain), "tables": tables, "tolerance": plan.tolerance, "at an edge": sweep.edges}
     facts |= {"steps": steps, "batch": plan.arm.batch, "choice": choice, "sweep": swept}
-    return Shipment(material.model, shipped, measures, facts)
+    return Shipment(material.model, {"both": networks[BOTH, first]}, measures, facts)
 
 
 def read_arms(measures: Mapping[str, Tensor], seeds: list[int]) -> dict[str, Seeds]:
