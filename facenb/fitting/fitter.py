@@ -38,7 +38,6 @@ class Fit:
     error: Float[Tensor, " images"]  # weighted root mean square distance of the landmarks, pixels
     objective: Float[Tensor, " rounds_and_start"]  # total over all subjects in mm^2: at the start and after each round
     unit: Float[Tensor, " images"]  # pixels per mm, which converts an image's residuals to mm
-    labels: Int[Tensor, " subjects"]  # the caller's subject number of each row of `identity`
 
 
 def fit(
@@ -77,11 +76,11 @@ def fit(
     if not (identity_prior >= 0 and expression_prior >= 0):
         raise ValueError(f"identity_prior {identity_prior} or expression_prior {expression_prior} is negative")
     points = Points.of(model, embedding, contour).to(landmarks.device, landmarks.dtype)
-    landmarks, weights, row, labels = check(points, landmarks, subject, weights)
+    landmarks, weights, row = check(points, landmarks, subject, weights)
     priors = float(identity_prior), float(expression_prior)
     if errors is not None:
         priors = (1.0, errors.expression_prior.to(landmarks))
-    whole = Problem(points, landmarks, weights, row, len(labels), *priors)
+    whole = Problem(points, landmarks, weights, row, int(row.max()) + 1, *priors)
     size = CHUNK.get(row.device.type, CHUNK["cuda"]) * 68 // points.landmarks
     if len(row) <= FEW or points.candidates or errors is not None or not bool((weights == 1).all()):
         step, size = DirectStep(points), max(1, size // FORMED)
@@ -106,7 +105,7 @@ def fit(
     error, unit = torch.cat(error)[order], torch.cat(units)[order]
     longest = max(map(len, histories))
     objective = torch.tensor([past + past[-1:] * (longest - len(past)) for past in histories], dtype=torch.float64)
-    return Fit(identity, expression[order], camera, row, error, objective.sum(0), unit, labels)
+    return Fit(identity, expression[order], camera, row, error, objective.sum(0), unit)
 
 
 def _fit_chunk(

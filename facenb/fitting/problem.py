@@ -146,8 +146,8 @@ def evaluate(problem: Problem, state: State) -> Residuals:
 
 def check(
     points: Points, landmarks: Tensor, subject: Tensor | None, weights: Tensor | None
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return landmarks (0 if ignored), weights, each image's row of the identity table, and the subject of each row.
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return landmarks (0 if ignored), weights, and each image's row of the identity table.
 
     Raise LandmarkError with the number of the first image that cannot be fitted, and the reason.
     """
@@ -170,8 +170,7 @@ def check(
     subject = torch.arange(count) if subject is None else subject
     if subject.shape != (count,):
         raise LandmarkError(f"subject has shape {tuple(subject.shape)}, but there are {count} images; pass one each")
-    labels, row = torch.unique(subject.to(landmarks.device), return_inverse=True)
-    return landmarks, weights, row, labels
+    return landmarks, weights, torch.unique(subject.to(landmarks.device), return_inverse=True)[1]
 
 
 def _flat(landmarks: Tensor, seen: Tensor) -> Tensor:

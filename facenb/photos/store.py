@@ -86,7 +86,7 @@ class Prepared:
         inputs = [self.points, model.mean, model.identity_basis, model.expression_basis, fitter.embedding.weights]
         if fitter.errors is not None:
             inputs += [fitter.errors.bias, fitter.errors.loading, fitter.errors.variance]
-        values = kept("fits/2", fields, *inputs)  # 2: version of the stored format
+        values = kept("fits/3", fields, *inputs)  # 3: version of the stored format
         camera = WeakPerspective(*(values.pop(name) for name in ("rotation", "scale", "translation")))
         return Fit(camera=camera, **values)
 

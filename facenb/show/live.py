@@ -28,16 +28,13 @@ class Live:
     every = 2.0  # least seconds between drawings; the pause is also at least ten times a drawing's duration
 
     def __init__(self, title: str):
-        self.title, self.steps, self.due, self.handle = title, 0, 0.0, None
-        self.lines: dict[str, dict[int, float]] = {}  # name of a loss: value at each step
-        self.dots: dict[str, dict[int, float]] = {}  # the same on the validation set
+        self.title, self.due, self.handle = title, 0.0, None
+        self.rows: list[dict[str, float]] = []  # as in the log: step, losses, and "validation ..." at some steps
 
     def __call__(self, state: Any) -> None:
         """Draw a `facenb.training.Progress` if it is time."""
-        self.steps = state.step
-        for curves, values in ((self.lines, state.losses), (self.dots, state.validation)):
-            for name, value in values.items():
-                curves.setdefault(name, {})[state.step] = value
+        validation = {f"validation {name}": value for name, value in state.validation.items()}
+        self.rows.append({"step": state.step, **state.losses, **validation})
         words = [f"step {state.step:,} of {state.steps:,}", f"{state.images_per_second:,.0f} images/s"]
         words += [_duration(state.seconds) if state.done else f"{_duration(state.seconds_left)} left"]
         if state.done or not headless():
@@ -47,35 +44,32 @@ class Live:
         """Draw the whole log of a training, including the steps before it was resumed."""
         if log.empty:
             return
-        values = {name: log.dropna(subset=name).set_index("step")[name].to_dict() for name in log if name != "step"}
-        others = ("rate", "images_per_second", "waiting", "seconds")
-        validated = {name for name in values if name.startswith("validation ")}
-        self.steps = int(log["step"].iloc[-1])
-        self.lines = {name: values[name] for name in values if name not in others and name not in validated}
-        self.dots = {name.removeprefix("validation "): values[name] for name in values if name in validated}
-        self._draw(f"{self.steps:,} steps, {_duration(log['seconds'].iloc[-1])}", True)
+        self.rows = log.drop(columns=["rate", "images_per_second", "waiting", "seconds"]).to_dict("records")
+        self._draw(f"{self.rows[-1]['step']:,} steps, {_duration(log['seconds'].iloc[-1])}", True)
 
     def figure(self, words: str = "") -> Figure:
         """Return the curves so far under `title: words`."""
-        apart = [name for name in self.dots if name not in self.lines]
+        table = pd.DataFrame(self.rows).set_index("step")
+        lines = {name: table[name].dropna() for name in table if not name.startswith("validation ")}
+        dots = {name.removeprefix("validation "): table[name].dropna() for name in table if name not in lines}
+        apart = [name for name in dots if name not in lines]
         fig, axes = figure(columns=2 if apart else 1, width=8.0 if apart else 6.0, height=2.6, squeeze=False)
         colours = [COLOURS[name] for name in ("truth", "fit", "between", "best possible", "second", "landmark")] * 4
-        colour_of = dict(zip(dict.fromkeys([*self.lines, *self.dots]), colours, strict=False))
-        for number, (name, values) in enumerate(self.lines.items()):
+        colour_of = dict(zip(dict.fromkeys([*lines, *dots]), colours, strict=False))
+        for number, (name, values) in enumerate(lines.items()):
             style = "-" if number < 6 else "--"  # there are six colours
-            axes[0, 0].plot(list(values), list(values.values()), style, color=colour_of[name], lw=1.2, label=name)
-        for name, values in self.dots.items():
+            axes[0, 0].plot(values, style, color=colour_of[name], lw=1.2, label=name)
+        for name, values in dots.items():
             axis, style = (axes[0, 1], "o-") if name in apart else (axes[0, 0], "o")
             label = name if name in apart else None
-            axis.plot(list(values), list(values.values()), style, color=colour_of[name], ms=4, lw=0.8, label=label)
+            axis.plot(values, style, color=colour_of[name], ms=4, lw=0.8, label=label)
         for axis, label in zip(axes.flat, ("loss", "validation"), strict=False):
             drawn = np.concatenate([line.get_ydata() for line in axis.lines] or [[1.0]])
             log = label == "loss" and drawn.min() > 0 and drawn.max() > 5 * drawn.min()
             axis.set(xlabel="step", ylabel=label, yscale="log" if log else "linear", xlim=(0, None))
             beside = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5)} if len(axis.lines) > 4 else {}
             axis.legend(fontsize=8, frameon=False, **beside)
-        shared = any(name not in apart for name in self.dots)
-        title = f"{self.title}: {words}" + ("\ndots: validation" if shared else "")
+        title = f"{self.title}: {words}" + "\ndots: validation" * (len(dots) > len(apart))
         fig.suptitle(title, fontsize=10, x=0.02, ha="left")
         return fig
 
@@ -83,7 +77,7 @@ class Live:
         began, shell = time.monotonic(), get_ipython()
         if not hasattr(shell, "kernel") or began < self.due and not last:
             return
-        text = f"training: {self.title}, {self.steps:,} steps"  # for viewers that show no images
+        text = f"training: {self.title}, {self.rows[-1]['step']:,} steps"  # for viewers that show no images
         picture = {"image/png": png(self.figure(words)), "text/plain": text}
         if self.handle is None:
             self.handle = display(picture, raw=True, display_id=True)
