@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from facenb.training import Settings
 
@@ -30,27 +29,24 @@ class Plan:
         return replace(self, **settings, seeds=(seed,))
 
 
-def _settings(steps: int, rate: float, batch: int, **options: Any) -> Settings:
-    return Settings(
-        steps=steps,
-        rate=rate,
-        batch=batch,  # pairs
-        optimiser="adamw",
-        weight_decay=1e-3,
-        warm_up=min(30, steps // 4),
-        clip=5.0,
-        precision="32-true",
-        save_every=max(steps // 4, 1),
-        validate_every=0,
-        log_every=max(steps // 25, 1),
-        **options,
-    )
-
-
 def _plan(start: int, arm: int, sweep: int, batch: int = 32, threads: int = 1, seeds: Sequence[int] = (0,)) -> Plan:
     """Return the plan with these steps."""
     settings = (
-        _settings(steps, rate, batch, threads=threads) for steps, rate in ((start, 3e-3), (arm, 2e-3), (sweep, 2e-3))
+        Settings(
+            steps=steps,
+            rate=rate,
+            batch=batch,  # pairs
+            optimiser="adamw",
+            weight_decay=1e-3,
+            warm_up=min(30, steps // 4),
+            clip=5.0,
+            precision="32-true",
+            save_every=max(steps // 4, 1),
+            validate_every=0,
+            log_every=max(steps // 25, 1),
+            threads=threads,
+        )
+        for steps, rate in ((start, 3e-3), (arm, 2e-3), (sweep, 2e-3))
     )
     return Plan(*settings, margins=(3.0, 6.0, 10.0), contrasts=(0.1, 0.4), identities=(0.1, 1.0, 10.0), seeds=seeds)
 

@@ -15,9 +15,8 @@ from facenb.methods.liu18.reference import facts_of, figure
 from facenb.methods.luo19.effects import METRICS, Seeds, nme_falls, ratio, ratio_more, spread, spread_less
 from facenb.methods.luo19.measures import IdentityTest, LandmarkTest, Measured
 from facenb.methods.luo19.plans import reference_plan
-from facenb.methods.luo19.sweep import Sweep
 from facenb.methods.luo19.targets import PairMaterial
-from facenb.methods.luo19.trainings import arms, new_network, train_arm, train_start
+from facenb.methods.luo19.trainings import Sweep, arms, new_network, train_arm, train_start
 from facenb.networks.joint import JointNetwork
 from facenb.reference.shipment import Shipment, read_part, rounded
 from facenb.runs.results import Run
