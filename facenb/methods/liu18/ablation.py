@@ -12,7 +12,6 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from facenb.datasets.sets.augmentation import NONE
 from facenb.datasets.sets.faces import FaceSet
 from facenb.losses import coefficient_loss
 from facenb.methods.liu18.material import Material, training_folder
@@ -91,11 +90,10 @@ def distance_to_fit(
     It is a mean over the vertices. `kind` is whole or identity. About 800 images are used at most, without changes.
     """
     rows = torch.arange(0, len(subset), max(1, len(subset) // 800))
-    plain, supervision = replace(subset, augmentation=NONE), material.supervision()
-    codes, values = encode(network, subset, rows), []
+    codes, supervision, values = encode(network, subset, rows), material.supervision(), []
     for chunk in torch.arange(len(rows)).split(TOGETHER):
         shape = shapes(network, Codes(*(code[chunk] for code in codes)))
-        target = supervision(plain.load(rows[chunk]))
+        target = supervision(subset.read(["identity", "expression"], rows[chunk]))
         difference = shape.identity - target[0]
         if kind == "whole":
             difference = shape.identity + shape.residual - sum(target)

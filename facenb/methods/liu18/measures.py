@@ -1,7 +1,7 @@
 """A network's codes and shapes, and their errors against the truth."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 
-from facenb.datasets.sets.augmentation import NONE, network_input
+from facenb.datasets.sets.augmentation import network_input
 from facenb.datasets.sets.faces import FaceSet
 from facenb.errors import RunError
 from facenb.evaluation.intervals import Effect, bootstrap
@@ -166,12 +166,12 @@ def watch_codes(material: Material) -> Callable[[dict[str, nn.Module]], dict[str
     Each number is `1 - (squared error) / (squared distance from the training people's mean code)`, over all dimensions.
     The images are not altered. The training people are as many images as the validation people.
     """
-    plain, network = replace(material.train, augmentation=NONE), material.new_network()
-    count, targets = min(1024, len(material.validation)), {}
-    for name, subset in (("unseen", material.validation), ("seen", plain)):
+    network, count, targets = material.new_network(), min(1024, len(material.validation)), {}
+    for name, subset in (("unseen", material.validation), ("seen", material.train)):
         rows = torch.arange(0, len(subset), max(1, len(subset) // count))[:count]
         targets[name] = subset, rows, network.codes(**subset.read(["identity", "expression"], rows))
-    means = network.codes(**{k: v.mean(0)[None] for k, v in plain.read(["identity", "expression"]).items()})
+    fitted = material.train.read(["identity", "expression"])
+    means = network.codes(**{name: values.mean(0)[None] for name, values in fitted.items()})
 
     def validate(modules: dict[str, nn.Module]) -> dict[str, float]:
         explained = {}

@@ -46,7 +46,8 @@ class Supervision(nn.Module):
         self.register_buffer("identity_basis", model.identity_basis.flatten(1), persistent=False)
         self.register_buffer("expression_basis", model.expression_basis.flatten(1), persistent=False)
         self.register_buffer("calls", torch.zeros((), dtype=torch.int64))  # training steps, for lambda_R
-        sample = training.load(torch.arange(0, len(training), max(1, len(training) // 512)))
+        rows = torch.arange(0, len(training), max(1, len(training) // 512))
+        sample = training.read(["identity", "expression"], rows)
         self.unit = float(sum(displacement.square().sum(2).mean() for displacement in self(sample)))
 
     def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:

@@ -8,7 +8,6 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from facenb.datasets.pictures.w300lp import read_w300lp
-from facenb.datasets.sets.augmentation import NONE
 from facenb.datasets.sets.build_photos import build_w300lp
 from facenb.datasets.sets.faces import FaceSet
 from facenb.datasets.sets.pairs import PairData
@@ -110,7 +109,7 @@ class PairMaterial:
     @cached_property
     def validation(self) -> dict[str, Tensor]:
         """A batch of validation people: images (N, 3, H, W), their fits, also as `flat` (N, C), and `subject` (N)."""
-        subset = replace(self.material.validation, augmentation=NONE)
+        subset = self.material.validation
         rows = torch.arange(0, len(subset), max(1, len(subset) // WATCHED))
         batch = subset.load(rows)
         return {**batch, "flat": self.reduction.flat(batch), "subject": subset.subjects[rows]}
