@@ -138,7 +138,7 @@ class Log:
 
     def __init__(self, folder: Path, step: int):
         self.path = folder / "log.jsonl"
-        rows = [row for row in _rows(self.path) if row["step"] <= step] if step else []
+        rows = [row for row in _rows(self.path) if row["step"] <= step]
         with atomic_write(self.path) as partial:
             partial.write_text("".join(json.dumps(row) + "\n" for row in rows))
 

@@ -60,16 +60,14 @@ def nme_falls(plain: Seeds, other: Seeds, labels: str, yaw: Tensor, faces: Tenso
     """
     pairs = [(first.nme[labels], second.nme[labels]) for first, second in zip(plain, other, strict=True)]
     seen = ~torch.stack([error.isnan() for pair in pairs for error in pair]).any(0)
-    who, in_bin = np.unique(faces[seen].numpy(), return_inverse=True)[1], yaw_bin(yaw[seen]).numpy()
-    count = np.zeros((who.max() + 1, 3))
-    np.add.at(count, (who, in_bin), 1)
+    who = np.unique(faces[seen].numpy(), return_inverse=True)[1]
+    cell = 3 * who + yaw_bin(yaw[seen]).numpy()  # a person's images in a bin
 
-    def sums(error: Tensor) -> np.ndarray:
-        total = np.zeros_like(count)
-        np.add.at(total, (who, in_bin), error[seen].double().numpy())
-        return total
+    def sums(values: Tensor) -> np.ndarray:
+        """Return the sum over each cell, shape (people, 3)."""
+        return np.bincount(cell, values[seen].double().numpy(), 3 * who.max() + 3).reshape(-1, 3)
 
-    totals = [(sums(first), sums(second)) for first, second in pairs]
+    count, totals = sums(torch.ones_like(yaw)), [(sums(first), sums(second)) for first, second in pairs]
 
     def fall(measure: Callable, both: tuple[np.ndarray, np.ndarray]) -> Callable[[np.ndarray], np.ndarray]:
         def statistic(weights: np.ndarray) -> np.ndarray:
