@@ -218,6 +218,10 @@ class TestSeeds:
         assert one == mean_of_pairs(right[:1], *names, draws=300) and one.seeds == 1
 
     def test_bad_input(self):
+        effect = mean_of(random().normal(size=30), np.arange(30), draws=200)
+        for values in ([effect.value + 1, effect.value], [math.nan, 1.0]):
+            with pytest.raises(ValueError, match="is not the mean of the seeds' values"):
+                with_seeds(effect, values)
         with pytest.raises(ValueError, match="row 2 is not finite"):
             mean_of([[0, 0, 0], [0, 0, math.inf]], np.arange(3))
 

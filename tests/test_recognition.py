@@ -203,6 +203,8 @@ def test_folds_judged_apart_come_together():
     whole = Verification.join(parts)
     assert whole.folds == (0, 1, 2, 3) and len(whole.right) == 400 and len(whole.thresholds) == 4
     torch.testing.assert_close(whole.values[2:], parts[1].values)
+    with pytest.raises(ValueError, match="each fold must occur once"):
+        Verification.join([parts[0], parts[0]])
 
 
 class TestBadInput:

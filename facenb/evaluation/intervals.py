@@ -190,9 +190,12 @@ def with_seeds(effect: Effect, each: ArrayLike, seed: int = 0) -> Effect:
     There are too few seeds to resample them. So we draw the error of their mean from Student's t distribution, scaled
     by their standard deviation. We add this error to the draws over people. (Behrens and Fisher combine two unknown
     variances in this way.) If a training affects some people more than others, this interaction counts twice. So the
-    interval is a little too wide rather than too narrow. With two seeds that differ, the interval is very wide.
+    interval is a little too wide rather than too narrow. With two seeds that differ, the interval is very wide. Raise
+    ValueError if `effect` is not the mean of `each`.
     """
     values, people = np.asarray(each, dtype=np.float64), effect.sample
+    if people is None or not abs(values.mean() - effect.value) <= 1e-4 * np.abs(values).max():
+        raise ValueError(f"the effect, {effect.value:g}, is not the mean of the seeds' values, {values.mean():g}")
     number = len(values)
     if number < 2 or not people.enough:
         return replace(effect, seeds=number)

@@ -173,8 +173,13 @@ class Verification:
 
     @classmethod
     def join(cls, verifications: Sequence["Verification"]) -> "Verification":
-        """Join verifications of different folds into one. Use it if different networks test different folds."""
+        """Join verifications of different folds into one. Use it if different networks test different folds.
+
+        Raise ValueError if a fold occurs twice.
+        """
         folds = tuple(fold for verification in verifications for fold in verification.folds)
+        if len(set(folds)) != len(folds):
+            raise ValueError(f"each fold must occur once, got {folds}")
         thresholds = tuple(threshold for verification in verifications for threshold in verification.thresholds)
         arrays = (torch.cat([getattr(x, name) for x in verifications]) for name in ("values", "right", "scores"))
         values, right, scores = arrays

@@ -114,8 +114,10 @@ def prepare(run: Run, folds: tuple[int, int] | None = None, sizes: Plan | None =
         whole = build_records(run.path("sets/casia"), records, 2, size, fitter)
         apart = set()
     train, validation, _ = whole.split(chosen.validation, 0, run.seed, without=apart)
+    names = whole.card.get("names", [])
     if run.profile == "smoke":
         train = whole.of(train.people[:24])
+    assert not {names[k] for k in train.people.tolist()} & apart, "a person of the test is trained on"
     return Material(run, chosen, fitter.model, train.augmented(**chosen.augmentation), validation, None, folds, fitter)
 
 

@@ -1,5 +1,6 @@
 """The face that the reference network sees in a photo."""
 
+import functools
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,12 +21,18 @@ NAME = "Liu18 after phase III, trained on SynthFace (facenb/reference/liu18)"
 RIGID = {"identity_prior": 1e8, "expression_prior": 1e8}  # the shape stays as it is
 
 
-def synthetic_network(phase: str = "III") -> JointNetwork:
-    """Return the reference network after phase I or III. It was trained on SynthFace's people only.
+def synthetic_network() -> JointNetwork:
+    """Return the reference network after phase III. It was trained on SynthFace's people only.
 
     Raise ModelFileError if its file is damaged.
     """
-    return read_part("liu18").network(f"phase_{phase}", JointNetwork, course_model())
+    return read_part("liu18").network("phase_III", JointNetwork, course_model())
+
+
+@functools.cache
+def synthface_fitter() -> Fitter:
+    """Return SynthFace's model with the surface and the texels that are computed once for it."""
+    return Fitter(course_model())
 
 
 @torch.no_grad()
@@ -40,7 +47,7 @@ def predict_face(
     The network sees a small crop around the landmarks (pixels) and returns a shape without a pose. The camera is then
     fitted to the landmarks, without the jaw line. The texture has the image's resolution.
     """
-    network, fitter = synthetic_network(), Fitter(course_model())
+    network, fitter = synthetic_network(), synthface_fitter()
     crop = crop_photos([image], five_of_68(landmarks[None]), network.encoder.size)
     codes = network.encode(network_input(crop, None))
     shape, inner = network.shape(codes).whole[0], torch.ones(1, 68)

@@ -23,13 +23,13 @@ from facenb.methods.liu18.measures import (
     of_errors,
     watch_codes,
 )
+from facenb.methods.liu18.photo import synthetic_network
 from facenb.methods.liu18.plans import NARROW, reference_plan
 from facenb.methods.liu18.recognition import Galleries, Gallery, of_test, watch_validation
 from facenb.methods.liu18.trainings import train_phase_one, train_phase_three, train_phase_two
 from facenb.networks.joint import JointNetwork
-from facenb.reference.shipment import Shipment, read_part, rounded
+from facenb.reference.shipment import Shipment, rounded
 from facenb.runs.results import Run
-from facenb.synthface.model import course_model
 from facenb.training import History
 
 
@@ -118,8 +118,7 @@ def photos(run: Run) -> Shipment:
 
     The test folds are those of the plan; their people are in no training. The networks do not ship.
     """
-    plan, taught = reference_plan(run.profile, run.data, run.seed), read_part("liu18")
-    taught = taught.network("phase_III", JointNetwork, course_model())
+    plan, taught = reference_plan(run.profile, run.data, run.seed), synthetic_network()
     networks, codes, histories, galleries = {}, {}, {}, []
     for folds in plan.folds:
         material, name = prepare(run, folds, plan), "folds{}-{}".format(*folds)
