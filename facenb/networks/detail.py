@@ -90,7 +90,7 @@ class LinearDecoder(_Decoder):
     The convolutions of DetailDecoder learn coarse shapes first and wrinkles late. Here each texel has its own weights.
     """
 
-    units = (0.3, 1 / OPEN)  # so that both are about as large as the expression coefficients
+    units = (0.1, 1 / OPEN)  # so that both are about as large as the expression coefficients of images
 
     def __init__(self, codes: int, texels: int = 64, **place: Any):
         super().__init__(codes, **place)

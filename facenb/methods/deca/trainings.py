@@ -134,13 +134,9 @@ def place(material: Material, network: Deca) -> PicturePairs:
 
 
 def train_details(
-    material: Material, network: Deca, placed: PicturePairs, weights: Weights | None = None
+    material: Material, network: Deca, placed: PicturePairs, weights: Weights = Weights()
 ) -> training.History:
-    """Train the detail network and the decoder in place (`start_detail`, then `DetailLoss`).
-
-    `weights`: None for the plan's.
-    """
-    weights = weights or replace(Weights(), **material.plan.detail_weights)
+    """Train the detail network and the decoder in place (`start_detail`, then `DetailLoss`)."""
     rows = torch.arange(0, len(placed), max(1, len(placed) // NORMALISED))
     images = placed.faces.inputs(rows).to(material.run.device)
     start_detail(train_only(network.to(material.run.device), detail=True), images)
