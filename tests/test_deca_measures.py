@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from facenb.methods.deca import measures
 from facenb.methods.deca.measures import (
     Wrinkles,
     errors_at_rest,
@@ -133,13 +134,20 @@ class TestWrinkles:
         flat, codes = predict(network, material.test), predict(network, material.test, detail=True)
         assert predicted_wrinkles(network, material.stage, flat, codes).abs().max() == 0
 
-    def test_the_gradient_of_the_loss_is_its_slope(self, material, wrinkles):
+    def test_the_push_is_the_slope_of_the_loss(self, material, wrinkles):
         """Against a difference quotient along the true wrinkles."""
         flat = optimise(material, material.new_network(), material.test)
-        relief = torch.zeros(len(flat), len(material.stage.uv))
-        direction = torch.zeros(len(material.stage.uv))
-        direction[wrinkles.points] = wrinkles.true.mean(0)
-        _, gradient = wrinkles._loss(flat, relief)
+        direction = torch.zeros(len(material.stage.uv)).index_copy(0, wrinkles.points, wrinkles.true.mean(0))
+        relief = torch.zeros(len(flat), len(direction))
+        _, push = wrinkles._loss(flat, relief)
         ends = [wrinkles._loss(flat, relief + step * direction)[0] for step in (0.05, -0.05)]
-        slope = float((gradient * direction).sum()) / len(flat)
+        slope = -float((push * wrinkles.true.mean(0)).sum()) / len(flat)
         assert slope == pytest.approx((ends[0] - ends[1]) / 0.1, rel=0.2, abs=1e-6)
+
+    def test_a_drawing_differs_by_its_wrinkles_and_the_noise(self, material, wrinkles, monkeypatch):
+        flat = optimise(material, material.new_network(), material.test)
+        noisy = wrinkles.loss_at(flat, drawn=True)
+        monkeypatch.setattr(measures, "NOISE", 0.0)
+        clean = wrinkles.loss_at(flat, drawn=True)
+        assert clean.wrinkled == 0 < clean.smooth < noisy.smooth
+        assert (wrinkles.correlation(clean.push) > 0).all()

@@ -26,6 +26,7 @@ from facenb.synthface.wrinkles import displacement
 SAMPLED = 40  # training people whose wrinkles determine the zone
 DEEP = 0.1  # mm: the zone is where the mean depth over these people is larger
 RENDERED, TOGETHER = 32, 128  # images rendered at a time; otherwise
+NOISE = 0.01  # standard deviation of the sensor noise of SynthFace's photographs
 
 
 def landmark_error(
@@ -96,7 +97,7 @@ class DetailLossAt(NamedTuple):
 
     smooth: float  # without displacement
     wrinkled: float  # with the true wrinkles
-    correlation: float  # of the negative gradient at smooth skin with the mean true wrinkles, in the zone
+    push: Float[Tensor, "images points"]  # the negative gradient at smooth skin: where a first step would go
 
 
 @torch.no_grad()
@@ -167,25 +168,34 @@ class Wrinkles:
         centred = [part - part.mean(1, keepdim=True) for part in parts]
         return torch.cosine_similarity(*centred, dim=1)
 
-    def loss_at(self, vectors: Float[Tensor, "images all"]) -> DetailLossAt:
-        """Return the detail loss with the faces placed by `vectors`: see DetailLossAt."""
-        relief = torch.zeros(len(self.true), len(self.material.stage.uv))
-        smooth, gradient = self._loss(vectors, relief)
-        relief[:, self.points] = self.true
-        wrinkled, _ = self._loss(vectors, relief)
-        push = torch.stack([-gradient[self.points], self.true.mean(0)])[:, self.zone]
-        return DetailLossAt(smooth, wrinkled, float(torch.corrcoef(push)[0, 1]))
+    def loss_at(self, vectors: Float[Tensor, "images all"], drawn: bool = False) -> DetailLossAt:
+        """Return the detail loss with the faces placed by `vectors`: see DetailLossAt.
 
-    def _loss(self, vectors: Tensor, relief: Tensor) -> tuple[float, Tensor]:
-        """Return the loss with a relief (mm, on the fine mesh), and its gradient with respect to the relief."""
+        `drawn`: the images are not the set's. They are drawings with the same vectors and the true wrinkles, with the
+        sensor's noise. So nothing but wrinkles and noise separates them from the smooth faces.
+        """
+        relief = torch.zeros(len(self.true), len(self.material.stage.uv))
+        wrinkles = relief.index_copy(1, self.points, self.true)
+        smooth, push = self._loss(vectors, relief, wrinkles if drawn else None)
+        wrinkled, _ = self._loss(vectors, wrinkles, wrinkles if drawn else None)
+        return DetailLossAt(smooth, wrinkled, push)
+
+    def _loss(self, vectors: Tensor, relief: Tensor, drawn: Tensor | None = None) -> tuple[float, Tensor]:
+        """Return the mean loss with a relief (mm, on the fine mesh), and the negative gradient of each image's loss.
+
+        `drawn`: the relief of the drawings that take the place of the images.
+        """
         test, stage, device = self.material.test, self.material.stage, self.material.run.device
-        loss, gradient = 0.0, torch.zeros(relief.shape[1])
+        loss, push, generator = 0.0, torch.empty(len(test), len(self.points)), torch.Generator().manual_seed(0)
         for rows in torch.arange(len(test)).split(RENDERED):
-            shift = relief[rows].to(device).requires_grad_()
-            drawn = stage.detailed(vectors[rows].to(device), shift, test.size)
+            placed, shift = vectors[rows].to(device), relief[rows].to(device).requires_grad_()
+            face = stage.detailed(placed, shift, test.size)
             image, bare = to_picture(test.inputs(rows).to(device)), test.read(["bare"], rows)["bare"].to(device) == 1
-            mask = stage.skin_mask(drawn, even=True) & bare
-            value = local_photometric_loss(drawn.image, image, mask) * len(rows)
-            gradient += torch.autograd.grad(value, shift)[0].sum(0).cpu()
+            if drawn is not None:
+                noise = NOISE * torch.randn(image.shape, generator=generator)
+                image = stage.detailed(placed, drawn[rows].to(device), test.size).image + noise.to(device)
+            mask = stage.skin_mask(face, even=True) & bare
+            value = local_photometric_loss(face.image, image, mask) * len(rows)
+            push[rows] = -torch.autograd.grad(value, shift)[0].cpu()[:, self.points]
             loss += float(value.detach())
-        return loss / len(test), gradient
+        return loss / len(test), push

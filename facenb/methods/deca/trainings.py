@@ -134,13 +134,13 @@ def place(material: Material, network: Deca) -> PicturePairs:
 
 
 def train_details(
-    material: Material, network: Deca, placed: PicturePairs, weights: Weights = Weights()
+    material: Material, network: Deca, placed: PicturePairs, weights: Weights | None = None
 ) -> training.History:
     """Train the detail network and the decoder in place (`start_detail`, then `DetailLoss`)."""
     rows = torch.arange(0, len(placed), max(1, len(placed) // NORMALISED))
     images = placed.faces.inputs(rows).to(material.run.device)
     start_detail(train_only(network.to(material.run.device), detail=True), images)
-    return _train(material, network, "details", DetailLoss(material.stage, weights), placed)
+    return _train(material, network, "details", DetailLoss(material.stage, weights or Weights()), placed)
 
 
 def _train(
