@@ -143,12 +143,12 @@ class Part:
 
 
 def read_part(name: str, data: str = "synthetic", folder: str | Path | None = None) -> Part:
-    """Return a part of the reference trainings: of `folder`, or the one that was trained here, or the one that ships.
+    """Return a part of the reference trainings: of `folder`, else one trained here, else the one that ships.
 
     Raise RunError if there is none, with the command that trains it, and ModelFileError if its card cannot be read.
     """
     trained = run_folder("", "reference", data) / "parts"
-    places = [Path(folder)] if folder else [trained, PACKAGE if data == "synthetic" else PACKAGE / data]
+    places = [*([Path(folder)] if folder else []), trained, PACKAGE if data == "synthetic" else PACKAGE / data]
     for place in places:
         path = place / name / CARD
         if path.is_file():

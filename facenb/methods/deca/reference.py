@@ -168,8 +168,7 @@ def read_network(run: Run, name: str) -> Deca:
 
     Raise RunError if a part is missing, and ModelFileError if a file is damaged.
     """
-    parts = run.folder / "parts"
-    part = read_part(name, run.data, parts if (parts / name).is_dir() else None)
+    part = read_part(name, run.data, run.folder / "parts")
     before = {"details": "teacher", "learner": "details"}.get(name)
     return part.network(name, Deca, with_jaw(course_model()), read_network(run, before) if before else None)
 

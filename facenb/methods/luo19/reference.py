@@ -30,9 +30,9 @@ def siamese(run: Run) -> Shipment:
     The sweep uses the first seed. The first seed's network with both losses ships; of the other arms and seeds, the
     measurements.
     """
-    plan, parts = reference_plan(run.profile), run.folder / "parts"
+    plan = reference_plan(run.profile)
     material = liu18.prepare(run, sizes=liu18_plan(run.profile, run.data, run.seed))
-    phase_one = read_part("liu18", run.data, parts if (parts / "liu18").is_dir() else None)
+    phase_one = read_part("liu18", run.data, run.folder / "parts")
     encoder = phase_one.network("phase_I", JointNetwork, material.model).encoder
     pairs = PairMaterial.of(material, plan)
     of_seed = {seed: replace(pairs, plan=plan.seeded(seed)) for seed in plan.seeds}
