@@ -107,7 +107,11 @@ def learner(run: Run) -> Shipment:
     chosen.fine.load_state_dict(distillation.between(further, fine).fine.state_dict())
     networks = choice.learners | {choice.best: rounded(chosen.cpu()).to(run.device)}
     measures, figures = measured(distillation, {"teacher": network} | networks, choice.best)
-    facts = {"best": choice.best, "fractions": choice.fractions | {"details": further}}
+    lessons = distillation.lessons
+    sets = {"train": lessons.clear, "validation": lessons.held_back, "test": lessons.test}
+    facts = {"people": {name: faces.classes for name, faces in sets.items()}}
+    facts |= {"images": {name: len(faces) for name, faces in sets.items()}}
+    facts |= {"best": choice.best, "fractions": choice.fractions | {"details": further}}
     facts = facts_of(material, histories, figures, **facts)
     return Shipment(material.model, {"learner": chosen.cpu()}, measures, facts, ("decoder",))
 
