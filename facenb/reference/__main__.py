@@ -31,7 +31,7 @@ PARTS: dict[str, dict[str, tuple[float, Callable[[Run], Shipment]]]] = {
         **{f"ablation-{seed}": (30, partial(liu18.ablation, seed=seed)) for seed in range(3)},
         "siamese": (75, luo19.siamese),
         "teacher": (90, deca.teacher),
-        "details": (60, deca.details),
+        "details": (10, deca.details),
         "learner": (35, deca.learner),
     },
     "photos": {"liu18": (40, liu18.photos)},

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -67,7 +68,8 @@ def details(run: Run) -> Shipment:
     """Train the detail network and the decoder of the teacher. Measure its displacement maps on unseen people."""
     material = prepare(run, teacher_plan(profile_of(run), run.seed))
     network = read_network(run, "teacher").to(run.device)
-    history = train_details(material, network, place(material, network))
+    placed = place(material, network)
+    history = train_details(material, network, placed)
     network = rounded(network.cpu())
     test, who, wrinkles = material.test, material.test.subjects, Wrinkles.of(material)
     flat, codes = predict(network, test), predict(network, test, detail=True)
@@ -85,7 +87,7 @@ def details(run: Run) -> Shipment:
             figures.append(figure(f"{name}, correlation", mean_of(measures[f"{name}/correlation"], who), ""))
     more = paired_difference(measures["with details/correlation"], measures["one map for all/correlation"], who)
     figures.append(figure("with details, correlation above one map for all", more, ""))
-    facts = facts_of(material, {"details": history}, figures)
+    facts = facts_of(replace(material, train=placed.faces), {"details": history}, figures)
     return Shipment(material.model, {"details": network}, measures, facts, ("coarse",))
 
 
@@ -108,11 +110,9 @@ def learner(run: Run) -> Shipment:
     networks = choice.learners | {choice.best: rounded(chosen.cpu()).to(run.device)}
     measures, figures = measured(distillation, {"teacher": network} | networks, choice.best)
     lessons = distillation.lessons
-    sets = {"train": lessons.clear, "validation": lessons.held_back, "test": lessons.test}
-    facts = {"people": {name: faces.classes for name, faces in sets.items()}}
-    facts |= {"images": {name: len(faces) for name, faces in sets.items()}}
-    facts |= {"best": choice.best, "fractions": choice.fractions | {"details": further}}
-    facts = facts_of(material, histories, figures, **facts)
+    used = replace(material, train=lessons.clear, validation=lessons.held_back, test=lessons.test)
+    facts = {"best": choice.best, "fractions": choice.fractions | {"details": further}}
+    facts = facts_of(used, histories, figures, **facts)
     return Shipment(material.model, {"learner": chosen.cpu()}, measures, facts, ("decoder",))
 
 
