@@ -37,6 +37,12 @@ def test_details_leave_the_coarse_network_as_it_shipped(run):
     assert whole.decoder.maps.abs().max() > 0 == coarse.decoder.maps.abs().max()
 
 
+def test_details_trained_again_are_the_same(run):
+    again, shipped = reference.details(run).networks["details"], reference.read_network(run, "details")
+    torch.testing.assert_close(again.fine.state_dict(), shipped.fine.state_dict())
+    torch.testing.assert_close(again.decoder.maps, shipped.decoder.maps)
+
+
 def test_the_learner_is_measured_beside_its_teacher(run):
     part, teacher = read_part("learner", folder=run.folder / "parts"), reference.read_network(run, "details")
     learner, measures = reference.read_network(run, "learner"), part.measures

@@ -67,7 +67,8 @@ def teacher(run: Run) -> Shipment:
 def details(run: Run) -> Shipment:
     """Train the detail network and the decoder of the teacher. Measure its displacement maps on unseen people."""
     material = prepare(run, teacher_plan(profile_of(run), run.seed))
-    network = read_network(run, "teacher").to(run.device)
+    network = material.new_network().to(run.device)  # its detail network depends on the seed
+    network.coarse.load_state_dict(read_network(run, "teacher").coarse.state_dict())
     placed = place(material, network)
     history = train_details(material, network, placed)
     network = rounded(network.cpu())
