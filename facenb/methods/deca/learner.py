@@ -191,7 +191,8 @@ class Distillation:
                     parameter.requires_grad_(True)
         images = {"image": copies.image, "target": target, "drawn": self.drawn}
         facts = {"settings": settings.as_dict(), "loss": name, "images": weights_digest(images)}
-        folder = training_name(f"12_{name.replace(' ', '_')}", facts, {"teacher": self.teacher})
+        start = {"teacher": self.teacher.get_submodule(part)}
+        folder = training_name(f"12_{name.replace(' ', '_')}", facts, start)
         data = Drawn(copies, target, self.drawn)
         history = train(learner, loss, data, settings, run.path(f"training/{folder}"), device=run.device)
         return learner.requires_grad_(False), history
