@@ -195,7 +195,9 @@ class Distillation:
         folder = training_name(f"12_{name.replace(' ', '_')}", facts, start)
         data = Drawn(copies, target, self.drawn)
         history = train(learner, loss, data, settings, run.path(f"training/{folder}"), device=run.device)
-        return learner.requires_grad_(False), history
+        taught = copy.deepcopy(self.teacher)  # a checkpoint may hold other parts of an earlier teacher
+        taught.get_submodule(part).load_state_dict(learner.get_submodule(part).state_dict())
+        return taught, history
 
     def between(self, fraction: float, learner: nn.Module) -> nn.Module:
         """Return the network at a fraction of the way from the teacher's weights to the learner's."""
