@@ -86,7 +86,7 @@ def explore(
     for values in frames:
         vertices, colours = update(**(start | dict(values)))
         pictures.append(snapshot(vertices, triangles, colours, yaw=yaw, **frame))
-        title = ", ".join(f"{key} {value:+.3g}" for key, value in values.items() if value)
+        title = "\n".join(f"{key} {value:+.3g}" for key, value in values.items() if value)
         titles.append(title or ", ".join(f"{key} 0" for key in values) or "at rest")
     vertices, colours = update(**start)
     plot, mesh = _plot(vertices, triangles, colours)
