@@ -28,8 +28,8 @@ from facenb.runs.results import DEVICES, Run, commit, device_name, run_folder, v
 PARTS: dict[str, dict[str, tuple[float, Callable[[Run], Shipment]]]] = {
     "synthetic": {
         "liu18": (45, liu18.liu18),
-        **{f"ablation-{seed}": (30, partial(liu18.ablation, seed=seed)) for seed in range(3)},
-        "siamese": (75, luo19.siamese),
+        **{f"ablation-{seed}": (30, partial(liu18.ablation, seed=seed)) for seed in range(5)},
+        "siamese": (90, luo19.siamese),
         "teacher": (90, deca.teacher),
         "details": (10, deca.details),
         "learner": (35, deca.learner),

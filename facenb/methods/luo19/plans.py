@@ -65,4 +65,4 @@ def reference_plan(profile: str) -> Plan:
     if profile == "smoke":
         small = {"margins": (4.0,), "contrasts": (0.1,), "identities": (1.0,)}
         return replace(_plan(6, 4, 2, batch=8, seeds=(0, 1)), **small)
-    return _plan(600, 1800, 400, seeds=(0, 1, 2))
+    return _plan(600, 1800, 400, seeds=(0, 1, 2, 3, 4))
