@@ -12,6 +12,7 @@ from facenb.errors import RunError
 from facenb.imaging.camera import WeakPerspective, euler_to_matrix
 from facenb.methods.deca.alone import fit_vectors
 from facenb.methods.deca.pictures import LARGER, PicturePairs, build_pictures, vary
+from facenb.methods.deca.plans import teacher_plan
 from facenb.methods.deca.scene import landmarks_of, window_of
 from facenb.methods.deca.teacher import (
     CoarseLoss,
@@ -279,6 +280,14 @@ def test_another_training_has_another_name(network, stage, pictures):
     assert len({name, *others}) == 9
 
 
+def test_a_training_of_other_modules_has_another_name(network, stage, pictures):
+    def named(*modules):
+        train_only(network, *modules)
+        return training_name("details", network, DetailLoss(stage), PicturePairs(pictures), Settings(5, batch=2))
+
+    assert named("fine", "decoder") != named("fine.layers", "decoder")
+
+
 class TestDetail:
     def test_details_start_from_what_the_coarse_network_sees_with_codes_that_differ(self, network, pictures):
         images = pictures.load(torch.arange(6))["image"]
@@ -296,8 +305,14 @@ class TestDetail:
         assert last.weight[3].abs().max() == 0 and last.weight.abs().max() < 1e3
         assert torch.allclose(network.detail_code(images)[:, 3], torch.zeros(6), atol=1e-5)
 
+    def test_the_encoder_stays_the_coarse_one_in_a_short_profile(self, network):
+        """So a part that ships need not store it."""
+        train_only(network, *teacher_plan("quick").detailed, "decoder")
+        assert not any(value.requires_grad for value in network.fine.encoder.parameters())
+        assert all(value.requires_grad for value in network.fine.layers.parameters())
+
     def test_only_the_details_learn(self, stage, network, batch):
-        train_only(network, detail=True).train()
+        train_only(network, "fine", "decoder").train()
         found = DetailLoss(stage)(network, batch)
         found["loss"].backward()
         assert set(found) == {"loss", "photometric", "moving", "symmetry", "regularisation"}

@@ -14,6 +14,7 @@ from helpers import truncated
 from facenb import savefile
 from facenb.errors import ModelFileError, RunError
 from facenb.files import hold
+from facenb.methods.deca.reference import EARLIER
 from facenb.methods.luo19 import Siamese
 from facenb.morphable.model import MorphableModel
 from facenb.networks.deca import Deca
@@ -33,6 +34,10 @@ def model() -> MorphableModel:
     return truncated(course_model(), 4, 2)
 
 
+WHOLE = {str(top): torch.tensor([0, 1, -top]) for top in (127, 128, 1 << 14, 1 << 20, 1 << 40)}  # of several types
+WHOLE["right"] = torch.tensor([True, False, True])
+
+
 def network_of(model: MorphableModel) -> JointNetwork:
     torch.manual_seed(1)
     encoder = SphereFace((4, 6), (1, 1), 8, (16, 12), batch_norm=True)
@@ -49,7 +54,7 @@ def part(model, tmp_path):
     of_model, learned = network_of(model), network_of(model)
     of_model.set_bases(model.identity_basis, model.expression_basis)
     networks = {"of_model": of_model, "learned": learned}
-    measures = {"method/seed0/whole": torch.arange(3.0)}
+    measures = {"method/seed0/whole": torch.arange(3.0)} | WHOLE
     write_part(tmp_path, "part", Shipment(model, networks, measures, {"seconds": 90.0}), {"command": "none"})
     return networks, read_part("part", folder=tmp_path)
 
@@ -63,18 +68,29 @@ class TestPart:
         assert torch.equal(read.encode(images).identity, codes.identity)
         assert torch.equal(read.shape(codes).whole, networks[name].shape(codes).whole)
 
-    def test_decoders_of_the_model_are_not_stored(self, part):
+    def test_what_the_model_gives_is_not_stored(self, part):
+        """Neither the mean face nor decoders that are still the model's bases."""
         folder = part[1].folder
         stored = [set(savefile.load(folder / f"{name}.safetensors", JointNetwork.kind)[0]) for name in part[0]]
         assert {name for name in stored[1] - stored[0]} == {n for n in stored[1] if "_decoder." in n} != set()
+        assert "mean_shape" not in stored[0] | stored[1]
+
+    def test_mean_face_of_its_own_is_stored(self, model, tmp_path):
+        network = network_of(model)
+        network.set_mean_shape(model.mean + 1)
+        write_part(tmp_path, "part", Shipment(model, {"own": network}, {}, {}), {})
+        read = read_part("part", folder=tmp_path).network("own", JointNetwork, model)
+        assert torch.equal(read.mean_shape, model.mean + 1)
 
     def test_weights_are_half_as_large(self, part):
         tensors, _ = savefile.load(part[1].folder / "learned.safetensors", JointNetwork.kind)
         assert tensors["encoder.fc.weight"].dtype == torch.float16
-        assert tensors["mean_shape"].dtype == tensors["encoder.fc.bias"].dtype == torch.float32
+        assert tensors["encoder.fc.bias"].dtype == torch.float32
 
     def test_measures_and_time_come_back(self, part):
         assert torch.equal(part[1].measures["method/seed0/whole"], torch.arange(3.0))
+        for name, values in WHOLE.items():
+            assert torch.equal(part[1].measures[name], values) and part[1].measures[name].dtype == values.dtype
         assert part[1].minutes == 1.5
 
     def test_written_again_loses_files_of_before(self, part, model):
@@ -183,7 +199,7 @@ def test_killed_and_started_again_gives_the_same(tmp_path):
 
 def shipped(name, title):
     """Return a network that ships, and what its card says of it. Modules that it lacks come from an earlier part."""
-    part, before = read_part(name, folder=PACKAGE), {"details": "teacher", "learner": "details"}.get(name)
+    part, before = read_part(name, folder=PACKAGE), EARLIER.get(name)
     facts, earlier = part.card["networks"][title], shipped(before, before)[0] if before else None
     model = with_jaw(course_model()) if facts["kind"] == Deca.kind else course_model()
     return part.network(title, KINDS[facts["kind"]], model, earlier), facts
@@ -201,4 +217,5 @@ class TestShipped:
             assert torch.allclose(now, torch.tensor(facts["probe"]), rtol=1e-3, atol=1e-3), again
 
     def test_package_stays_small(self):
-        assert sum(path.stat().st_size for path in PACKAGE.glob("*/*")) < 24e6
+        files = [*PACKAGE.rglob("*.safetensors"), *PACKAGE.rglob("*.json")]
+        assert sum(path.stat().st_size for path in files) < 20e6

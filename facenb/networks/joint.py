@@ -77,6 +77,11 @@ class LinearDecoder(nn.Module):
         self.fc.bias.copy_(scaling.centre.to(flat) @ flat)
 
 
+def _of_model(name: str) -> bool:
+    """Return whether a tensor of a JointNetwork has a value that a 3DMM can give."""
+    return name == "mean_shape" or "_decoder." in name
+
+
 class JointNetwork(Saved, nn.Module):
     """Encoder, two heads, two linear decoders, the mean face, and the scaling of the codes (Liu et al. 2018).
 
@@ -129,23 +134,25 @@ class JointNetwork(Saved, nn.Module):
         self.residual_decoder.set_basis(expression, self.residual_scaling)
 
     def to_ship(self, model: MorphableModel) -> dict[str, Tensor]:
-        """Return the weights, without the decoders if they are still the bases of `model` (`set_bases`)."""
+        """Return the weights without the tensors that `model` gives: mean face and bases, if they are still its own."""
         of_model = JointNetwork.from_config(self.config)
         of_model.load_state_dict(self.state_dict())
-        of_model.set_bases(model.identity_basis, model.expression_basis)
-        tensors, bases = self.state_dict(), of_model.state_dict()
-        decoders = [name for name in tensors if "_decoder." in name]
-        if all(torch.equal(tensors[name].cpu(), bases[name]) for name in decoders):
-            tensors = {name: value for name, value in tensors.items() if name not in decoders}
-        return tensors
+        of_model._take(model)
+        given = of_model.state_dict()
+        same = {name for name, value in given.items() if torch.equal(self.state_dict()[name].cpu(), value)}
+        return {name: value for name, value in self.state_dict().items() if name not in same or not _of_model(name)}
 
     def from_shipped(self, tensors: Mapping[str, Tensor], model: MorphableModel) -> None:
         """Load the tensors of `to_ship`. Raise RuntimeError if they do not fit."""
         absent, unknown = self.load_state_dict(tensors, strict=False)
-        if unknown or any("_decoder." not in name for name in absent):
+        if unknown or not all(map(_of_model, absent)):
             raise RuntimeError(f"The tensors do not fit: {absent + unknown}.")
-        if absent:
-            self.set_bases(model.identity_basis, model.expression_basis)
+        self._take(model)
+        self.load_state_dict(tensors, strict=False)
+
+    def _take(self, model: MorphableModel) -> None:
+        self.set_mean_shape(model.mean)
+        self.set_bases(model.identity_basis, model.expression_basis)
 
     @torch.no_grad()
     def probe(self) -> Float[Tensor, " outputs"]:

@@ -32,7 +32,16 @@ class Shipment:
     networks: dict[str, Saved]  # after `rounded`; the measures are those of the rounded networks
     measures: dict[str, Tensor]  # of each image, pair or person, for instance "method/seed0/whole"
     facts: dict[str, Any]  # for the card: data, people, images, seeds, steps, seconds, figures
-    omitted: Sequence[str] = ()  # modules of the networks that do not ship: untrained, or of an earlier part
+    # Modules that do not ship: untrained, or equal to a module of an earlier part. Name here: name in the earlier part.
+    omitted: Mapping[str, str] = field(default_factory=dict)
+
+
+def smallest(values: Tensor) -> Tensor:
+    """Return whole numbers in the smallest type that holds them, for a file; other tensors as they are."""
+    if values.is_floating_point() or values.dtype == torch.bool:
+        return values
+    fits = (kind for kind in (torch.int8, torch.int16, torch.int32) if torch.equal(values.to(kind).long(), values))
+    return values.to(next(fits, torch.int64))
 
 
 @torch.no_grad()
@@ -55,13 +64,14 @@ def write_part(folder: Path, name: str, shipment: Shipment, card: Mapping[str, A
         tensors = {
             key: value.half() if key in large else value
             for key, value in network.to_ship(shipment.model).items()
-            if key.split(".")[0] not in shipment.omitted
+            if not key.startswith(tuple(f"{module}." for module in shipment.omitted))
         }
-        facts = {"config": network.config, "omitted": list(shipment.omitted)}
+        facts = {"config": network.config, "omitted": dict(shipment.omitted)}
         path = savefile.save(place / f"{title}.safetensors", network.kind, tensors, facts)
         files[path.name] = file_hash(path)
     if shipment.measures:
-        files[MEASURES] = file_hash(savefile.save(place / MEASURES, "measures", shipment.measures, {}))
+        measures = {key: smallest(values) for key, values in shipment.measures.items()}
+        files[MEASURES] = file_hash(savefile.save(place / MEASURES, "measures", measures, {}))
     networks = {
         title: {"kind": network.kind, "probe": network.probe().tolist()} for title, network in shipment.networks.items()
     }
@@ -97,8 +107,8 @@ class Part:
             raise ModelFileError(f"The reference network {name} was trained for another model: {differ}.")
         tensors, facts = savefile.load(self._file(f"{name}.safetensors"), kind.kind)
         network = kind.from_config(facts["config"])
-        for module in facts.get("omitted", ()):
-            values = (earlier or network).get_submodule(module).state_dict()
+        for module, same in facts["omitted"].items():
+            values = earlier.get_submodule(same).state_dict() if earlier else network.get_submodule(module).state_dict()
             tensors |= {f"{module}.{key}": value for key, value in values.items()}
         try:
             network.from_shipped(tensors, model)
@@ -112,7 +122,9 @@ class Part:
     @property
     def measures(self) -> dict[str, Tensor]:
         """The measurements of all arms and seeds. Raise ModelFileError if the file is not the one of the card."""
-        return savefile.load(self._file(MEASURES), "measures")[0]
+        loaded = savefile.load(self._file(MEASURES), "measures")[0]
+        whole = (torch.int8, torch.int16, torch.int32)
+        return {key: values.long() if values.dtype in whole else values for key, values in loaded.items()}
 
     @property
     def minutes(self) -> float:

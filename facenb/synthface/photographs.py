@@ -26,6 +26,7 @@ from facenb.synthface.people import SynthFace
 
 HAIR, PICTURE = 11, 100  # streams of a subject's random numbers
 TEXELS = 1 << 24  # most texels of all textures in memory at once
+NOISE = 0.01  # standard deviation of the sensor noise
 COARSE = 80  # pixels: smaller pictures have hair of fewer ribbons
 TOGETHER = 64  # pictures whose depth is drawn at once
 # Full strength; "*": both sides. A picture may use one of them at random strength, and uses two single actions.
@@ -121,7 +122,7 @@ def photograph(
     camera: str = "weak",
     expressive: bool = True,
     supersample: int = 2,
-    noise: float = 0.01,
+    noise: float = NOISE,
     view: float | int = 185.0,
     looks: Mapping[int, int] | None = None,
 ) -> Photographs:

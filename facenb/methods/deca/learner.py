@@ -191,13 +191,10 @@ class Distillation:
                     parameter.requires_grad_(True)
         images = {"image": copies.image, "target": target, "drawn": self.drawn}
         facts = {"settings": settings.as_dict(), "loss": name, "images": weights_digest(images)}
-        start = {"teacher": self.teacher.get_submodule(part)}
-        folder = training_name(f"12_{name.replace(' ', '_')}", facts, start)
+        folder = training_name(f"12_{name.replace(' ', '_')}", facts, {"teacher": self.teacher})
         data = Drawn(copies, target, self.drawn)
         history = train(learner, loss, data, settings, run.path(f"training/{folder}"), device=run.device)
-        taught = copy.deepcopy(self.teacher)  # a checkpoint may hold other parts of an earlier teacher
-        taught.get_submodule(part).load_state_dict(learner.get_submodule(part).state_dict())
-        return taught, history
+        return learner.requires_grad_(False), history
 
     def between(self, fraction: float, learner: nn.Module) -> nn.Module:
         """Return the network at a fraction of the way from the teacher's weights to the learner's."""

@@ -21,12 +21,12 @@ from facenb.morphable.mesh import vertex_uv
 from facenb.morphable.model import MorphableModel
 from facenb.networks.deca import Deca
 from facenb.synthface.people import SynthFace
+from facenb.synthface.photographs import NOISE
 from facenb.synthface.wrinkles import displacement
 
 SAMPLED = 40  # training people whose wrinkles determine the zone
 DEEP = 0.1  # mm: the zone is where the mean depth over these people is larger
 RENDERED, TOGETHER = 32, 128  # images rendered at a time; otherwise
-NOISE = 0.01  # standard deviation of the sensor noise of SynthFace's photographs
 
 
 def landmark_error(
@@ -171,13 +171,14 @@ class Wrinkles:
     def loss_at(self, vectors: Float[Tensor, "images all"], drawn: bool = False) -> DetailLossAt:
         """Return the detail loss with the faces placed by `vectors`: see DetailLossAt.
 
-        `drawn`: the images are not the set's. They are drawings with the same vectors and the true wrinkles, with the
-        sensor's noise. So nothing but wrinkles and noise separates them from the smooth faces.
+        `drawn`: take drawings in place of the images: the same faces with the true wrinkles and the sensor's noise. So
+        they differ from the smooth faces by wrinkles and noise only.
         """
         relief = torch.zeros(len(self.true), len(self.material.stage.uv))
         wrinkles = relief.index_copy(1, self.points, self.true)
-        smooth, push = self._loss(vectors, relief, wrinkles if drawn else None)
-        wrinkled, _ = self._loss(vectors, wrinkles, wrinkles if drawn else None)
+        instead = wrinkles if drawn else None
+        smooth, push = self._loss(vectors, relief, instead)
+        wrinkled, _ = self._loss(vectors, wrinkles, instead)
         return DetailLossAt(smooth, wrinkled, push)
 
     def _loss(self, vectors: Tensor, relief: Tensor, drawn: Tensor | None = None) -> tuple[float, Tensor]:

@@ -21,6 +21,7 @@ class TeacherPlan:
     details: Settings
     near: int  # number of training people whose images train the details
     descents: tuple[int, int]  # steps of `fit_vectors`: on landmarks, on landmarks and colours
+    detailed: tuple[str, ...] = ("fine.layers",)  # modules that learn details, besides the decoder
     coarse_weights: dict[str, float] = field(default_factory=dict)  # where they differ from `Weights`
 
 
@@ -100,6 +101,7 @@ FULL = TeacherPlan(  # the paper's network and images, for a GPU
     image=_coarse(60000, batch=16, rate=1e-4),
     details=_coarse(40000, batch=8, rate=1e-4),
     near=200,
+    detailed=("fine",),
     descents=(300, 60),
 )
 REFERENCE = replace(  # two idle cores: set 8 min, landmarks 54, colours 17; vectors 5, details 2

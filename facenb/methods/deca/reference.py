@@ -34,6 +34,9 @@ from facenb.runs.results import Run
 from facenb.synthface import course_model, with_jaw
 from facenb.training import History
 
+DETAILS = {"fine": "fine", "decoder": "decoder"}  # ship with the part "details" only
+EARLIER = {"details": "teacher", "learner": "details"}  # the part that has the modules which a part does not train
+
 
 def profile_of(run: Run) -> str:
     """Return the plan's name: the reference plan, but at smoke that of the notebooks."""
@@ -61,7 +64,7 @@ def teacher(run: Run) -> Shipment:
         figures.append(figure(f"{name}, shape at rest", mean_of(error, who), "mm"))
         figures.append(figure(f"{name}, shape at rest, below the mean face's", below, "%"))
     facts = facts_of(material, histories, figures)
-    return Shipment(material.model, {"teacher": network.cpu()}, measures, facts, ("fine", "decoder"))
+    return Shipment(material.model, {"teacher": network.cpu()}, measures, facts, DETAILS)
 
 
 def details(run: Run) -> Shipment:
@@ -89,11 +92,15 @@ def details(run: Run) -> Shipment:
     more = paired_difference(measures["with details/correlation"], measures["one map for all/correlation"], who)
     figures.append(figure("with details, correlation above one map for all", more, ""))
     facts = facts_of(replace(material, train=placed.faces), {"details": history}, figures)
-    return Shipment(material.model, {"details": network}, measures, facts, ("coarse",))
+    same = {"coarse": "coarse", "fine.encoder": "coarse.encoder"}
+    return Shipment(material.model, {"details": network}, measures, facts, same)
 
 
 def learner(run: Run) -> Shipment:
-    """Train the three learners and the details of the chosen one. Measure them under each occluder."""
+    """Train the three learners and the details of the chosen one. Measure them under each occluder.
+
+    The chosen learner ships with its teacher's detail network. Of the trained details, the measurements ship.
+    """
     material = prepare(run, teacher_plan(profile_of(run), run.seed))
     plan = learner_plan(profile_of(run), False, run.seed)
     network = read_network(run, "details").to(run.device).requires_grad_(False)
@@ -106,15 +113,16 @@ def learner(run: Run) -> Shipment:
     choice = distillation.choose(trained)
     fine, histories["details"] = distillation.train_details()
     further, _ = distillation.choose_details(fine)
-    chosen = copy.deepcopy(choice.learners[choice.best])
-    chosen.fine.load_state_dict(distillation.between(further, fine).fine.state_dict())
-    networks = choice.learners | {choice.best: rounded(chosen.cpu()).to(run.device)}
+    ships = rounded(choice.learners[choice.best].cpu())
+    chosen = copy.deepcopy(ships)
+    chosen.fine.load_state_dict(rounded(distillation.between(further, fine).cpu()).fine.state_dict())
+    networks = choice.learners | {choice.best: chosen.to(run.device)}
     measures, figures = measured(distillation, {"teacher": network} | networks, choice.best)
     lessons = distillation.lessons
     used = replace(material, train=lessons.clear, validation=lessons.held_back, test=lessons.test)
     facts = {"best": choice.best, "fractions": choice.fractions | {"details": further}}
     facts = facts_of(used, histories, figures, **facts)
-    return Shipment(material.model, {"learner": chosen.cpu()}, measures, facts, ("decoder",))
+    return Shipment(material.model, {"learner": ships}, measures, facts, DETAILS)
 
 
 def measured(
@@ -174,8 +182,8 @@ def read_network(run: Run, name: str) -> Deca:
     Raise RunError if a part is missing, and ModelFileError if a file is damaged.
     """
     part = read_part(name, run.data, run.folder / "parts")
-    before = {"details": "teacher", "learner": "details"}.get(name)
-    return part.network(name, Deca, with_jaw(course_model()), read_network(run, before) if before else None)
+    earlier = read_network(run, EARLIER[name]) if name in EARLIER else None
+    return part.network(name, Deca, with_jaw(course_model()), earlier)
 
 
 def facts_of(material: Material, histories: Mapping[str, History], figures: list[dict], **more: Any) -> dict[str, Any]:

@@ -186,9 +186,11 @@ def to_picture(images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "
     return (images.permute(0, 2, 3, 1) + 1) / 2
 
 
-def train_only(network: Deca, detail: bool) -> Deca:
-    """Train only the detail network and decoder (`detail`), or else only the coarse network. Return the network."""
-    network.requires_grad_(detail).coarse.requires_grad_(not detail)
+def train_only(network: Deca, *modules: str) -> Deca:
+    """Let only these modules be trained, and return the network."""
+    network.requires_grad_(False)
+    for module in modules:
+        network.get_submodule(module).requires_grad_(True)
     return network
 
 
@@ -219,6 +221,7 @@ def training_name(
     facts = {
         "network": network.config,
         "settings": settings.as_dict(),
+        "trained": [name for name, value in network.named_parameters() if value.requires_grad],
         "card": pictures.faces.card,
         "loss": [type(loss).__name__, asdict(loss.weights), options],
         "rows": pictures.faces.rows.tolist(),

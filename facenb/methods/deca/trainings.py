@@ -116,7 +116,7 @@ def train_coarse(
         "landmarks": CoarseLoss(material.stage, weights, render=False),
         "image": CoarseLoss(material.stage, weights, recogniser=recogniser, shrink=shrink),
     }
-    train_only(network, detail=False)
+    train_only(network, "coarse")
     return {name: _train(material, network, name, loss, pairs, **reports) for name, loss in losses.items()}
 
 
@@ -139,7 +139,8 @@ def train_details(
     """Train the detail network and the decoder in place (`start_detail`, then `DetailLoss`)."""
     rows = torch.arange(0, len(placed), max(1, len(placed) // NORMALISED))
     images = placed.faces.inputs(rows).to(material.run.device)
-    start_detail(train_only(network.to(material.run.device), detail=True), images)
+    train_only(network.to(material.run.device), *material.plan.detailed, "decoder")
+    start_detail(network, images)
     return _train(material, network, "details", DetailLoss(material.stage, weights or Weights()), placed)
 
 

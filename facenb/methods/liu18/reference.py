@@ -1,4 +1,4 @@
-"""The reference trainings of Liu18: phases I to III, and the ablation with three seeds."""
+"""The reference trainings of Liu18: phases I to III, and the ablation with several seeds."""
 
 import copy
 from collections.abc import Mapping
