@@ -35,7 +35,7 @@ def _narrow(width: int) -> dict[str, Any]:
     return {
         "encoder": {"width": width, "blocks": (1, 1, 1, 1), "places": True},
         "hidden": 256,
-        "detail": 32,
+        "detail": 16,
         "decoder": {"reach": REACH, "texels": 96},  # about 2.6 mm each
         "scale": SCALE,
         "shrink": 2,

@@ -175,14 +175,15 @@ class Measured:
         return (self.within / self.mean.shape[1]).sqrt()
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return the measurements by name, for a file."""
+        """Return the measurements by name, for a file. The means, most of the numbers, have half precision."""
         facts = {name: value.float() for name, value in vars(self).items() if name not in ("right", "nme")}
         errors = {f"NME, {labels}": error for labels, error in self.nme.items()}
-        return {**facts, "right": self.right, **errors}
+        return {**facts, "mean": self.mean.half(), "right": self.right, **errors}
 
     @classmethod
     def read(cls, tensors: Mapping[str, Tensor], prefix: str) -> "Measured":
         """Return the measurements of a file whose names begin with `prefix` (the inverse of `tensors`)."""
         own = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
         errors = {name: own.pop(name) for name in list(own) if name.startswith("NME, ")}
+        own["mean"] = own["mean"].float()
         return cls(**own, nme={name.removeprefix("NME, "): error for name, error in errors.items()})
