@@ -149,7 +149,7 @@ class TestRefusals:
             write_part(tmp_path, f"arms-{seed}", Shipment(model, {}, {"x": torch.ones(1)}, facts), {"device": "a CPU"})
         parts = read_seeds("arms", folder=tmp_path)
         assert [part.card["part"] for part in parts] == ["arms-0", "arms-1"]
-        assert strength_of(parts) == "reference: 3 people, 6 images, 2 seeds, 1 min on a CPU"
+        assert strength_of(parts) == "reference: 3 people, 6 images, 2 seeds, 2 min on a CPU"
 
     def test_damaged_card(self, part):
         (part[1].folder / CARD).write_text(json.dumps({"files": 3}))

@@ -133,10 +133,8 @@ class Part:
 
     @property
     def strength(self) -> str:
-        """How much the training can carry: people, images, seeds, time and device."""
-        people, images = (f"{self.card[name]['train']:,} {name}" for name in ("people", "images"))
-        seeds = f"{len(self.card['seeds'])} seed" + "s" * (len(self.card["seeds"]) > 1)
-        return f"reference: {people}, {images}, {seeds}, {self.minutes:.0f} min on {self.card['device']}"
+        """How much the training can carry (`strength_of`)."""
+        return strength_of([self])
 
     @property
     def _again(self) -> str:
@@ -185,5 +183,8 @@ def read_seeds(name: str, data: str = "synthetic", folder: str | Path | None = N
 
 
 def strength_of(parts: Sequence[Part]) -> str:
-    """Return how much the trainings of several seeds can carry."""
-    return parts[0].strength.replace("1 seed", f"{len(parts)} seeds") if len(parts) > 1 else parts[0].strength
+    """Return how much one part, or the parts of several seeds, can carry: people, images, seeds, time and device."""
+    card, count = parts[0].card, sum(len(part.card["seeds"]) for part in parts)
+    people, images = (f"{card[name]['train']:,} {name}" for name in ("people", "images"))
+    seeds, minutes = f"{count} seed" + "s" * (count > 1), sum(part.minutes for part in parts)
+    return f"reference: {people}, {images}, {seeds}, {minutes:.0f} min on {card['device']}"
