@@ -213,10 +213,13 @@ class TestUnpack:
         assert (tmp_path / "out/d/x").read_bytes() == b"one" and (tmp_path / "out/y").read_bytes() == b"two"
 
     @pytest.mark.parametrize("name", ["../evil", "/tmp/facenb-evil", "a/../../evil"])
-    @pytest.mark.parametrize("kind", ["tar", "zip"])
-    def test_nothing_is_written_outside(self, tmp_path, name, kind):
-        """The archive is refused, or the file lies within the folder."""
+    @pytest.mark.parametrize("kind", ["tar", "tar without a filter", "zip"])
+    def test_nothing_is_written_outside(self, tmp_path, monkeypatch, name, kind):
+        """The archive is refused, or the file lies within the folder. Python 3.11.2 has no filter."""
         archive = tmp_path / "a"
+        if kind == "tar without a filter":
+            monkeypatch.delattr(tarfile, "data_filter", raising=False)
+            kind = "tar"
         if kind == "tar":
             tar_with(archive, (member("fine"), b"1"), (member(name), b"2"))
         else:
