@@ -195,13 +195,13 @@ def unpack(archive: Path, folder: Path, file: File) -> None:
         with zipfile.ZipFile(archive) if file.unpack == "zip" else tarfile.open(archive) as packed:
             if file.unpack == "zip":
                 sizes = [member.file_size for member in packed.infolist()]
-            elif not all(member.isreg() or member.isdir() for member in packed):
-                raise tarfile.TarError("it holds a link or a device")
-            elif not all((folder / member.name).resolve().is_relative_to(folder.resolve()) for member in packed):
-                raise tarfile.TarError("it holds a path outside its folder")
             else:
+                if not all(member.isreg() or member.isdir() for member in packed):
+                    raise tarfile.TarError("it holds a link or a device")
+                if not all((folder / member.name).resolve().is_relative_to(folder.resolve()) for member in packed):
+                    raise tarfile.TarError("it holds a path outside its folder")
                 sizes = [member.size for member in packed]
-                packed.extraction_filter = getattr(tarfile, "data_filter", None)  # since Python 3.11.4
+                packed.extraction_filter = getattr(tarfile, "data_filter", None)  # Python before 3.11.4 has none
             if sum(sizes) > file.unpacked_limit:
                 raise AssetError(f"{archive} holds more than {file.unpacked_limit} bytes. It was not unpacked.")
             packed.extractall(folder)

@@ -78,7 +78,7 @@ class LinearDecoder(nn.Module):
 
 
 def _of_model(name: str) -> bool:
-    """Return whether a tensor of a JointNetwork has a value that a 3DMM can give."""
+    """Return whether a tensor is the mean face or belongs to a decoder: a 3DMM has values for these."""
     return name == "mean_shape" or "_decoder." in name
 
 
@@ -134,23 +134,24 @@ class JointNetwork(Saved, nn.Module):
         self.residual_decoder.set_basis(expression, self.residual_scaling)
 
     def to_ship(self, model: MorphableModel) -> dict[str, Tensor]:
-        """Return the weights without the tensors that `model` gives: mean face and bases, if they are still its own."""
-        of_model = JointNetwork.from_config(self.config)
-        of_model.load_state_dict(self.state_dict())
+        """Return the weights, without the mean face and the decoders' tensors that are still those of `model`."""
+        of_model, own = JointNetwork.from_config(self.config), self.state_dict()
+        of_model.load_state_dict(own)
         of_model._take(model)
         given = of_model.state_dict()
-        same = {name for name, value in given.items() if torch.equal(self.state_dict()[name].cpu(), value)}
-        return {name: value for name, value in self.state_dict().items() if name not in same or not _of_model(name)}
+        same = {name for name in own if _of_model(name) and torch.equal(own[name].cpu(), given[name])}
+        return {name: value for name, value in own.items() if name not in same}
 
     def from_shipped(self, tensors: Mapping[str, Tensor], model: MorphableModel) -> None:
         """Load the tensors of `to_ship`. Raise RuntimeError if they do not fit."""
         absent, unknown = self.load_state_dict(tensors, strict=False)
         if unknown or not all(map(_of_model, absent)):
             raise RuntimeError(f"The tensors do not fit: {absent + unknown}.")
-        self._take(model)
+        self._take(model)  # needs the scaling, which is loaded now
         self.load_state_dict(tensors, strict=False)
 
     def _take(self, model: MorphableModel) -> None:
+        """Set the mean face and both decoders to those of a 3DMM."""
         self.set_mean_shape(model.mean)
         self.set_bases(model.identity_basis, model.expression_basis)
 

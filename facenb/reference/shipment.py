@@ -21,6 +21,7 @@ from facenb.runs.results import run_folder
 
 PACKAGE = Path(__file__).parent  # the parts that ship
 CARD, MEASURES = "card.json", "measures.safetensors"
+SMALL = (torch.int8, torch.int16, torch.int32)  # the types in which a file holds whole numbers, if they fit
 Network = TypeVar("Network", bound=Saved)
 
 
@@ -40,7 +41,7 @@ def smallest(values: Tensor) -> Tensor:
     """Return whole numbers in the smallest type that holds them, for a file; other tensors as they are."""
     if values.is_floating_point() or values.dtype == torch.bool:
         return values
-    fits = (kind for kind in (torch.int8, torch.int16, torch.int32) if torch.equal(values.to(kind).long(), values))
+    fits = (kind for kind in SMALL if torch.equal(values.to(kind).long(), values.long()))
     return values.to(next(fits, torch.int64))
 
 
@@ -108,8 +109,8 @@ class Part:
         tensors, facts = savefile.load(self._file(f"{name}.safetensors"), kind.kind)
         network = kind.from_config(facts["config"])
         for module, same in facts["omitted"].items():
-            values = earlier.get_submodule(same).state_dict() if earlier else network.get_submodule(module).state_dict()
-            tensors |= {f"{module}.{key}": value for key, value in values.items()}
+            source = earlier.get_submodule(same) if earlier else network.get_submodule(module)
+            tensors |= {f"{module}.{key}": value for key, value in source.state_dict().items()}
         try:
             network.from_shipped(tensors, model)
         except RuntimeError as error:
@@ -123,8 +124,7 @@ class Part:
     def measures(self) -> dict[str, Tensor]:
         """The measurements of all arms and seeds. Raise ModelFileError if the file is not the one of the card."""
         loaded = savefile.load(self._file(MEASURES), "measures")[0]
-        whole = (torch.int8, torch.int16, torch.int32)
-        return {key: values.long() if values.dtype in whole else values for key, values in loaded.items()}
+        return {key: values.long() if values.dtype in SMALL else values for key, values in loaded.items()}
 
     @property
     def minutes(self) -> float:

@@ -21,7 +21,7 @@ class TeacherPlan:
     details: Settings
     near: int  # number of training people whose images train the details
     descents: tuple[int, int]  # steps of `fit_vectors`: on landmarks, on landmarks and colours
-    detailed: tuple[str, ...] = ("fine.layers",)  # modules that learn details, besides the decoder
+    detailed: tuple[str, ...] = ("fine.layers",)  # learn details, besides the decoder; in DECA all of "fine"
     coarse_weights: dict[str, float] = field(default_factory=dict)  # where they differ from `Weights`
 
 
